@@ -1,0 +1,23 @@
+"""The frozen model: backbones by name, tokens, features of images and of prompts.
+
+It answers to the public names of OpenAI's ``clip`` package as CoOp uses them, with open_clip
+underneath.
+"""
+
+from ._errors import CLIPError
+from .backbones import list_backbones, load_backbone
+from .clip import available_models, load, tokenize
+from .model import CLIP
+from .text import Prompts, TextTower
+
+__all__ = [
+    "CLIP",
+    "CLIPError",
+    "Prompts",
+    "TextTower",
+    "available_models",
+    "list_backbones",
+    "load",
+    "load_backbone",
+    "tokenize",
+]

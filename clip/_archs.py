@@ -1,0 +1,162 @@
+"""Architectures: their configurations, what is supported, and empty models of them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+
+import open_clip
+import torch
+from open_clip.model import (
+    CLIPTextCfg,
+    CLIPVisionCfg,
+    CustomTextCLIP,
+    convert_weights_to_lp,
+)
+from open_clip.transformer import LayerNormFp32
+from torch import nn
+
+from ._errors import CLIPError, did_you_mean
+from .simple_tokenizer import SimpleTokenizer, shared_tokenizer
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# A CLIP in OpenAI's proportions (a head per 64 channels, QuickGELU) for 32 x 32 images.
+TINY = {
+    "embed_dim": 64,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 64,
+        "heads": 1,
+        "layers": 2,
+    },
+}
+
+
+def arch_config(arch: str) -> dict:
+    """A copy of the configuration of an architecture, with every default spelled out.
+
+    Raises:
+        CLIPError: no such architecture, or one whose text tower prompts cannot be given to.
+    """
+    if arch == "tiny":
+        return normalize(TINY)
+    config = open_clip.get_model_config(arch) if arch in open_clip.list_models() else None
+    if config is None:
+        known = open_clip.list_models()
+        raise CLIPError(
+            f"no architecture named {arch!r}{did_you_mean(arch, known)}; "
+            f"known: tiny, {', '.join(a for a in known if why_not(a) is None)}"
+        )
+    reason = why_not(arch)
+    if reason:
+        raise CLIPError(f"architecture {arch} is not supported: {reason}")
+    return normalize(config)
+
+
+def why_not(arch: str) -> str | None:
+    """Why prompts cannot be tuned in this architecture of open_clip; None if they can."""
+    config = open_clip.get_model_config(arch)
+    if "multimodal_cfg" in config:
+        return "CoCa models read text at a class token"
+    if config["text_cfg"].get("hf_model_name"):
+        return "its text tower is a Hugging Face model"
+    if config["text_cfg"].get("hf_tokenizer_name"):
+        return "its texts are not in CLIP's BPE vocabulary"
+    return None
+
+
+def normalize(config: dict) -> dict:
+    """An open_clip configuration with defaults filled in, as plain JSON values."""
+    vision = asdict(CLIPVisionCfg(**config["vision_cfg"]))
+    vision["timm_model_pretrained"] = False
+    if not isinstance(vision["layers"], int):
+        vision.update(layers=list(vision["layers"]), patch_size=None)
+    return {
+        **copy.deepcopy(config),
+        "quick_gelu": config.get("quick_gelu", False),
+        "custom_text": config.get("custom_text", False),
+        "vision_cfg": vision,
+        "text_cfg": asdict(CLIPTextCfg(**config["text_cfg"])),
+    }
+
+
+def openai_config(state: dict[str, torch.Tensor]) -> dict:
+    """The configuration of OpenAI's weights, which their names and shapes tell.
+
+    Raises:
+        CLIPError: these are not the weights of such a model.
+    """
+    try:
+        vision = _vit_shape(state) if "visual.proj" in state else _resnet_shape(state)
+        width = state["ln_final.weight"].shape[0]
+        text = {
+            "context_length": state["positional_embedding"].shape[0],
+            "vocab_size": state["token_embedding.weight"].shape[0],
+            "width": width,
+            "heads": width // 64,
+            "layers": _count(state, "transformer.resblocks.", 2),
+        }
+        embed_dim = state["text_projection"].shape[1]
+    except (KeyError, IndexError, AttributeError) as error:
+        raise CLIPError(
+            f"these are not the weights of an OpenAI CLIP: {error} is missing or has another form"
+        ) from None
+    return normalize(
+        {"embed_dim": embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+    )
+
+
+def _vit_shape(state: dict[str, torch.Tensor]) -> dict:
+    width, _, _, patch = state["visual.conv1.weight"].shape
+    grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+    layers = _count(state, "visual.transformer.resblocks.", 3)
+    return {"layers": layers, "width": width, "patch_size": patch, "image_size": patch * grid}
+
+
+def _resnet_shape(state: dict[str, torch.Tensor]) -> dict:
+    grid = round((state["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
+    return {
+        "layers": [_count(state, f"visual.layer{i}.", 2) for i in (1, 2, 3, 4)],
+        "width": state["visual.layer1.0.conv1.weight"].shape[0],
+        "image_size": 32 * grid,
+    }
+
+
+def _count(state: dict[str, torch.Tensor], prefix: str, place: int) -> int:
+    """How many different parts stand at a place of the dotted names that begin with prefix."""
+    return len({name.split(".")[place] for name in state if name.startswith(prefix)})
+
+
+def build(config: dict, precision: str = "fp32") -> nn.Module:
+    """An open_clip model of a normalised configuration, in fp32, from the global generator.
+
+    ``precision`` only decides whether layer norms compute in fp32 within a rounded model.
+    """
+    config = copy.deepcopy(config)
+    custom = config.pop("custom_text")
+    cls = CustomTextCLIP if custom else open_clip.CLIP
+    return cls(**config, cast_dtype=None if precision == "fp32" else DTYPES[precision])
+
+
+def round_weights(model: nn.Module, precision: str, config: dict) -> None:
+    """Round the weights of matrices in place, as OpenAI's fp16 models are; norms stay in fp32."""
+    if precision == "fp32":
+        return
+    dtype = DTYPES[precision]
+    if not config["vision_cfg"]["timm_model_name"]:
+        convert_weights_to_lp(model, dtype)
+        return
+    model.to(dtype)
+    for module in model.modules():
+        if isinstance(module, LayerNormFp32):
+            module.float()
+
+
+def make_tokenizer(config: dict) -> SimpleTokenizer:
+    """The BPE tokenizer with the cleaning that the architecture was trained with."""
+    options = config["text_cfg"]["tokenizer_kwargs"]
+    return SimpleTokenizer(**options) if options else shared_tokenizer()

@@ -1,0 +1,128 @@
+"""A frozen CLIP under the names of OpenAI's model, over the tensors of an open_clip one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .simple_tokenizer import SimpleTokenizer
+from .text import TextTower, is_batch_first, run_blocks
+
+
+class SequenceFirstTransformer(nn.Module):
+    """Text blocks over x (L, n, d) with their own causal mask, as OpenAI's model has them."""
+
+    def __init__(self, transformer: nn.Module, causal: bool):
+        super().__init__()
+        self.resblocks = transformer.resblocks
+        self.batch_first = is_batch_first(transformer)
+        self.causal = causal
+        self.layers = len(self.resblocks)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return run_blocks(self, x.transpose(0, 1), self.causal).transpose(0, 1)
+
+
+class CLIP(nn.Module):
+    """Frozen image and text towers under OpenAI's names; it stays in eval mode.
+
+    ``state_dict()`` has OpenAI's keys. ``text_tower`` reads prompts that are given as embeddings.
+
+    Args:
+        source: an open_clip ``CLIP`` or ``CustomTextCLIP``; its tensors are shared, not copied.
+        config: the architecture in open_clip's form; part of ``weights_hash``, since activation
+            and heads do not show in the shapes of the weights.
+        preprocess: ``mean``, ``std`` and ``interpolation`` of the images it was trained on.
+        name: how the user named it.
+    """
+
+    def __init__(
+        self,
+        source: nn.Module,
+        config: dict,
+        preprocess: dict,
+        name: str = "",
+        tokenizer: SimpleTokenizer | None = None,
+    ):
+        super().__init__()
+        text = getattr(source, "text", source)
+        # Not registered as a child: its weights would stand in state_dict() a second time.
+        object.__setattr__(self, "text_tower", TextTower(source, tokenizer))
+        self.visual = source.visual
+        self.transformer = SequenceFirstTransformer(text.transformer, self.text_tower.masked)
+        self.token_embedding = text.token_embedding
+        self.positional_embedding = text.positional_embedding
+        self.ln_final = text.ln_final
+        self.text_projection = text.text_projection
+        self.logit_scale = source.logit_scale
+        self.name = name
+        self.config = config
+        size = self.visual.image_size
+        self.image_size = (size, size) if isinstance(size, int) else tuple(size)  # (h, w)
+        self.image_mean = tuple(preprocess["mean"])
+        self.image_std = tuple(preprocess["std"])
+        self.interpolation = preprocess["interpolation"]
+        self.visual.input_resolution = self.image_size[0]
+        self.visual.output_dim = config["embed_dim"]
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> CLIP:
+        """Does nothing: frozen towers stay in eval mode, batch statistics included."""
+        return super().train(False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the towers compute in."""
+        return self.text_tower.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.text_tower.device
+
+    @property
+    def context_length(self) -> int:
+        """The longest prompt in tokens, SOS and EOT included."""
+        return self.text_tower.context_length
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids there are."""
+        return len(self.token_embedding.weight)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """sha256 (hex) over architecture, names and tensors; the same in every precision.
+
+        Tensors are hashed as fp32, in which fp16 and bf16 files are exact. The first use has to
+        come before the weights are rounded; ``load_backbone`` sees to that.
+        """
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            tensor = tensor.float() if tensor.is_floating_point() else tensor
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().cpu().numpy())
+        return digest.hexdigest()
+
+    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
+        """Image features, (B, 3, H, W) -> (B, e), not normalised."""
+        return self.visual(images.to(self.dtype))
+
+    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Text features of token ids, (n, L) -> (n, e), not normalised."""
+        return self.text_tower.encode_tokens(tokens)
+
+    def forward(
+        self, images: torch.Tensor, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of images against texts (B, n), and of texts against images (n, B)."""
+        image = F.normalize(self.encode_image(images), dim=-1)  # (B, e)
+        text = F.normalize(self.encode_text(tokens), dim=-1)  # (n, e)
+        logits = self.logit_scale.exp() * image @ text.T
+        return logits, logits.T

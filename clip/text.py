@@ -1,0 +1,246 @@
+"""CLIP's frozen text tower, read over prompt embeddings instead of token ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ._errors import CLIPError
+from .simple_tokenizer import SimpleTokenizer, shared_tokenizer
+
+
+@dataclass
+class Prompts:
+    """n prompts in two pieces: the beginning that a group shares, and what each prompt adds.
+
+    Args:
+        shared: (G, P, d) embeddings at positions 0 .. P-1, SOS first.
+        own: (r, S, d) embeddings from position P on, up to EOT and padded behind it.
+        group: (n,) row of ``shared`` that each prompt begins with.
+        eot: (r,) place of EOT in ``own``.
+        rows: (n,) row of ``own`` that each prompt goes on with; None if they are 0 .. n-1.
+    """
+
+    shared: torch.Tensor
+    own: torch.Tensor
+    group: torch.Tensor
+    eot: torch.Tensor
+    rows: torch.Tensor | None = None
+
+
+def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """(L, L) mask that is added to attention: 0 on and below the diagonal, -inf above it."""
+    return torch.full((length, length), float("-inf"), device=device, dtype=dtype).triu(1)
+
+
+def is_batch_first(transformer: nn.Module) -> bool:
+    """Whether the blocks of an open_clip transformer take (n, L, d) rather than (L, n, d).
+
+    open_clip's versions differ. The wrong layout is accepted without a word and lets prompts
+    attend to each other.
+    """
+    fallback = getattr(transformer, "batch_first", False)  # before 2.26 there was only (L, n, d)
+    return getattr(transformer.resblocks[0].attn, "batch_first", fallback)
+
+
+def run_blocks(transformer: nn.Module, x: torch.Tensor, causal: bool) -> torch.Tensor:
+    """The residual attention blocks of ``transformer.resblocks`` over x (n, L, d)."""
+    batch_first = is_batch_first(transformer)
+    mask = causal_mask(x.shape[1], x.device, x.dtype) if causal else None
+    if not batch_first:
+        x = x.transpose(0, 1)
+    for block in transformer.resblocks:
+        x = block(x, attn_mask=mask)
+    return x if batch_first else x.transpose(0, 1)
+
+
+class TextTower(nn.Module):
+    """The text half of an open_clip model; it shares the model's weights and does not train.
+
+    Where attention is causal and the feature is read at EOT (``causal``), nothing behind EOT
+    matters and a batch is cut at its longest prompt. Other towers see every prompt padded to the
+    context length, as open_clip pads it.
+
+    Args:
+        clip_model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
+        tokenizer: a BPE tokenizer; the default suits every tower with CLIP's vocabulary.
+
+    Raises:
+        CLIPError: the tower cannot be fed with embeddings.
+    """
+
+    def __init__(self, clip_model: nn.Module, tokenizer: SimpleTokenizer | None = None):
+        super().__init__()
+        text = getattr(clip_model, "text", clip_model)
+        masked = _check_tower(text)
+        self.pool = getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax"))
+        self.eos_id = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
+        self.masked = masked
+        self.transformer = text.transformer
+        self.token_embedding = text.token_embedding
+        self.positional_embedding = text.positional_embedding
+        self.ln_final = text.ln_final
+        self.text_projection = text.text_projection
+        self.context_length = len(self.positional_embedding)
+        self.tokenizer = tokenizer or shared_tokenizer()
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> TextTower:
+        """Does nothing: a frozen tower stays in eval mode."""
+        return super().train(False)
+
+    @property
+    def causal(self) -> bool:
+        """Whether a prompt's feature depends on nothing behind its EOT."""
+        return self.masked and self.pool in ("argmax", "eos")
+
+    @property
+    def width(self) -> int:
+        """d, the width of token embeddings."""
+        return self.token_embedding.weight.shape[1]
+
+    @property
+    def out_dim(self) -> int:
+        """e, the width of text features."""
+        if self.text_projection is None:
+            return self.width
+        if isinstance(self.text_projection, nn.Linear):
+            return self.text_projection.out_features
+        return self.text_projection.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the blocks compute in."""
+        return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.positional_embedding.device
+
+    def tokenize(self, texts: list[str]) -> torch.Tensor:
+        """Token ids (n, L) at the full context length: SOS, words, EOT, padding.
+
+        Raises:
+            CLIPError: a text has more tokens than fit.
+        """
+        return tokenize(texts, self.context_length, tokenizer=self.tokenizer).to(self.device)
+
+    def eot(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(n,) place of EOT in token ids (n, L)."""
+        if self.pool == "eos":
+            return (tokens == self.eos_id).int().argmax(-1)
+        return tokens.argmax(-1)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Token embeddings, (...) -> (..., d), without positions."""
+        return self.token_embedding(tokens)
+
+    def encode(self, prompts: Prompts) -> torch.Tensor:
+        """Text features (n, e), not normalised, in the tower's dtype.
+
+        Raises:
+            CLIPError: a prompt is longer than the context.
+        """
+        if len(prompts.group) == 0:
+            return prompts.own.new_zeros((0, self.out_dim), dtype=self.dtype)
+        x, last = self._assemble(prompts)  # (n, L, d), (n,)
+        x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
+        x = run_blocks(self.transformer, x, self.masked)
+        return self._project(self.ln_final(self._read(x, last)))  # (n, e)
+
+    def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Text features (n, e) of token ids (n, L)."""
+        own = self.embed(tokens)  # (n, L, d)
+        group = torch.zeros(len(tokens), dtype=torch.long, device=own.device)
+        return self.encode(Prompts(own[:1, :0], own, group, self.eot(tokens)))
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        """Text features (n, e) of plain texts."""
+        return self.encode_tokens(self.tokenize(texts))
+
+    def _assemble(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompts side by side (n, L, d), and the place of each EOT (n,)."""
+        own, eot = prompts.own, prompts.eot.to(self.device)
+        if prompts.rows is not None:
+            own, eot = own[prompts.rows], eot[prompts.rows]
+        last = eot + prompts.shared.shape[1]  # (n,)
+        length = int(last.max()) + 1
+        if length > self.context_length:
+            raise CLIPError(
+                f"a prompt of {length} tokens (SOS, context, name, '.', EOT) is too long: this "
+                f"text tower takes {self.context_length}; use fewer context tokens or shorter names"
+            )
+        own = own[:, : length - prompts.shared.shape[1]]
+        x = torch.cat([prompts.shared[prompts.group], own], 1).to(self.dtype)  # (n, L, d)
+        return (x if self.causal else self._pad(x, last)), last
+
+    def _pad(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """x (n, L, d) at the context length, padding tokens (id 0) behind each EOT."""
+        pad = self.token_embedding.weight[0].to(x.dtype)  # (d,)
+        more = pad.expand(len(x), self.context_length - x.shape[1], -1)
+        behind = torch.arange(self.context_length, device=self.device) > last[:, None]
+        return torch.where(behind[..., None], pad, torch.cat([x, more], 1))
+
+    def _read(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        if self.pool in ("first", "last"):
+            return x[:, 0 if self.pool == "first" else -1]
+        return x[torch.arange(len(x), device=x.device), last]
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        if self.text_projection is None:
+            return x
+        if isinstance(self.text_projection, nn.Linear):
+            return self.text_projection(x)
+        return x @ self.text_projection
+
+
+def tokenize(
+    texts: str | list[str],
+    context_length: int = 77,
+    truncate: bool = False,
+    tokenizer: SimpleTokenizer | None = None,
+) -> torch.Tensor:
+    """Token ids (n, context_length) of CLIP's BPE vocabulary; 0 behind EOT.
+
+    Args:
+        truncate: cut texts that are too long (EOT stays) instead of refusing them.
+
+    Raises:
+        CLIPError: a text is too long, and ``truncate`` is off.
+    """
+    tokenizer = tokenizer or shared_tokenizer()
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    ids = torch.zeros(len(texts), context_length, dtype=torch.long)
+    for row, text in zip(ids, texts, strict=True):
+        found = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+        if len(found) > context_length:
+            if not truncate:
+                raise CLIPError(
+                    f"a text of {len(found)} tokens does not fit the context of {context_length}: "
+                    f"{text!r}; shorten it"
+                )
+            found = [*found[: context_length - 1], tokenizer.eot_token_id]
+        row[: len(found)] = torch.tensor(found)
+    return ids
+
+
+def _check_tower(text: nn.Module) -> bool:
+    """Refuse a text tower that embeddings cannot be fed to; True if its attention is causal."""
+    if not hasattr(getattr(text, "transformer", None), "resblocks"):
+        raise CLIPError(
+            f"text tower {type(text).__name__} has no open_clip blocks to run prompts in"
+        )
+    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
+        raise CLIPError("text towers with a class token or a padding mask are not supported")
+    if getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax")) == "none":
+        raise CLIPError("text towers that give one feature per token are not supported")
+    mask = getattr(text, "attn_mask", None)
+    if mask is None:
+        return False
+    if not torch.equal(mask, causal_mask(len(mask), mask.device, mask.dtype)):
+        raise CLIPError("text towers whose attention mask is not the causal one are not supported")
+    return True

@@ -1,0 +1,107 @@
+"""The pre-trained tiny CLIP in the user's cache: made once, by one process."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .. import _archs
+from .._errors import CLIPError
+from .._files import atomic_path
+from .pretrain import pretrain
+from .recipe import Recipe
+
+State = dict[str, torch.Tensor]
+
+
+def tiny_weights(recipe: Recipe | None = None) -> State:
+    """Weights of the tiny CLIP, from the cache or else pre-trained and put there.
+
+    A second process waits for the first and reads; a damaged file is made again.
+
+    Raises:
+        CLIPError: the cache folder cannot be written.
+    """
+    recipe = recipe or Recipe()
+    path = cache_path(recipe)
+    state = _read(path)
+    if state is not None:
+        return state
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path):
+            return _read(path) or _make(recipe, path)
+    except OSError as error:
+        raise CLIPError(
+            f"the tiny CLIP cannot be kept in {path.parent} ({error.strerror or error}); "
+            "set XDG_CACHE_HOME to a folder that can be written"
+        ) from None
+
+
+def tiny_file(recipe: Recipe | None = None) -> Path:
+    """The same weights as a ``torch.save`` file in the form of OpenAI's state dicts."""
+    recipe = recipe or Recipe()
+    state = tiny_weights(recipe)
+    path = cache_path(recipe).with_suffix(".pt")
+    sizes = {
+        "input_resolution": _archs.TINY["vision_cfg"]["image_size"],
+        "context_length": _archs.TINY["text_cfg"]["context_length"],
+        "vocab_size": _archs.TINY["text_cfg"]["vocab_size"],
+    }
+    with atomic_path(path) as temporary:
+        torch.save({**state, **{k: torch.tensor(v) for k, v in sizes.items()}}, temporary)
+    return path
+
+
+def cache_path(recipe: Recipe) -> Path:
+    """Where the weights of a recipe are kept."""
+    return user_cache_path("softcpt") / "tiny" / f"{recipe.fingerprint()}.safetensors"
+
+
+def _make(recipe: Recipe, path: Path) -> State:
+    print(
+        "pre-training the tiny CLIP on rendered digits, about 15 s, once",
+        file=sys.stderr,
+        flush=True,
+    )
+    state = pretrain(recipe)
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={"sha256": _digest(state)})
+    return state
+
+
+def _read(path: Path) -> State | None:
+    """The weights in a file; None if it is not there or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            wanted = (file.metadata() or {}).get("sha256")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return None
+    return state if _digest(state) == wanted else None
+
+
+def _digest(state: State) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _lock(path: Path) -> FileLock:
+    """The lock of a file, held; it says so if another process has it."""
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("another process is pre-training the tiny CLIP; waiting", file=sys.stderr, flush=True)
+        lock.acquire()
+    return lock

@@ -1,0 +1,117 @@
+"""Default values: the keys of Dassl that a frozen CLIP can use, and the keys of multi-task runs."""
+
+from __future__ import annotations
+
+from .node import CfgNode
+
+
+def get_cfg_default() -> CfgNode:
+    """A fresh copy of the default configuration."""
+    return CfgNode(
+        {
+            "OUTPUT_DIR": "./output",
+            "RESUME": "",  # folder of another run to go on from; its own folder is always looked at
+            "SEED": -1,  # -1 draws a seed and records it
+            "USE_CUDA": True,  # a GPU if there is one
+            "VERBOSE": True,
+            "PROTOCOL": "few_shot",  # name of the protocol, as in configs/protocols/
+            "INPUT": _input(),
+            "DATASET": _dataset(),
+            "DATALOADER": _dataloader(),
+            "MODEL": {
+                "INIT_WEIGHTS": "",  # prompter weights to start from
+                "BACKBONE": {
+                    "NAME": "",  # an OpenAI name, arch/tag of open_clip, tiny, or a file
+                    "ARCH": "",  # the architecture of a file that does not tell
+                    "PRETRAINED": True,
+                },
+                "HEAD": {"NAME": ""},
+            },
+            "OPTIM": _optim(),
+            "TRAIN": {
+                "CHECKPOINT_FREQ": 0,  # every n epochs; 0: only the last
+                "PRINT_FREQ": 10,  # a log line every n batches
+            },
+            "TEST": {
+                "EVALUATOR": "ClassificationMT",
+                "PER_CLASS_RESULT": False,
+                "PER_TASK_RESULT": False,
+                "COMPUTE_CMAT": False,
+                "METRIC": "per_task",  # per_task: each task's own; overall_acc: plain accuracy
+                "NO_TEST": False,
+                "SPLIT": "test",  # test or val
+                "FINAL_MODEL": "last_step",  # last_step or best_val
+            },
+            "TRAINER": {"NAME": ""},
+            "FEATURES": {
+                "MODE": "off",  # frozen image features kept: off, test (test images), full
+                "DIR": "",  # "": the user's cache folder
+                "VIEWS": 0,  # augmented views kept per training image; 0: a new one each epoch
+            },
+        }
+    )
+
+
+def _input() -> dict:
+    return {
+        "SIZE": (),  # height, width; () and "" here and below: the backbone's own
+        "INTERPOLATION": "",  # bilinear, bicubic or nearest
+        "TRANSFORMS": (),  # in training; at test only normalize is looked at
+        "NO_TRANSFORM": False,
+        "PIXEL_MEAN": [],
+        "PIXEL_STD": [],
+        "CROP_PADDING": 4,
+        "RRCROP_SCALE": (0.08, 1.0),
+        "COLORJITTER_B": 0.4,
+        "COLORJITTER_C": 0.4,
+        "COLORJITTER_S": 0.4,
+        "COLORJITTER_H": 0.1,
+        "COLORJITTER_P": 1.0,  # how often the jitter is applied
+    }
+
+
+def _dataset() -> dict:
+    return {
+        "ROOT": "",
+        "NAME": "",
+        "MEMBERS": (),  # a suite put together in YAML
+        "SOURCE_DOMAINS": (),
+        "TARGET_DOMAINS": (),
+        "NUM_SHOTS": -1,  # images per class; -1: all
+        "SUBSAMPLE_CLASSES": "all",  # all, base (first half of each task's classes) or new
+        "SUBSAMPLE_TASKS": "all",  # all, task<i>, base (first half of the tasks) or new
+        "SPLIT": "auto",  # zhou, dk or own; auto: the first of these that is there
+    }
+
+
+def _dataloader() -> dict:
+    return {
+        "NUM_WORKERS": 4,
+        "OLD_DATA_PATH": "",  # replaced in image paths by NEW_DATA_PATH, if both are set
+        "NEW_DATA_PATH": "",
+        "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32},
+        "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": 100},
+    }
+
+
+def _optim() -> dict:
+    return {
+        "NAME": "sgd",  # sgd, adam or adamw
+        "LR": 0.002,
+        "WEIGHT_DECAY": 5e-4,
+        "MOMENTUM": 0.9,
+        "SGD_DAMPNING": 0.0,  # Dassl's spelling
+        "SGD_NESTEROV": False,
+        "ADAM_BETA1": 0.9,
+        "ADAM_BETA2": 0.999,
+        "LABEL_SMOOTHING": 0.0,
+        "LR_SCHEDULER": "cosine",  # cosine, multi_step, single_step or constant
+        "STEPSIZE": (-1,),  # epochs at which multi_step multiplies by GAMMA; single_step: how often
+        "GAMMA": 0.1,
+        "MAX_EPOCH": 50,
+        "WARMUP_EPOCH": -1,  # -1: none
+        "WARMUP_TYPE": "linear",  # linear or constant
+        "WARMUP_CONS_LR": 1e-5,
+        "WARMUP_MIN_LR": 1e-5,
+        "WARMUP_RECOUNT": True,  # the schedule starts after the warm-up
+    }

@@ -1,0 +1,25 @@
+"""Tasks, datasets, transforms and loaders."""
+
+from .data_manager import DataManager, EpochDataLoader, build_data_loader
+from .datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
+from .samplers import build_sampler
+from .tasks import Task, TaskSpace
+from .transforms import build_transform, transform_signature
+from .wrapper import DatasetWrapper, view_seed
+
+__all__ = [
+    "DATASET_REGISTRY",
+    "DataManager",
+    "DatasetBase",
+    "DatasetWrapper",
+    "Datum",
+    "EpochDataLoader",
+    "Task",
+    "TaskSpace",
+    "build_data_loader",
+    "build_dataset",
+    "build_sampler",
+    "build_transform",
+    "transform_signature",
+    "view_seed",
+]

@@ -1,0 +1,158 @@
+"""From a configuration to the loaders of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from dassl.utils import UserError
+
+from .datasets import DatasetBase, Datum, build_dataset
+from .samplers import build_sampler, stable_seed
+from .tasks import TaskSpace
+from .wrapper import DatasetWrapper
+
+
+class EpochDataLoader(DataLoader):
+    """A data loader whose order and augmentations are those of an epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch; call it before iterating. Workers stay alive."""
+        for part in (self.sampler, self.dataset):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+
+
+def build_data_loader(
+    cfg,
+    sampler_type: str = "SequentialSampler",
+    data_source: Sequence[Datum] | None = None,
+    batch_size: int = 64,
+    n_domain: int = 0,
+    n_ins: int = 2,
+    tfm: Callable | None = None,
+    is_train: bool = True,
+    dataset_wrapper: Callable[..., Dataset] | None = None,
+) -> EpochDataLoader:
+    """A loader over ``data_source``, with Dassl's arguments.
+
+    In training an incomplete last batch is dropped, unless it is the only one. There are never
+    more workers than batches or than processor cores.
+
+    Args:
+        n_domain: not used here: no sampler goes by domain.
+        n_ins: not used here either.
+        tfm: the transform; by default that of ``cfg.INPUT``.
+        dataset_wrapper: used instead of :class:`DatasetWrapper`, with its arguments.
+
+    Raises:
+        UserError: no image, or no positive batch size.
+    """
+    if not data_source:
+        raise UserError(
+            f"there is no image to load for {'training' if is_train else 'evaluation'}; "
+            "check DATASET.NUM_SHOTS, DATASET.SPLIT and the data folder"
+        )
+    if batch_size < 1:
+        raise UserError(f"the batch size must be at least 1, but is {batch_size}")
+    wrapper = DatasetWrapper if dataset_wrapper is None else dataset_wrapper
+    batches = -(-len(data_source) // batch_size)
+    workers = min(cfg.DATALOADER.NUM_WORKERS, batches, _cores())
+    return EpochDataLoader(
+        wrapper(cfg, data_source, transform=tfm, is_train=is_train),
+        batch_size=batch_size,
+        sampler=build_sampler(sampler_type, data_source, cfg.SEED),
+        num_workers=workers,
+        drop_last=is_train and len(data_source) >= batch_size,
+        pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        # a loader without one advances the global generator whenever it is iterated
+        generator=torch.Generator().manual_seed(stable_seed(cfg.SEED, "workers")),
+    )
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class DataManager:
+    """The dataset of a run and its loaders.
+
+    ``train_loader_x``, ``val_loader`` and ``test_loader`` are None where the dataset has no such
+    images; ``train_loader_u`` always is.
+
+    Args:
+        custom_tfm_train: used instead of the training transform of ``cfg.INPUT``.
+        custom_tfm_test: used instead of its test transform.
+        dataset_wrapper: used instead of :class:`DatasetWrapper`, with its arguments.
+        dataset: used instead of ``cfg.DATASET.NAME``.
+    """
+
+    def __init__(
+        self,
+        cfg,
+        custom_tfm_train: Callable | None = None,
+        custom_tfm_test: Callable | None = None,
+        dataset_wrapper: Callable[..., Dataset] | None = None,
+        dataset: DatasetBase | None = None,
+    ):
+        self.dataset = build_dataset(cfg) if dataset is None else dataset
+        loading = cfg.DATALOADER
+        if loading.OLD_DATA_PATH and loading.NEW_DATA_PATH:
+            self.dataset.relocate(loading.OLD_DATA_PATH, loading.NEW_DATA_PATH)
+
+        def loader(items, options, tfm, is_train):
+            if not items:
+                return None
+            return build_data_loader(
+                cfg,
+                sampler_type=options.SAMPLER,
+                data_source=items,
+                batch_size=options.BATCH_SIZE,
+                tfm=tfm,
+                is_train=is_train,
+                dataset_wrapper=dataset_wrapper,
+            )
+
+        parts = self.dataset
+        self.train_loader_x = loader(parts.train_x, loading.TRAIN_X, custom_tfm_train, True)
+        self.train_loader_u = None
+        self.val_loader = loader(parts.val, loading.TEST, custom_tfm_test, False)
+        self.test_loader = loader(parts.test, loading.TEST, custom_tfm_test, False)
+        self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
+        if cfg.VERBOSE:
+            print(self.summary(cfg.DATASET.NAME))
+
+    @property
+    def space(self) -> TaskSpace:
+        """The tasks side by side."""
+        return self.dataset.space
+
+    @property
+    def num_classes(self) -> int:
+        """C, over all tasks."""
+        return self.dataset.num_classes
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """Class name by column."""
+        return self.dataset.lab2cname
+
+    def summary(self, name: str = "") -> str:
+        """A table of what there is to learn from and to be tested on."""
+        parts = self.dataset
+        rows = {
+            "Dataset": name or type(parts).__name__,
+            "# tasks": len(self.space.tasks),
+            "# classes": f"{self.num_classes:,}",
+            "# train_x": f"{len(parts.train_x or ()):,}",
+            "# val": f"{len(parts.val or ()):,}",
+            "# test": f"{len(parts.test or ()):,}",
+        }
+        if parts.split:
+            rows["Split"] = f"{parts.split} ({parts.split_hash[:12]})"
+        return "\n".join(f"{key:<10} {value}" for key, value in rows.items())

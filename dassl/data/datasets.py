@@ -1,0 +1,137 @@
+"""What a dataset is: lists of labelled images, and the layout of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dassl.utils import Registry, UserError
+
+from .tasks import Task, TaskSpace
+
+DATASET_REGISTRY = Registry("dataset")
+
+
+def build_dataset(cfg) -> DatasetBase:
+    """The dataset ``cfg.DATASET.NAME``."""
+    return DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+
+
+@dataclass(frozen=True, slots=True)
+class Datum:
+    """One labelled image; ``label`` counts within its ``task``."""
+
+    impath: str = ""
+    label: int = 0
+    domain: int = 0
+    classname: str = ""
+    task: int = 0
+
+
+class DatasetBase:
+    """Training, validation and test images, and the space of their tasks.
+
+    Args:
+        space: the tasks; without it there is one, with the class names that the images bear.
+        split: where the division into train, val and test comes from, for the record.
+        split_hash: sha256 over the relative paths, labels and tasks of the three lists.
+    """
+
+    dataset_dir = ""
+
+    def __init__(
+        self,
+        train_x: Sequence[Datum] | None = None,
+        train_u: Sequence[Datum] | None = None,
+        val: Sequence[Datum] | None = None,
+        test: Sequence[Datum] | None = None,
+        space: TaskSpace | None = None,
+        split: str = "",
+        split_hash: str = "",
+    ):
+        self._train_x, self._train_u = train_x, train_u
+        self._val, self._test = val, test
+        self._space = space or _space_of([*(train_x or ()), *(val or ()), *(test or ())])
+        self._split, self._split_hash = split, split_hash
+
+    @property
+    def train_x(self) -> Sequence[Datum] | None:
+        """Labelled training images."""
+        return self._train_x
+
+    @property
+    def train_u(self) -> Sequence[Datum] | None:
+        """Unlabelled training images."""
+        return self._train_u
+
+    @property
+    def val(self) -> Sequence[Datum] | None:
+        """Validation images."""
+        return self._val
+
+    @property
+    def test(self) -> Sequence[Datum] | None:
+        """Test images."""
+        return self._test
+
+    @property
+    def space(self) -> TaskSpace:
+        """The tasks side by side."""
+        return self._space
+
+    @property
+    def split(self) -> str:
+        """Where the division into train, val and test comes from."""
+        return self._split
+
+    @property
+    def split_hash(self) -> str:
+        """Content hash of the three lists."""
+        return self._split_hash
+
+    @property
+    def classnames(self) -> list[str]:
+        """Class name of each of the C columns."""
+        return self.space.classnames
+
+    @property
+    def num_classes(self) -> int:
+        """C, over all tasks."""
+        return self.space.num_classes
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """Class name by column."""
+        return dict(enumerate(self.classnames))
+
+    def only_task(self, t: int) -> DatasetBase:
+        """Task ``t`` alone, as task 0; the split's record stays that of the whole."""
+        parts = [
+            None if part is None else [replace(item, task=0) for item in part if item.task == t]
+            for part in (self.train_x, self.train_u, self.val, self.test)
+        ]
+        return DatasetBase(*parts, self.space.subset([t]), self.split, self.split_hash)
+
+    def relocate(self, old: str, new: str) -> None:
+        """Replace ``old`` by ``new`` in the path of every image."""
+        for name in ("_train_x", "_train_u", "_val", "_test"):
+            part = getattr(self, name)
+            if part is not None:
+                moved = [replace(item, impath=item.impath.replace(old, new)) for item in part]
+                setattr(self, name, moved)
+
+
+def _space_of(items: Iterable[Datum]) -> TaskSpace:
+    """One task, from the labels and class names of its images."""
+    names: dict[int, str] = {}
+    for item in items:
+        if item.task != 0:
+            raise UserError(f"{item.impath} is of task {item.task}: several tasks need a space")
+        if names.setdefault(item.label, item.classname) != item.classname:
+            raise UserError(
+                f"label {item.label} is called {names[item.label]!r} and, in {item.impath}, "
+                f"{item.classname!r}; a label has one name"
+            )
+    if sorted(names) != list(range(len(names))):
+        raise UserError(f"labels must count from 0 without gaps, but are {sorted(names)}")
+    return TaskSpace((Task("", tuple(names[i] or str(i) for i in range(len(names)))),))

@@ -1,0 +1,173 @@
+"""The layout of many classification tasks inside one logit vector, and the losses over it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dassl.utils import UserError, unknown_name
+
+METRICS = ("overall_acc", "mean_acc")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One classification task.
+
+    Args:
+        name: words that a task prompt can use, such as "kind of flower".
+        templates: sentences with one ``{}`` for the class name.
+        metric: overall_acc (correct / total) or mean_acc (mean of the per-class recalls).
+        group: tasks of unlike groups are not averaged with each other; "" if there is one group.
+
+    Raises:
+        UserError: no classes, a class name twice, a template without ``{}``, an unknown metric.
+    """
+
+    name: str
+    classnames: tuple[str, ...]
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    metric: str = "overall_acc"
+    group: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "classnames", tuple(self.classnames))
+        object.__setattr__(self, "templates", tuple(self.templates))
+        if not self.classnames:
+            raise UserError(f"task {self.name!r} has no classes; it needs at least one")
+        if twice := [name for name, n in Counter(self.classnames).items() if n > 1]:
+            raise UserError(
+                f"task {self.name!r} has two classes of the same name: "
+                f"{', '.join(map(repr, twice))}; rename one of them"
+            )
+        for template in self.templates:
+            if "{}" not in template or set(template.replace("{}", "", 1)) & set("{}"):
+                raise UserError(
+                    f"template {template!r} of task {self.name!r} must hold {{}} once, "
+                    "where the class name goes, and no other brace"
+                )
+        if not self.templates:
+            raise UserError(f"task {self.name!r} has no template, such as 'a photo of a {{}}.'")
+        if self.metric not in METRICS:
+            raise unknown_name("metric", self.metric, METRICS)
+
+
+@dataclass(frozen=True)
+class TaskSpace:
+    """Several tasks side by side; task t owns the logit columns ``offsets[t]:offsets[t + 1]``."""
+
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        if not self.tasks:
+            raise UserError("there are no tasks; a space needs at least one")
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Number of classes of each task."""
+        return [len(task.classnames) for task in self.tasks]
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """First column of each task, and the number of columns at the end: (T + 1,)."""
+        return torch.tensor([0, *self.sizes]).cumsum(0)
+
+    @cached_property
+    def classnames(self) -> list[str]:
+        """Class name of each column."""
+        return [name for task in self.tasks for name in task.classnames]
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """Task of each column: (C,)."""
+        return torch.arange(len(self.tasks)).repeat_interleave(torch.tensor(self.sizes))
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of columns."""
+        return len(self.classnames)
+
+    @cached_property
+    def _copies(self) -> dict:
+        return {}
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """``owner`` and ``offsets`` on a device, moved there once."""
+        if device not in self._copies:
+            self._copies[device] = self.owner.to(device), self.offsets.to(device)
+        return self._copies[device]
+
+    def columns(self, t: int) -> slice:
+        """The logit columns of task ``t``."""
+        return slice(int(self.offsets[t]), int(self.offsets[t + 1]))
+
+    def subset(self, ids: Iterable[int]) -> TaskSpace:
+        """A space of some of the tasks, in the order of ``ids``."""
+        return TaskSpace(tuple(self.tasks[i] for i in ids))
+
+    def cross_entropy(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        task: Tensor,
+        keep: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """Mean over the batch of each image's cross-entropy among the classes of its own task.
+
+        So a task weighs as much as it has images in the batch, as in SoftCPT. Computed in fp32.
+
+        Args:
+            logits: (B, C).
+            label: (B,), class within the task.
+            task: (B,).
+            keep: (C,) bool, the columns that take part; it must hold every label of the batch.
+            label_smoothing: share of the target spread evenly over the task's kept classes.
+        """
+        owner, offsets = self._on(logits.device)
+        allowed = owner == task[:, None]  # (B, C)
+        if keep is not None:
+            allowed = allowed & keep
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        log_p = logits.masked_fill(~allowed, float("-inf")).log_softmax(dim=1)  # (B, C)
+        loss = -log_p.gather(1, (label + offsets[task])[:, None])[:, 0]  # (B,)
+        if label_smoothing:
+            uniform = -log_p.masked_fill(~allowed, 0.0).sum(dim=1) / allowed.sum(dim=1)  # (B,)
+            loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+        return loss.mean()
+
+    def sample_classes(
+        self, label: Tensor, task: Tensor, rate: float, generator: torch.Generator
+    ) -> Tensor:
+        """Columns that one training step computes: (C,) bool, on the device of ``label``.
+
+        The classes present in the batch, and of every task, present or not,
+        ``ceil(rate * others)`` of its other classes, drawn evenly (SoftCPT's class sub-sampling).
+
+        Args:
+            label: (B,), class within the task.
+            task: (B,).
+            rate: from 0 (only the classes present) to 1 (all).
+            generator: a CPU generator.
+        """
+        if not 0 <= rate <= 1:
+            raise UserError(f"the class sampling rate must lie between 0 and 1, but is {rate}")
+        present = torch.zeros(self.num_classes, dtype=torch.bool)
+        present[label.cpu() + self.offsets[task.cpu()]] = True
+        sizes = torch.tensor(self.sizes)
+        others = sizes - torch.zeros_like(sizes).index_add_(0, self.owner, present.long())  # (T,)
+        # 0.07 * 100 is a little above 7 in floating point and must not count as 8
+        quota = torch.tensor([math.ceil(rate * n - 1e-9) for n in others.tolist()])  # (T,)
+        # Order each task's columns: its other classes first, shuffled, then those present.
+        noise = torch.rand(self.num_classes, generator=generator, dtype=torch.float64)
+        order = (4.0 * self.owner + 2.0 * present + noise).argsort()  # (C,)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(self.num_classes) - self.offsets[self.owner]
+        return (present | (place < quota[self.owner])).to(label.device)

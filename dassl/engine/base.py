@@ -1,0 +1,238 @@
+"""What every trainer has: registered models with their optimizers, checkpoints, modes, a loop."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dassl.utils import UserError, load_checkpoint, load_pretrained_weights, save_checkpoint
+
+MODES = ("train", "test", "eval")
+BEST = "model-best.pth.tar"
+
+
+class TrainerBase:
+    """Registered models, and the order of the hooks of a training.
+
+    A model may be registered under several names, and several models with one optimizer:
+    :meth:`model_update` and :meth:`update_lr` step each optimizer and scheduler once.
+    """
+
+    suite: str | None = None  # see TRAINER_REGISTRY
+    steps_rule = "one step per batch"
+
+    def __init__(self):
+        self._models: OrderedDict[str, nn.Module] = OrderedDict()
+        self._optims: OrderedDict[str, torch.optim.Optimizer | None] = OrderedDict()
+        self._scheds: OrderedDict[str, object | None] = OrderedDict()
+        self._writer = None
+        self.optim_steps_per_batch = 1
+        self.sched_steps_per_epoch = 1
+
+    def register_model(self, name="model", model=None, optim=None, sched=None) -> None:
+        """Enter a model, so that it is saved, loaded, switched between modes and stepped."""
+        if name in self._models:
+            raise ValueError(f"a model named {name!r} is registered already")
+        self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
+
+    def get_model_names(self, names=None) -> list[str]:
+        """All registered names, or the given ones after a check."""
+        if names is None:
+            return list(self._models)
+        names = [names] if isinstance(names, str) else list(names)
+        for name in names:
+            if name not in self._models:
+                raise ValueError(f"no model named {name!r}; registered: {list(self._models)}")
+        return names
+
+    def optimizers(self, names=None) -> list[torch.optim.Optimizer]:
+        """The distinct optimizers behind the names."""
+        return _distinct(self._optims[n] for n in self.get_model_names(names))
+
+    def schedulers(self, names=None) -> list:
+        """The distinct schedulers behind the names."""
+        return _distinct(self._scheds[n] for n in self.get_model_names(names))
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save_model(self, epoch, directory, is_best=False, val_result=None, model_name="") -> None:
+        """Write every registered model to ``directory/<name>/model.pth.tar-<n>``.
+
+        Args:
+            epoch: epochs done before this one, so that the file's number is ``epoch + 1``.
+        """
+        for name, model in self._models.items():
+            state = {
+                "state_dict": model.state_dict(),
+                "epoch": epoch + 1,
+                "val_result": val_result,
+            }
+            save_checkpoint(
+                state, str(Path(directory) / name), is_best=is_best, model_name=model_name
+            )
+
+    def load_model(self, directory, epoch=None) -> None:
+        """Load every registered model from ``directory``.
+
+        Args:
+            epoch: the number of epochs trained; None takes the best on the validation images
+                if it was kept, else the last that was saved.
+        """
+        if not directory:
+            return
+        for name, model in self._models.items():
+            path = checkpoint_file(Path(directory) / name, epoch)
+            checkpoint = load_checkpoint(str(path))
+            print(f"Loading weights to {name} from {path} (epoch {checkpoint.get('epoch')})")
+            load_strictly(model, checkpoint["state_dict"], path)
+
+    def load_init_weights(self, path: str) -> None:
+        """Start every registered model from the weights in a file."""
+        for model in self._models.values():
+            load_pretrained_weights(model, path)
+
+    # ------------------------------------------------------------------ one step
+
+    def set_model_mode(self, mode="train", names=None) -> None:
+        """Switch registered models to train or to test/eval mode."""
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {MODES}, but got {mode!r}")
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def model_zero_grad(self, names=None) -> None:
+        """Forget the gradients of the last batch."""
+        for optim in self.optimizers(names):
+            optim.zero_grad()
+
+    def model_backward(self, loss) -> None:
+        """Back-propagate, after a check that the loss is a number."""
+        self.detect_anomaly(loss)
+        loss.backward()
+
+    def model_update(self, names=None) -> None:
+        """Step each optimizer behind the names."""
+        for optim in self.optimizers(names):
+            for _ in range(self.optim_steps_per_batch):
+                optim.step()
+
+    def model_backward_and_update(self, loss, names=None) -> None:
+        """One whole step: zero the gradients, back-propagate, update."""
+        self.model_zero_grad(names)
+        self.model_backward(loss)
+        self.model_update(names)
+
+    def update_lr(self, names=None) -> None:
+        """Step each schedule behind the names; a trainer calls it in the last batch of an epoch."""
+        for sched in self.schedulers(names):
+            for _ in range(self.sched_steps_per_epoch):
+                sched.step()
+
+    def get_current_lr(self, names=None) -> float:
+        """The learning rate of the first optimizer; 0 if nothing is trained."""
+        optims = self.optimizers(names)
+        return optims[0].param_groups[0]["lr"] if optims else 0.0
+
+    def detect_anomaly(self, loss) -> None:
+        """Stop a training whose loss is no number any more."""
+        value = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value}; try a smaller OPTIM.LR, or PREC fp32 if it is not"
+            )
+
+    # ------------------------------------------------------------------ the order of a training
+
+    def train(self, start_epoch: int, max_epoch: int) -> None:
+        """All epochs from ``start_epoch`` on, with the hooks around them."""
+        self.start_epoch, self.max_epoch = start_epoch, max_epoch
+        self.before_train()
+        for epoch in range(self.start_epoch, self.max_epoch):
+            self.epoch = epoch
+            self.before_epoch()
+            self.run_epoch()
+            self.after_epoch()
+        self.after_train()
+
+    def before_train(self):
+        """Hook: before the first epoch."""
+
+    def after_train(self):
+        """Hook: after the last epoch."""
+
+    def before_epoch(self):
+        """Hook: before each epoch."""
+
+    def after_epoch(self):
+        """Hook: after each epoch."""
+
+    def run_epoch(self):
+        """Train for one epoch."""
+        raise NotImplementedError(f"{type(self).__name__} must override run_epoch")
+
+    def test(self, split=None):
+        """Evaluate."""
+        raise NotImplementedError(f"{type(self).__name__} must override test")
+
+    def forward_backward(self, batch) -> dict[str, float]:
+        """One step on a batch; returns named numbers for the log, "loss" among them."""
+        raise NotImplementedError(f"{type(self).__name__} must override forward_backward")
+
+    # ------------------------------------------------------------------ TensorBoard
+
+    def init_writer(self, log_dir) -> None:
+        """Open the TensorBoard event file."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._writer = SummaryWriter(log_dir=str(log_dir))
+
+    def close_writer(self) -> None:
+        """Close the TensorBoard event file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def write_scalar(self, tag, scalar_value, global_step=None) -> None:
+        """One point of a TensorBoard curve, if a file is open."""
+        if self._writer is not None:
+            self._writer.add_scalar(tag, scalar_value, global_step)
+
+
+def checkpoint_file(folder: Path, epoch: int | None) -> Path:
+    """The file of one model's checkpoint; see :meth:`TrainerBase.load_model`."""
+    if epoch is not None:
+        return folder / f"model.pth.tar-{epoch}"
+    if not (folder / BEST).exists() and (folder / "checkpoint").exists():
+        return folder / (folder / "checkpoint").read_text(encoding="utf-8").strip()
+    return folder / BEST
+
+
+def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
+    """Load a state dict whose names and shapes must be the model's own."""
+    own = model.state_dict()
+    wrong = [f"{k} is missing" for k in own if k not in state]
+    wrong += [f"{k} is unknown" for k in state if k not in own]
+    wrong += [
+        f"{k} has shape {tuple(state[k].shape)}, here {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    if wrong:
+        raise UserError(
+            f"{path} does not fit this trainer and its configuration: {'; '.join(wrong[:4])}. "
+            "Was it trained with another method, backbone, context or set of classes?"
+        )
+    model.load_state_dict(state)
+
+
+def _distinct(items) -> list:
+    out: list = []
+    for item in items:
+        if item is not None and all(item is not o for o in out):
+            out.append(item)
+    return out

@@ -1,0 +1,27 @@
+"""From ``cfg.TRAINER.NAME`` to a trainer that is ready to train."""
+
+from __future__ import annotations
+
+from dassl.config import CfgNode
+from dassl.data.datasets import build_dataset
+from dassl.utils import Registry
+
+from .base import TrainerBase
+from .each_task import EachTask
+
+TRAINER_REGISTRY = Registry("trainer")
+TRAINER_REGISTRY.__doc__ = """Trainers by name. A registered class is built with ``cls(cfg)``;
+its attribute ``suite`` says how it handles a suite of several tasks: "joint" (one training over
+all), "each" (each task by itself; then also ``cls(cfg, dataset=...)``), or None (it knows no
+tasks, and is refused on a suite of more than one)."""
+
+
+def build_trainer(cfg: CfgNode) -> TrainerBase:
+    """The trainer that the configuration names, with its data, model and optimizer built."""
+    cls = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if cls.suite != "each":
+        return cls(cfg)
+    dataset = build_dataset(cfg)
+    if len(dataset.space.tasks) > 1:
+        return EachTask(cfg, cls, dataset)
+    return cls(cfg, dataset=dataset)

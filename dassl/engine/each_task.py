@@ -1,0 +1,105 @@
+"""A suite for methods that train on one task at a time: one run, one training per task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dassl.config import CfgNode
+from dassl.data.datasets import DatasetBase
+from dassl.evaluation import format_report, summarize
+from dassl.utils import set_random_seed
+
+from .base import TrainerBase
+from .resume import random_state, set_random_state
+
+
+class EachTask(TrainerBase):
+    """Runs a trainer once per task of a suite and reports the tasks together.
+
+    Each task has its own batches, optimizer, schedule and, under the run's folder, its own
+    ``task<i>`` folder of checkpoints. Every task starts from ``cfg.SEED``, so that its result is
+    the one of a run on that task alone (``DATASET.SUBSAMPLE_TASKS task<i>``).
+    """
+
+    suite = "each"
+
+    def __init__(self, cfg: CfgNode, trainer_cls: type, dataset: DatasetBase):
+        super().__init__()
+        self.cfg, self.dataset, self.space = cfg, dataset, dataset.space
+        self.trainers, self._random = [], []
+        for t, task in enumerate(self.space.tasks):
+            sub = cfg.clone()
+            sub.defrost()
+            sub.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"task{t}")
+            sub.RESUME = str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else ""
+            sub.VERBOSE = False
+            sub.freeze()
+            print(f"Task {t} ({task.name}): {len(task.classnames)} classes, {self._sizes(t)}")
+            if cfg.SEED >= 0:
+                set_random_seed(cfg.SEED)
+            self.trainers.append(trainer_cls(sub, dataset=dataset.only_task(t)))
+            self._random.append(random_state())
+        self.first = self.trainers[0]
+        self.device, self.steps_rule = self.first.device, self.first.steps_rule
+
+    def _sizes(self, t: int) -> str:
+        parts = {name: getattr(self.dataset, name) or [] for name in ("train_x", "val", "test")}
+        return ", ".join(
+            f"{sum(item.task == t for item in part)} {name}" for name, part in parts.items()
+        )
+
+    def facts(self) -> dict:
+        """What the run's record keeps of the model: the same for every task."""
+        return self.first.facts()
+
+    def method_name(self) -> str:
+        """The name under which tables show this method with its options."""
+        return self.first.method_name()
+
+    def train(self, start_epoch=None, max_epoch=None) -> None:
+        """Train and test the tasks one after the other; finished ones are only tested again."""
+        for t, trainer in enumerate(self.trainers):
+            print(f"Task {t} ({self.space.tasks[t].name})")
+            set_random_state(self._random[t])
+            trainer.train(start_epoch, max_epoch)
+        if not self.cfg.TEST.NO_TEST:
+            self._report()
+
+    def test(self, split=None) -> float:
+        """Evaluate every task; the mean over them."""
+        results = [trainer.test(split) for trainer in self.trainers]
+        self._report()
+        return sum(results) / len(results)
+
+    def load_model(self, directory, epoch=None) -> None:
+        """Load each task's models from ``directory/task<i>``."""
+        if directory:
+            for t, trainer in enumerate(self.trainers):
+                trainer.load_model(Path(directory) / f"task{t}", epoch)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time of all tasks by purpose."""
+        keys = self.trainers[0].seconds
+        return {key: sum(trainer.seconds[key] for trainer in self.trainers) for key in keys}
+
+    def outcome(self) -> dict:
+        """What the run's record keeps: every task under its number in the suite."""
+        parts = [trainer.outcome() for trainer in self.trainers]
+        tasks = [{**task, "id": t} for t, part in enumerate(parts) for task in part["tasks"]]
+        return {
+            "tasks": tasks,
+            "suite": summarize(tasks),
+            "trainable": {"parameters": sum(p["trainable"]["parameters"] for p in parts)},
+        }
+
+    def describe(self) -> list[str]:
+        """Lines for ``--dry-run``, task by task."""
+        lines = ["each task by itself:"]
+        for t, trainer in enumerate(self.trainers):
+            lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.describe()]
+        return lines
+
+    def _report(self) -> None:
+        out = self.outcome()
+        print("\n".join(format_report(out["tasks"], out["suite"], self.cfg.TEST.PER_TASK_RESULT)))

@@ -1,0 +1,91 @@
+"""The state between two epochs: all that a training needs to go on as if it had not stopped."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dassl.utils import UserError, atomic_path, load_checkpoint
+
+from .base import TrainerBase, load_strictly
+
+FILE, PREVIOUS = "resume.pt", "resume.previous.pt"
+
+
+def save_resume(trainer: TrainerBase, directory: str | Path, epochs_done: int) -> None:
+    """Write ``resume.pt``, keeping the one before it until the next."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        "epoch": epochs_done,
+        "models": {name: model.state_dict() for name, model in trainer._models.items()},
+        "optims": [optim.state_dict() for optim in trainer.optimizers()],
+        "scheds": [sched.state_dict() for sched in trainer.schedulers()],
+        "best_result": trainer.best_result,
+        "random": random_state(),
+        "extra": trainer.extra_state(),
+    }
+    with atomic_path(folder / FILE) as path:
+        torch.save(state, path)
+        if (folder / FILE).exists():
+            os.replace(folder / FILE, folder / PREVIOUS)
+
+
+def load_resume(trainer: TrainerBase, directory: str | Path) -> int:
+    """Restore the newest readable state under ``directory``; returns the epochs done, 0 if none."""
+    for name in (FILE, PREVIOUS):
+        path = Path(directory) / name
+        if not path.exists():
+            continue
+        try:
+            state = load_checkpoint(str(path))
+        except UserError as error:
+            print(f"{error}; looking for the state before it")
+            continue
+        return _restore(trainer, state, path)
+    return 0
+
+
+def _restore(trainer: TrainerBase, state: dict, path: Path) -> int:
+    if set(state["models"]) != set(trainer.get_model_names()):
+        raise UserError(
+            f"{path} holds the models {sorted(state['models'])}, but this trainer has "
+            f"{sorted(trainer.get_model_names())}; choose another OUTPUT_DIR or RESUME"
+        )
+    for name, weights in state["models"].items():
+        load_strictly(trainer._models[name], weights, path)
+    for optim, saved in zip(trainer.optimizers(), state["optims"], strict=True):
+        optim.load_state_dict(saved)
+    for sched, saved in zip(trainer.schedulers(), state["scheds"], strict=True):
+        sched.load_state_dict(saved)
+    trainer.best_result = state["best_result"]
+    trainer.load_extra_state(state["extra"])
+    set_random_state(state["random"])
+    return state["epoch"]
+
+
+def random_state() -> dict:
+    """The states of all global generators, as tensors, numbers and lists only."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict) -> None:
+    """Put all global generators back to a state of :func:`random_state`."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

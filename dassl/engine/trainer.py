@@ -1,0 +1,264 @@
+"""The loop: epochs of batches, a line in the log, a state to resume from, an evaluation."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dassl.config import CfgNode
+from dassl.data import DataManager
+from dassl.data.datasets import DatasetBase
+from dassl.evaluation import build_evaluator
+from dassl.utils import AverageMeter, MetricMeter, UserError, count_num_param, unknown_name
+
+from .base import BEST, TrainerBase
+from .resume import load_resume, save_resume
+
+FINAL_MODELS = ("last_step", "best_val")
+
+
+class SimpleTrainer(TrainerBase):
+    """Builds data, model and evaluator from the configuration; trains, saves and tests.
+
+    Args:
+        cfg: the whole configuration.
+        dataset: the data to train on; None builds what ``cfg.DATASET`` names.
+    """
+
+    def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
+        super().__init__()
+        self.check_cfg(cfg)
+        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.cfg = cfg
+        self.start_epoch = self.epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = Path(cfg.OUTPUT_DIR)
+        self.best_result = float("-inf")
+        self.seconds = {"data": 0.0, "train": 0.0, "test": 0.0}
+        self._dataset = dataset
+        self.build_data_loader()
+        self.check_suite()
+        self.check_test()
+        self.build_model()
+        if cfg.MODEL.INIT_WEIGHTS:
+            self.load_init_weights(cfg.MODEL.INIT_WEIGHTS)
+        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname, space=self.dm.space)
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Hook: refuse a configuration that this trainer cannot use."""
+
+    def check_suite(self) -> None:
+        """Refuse a suite if this trainer does not know tasks: labels are numbered per task."""
+        tasks = len(self.dm.space.tasks)
+        if self.suite is None and tasks > 1:
+            raise UserError(
+                f"{type(self).__name__} does not know tasks, but {self.cfg.DATASET.NAME} has "
+                f"{tasks}: choose one with DATASET.SUBSAMPLE_TASKS task<i>, or set the class's "
+                'attribute suite to "each" or "joint" once it handles them'
+            )
+
+    def check_test(self) -> None:
+        """Refuse a choice of test images or of the tested model that cannot be followed."""
+        choice = self.cfg.TEST.FINAL_MODEL
+        if choice not in FINAL_MODELS:
+            raise unknown_name("TEST.FINAL_MODEL", choice, FINAL_MODELS)
+        wanted = [self.cfg.TEST.SPLIT, *(["val"] if choice == "best_val" else [])]
+        for split in [] if self.cfg.TEST.NO_TEST else wanted:
+            self.loader_of(split)
+
+    def loader_of(self, split: str):
+        """The loader of the split "val" or "test"."""
+        loaders = {"val": self.val_loader, "test": self.test_loader}
+        if split not in loaders:
+            raise unknown_name("split", split, loaders)
+        if loaders[split] is None:
+            raise UserError(
+                f"{self.cfg.DATASET.NAME} has no {split} images; choose another TEST.SPLIT or "
+                "TEST.FINAL_MODEL"
+            )
+        return loaders[split]
+
+    def build_data_loader(self) -> None:
+        """Hook: make the data manager and the loaders."""
+        self.dm = DataManager(self.cfg, dataset=self._dataset)
+        self.train_loader_x = self.dm.train_loader_x
+        self.train_loader_u = self.dm.train_loader_u
+        self.val_loader, self.test_loader = self.dm.val_loader, self.dm.test_loader
+        self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
+
+    def build_model(self) -> None:
+        """Hook: make the model, its optimizer and schedule, and register them."""
+        raise NotImplementedError(f"{type(self).__name__} must override build_model")
+
+    def extra_state(self) -> dict:
+        """Hook: what a resumed training needs beyond models, optimizers and schedules."""
+        return {}
+
+    def load_extra_state(self, state: dict) -> None:
+        """Hook: take back what :meth:`extra_state` gave."""
+
+    # ------------------------------------------------------------------ training
+
+    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
+        """Train from where an earlier run of the same folder stopped, then test."""
+        super().train(
+            self.start_epoch if start_epoch is None else start_epoch,
+            self.max_epoch if max_epoch is None else max_epoch,
+        )
+
+    def before_train(self) -> None:
+        """Restore the state of an earlier run; open the TensorBoard file."""
+        if self.optimizers() and self.train_loader_x is None:
+            raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
+        self.start_epoch = load_resume(self, self.output_dir)
+        if not self.start_epoch and self.cfg.RESUME:
+            self.start_epoch = load_resume(self, self.cfg.RESUME)
+        if self.start_epoch:
+            print(f"Resuming after epoch {self.start_epoch} of {self.max_epoch}")
+        self.init_writer(self.output_dir / "tensorboard")
+        self.time_start = time.time()
+
+    def after_train(self) -> None:
+        """Test the model that ``TEST.FINAL_MODEL`` chooses."""
+        print("Finished training")
+        if not self.cfg.TEST.NO_TEST:
+            if self.cfg.TEST.FINAL_MODEL == "best_val" and self.optimizers():
+                print("Deploying the model with the best validation result")
+                self.load_model(self.output_dir)
+            else:
+                print("Deploying the model of the last epoch")
+            self.test()
+        elapsed = datetime.timedelta(seconds=round(time.time() - self.time_start))
+        print(f"Elapsed: {elapsed}")
+        self.close_writer()
+
+    def after_epoch(self) -> None:
+        """Look at the validation images if they choose the model; save."""
+        last = self.epoch + 1 == self.max_epoch
+        if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST:
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.best_result = result
+                self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST)
+        every = self.cfg.TRAIN.CHECKPOINT_FREQ
+        if last or (every > 0 and (self.epoch + 1) % every == 0):
+            self.save_model(self.epoch, self.output_dir)
+        save_resume(self, self.output_dir, self.epoch + 1)
+
+    # ------------------------------------------------------------------ test
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluate on a split; the first number of the evaluator's result."""
+        started = time.perf_counter()
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        split = split or self.cfg.TEST.SPLIT
+        loader = self.loader_of(split)
+        print(f"Do evaluation on {split} set")
+        for batch in loader:
+            images, label = self.parse_batch_test(batch)
+            self.evaluator.process(self.model_inference(images), label, batch.get("task"))
+        results = self.evaluator.evaluate()
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        self.seconds["test"] += time.perf_counter() - started
+        return next(iter(results.values()))
+
+    def model_inference(self, images):
+        """Hook: logits (B, C) of a batch's images."""
+        return self.model(images)
+
+    def parse_batch_test(self, batch):
+        """Hook: what of a test batch goes to the device: images and labels."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    # ------------------------------------------------------------------ for the run's record
+
+    @property
+    def dataset(self) -> DatasetBase:
+        """The data that is trained and tested on."""
+        return self.dm.dataset
+
+    def facts(self) -> dict:
+        """What the run's record keeps of the model: the method's options, hash of the frozen
+        weights, precision."""
+        return {"options": {}, "weights": "", "precision": "fp32"}
+
+    def outcome(self) -> dict:
+        """What the run's record keeps of this trainer: tasks, suite, trainable parameters."""
+        return {
+            "tasks": getattr(self.evaluator, "tasks", []),
+            "suite": getattr(self.evaluator, "suite", {}),
+            "trainable": {"parameters": sum(map(_trainable, self._models.values()))},
+        }
+
+    def method_name(self) -> str:
+        """The name under which tables show this method with its options."""
+        return type(self).__name__
+
+    def describe(self) -> list[str]:
+        """Lines for ``--dry-run``: what is learned, its shapes, and the steps of an epoch."""
+        lines = []
+        for name, model in self._models.items():
+            lines.append(f"{name}: {_trainable(model):,} trainable parameters")
+            lines += [
+                f"  {key} {tuple(p.shape)}"
+                for key, p in model.named_parameters()
+                if p.requires_grad
+            ]
+        steps = len(self.train_loader_x) if self.optimizers() and self.train_loader_x else 0
+        epochs = self.max_epoch if steps else 0
+        return [*lines, f"{steps} steps per epoch, {epochs} epochs, {self.steps_rule}"]
+
+
+class TrainerX(SimpleTrainer):
+    """The loop over labelled batches."""
+
+    def run_epoch(self) -> None:
+        """One pass over the training loader."""
+        self.set_model_mode("train")
+        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        self.num_batches = len(self.train_loader_x)
+        self.train_loader_x.set_epoch(self.epoch)
+        end = time.perf_counter()
+        for batch_idx, batch in enumerate(self.train_loader_x):
+            self.batch_idx = batch_idx
+            data_time.update(time.perf_counter() - end)
+            self.lr = self.get_current_lr()  # the last batch moves it on to the next epoch's
+            losses.update(self.forward_backward(batch))
+            batch_time.update(time.perf_counter() - end)
+            last = self.batch_idx + 1 == self.num_batches
+            if last or (self.batch_idx + 1) % self.cfg.TRAIN.PRINT_FREQ == 0:
+                self.log_step(losses, batch_time, data_time)
+            end = time.perf_counter()
+        self.seconds["data"] += data_time.sum
+        self.seconds["train"] += batch_time.sum - data_time.sum
+
+    def log_step(self, losses, batch_time, data_time) -> None:
+        """One line in the log and one point per TensorBoard curve."""
+        batches_left = self.num_batches - self.batch_idx - 1
+        batches_left += (self.max_epoch - self.epoch - 1) * self.num_batches
+        eta = datetime.timedelta(seconds=int(batch_time.avg * batches_left))
+        print(
+            f"epoch [{self.epoch + 1}/{self.max_epoch}][{self.batch_idx + 1}/{self.num_batches}]\t"
+            f"time {batch_time.val:.3f} ({batch_time.avg:.3f})\t"
+            f"data {data_time.val:.3f} ({data_time.avg:.3f})\t"
+            f"eta {eta}\t{losses}\tlr {self.lr:.6e}"
+        )
+        step = self.epoch * self.num_batches + self.batch_idx
+        for name, meter in losses.meters.items():
+            self.write_scalar(f"train/{name}", meter.avg, step)
+        self.write_scalar("train/lr", self.lr, step)
+
+    def parse_batch_train(self, batch):
+        """Hook: what of a training batch goes to the device: images, labels and domains."""
+        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+
+
+def _trainable(model: nn.Module) -> int:
+    return count_num_param(params=[p for p in model.parameters() if p.requires_grad])

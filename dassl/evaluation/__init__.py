@@ -1,0 +1,15 @@
+"""Evaluators: from logits to metrics, per task and over a suite."""
+
+from .build import EVALUATOR_REGISTRY, build_evaluator
+from .evaluator import Classification, ClassificationMT, EvaluatorBase
+from .report import format_report, summarize
+
+__all__ = [
+    "EVALUATOR_REGISTRY",
+    "Classification",
+    "ClassificationMT",
+    "EvaluatorBase",
+    "build_evaluator",
+    "format_report",
+    "summarize",
+]

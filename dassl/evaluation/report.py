@@ -1,0 +1,71 @@
+"""The mean over tasks and the lines of the log, also for tasks that were trained one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+UNGROUPED = "ungrouped"
+
+
+def summarize(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The suite's value: ``{"metric", "value", "groups": {group: value}}``, in percent.
+
+    Every mean is over tasks with equal weight; tasks without a value are left out. When the tasks
+    belong to more than one group, the suite's own value is None: a mean over unlike groups
+    misleads.
+    """
+    members: dict[str, list] = {}
+    for task in tasks:
+        members.setdefault(task["group"], []).append(task["value"])
+    alike = len(members) <= 1
+    return {
+        "metric": "mean over tasks",
+        "value": mean([task["value"] for task in tasks]) if alike else None,
+        "groups": {
+            group or UNGROUPED: mean(values)
+            for group, values in members.items()
+            if group or not alike
+        },
+    }
+
+
+def mean(values: list[float | None]) -> float | None:
+    """Mean of the values that are there; None if none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def format_report(
+    tasks: list[dict[str, Any]], suite: dict[str, Any], per_task: bool = True
+) -> list[str]:
+    """Lines of the log for evaluated tasks.
+
+    Args:
+        tasks: ``id, name, group, metric, value, correct, total`` of each task.
+        suite: what :func:`summarize` gives for them.
+        per_task: also a line per task.
+    """
+    lines = ["=> result", f"* total: {sum(task['total'] for task in tasks):,}"]
+    grouped = suite["value"] is None and len(suite["groups"]) > 1
+    if grouped:
+        lines += [f"* overall_metric ({g}): {percent(v)}" for g, v in suite["groups"].items()]
+    else:
+        lines.append(f"* overall_metric: {percent(suite['value'])}")
+    empty = [task["name"] for task in tasks if task["value"] is None]
+    if empty:
+        lines.append(f"* without test images, left out of the mean: {', '.join(empty)}")
+    if per_task:
+        lines.append("=> per-task result")
+        lines += [
+            f"* task: {task['id']} ({task['name']})\ttotal: {task['total']:,}\t"
+            f"metric: {percent(task['value'])}"
+            for task in tasks
+        ]
+        if not grouped:
+            lines.append(f"* average: {percent(suite['value'])}")
+    return lines
+
+
+def percent(value: float | None) -> str:
+    """A percentage as the log shows it."""
+    return "n/a" if value is None else f"{value:.2f}%"

@@ -1,0 +1,29 @@
+"""Top-k accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def compute_accuracy(
+    output: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor, topk: Sequence[int] = (1,)
+) -> list[torch.Tensor]:
+    """Percentage of rows whose class is among the k largest outputs, as a (1,) tensor per k.
+
+    Args:
+        output: (B, C), or a sequence whose first item is that.
+        target: (B,) class of each row.
+        topk: the values of k, at most C.
+    """
+    if not isinstance(output, torch.Tensor):
+        output = output[0]
+    if len(target) == 0 or max(topk) > output.shape[1]:
+        raise ValueError(
+            f"top-{max(topk)} accuracy needs rows and at least {max(topk)} columns, "
+            f"but the output is {tuple(output.shape)}"
+        )
+    ranked = output.topk(max(topk), dim=1).indices  # (B, max k)
+    hits = (ranked == target[:, None]).float()
+    return [100 * hits[:, :k].sum().view(1) / len(target) for k in topk]

@@ -1,0 +1,68 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from dassl.config import CfgNode
+from dassl.utils import UserError, unknown_name
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
+
+def build_optimizer(
+    model: nn.Module | Iterable[torch.Tensor | dict],
+    optim_cfg: CfgNode,
+    param_groups: Iterable[torch.Tensor | dict] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimizer that ``cfg.OPTIM`` names, over the tensors that require gradients.
+
+    Args:
+        model: a module, or parameters, or groups of them (dicts with ``params``).
+        param_groups: used instead of the model's parameters if given.
+
+    Raises:
+        UserError: unknown name, a rate that is not positive, or nothing to train.
+    """
+    if optim_cfg.NAME not in OPTIMIZERS:
+        raise unknown_name("optimizer", optim_cfg.NAME, OPTIMIZERS)
+    if optim_cfg.LR <= 0:
+        raise UserError(f"OPTIM.LR must be positive, but is {optim_cfg.LR}")
+    if param_groups is None:
+        param_groups = model.parameters() if isinstance(model, nn.Module) else model
+    groups = _trainable(param_groups)
+    if not groups:
+        raise UserError(
+            "there is nothing to train: no parameter requires a gradient "
+            "(a method that trains nothing needs no optimizer)"
+        )
+    common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
+    if optim_cfg.NAME == "sgd":
+        return torch.optim.SGD(
+            groups,
+            momentum=optim_cfg.MOMENTUM,
+            dampening=optim_cfg.SGD_DAMPNING,
+            nesterov=optim_cfg.SGD_NESTEROV,
+            **common,
+        )
+    cls = torch.optim.Adam if optim_cfg.NAME == "adam" else torch.optim.AdamW
+    return cls(groups, betas=(optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), **common)
+
+
+def _trainable(items: Iterable[torch.Tensor | dict]) -> list[dict]:
+    """Groups with only the tensors that require gradients; groups left empty are dropped."""
+    items = list(items)
+    loose = [item for item in items if not isinstance(item, dict)]
+    groups = [{"params": loose}] if loose else []
+    groups += [item for item in items if isinstance(item, dict)]
+    out = []
+    for group in groups:
+        params = group["params"]
+        params = [params] if isinstance(params, torch.Tensor) else list(params)
+        params = [p for p in params if p.requires_grad]
+        if params:
+            out.append({**group, "params": params})
+    return out

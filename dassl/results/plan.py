@@ -1,0 +1,203 @@
+"""A sweep: which runs it consists of, read from a YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dassl.config.node import read_yaml
+from dassl.utils import UserError, unknown_name
+
+KEYS = {
+    "output": str,  # folder of all runs
+    "datasets": list,  # names of configs/datasets/<name>.yaml
+    "shots": list,  # training images per class; -1: all
+    "seeds": list,
+    "methods": dict,  # name in the report: METHOD_KEYS
+    "overrides": dict,  # configuration keys of every run
+    "report": dict,  # REPORT_KEYS
+}
+REQUIRED = ("output", "datasets", "shots", "seeds", "methods")
+METHOD_KEYS = {
+    "trainer": str,
+    "config": str,
+    "opts": dict,  # configuration keys of this method
+    "once": bool,  # neither shots nor seeds change anything: one run per dataset
+}
+REPORT_KEYS = {"table": str, "figure": str}  # files in the output folder
+# Keys that the sweep sets itself, so that a folder's name says what is in it.
+OWN = ("SEED", "OUTPUT_DIR", "DATASET.NAME", "DATASET.NUM_SHOTS", "TRAINER.NAME")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep: what it is, where it goes, and the arguments of train.py."""
+
+    method: str
+    dataset: str
+    shots: int  # 0 for a method that uses none
+    seed: int
+    folder: Path
+    argv: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.shots == 0:
+            return f"{self.method}, {self.dataset}"
+        shots = "all images" if self.shots < 0 else f"{self.shots} shot{'s'[: self.shots != 1]}"
+        return f"{self.method}, {self.dataset}, {shots}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of a sweep, and the files of its report."""
+
+    output: Path
+    runs: tuple[PlannedRun, ...]
+    methods: tuple[str, ...]
+    report: dict[str, Path]
+
+
+def read_sweep(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    output: str = "",
+    configs: str | Path = "configs",
+) -> Sweep:
+    """Read and check a sweep's YAML.
+
+    Args:
+        overrides: ``[KEY, VALUE, ...]`` for every run; they win over the YAML's.
+        output: another folder for the runs than the YAML's.
+        configs: folder that holds ``datasets/<name>.yaml``; the methods' paths start beside it.
+
+    Raises:
+        UserError: a key is unknown, missing or holds something else; a file is missing.
+    """
+    path, configs = Path(path), Path(configs)
+    content = read_yaml(path)
+    _check(content, KEYS, "key", f"{path}: ")
+    for key in REQUIRED:
+        if not content.get(key):
+            raise UserError(f"{path}: {key} is missing or empty")
+    _check_numbers(content, path)
+    for dataset in content["datasets"]:
+        _check_dataset(str(dataset), configs, path)
+    for name, method in content["methods"].items():
+        _check_method(name, method, configs, path)
+    report = content.get("report") or {}
+    _check(report, REPORT_KEYS, "report key", f"{path}: ")
+    output = Path(output or content["output"])
+    shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
+    return Sweep(
+        output=output,
+        runs=tuple(_runs(content, output, shared, configs)),
+        methods=tuple(content["methods"]),
+        report={key: output / name for key, name in report.items()},
+    )
+
+
+def _check(content: Any, keys: dict[str, type], kind: str, where: str) -> None:
+    """Refuse unknown keys, and values of another type."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where}expected keys and values, but got {content!r}")
+    for key, value in content.items():
+        if key not in keys:
+            raise UserError(f"{where}{unknown_name(kind, str(key), keys)}")
+        if value is not None and not isinstance(value, keys[key]):
+            raise UserError(f"{where}{key} takes a {keys[key].__name__}, but is {value!r}")
+
+
+def _check_numbers(content: dict, path: Path) -> None:
+    for key in ("shots", "seeds"):
+        values = content[key]
+        wrong = [v for v in values if not isinstance(v, int) or isinstance(v, bool)]
+        wrong += [v for v in values if v in (0,) and key == "shots"]
+        if wrong:
+            raise UserError(f"{path}: {key} takes whole numbers, but holds {wrong[0]!r}")
+        if len(set(values)) < len(values):
+            raise UserError(f"{path}: {key} holds a number twice: {values}")
+
+
+def _check_dataset(name: str, configs: Path, path: Path) -> None:
+    if not (configs / "datasets" / f"{name}.yaml").is_file():
+        known = sorted(file.stem for file in (configs / "datasets").glob("*.yaml"))
+        raise UserError(f"{path}: {unknown_name('dataset', name, known)}")
+
+
+def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
+    where = f"{path}: method {name}: "
+    _check(method, METHOD_KEYS, "method key", where)
+    for key in ("trainer", "config"):
+        if not method.get(key):
+            raise UserError(f"{where}{key} is missing or empty")
+    file = configs.parent / method["config"]
+    if not file.is_file():
+        near = sorted(other.name for other in file.parent.glob("*.yaml"))
+        held = f"; {file.parent} holds {', '.join(near)}" if near else ""
+        raise UserError(f"{where}there is no configuration file {file}{held}")
+    _pairs(method.get("opts"), path)
+
+
+def _pairs(keys: dict | None, path: Path) -> list[str]:
+    """``KEY VALUE ...`` of a mapping."""
+    words = [str(word) for pair in (keys or {}).items() for word in pair]
+    try:
+        return _checked_overrides(words)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _checked_overrides(words: Sequence[str]) -> list[str]:
+    if len(words) % 2:
+        raise UserError(f"overrides come in pairs KEY VALUE, but {words[-1]!r} stands alone")
+    for key in words[::2]:
+        if key in OWN:
+            raise UserError(f"a sweep sets {key} itself; change its YAML instead")
+    return list(words)
+
+
+def _runs(content: dict, output: Path, shared: list[str], configs: Path) -> list[PlannedRun]:
+    runs, owner = [], {}
+    for name, method in content["methods"].items():
+        folder = re.sub(r"[^\w.+-]+", "-", str(name))
+        if owner.setdefault(folder.lower(), name) != name:
+            raise UserError(
+                f"the methods {owner[folder.lower()]!r} and {name!r} would share the folder "
+                f"{output / folder}; rename one"
+            )
+        for dataset in map(str, content["datasets"]):
+            runs += _runs_of(str(name), method, dataset, content, output / folder, shared, configs)
+    return runs
+
+
+def _runs_of(
+    name: str,
+    method: dict,
+    dataset: str,
+    content: dict,
+    folder: Path,
+    shared: list[str],
+    configs: Path,
+) -> list[PlannedRun]:
+    """The runs of one method on one dataset."""
+    once = bool(method.get("once"))
+    grid = [(shots, seed) for shots in content["shots"] for seed in content["seeds"]]
+    runs = []
+    for shots, seed in grid[:1] if once else grid:
+        place = folder / (dataset if once else f"{dataset}_{shots}shots") / f"seed{seed}"
+        argv = [
+            *("--trainer", method["trainer"]),
+            *("--config-file", str(configs.parent / method["config"])),
+            *("--dataset-config-file", str(configs / "datasets" / f"{dataset}.yaml")),
+            *("--output-dir", str(place)),
+            *("--seed", str(seed)),
+            "--quiet",
+            *("DATASET.NUM_SHOTS", str(shots)),
+            *(str(word) for pair in (method.get("opts") or {}).items() for word in pair),
+            *shared,
+        ]
+        runs.append(PlannedRun(name, dataset, 0 if once else shots, seed, place, tuple(argv)))
+    return runs

@@ -1,0 +1,130 @@
+"""Checkpoints: files of tensors and plain values, read without running code from them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .errors import UserError
+from .tools import atomic_path
+
+BEST = "model-best.pth.tar"
+
+
+def save_checkpoint(
+    state: dict[str, Any],
+    save_dir: str | os.PathLike,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> str:
+    """Write a checkpoint and return its path; a kill at any moment leaves the earlier files.
+
+    The text file ``checkpoint`` beside it then holds its name.
+
+    Args:
+        state: ``state_dict``, ``epoch`` and plain values.
+        save_dir: made if need be.
+        is_best: also keep it as ``model-best.pth.tar``.
+        remove_module_from_keys: drop the ``module.`` that nn.DataParallel puts before names.
+        model_name: file name; "" for ``model.pth.tar-<epoch>``.
+
+    Raises:
+        TypeError: something in ``state`` is an object that ``weights_only=True`` does not read.
+    """
+    state = {k: v.item() if isinstance(v, np.generic) else v for k, v in state.items()}
+    if remove_module_from_keys:
+        state["state_dict"] = _without_module(state["state_dict"])
+    path = Path(save_dir) / (model_name or f"model.pth.tar-{state['epoch']}")
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+        _refuse_objects(temporary)
+    with atomic_path(path.parent / "checkpoint") as temporary:
+        temporary.write_text(f"{path.name}\n", encoding="utf-8")
+    if is_best and path.name != BEST:
+        with atomic_path(path.parent / BEST) as temporary:
+            shutil.copyfile(path, temporary)
+    print(f"Checkpoint saved to {path}")
+    return str(path)
+
+
+def _refuse_objects(path: Path) -> None:
+    try:
+        torch.load(path, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(
+            "a checkpoint holds tensors, numbers, strings, lists and dicts only, so that it can "
+            f"be read without running code from it: {_first_line(error)}"
+        ) from None
+
+
+def _without_module(state_dict: dict[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix("module."): value for key, value in state_dict.items()}
+
+
+def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint.
+
+    Raises:
+        UserError: the file is missing, broken, holds objects that only running code from it
+            could restore, or no dict.
+    """
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no checkpoint {path}{_neighbours(Path(path))}") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"cannot read the checkpoint {path}: it is no file of torch.save, or it holds more "
+            f"than tensors and plain values ({_first_line(error)}); save its state_dict alone"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"cannot read the checkpoint {path}: {_first_line(error)}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not a dict")
+    return content
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" (nor a folder {path.parent})"
+    names = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
+    return f"; {path.parent} holds {', '.join(names) or 'nothing'}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str | os.PathLike) -> None:
+    """Copy the tensors of a file into a model where name and shape agree.
+
+    The log names what was left out; if nothing fits, that is a UserError.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    given = _without_module(checkpoint.get("state_dict", checkpoint))
+    own = model.state_dict()
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise UserError(
+            f"nothing in {weight_path} fits the model: it holds {_some(given)}; "
+            f"the model has {_some(own)}"
+        )
+    model.load_state_dict({**own, **fitting})
+    print(f"Loaded {len(fitting)} of {len(own)} tensors from {weight_path}")
+    left_out = [key for key in given if key not in fitting]
+    if left_out:
+        print(f"Left out for their name or shape: {', '.join(left_out)}")
+
+
+def _some(state: dict[str, Any], limit: int = 4) -> str:
+    shown = [f"{k} {tuple(getattr(v, 'shape', ()))}" for k, v in list(state.items())[:limit]]
+    return ", ".join(shown) + (", ..." if len(state) > limit else "") if shown else "nothing"

@@ -1,0 +1,29 @@
+"""Errors that are the user's to mend: one line, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used; the message says what, and what can be."""
+
+    def __init__(self, message: str):
+        # A data loader's worker sends the error on with its traceback in front of the message.
+        super().__init__(message.rsplit("UserError: ", 1)[-1].strip())
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that ``name`` was probably meant to be, or None."""
+    by_lower = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not among the known ones; it shows the nearest and all."""
+    known = list(known)
+    near = nearest(name, known)
+    hint = f"; did you mean {near}?" if near else ";"
+    return UserError(f"no {kind} named {name!r}{hint} known: {', '.join(known) or 'none'}")

@@ -1,0 +1,273 @@
+"""Divisions of a dataset into train, val and test: how they are made and kept as JSON.
+
+Three formats are read: ``own`` (made here), ``zhou`` (CoOp's ``split_zhou_*.json``) and ``dk``
+(SoftCPT's ``split_dk_*.json``). Paths are relative to the image folder, with forward slashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dassl.data import Datum
+from dassl.utils import UserError, listdir_nohidden
+
+PARTS = ("train", "val", "test")
+ENTRY = {  # what an item looks like, for the messages
+    "own": "[path, label, task]",
+    "zhou": "[path, label, class name]",
+    "dk": "[path, [labels], [task ids]]",
+}
+
+
+@dataclass
+class Split:
+    """The three lists of a dataset; ``impath`` is relative to the image folder.
+
+    Args:
+        classnames: the class names of each task, in the order of their labels.
+        tasknames: the name of each task; empty if the split does not know them.
+    """
+
+    classnames: list[tuple[str, ...]]
+    train: list[Datum] = field(default_factory=list)
+    val: list[Datum] = field(default_factory=list)
+    test: list[Datum] = field(default_factory=list)
+    tasknames: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
+        """train, val and test."""
+        return self.train, self.val, self.test
+
+    def add(self, items: Sequence[Datum], rng: random.Random, where: object) -> None:
+        """Divide the images of one class 50/20/30 in an order drawn from ``rng``.
+
+        Args:
+            where: the folder to name if there are too few images.
+        """
+        items = list(items)
+        rng.shuffle(items)
+        n_train, n_val = round(0.5 * len(items)), round(0.2 * len(items))
+        pieces = items[:n_train], items[n_train : n_train + n_val], items[n_train + n_val :]
+        if not all(pieces):
+            raise UserError(
+                f"{where} has {len(items)} images, too few to be divided 50/20/30 into train, "
+                "val and test; a class needs 4 at least"
+            )
+        for part, piece in zip(self.parts, pieces, strict=True):
+            part += piece
+
+
+def read_folders(root: Path, rng: random.Random, ignored: Iterable[str] = ()) -> Split:
+    """``root/<class>/<image>``, divided class by class; the classes are the sorted folders."""
+    names = [name for name in listdir_nohidden(root) if (root / name).is_dir()]
+    names = [name for name in names if name not in set(ignored)]
+    if not names:
+        raise UserError(f"{root} has no folder in it; expected one folder of images per class")
+    split = Split([tuple(names)])
+    for label, name in enumerate(names):
+        files = [file for file in listdir_nohidden(root / name) if (root / name / file).is_file()]
+        if not files:
+            raise UserError(f"the class folder {root / name} is empty; fill it or remove it")
+        for path in (root / name / file for file in files):
+            if not _is_text(str(path)):
+                raise UserError(f"the file name {str(path)!r} is not valid UTF-8; rename the file")
+        split.add([Datum(f"{name}/{file}", label) for file in files], rng, root / name)
+    return split
+
+
+def content_hash(*parts: Iterable[Datum]) -> str:
+    """sha256 over the relative paths, labels and tasks of lists of images."""
+    return _sha256([[[d.impath, d.label, d.task] for d in part] for part in parts])
+
+
+def to_json(split: Split) -> dict:
+    """The ``own`` format."""
+    lists = {
+        name: [[d.impath, d.label, d.task] for d in part]
+        for name, part in zip(PARTS, split.parts, strict=True)
+    }
+    content = {"classnames": [list(names) for names in split.classnames], **lists}
+    content["tasknames"] = list(split.tasknames)
+    return {"format": "own", "hash": _sha256(content), **content}
+
+
+def read_split(path: Path, kind: str) -> Split:
+    """Read a split file.
+
+    Args:
+        kind: own, zhou or dk.
+
+    Raises:
+        UserError: whatever the file holds that is not such a split.
+    """
+    content, check = load_json(path), _Checker(path)
+    check(isinstance(content, dict), "it must be an object with the lists train, val and test")
+    for part in PARTS:
+        check(isinstance(content.get(part), list), f"it must hold a list {part!r}")
+    try:
+        return _READERS[kind](content, check)
+    except RecursionError:
+        raise UserError(f"{path} is not a usable split: it is nested too deeply") from None
+
+
+def load_json(path: Path) -> Any:
+    """The content of a JSON file; a UserError if it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+class _Checker:
+    """Refuses, naming the file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __call__(self, fine: bool, message: str) -> None:
+        if not fine:
+            raise UserError(f"{self.path} is not a usable split: {message}")
+
+    def names(self, value: Any, where: str) -> tuple[str, ...]:
+        """A list of texts."""
+        fine = isinstance(value, list) and all(_is_text(name) for name in value)
+        self(fine, f"{where} must be a list of names, not {_short(value)}")
+        return tuple(value)
+
+    def items(self, content: dict, kind: str, parse: Callable) -> list[list[Datum]]:
+        """The three lists; ``parse`` turns an entry into images, or None if it cannot."""
+        parts = []
+        for part in PARTS:
+            items: list[Datum] = []
+            for i, entry in enumerate(content[part]):
+                found = parse(entry) if isinstance(entry, list) and len(entry) == 3 else None
+                if not found:
+                    self(False, f"{part}[{i}] must be {ENTRY[kind]}, not {_short(entry)}")
+                if not _stays_inside(entry[0]):
+                    self(
+                        False,
+                        f"{part}[{i}] has the path {_short(entry[0])}; it must be relative to "
+                        "the image folder and stay inside it",
+                    )
+                items += found
+            parts.append(items)
+        return parts
+
+    def labels(self, parts: list[list[Datum]], classnames: list[tuple[str, ...]]) -> None:
+        """Every task and label must have a name."""
+        self(bool(classnames) and all(classnames), "it names no classes")
+        for name, part in zip(PARTS, parts, strict=True):
+            for d in part:
+                if d.task >= len(classnames) or d.label >= len(classnames[d.task]):
+                    self(
+                        False,
+                        f"{name}: {_short(d.impath)} has label {d.label} of task {d.task}, which "
+                        "the class names do not know",
+                    )
+
+
+def _read_own(content: dict, check: _Checker) -> Split:
+    def parse(entry: list) -> list[Datum] | None:
+        path, label, task = entry
+        fine = _is_text(path) and _is_index(label) and _is_index(task)
+        return [Datum(path, label, task=task)] if fine else None
+
+    body = {key: value for key, value in content.items() if key not in ("format", "hash")}
+    check(
+        content.get("hash") == _sha256(body),
+        "its hash does not fit its content: it was edited or damaged; delete it to draw it again",
+    )
+    parts = check.items(content, "own", parse)
+    lists = content.get("classnames")
+    check(isinstance(lists, list), "classnames must be a list of lists of names")
+    classnames = [check.names(names, f"classnames[{t}]") for t, names in enumerate(lists)]
+    check.labels(parts, classnames)
+    tasknames = check.names(content.get("tasknames"), "tasknames")
+    check(len(tasknames) in (0, len(classnames)), "tasknames must name every task or none")
+    return Split(classnames, *parts, tasknames)
+
+
+def _read_zhou(content: dict, check: _Checker) -> Split:
+    names: dict[int, str] = {}
+
+    def parse(entry: list) -> list[Datum] | None:
+        path, label, name = entry
+        if not (_is_text(path) and _is_index(label) and _is_text(name)):
+            return None
+        if names.setdefault(label, name) != name:
+            check(False, f"label {label} is called both {names[label]!r} and {name!r}")
+        return [Datum(path, label)]
+
+    parts = check.items(content, "zhou", parse)
+    check(
+        bool(names) and max(names) == len(names) - 1,
+        f"its labels must count from 0 without gaps, but are {_short(sorted(names))}",
+    )
+    return Split([tuple(names[label] for label in range(len(names)))], *parts)
+
+
+def _read_dk(content: dict, check: _Checker) -> Split:
+    def parse(entry: list) -> list[Datum] | None:
+        path, labels, tasks = entry
+        if not (_is_text(path) and isinstance(labels, list) and isinstance(tasks, list)):
+            return None
+        if len(labels) != len(tasks) or not all(map(_is_index, labels + tasks)):
+            return None
+        return [Datum(path, label, task=t) for label, t in zip(labels, tasks, strict=True)]
+
+    parts = check.items(content, "dk", parse)
+    meta = content.get("meta")
+    check(isinstance(meta, dict), "it must hold an object 'meta'")
+    lists = _per_task(meta.get("taskid2cname"), "taskid2cname", check)
+    classnames = [check.names(names, f"taskid2cname[{t}]") for t, names in enumerate(lists)]
+    check.labels(parts, classnames)
+    tasknames: tuple[str, ...] = ()
+    if meta.get("taskid2tname"):
+        values = _per_task(meta["taskid2tname"], "taskid2tname", check)
+        tasknames = check.names(values, "taskid2tname")
+        check(len(tasknames) == len(classnames), "taskid2tname must name every task")
+    return Split(classnames, *parts, tasknames)
+
+
+def _per_task(value: Any, name: str, check: _Checker) -> list:
+    """One value per task: a list, or an object whose keys are the task ids."""
+    if isinstance(value, dict) and set(value) == {str(t) for t in range(len(value))}:
+        value = [value[str(t)] for t in range(len(value))]
+    check(isinstance(value, list), f"meta[{name!r}] must hold one entry per task")
+    return value
+
+
+_READERS = {"own": _read_own, "zhou": _read_zhou, "dk": _read_dk}
+
+
+def _sha256(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    """Something that a file, and a file name, can hold."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _stays_inside(path: str) -> bool:
+    parts = path.replace("\\", "/").split("/")
+    return parts[0] != "" and parts[0][1:2] != ":" and ".." not in parts
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,53 @@
+"""Where splits and draws are kept: beside the data, or in the user's cache if that is read-only."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import platformdirs
+
+from dassl.utils import UserError, mkdir_if_missing, write_json
+
+
+def user_cache() -> Path:
+    """The folder of this project under the user's cache directory."""
+    return platformdirs.user_cache_path("softcpt")
+
+
+def cache_folder(root: Path) -> Path:
+    """Stands in for the data folder ``root`` if nothing can be written there."""
+    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    return user_cache() / "splits" / f"{root.name}-{key}"
+
+
+def find(root: Path, name: str) -> Path | None:
+    """The stored file ``name`` of the data folder ``root``, if there is one."""
+    paths = (folder / name for folder in (root, cache_folder(root)))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def store(content: dict, root: Path, name: str) -> Path:
+    """Write ``name`` as JSON, and say where."""
+    failures = []
+    for folder in (root, cache_folder(root)):
+        path = folder / name
+        try:
+            mkdir_if_missing(path.parent)
+            write_json(content, path)
+        except OSError as error:
+            failures.append(f"{path} ({error.strerror})")
+        else:
+            return path
+    raise UserError(
+        f"can write neither {' nor '.join(failures)}; XDG_CACHE_HOME may name a cache folder "
+        "that can be written"
+    )
+
+
+def read_line(path: Path) -> str:
+    """The first line of a text file, without the space around it."""
+    try:
+        return path.read_text(encoding="utf-8").strip().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None

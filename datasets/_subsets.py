@@ -1,0 +1,106 @@
+"""Tasks with their images, and the choice of some of the tasks or classes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dassl.data import Datum, Task
+from dassl.utils import UserError, unknown_name
+
+
+@dataclass
+class TaskImages:
+    """Tasks side by side and their three lists of images.
+
+    Args:
+        roots: the image folder of each task; the paths of its images are relative to it.
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    roots: list[Path] = field(default_factory=list)
+    train: list[Datum] = field(default_factory=list)
+    val: list[Datum] = field(default_factory=list)
+    test: list[Datum] = field(default_factory=list)
+
+    @property
+    def parts(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
+        """train, val and test."""
+        return self.train, self.val, self.test
+
+    def append(self, other: TaskImages) -> None:
+        """Put the tasks of another behind these."""
+        first = len(self.tasks)
+        self.tasks += other.tasks
+        self.roots += other.roots
+        for mine, theirs in zip(self.parts, other.parts, strict=True):
+            mine += [replace(d, task=d.task + first) for d in theirs]
+
+    def absolute(self) -> list[list[Datum]]:
+        """train, val and test with whole paths and class names."""
+        roots = [f"{root}/" for root in self.roots]
+        names = [task.classnames for task in self.tasks]
+        return [
+            [
+                Datum(roots[d.task] + d.impath, d.label, d.domain, names[d.task][d.label], d.task)
+                for d in part
+            ]
+            for part in self.parts
+        ]
+
+
+def subsample_tasks(images: TaskImages, choice: str) -> TaskImages:
+    """Some of the tasks, numbered from 0.
+
+    Args:
+        choice: all, task<i>, base (the first half, rounded up) or new (the rest).
+    """
+    count = len(images.tasks)
+    half = (count + 1) // 2
+    chosen = {"all": range(count), "base": range(half), "new": range(half, count)}.get(choice)
+    if match := re.fullmatch(r"task(\d+)", choice, re.ASCII):
+        index = int(match[1])
+        chosen = range(index, index + 1) if index < count else None
+    if chosen is None:
+        last = f"task0 to task{count - 1}" if count > 1 else "task0"
+        raise unknown_name("DATASET.SUBSAMPLE_TASKS", choice, ["all", "base", "new", last])
+    if not chosen:
+        raise UserError("DATASET.SUBSAMPLE_TASKS is new, but a single task is base; take all")
+    if len(chosen) == count:
+        return images
+    parts = (
+        [replace(d, task=d.task - chosen[0]) for d in part if d.task in chosen]
+        for part in images.parts
+    )
+    span = slice(chosen[0], chosen[-1] + 1)
+    return TaskImages(images.tasks[span], images.roots[span], *parts)
+
+
+def subsample_classes(images: TaskImages, choice: str) -> TaskImages:
+    """Half of the classes of each task, numbered from 0.
+
+    Args:
+        choice: all, base (the first half, rounded up) or new (the rest).
+    """
+    if choice not in ("all", "base", "new"):
+        raise unknown_name("DATASET.SUBSAMPLE_CLASSES", choice, ["all", "base", "new"])
+    if choice == "all":
+        return images
+    kept, tasks = [], []
+    for task in images.tasks:
+        count = len(task.classnames)
+        half = (count + 1) // 2
+        span = range(half) if choice == "base" else range(half, count)
+        if not span:
+            raise UserError(
+                f"DATASET.SUBSAMPLE_CLASSES is new, but task {task.name!r} has a single class, "
+                "which is base"
+            )
+        kept.append(span)
+        tasks.append(replace(task, classnames=task.classnames[span.start : span.stop]))
+    parts = (
+        [replace(d, label=d.label - kept[d.task].start) for d in part if d.label in kept[d.task]]
+        for part in images.parts
+    )
+    return TaskImages(tasks, images.roots, *parts)

@@ -1,0 +1,178 @@
+"""Digits7: seven questions about handwritten digits, for demonstrations and tests offline.
+
+The images are scikit-learn's copy of the UCI "Optical Recognition of Handwritten Digits" test
+set: 1,797 of 8 x 8 pixels in 17 grey levels. https://archive.ics.uci.edu/dataset/80
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from dassl.data import DATASET_REGISTRY, Datum
+from dassl.utils import UserError, read_json, write_json
+
+from ._base import FewShotDataset, TaskGroup
+from ._splits import Split
+from ._store import user_cache
+
+# sha256 over the pixels and labels as bytes; the folder is named after it
+CONTENT = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+N_TRAIN, N_VAL = 700, 200  # of the pool that shots are drawn from; the other 897 are for testing
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def digit_folder() -> Path:
+    """The folder of the images and their digits, written on first use.
+
+    Processes may ask for it at once: one writes it, under a lock, and renames it into place.
+    """
+    folder = user_cache() / "digits7" / CONTENT[:12]
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.is_dir():
+                    _write(folder)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the digits to {folder} ({error.strerror}); XDG_CACHE_HOME may name "
+                "a cache folder that can be written"
+            ) from None
+    return folder
+
+
+def _write(folder: Path) -> None:
+    from sklearn.datasets import load_digits  # here, since it takes a second and is needed once
+
+    digits = load_digits()
+    pixels = digits.images.astype(np.uint8)  # (1797, 8, 8), 0 to 16
+    labels = digits.target.astype(np.uint8)
+    found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
+    if found != CONTENT:
+        raise UserError(
+            f"scikit-learn's digits are not those that Digits7 is made of (sha256 {found[:12]}, "
+            f"expected {CONTENT[:12]}); install another version of scikit-learn"
+        )
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        ready = Path(scratch, "ready")
+        (ready / "images").mkdir(parents=True)
+        for i, image in enumerate(np.round(pixels * (255 / 16)).astype(np.uint8)):
+            # uncompressed, so that the bytes do not depend on the version of zlib
+            Image.fromarray(image).save(ready / "images" / f"{i:04d}.png", compress_level=0)
+        write_json(labels.tolist(), ready / "digits.json")
+        os.replace(ready, folder)
+
+
+class DigitTask(FewShotDataset):
+    """One question about a digit.
+
+    Attributes:
+        answers: the class of each digit, an index into ``classnames``.
+    """
+
+    classnames: tuple[str, ...] = ()
+    answers: tuple[int, ...] = ()
+    templates = ("a photo of {}.",)
+    group = "trained words"
+
+    def find_root(self, cfg) -> Path:
+        """The cache; ``cfg.DATASET.ROOT`` is not looked at."""
+        return digit_folder()
+
+    def load_split(self, choice: str) -> tuple[Split, str]:
+        """The one division that there is, the same for all questions."""
+        if choice not in ("auto", "own"):
+            raise UserError(
+                f"DATASET.SPLIT is {choice!r}, but Digits7 has one split: take auto or own"
+            )
+        digits = read_json(self.root / "digits.json")
+        order = list(range(len(digits)))
+        random.Random(0).shuffle(order)
+        items = [Datum(f"{i:04d}.png", self.answers[digits[i]]) for i in order]
+        pool = N_TRAIN + N_VAL
+        return Split([self.classnames], items[:N_TRAIN], items[N_TRAIN:pool], items[pool:]), "own"
+
+
+class DigitIdentity(DigitTask):
+    """Which digit it is."""
+
+    task_name = "digit identity"
+    templates = ("a photo of the digit {}.",)
+    classnames = WORDS
+    answers = tuple(range(10))
+
+
+class OddOrEven(DigitTask):
+    """Whether two divides it."""
+
+    task_name = "odd or even"
+    classnames = ("even", "odd")
+    answers = tuple(i % 2 for i in range(10))
+
+
+class NumberOfLoops(DigitTask):
+    """How many closed loops it is drawn with; a four counts as one, however it is written."""
+
+    task_name = "number of loops"
+    classnames = ("no loops", "one loop", "two loops")
+    answers = (1, 0, 0, 0, 1, 0, 1, 0, 2, 1)
+
+
+class NumberSize(DigitTask):
+    """Whether it is less than five."""
+
+    task_name = "size of the number"
+    classnames = ("less than five", "at least five")
+    answers = tuple(int(i >= 5) for i in range(10))
+
+
+class KindOfStrokes(DigitTask):
+    """Whether it is printed with curves, straight lines or both."""
+
+    task_name = "kind of strokes"
+    classnames = ("curved", "straight", "both")
+    answers = (0, 1, 2, 0, 1, 2, 0, 1, 0, 0)
+
+
+class PrimeOrNot(DigitTask):
+    """Whether it is prime: words that the embedded model has never seen."""
+
+    task_name = "prime or not"
+    group = "unseen words"
+    classnames = ("prime", "not prime")
+    answers = tuple(int(i not in {2, 3, 5, 7}) for i in range(10))
+
+
+class MultipleOfThree(DigitTask):
+    """Whether three divides it: words that the embedded model has never seen."""
+
+    task_name = "multiple of three"
+    group = "unseen words"
+    classnames = ("multiple of three", "not a multiple of three")
+    answers = tuple(int(i % 3 != 0) for i in range(10))
+
+
+@DATASET_REGISTRY.register()
+class Digits7(TaskGroup):
+    """Seven questions about handwritten digits; the images come with scikit-learn.
+
+    All tasks ask about the same images, and each draws its own shots.
+    """
+
+    members = (
+        DigitIdentity,
+        OddOrEven,
+        NumberOfLoops,
+        NumberSize,
+        KindOfStrokes,
+        PrimeOrNot,
+        MultipleOfThree,
+    )

@@ -1,0 +1,248 @@
+"""Mean and spread over the seeds of an experiment; tables and figures over many experiments.
+
+python parse_test_res.py output/run              # output/run/seed1, output/run/seed2, ...
+python parse_test_res.py output/runs --multi-exp # output/runs/A/seed1, output/runs/B/seed1, ...
+python parse_test_res.py output --table md --out table.md --figure curves.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dassl.results.aggregate import Stat, aggregate, statistic
+from dassl.results.figure import draw_curves
+from dassl.results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run
+from dassl.results.table import FORMATS, format_table
+from dassl.utils import UserError, atomic_path, listdir_nohidden, unknown_name
+
+EPILOG = """\
+Values come from the results.json of each run. A run that is not complete is named, never counted.
+
+exit codes: 0 all runs are complete, 1 some are not, 2 wrong command, or no complete run
+"""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was found of one experiment: lines to print, mean of each key, whether all is there."""
+
+    lines: list[str]
+    means: dict[str, float | None]
+    complete: bool
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; ``None`` reads ``sys.argv``."""
+    parser = argparse.ArgumentParser(
+        prog="parse_test_res.py",
+        description="Mean and standard deviation over the seeds of an experiment.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIR", help="folder whose subfolders are the seeds")
+    parser.add_argument("--multi-exp", action="store_true", help="DIR's subfolders are experiments")
+    parser.add_argument("--ci95", action="store_true", help="1.96 std / sqrt(n) instead of std")
+    parser.add_argument("--sample-std", action="store_true", help="divide by n - 1 instead of n")
+    parser.add_argument(
+        "--test-log",
+        action="store_true",
+        help="accepted for old commands: results.json holds evaluations and trainings alike",
+    )
+    parser.add_argument(
+        "--keyword", default=OVERALL, metavar="K", help=f"{OVERALL}, a group or a task, by name"
+    )
+    below = parser.add_argument_group("over every run below DIR")
+    below.add_argument("--table", choices=FORMATS, help="a row per method and number of shots")
+    below.add_argument("--out", metavar="FILE", help="also write what is printed to a file")
+    below.add_argument("--figure", metavar="FILE", help="draw few-shot curves (.png, .pdf, .svg)")
+    args = parser.parse_args(argv)
+    if args.table and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
+        parser.error("--table goes with --sample-std, --out and --figure only")
+    return args
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print what the command line asks for; the exit code.
+
+    Raises:
+        UserError: nothing was found, or the runs do not belong together.
+    """
+    folder = Path(args.directory)
+    if args.table or args.figure:
+        text, complete = _report_below(folder, args)
+    elif args.multi_exp:
+        text, complete = _report_experiments(folder, args)
+    else:
+        summary = summarize(folder, args)
+        text, complete = "\n".join(summary.lines), summary.complete
+    if text:
+        print(text)
+    if args.out:
+        with atomic_path(args.out) as path:
+            path.write_text(f"{text.rstrip()}\n", encoding="utf-8")
+    return 0 if complete else 1
+
+
+def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
+    runs = find_runs(folder)
+    unfinished = [run for run in runs if not run.complete]
+    if len(unfinished) == len(runs):
+        raise UserError(f"there is no complete run below {folder}{_listed(unfinished)}")
+    rows = aggregate(runs)
+    parts = []
+    if args.table:
+        parts.append(format_table(rows, args.table, unfinished, args.sample_std))
+    elif unfinished:
+        parts.append(f"not counted{_listed(unfinished)}")
+    if args.figure:
+        print(f"figure: {draw_curves(rows, args.figure)}", file=sys.stderr)
+    return "\n".join(parts), not unfinished
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    return "".join(f"; {run.folder}: {run.status}" for run in runs[:10]) + (
+        f"; and {len(runs) - 10} more" if len(runs) > 10 else ""
+    )
+
+
+def _report_experiments(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
+    """Every subfolder's summary, and the mean over the subfolders."""
+    names = [name for name in listdir_nohidden(folder) if (folder / name).is_dir()]
+    summaries, lines, missing = [], [], []
+    for name in names:
+        try:
+            summaries.append(summarize(folder / name, args))
+            lines += [*summaries[-1].lines, ""]
+        except _NothingFound as error:
+            missing.append(f"not counted: {error}")
+    if not summaries:
+        raise UserError(f"there is no complete run in the subfolders of {folder}")
+    lines += [*missing, f"Average performance (n = {len(summaries)} of {len(names)} experiments)"]
+    keys = dict.fromkeys(key for summary in summaries for key in summary.means)
+    for key in keys:
+        stat = statistic(summary.means.get(key) for summary in summaries)
+        partly = "" if stat.n == len(summaries) else f" (n = {stat.n})"
+        lines.append(f"* {key}: {_percent(stat.mean)}{partly}")
+    return "\n".join(lines), not missing and all(summary.complete for summary in summaries)
+
+
+class _NothingFound(UserError):
+    """An experiment without a complete run."""
+
+
+def summarize(folder: Path, args: argparse.Namespace) -> Summary:
+    """The summary of one experiment: a folder of seeds, or a single run.
+
+    Raises:
+        UserError: no complete run, runs of different experiments, or an unknown keyword.
+    """
+    runs = _runs_of(folder)
+    complete = [run for run in runs if run.complete]
+    unfinished = [run for run in runs if not run.complete]
+    if not complete:
+        raise _NothingFound(f"there is no complete run in {folder}{_hint(folder, runs)}")
+    _check_one_experiment(folder, complete)
+    keys = _keys(complete[0], args.keyword)
+    lines = [f"Parsing {folder}"]
+    for run in runs:
+        values = ", ".join(f"{key}: {_percent(run.get(name))}" for key, name in keys.items())
+        lines.append(f"{run.folder.name}: {values if run.complete else run.status}")
+    stats = {
+        key: statistic([run.get(name) for run in complete], args.sample_std, args.ci95)
+        for key, name in keys.items()
+    }
+    lines += ["===", f"Summary of directory: {folder}"]
+    lines += [f"* {key}: {_with_spread(stat)}" for key, stat in stats.items()]
+    if args.keyword == OVERALL:
+        lines += _task_lines(complete, args)
+    seeds = f"n = {len(complete)}"
+    if unfinished:
+        named = ", ".join(f"{run.folder.name} ({run.status})" for run in unfinished)
+        seeds = f"n = {len(complete)} of {len(runs)}; not complete: {named}"
+    lines += [seeds, "==="]
+    means = {key: stat.mean for key, stat in stats.items()}
+    return Summary(lines, means, not unfinished)
+
+
+def _runs_of(folder: Path) -> list[Run]:
+    if (folder / FILE).exists():
+        return [read_run(folder)]
+    names = [name for name in listdir_nohidden(folder) if (folder / name).is_dir()]
+    return [read_run(folder / name) for name in names]
+
+
+def _hint(folder: Path, runs: list[Run]) -> str:
+    """What is there instead of complete runs."""
+    if next(folder.rglob(FILE), None) and all(run.status == NO_FILE for run in runs):
+        return "; the runs lie deeper: give one experiment's folder, or add --multi-exp or --table"
+    return "".join(f"; {run.folder.name}: {run.status}" for run in runs) or "; it has no subfolder"
+
+
+def _check_one_experiment(folder: Path, runs: list[Run]) -> None:
+    """Refuse to average runs that differ in more than the seed, or to count a seed twice."""
+    first, *others = runs
+    facts = _facts(first)
+    for run in others:
+        own = _facts(run)
+        for key in dict.fromkeys([*facts, *own]):
+            if facts.get(key) != own.get(key):
+                raise UserError(
+                    f"the runs in {folder} are not seeds of one experiment: {key} is "
+                    f"{facts.get(key)} in {first.folder.name}, {own.get(key)} in "
+                    f"{run.folder.name}; --table text keeps them apart"
+                )
+    seeds: dict[int | None, str] = {}
+    for run in runs:
+        if run.seed in seeds:
+            raise UserError(
+                f"{seeds[run.seed]} and {run.folder.name} in {folder} have the same seed "
+                f"{run.seed}; delete one"
+            )
+        seeds[run.seed] = run.folder.name
+
+
+def _facts(run: Run) -> dict[str, str]:
+    about = {"method": run.method, "suite": run.suite, "shots": str(run.shots)}
+    return {**about, "tasks": ", ".join(run.tasks), **run.variant}
+
+
+def _keys(run: Run, keyword: str) -> dict[str, str]:
+    """What to report: name in the output -> key of :meth:`Run.get`."""
+    if keyword == OVERALL and run.grouped:
+        return {f"{OVERALL} ({group})": group for group in run.groups}
+    if keyword not in run.value_names():
+        raise unknown_name("value", keyword, run.value_names())
+    return {keyword: keyword}
+
+
+def _task_lines(runs: list[Run], args: argparse.Namespace) -> list[str]:
+    lines = []
+    for name, task in runs[0].tasks.items():
+        stat = statistic([run.get(name) for run in runs], args.sample_std, args.ci95)
+        lines.append(f"* task: {task['id']} ({task['name']}) metric: {_with_spread(stat)}")
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}%"
+
+
+def _with_spread(stat: Stat) -> str:
+    return f"{_percent(stat.mean)} +- {_percent(stat.spread)}"
+
+
+def command(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        return main(parse_args(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(command())

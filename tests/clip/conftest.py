@@ -1,0 +1,67 @@
+"""Small models, and a world without network or the user's caches."""
+
+import urllib.request
+
+import huggingface_hub
+import open_clip
+import pytest
+import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+
+import clip
+from clip import backbones
+
+VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}
+TEXT = {"width": 32, "heads": 2, "layers": 2}
+
+
+def make_small(custom=False, **text):
+    """A small open_clip model with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        cls = CustomTextCLIP if custom else open_clip.CLIP
+        model = cls(16, CLIPVisionCfg(**VISION), CLIPTextCfg(**{**TEXT, **text}))
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def small():
+    return make_small
+
+
+@pytest.fixture(scope="session")
+def random_pair():
+    """A facade with random weights, and open_clip's own model with the same weights."""
+    made = {}
+
+    def pair(arch):
+        if arch not in made:
+            facade = clip.load_backbone(f"{arch}/random")
+            model = open_clip.create_model(arch)
+            model.load_state_dict(facade.state_dict())
+            made[arch] = facade, model.eval()
+        return made[arch]
+
+    return pair
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No network, no proxy, an empty home; gives the home."""
+
+    def refuse(*args, **kwargs):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def fresh():
+    """No backbone is remembered before and after the test."""
+    backbones._cached.cache_clear()
+    yield
+    backbones._cached.cache_clear()

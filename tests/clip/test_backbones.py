@@ -1,0 +1,285 @@
+"""Backbones by name and by file, and what is said where one cannot be had."""
+
+import os
+import pickle
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import clip
+from clip import CLIPError, _archs, backbones
+
+SIZES = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
+
+
+class Exploit:
+    """A pickle that would run a command."""
+
+    def __reduce__(self):
+        return os.system, ("touch exploited",)
+
+
+class Archived(nn.Module):
+    """Tensors under dotted names, as a module that TorchScript can archive."""
+
+    def __init__(self, state):
+        super().__init__()
+        for name, tensor in state.items():
+            *path, last = name.split(".")
+            place = self
+            for part in path:
+                if part not in place._modules:
+                    place.add_module(part, Archived({}))
+                place = place._modules[part]
+            place.register_buffer(last, tensor)
+
+    def forward(self, x):
+        return x
+
+
+@pytest.fixture(scope="module")
+def state():
+    """Weights of an untrained model of the tiny shape."""
+    return clip.load_backbone("tiny/random").state_dict()
+
+
+@pytest.fixture(scope="module")
+def openai_state(state):
+    return {**state, **{name: torch.tensor(size) for name, size in SIZES.items()}}
+
+
+def same_weights(model, state):
+    found = model.state_dict()
+    return found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)
+
+
+def test_same_arguments_same_model(fresh):
+    first = clip.load_backbone("tiny/random")
+    assert clip.load_backbone("tiny/random") is first
+    assert clip.load_backbone("tiny/random", precision="bf16") is not first
+    assert backbones.load_uncached("tiny/random") is not first
+
+
+def test_random_weights_are_fixed_and_disturb_nothing(fresh):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = clip.load_backbone("tiny/random")
+    assert torch.equal(torch.rand(3), expected)
+    assert same_weights(backbones.load_uncached("tiny/random"), first.state_dict())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_precision(precision, state):
+    """Matrices are rounded, norms are not; images and prompts still go through."""
+    model = clip.load_backbone("tiny/random", precision=precision)
+    assert model.dtype == model.visual.conv1.weight.dtype == _archs.DTYPES[precision]
+    assert model.ln_final.weight.dtype == torch.float32
+    features = model.encode_image(torch.rand(2, 3, 32, 32))
+    assert features.dtype == model.dtype and features.isfinite().all()
+    assert model.encode_text(clip.tokenize(["a cat"])).dtype == model.dtype
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_precision_of_a_timm_tower(precision):
+    model = clip.load_backbone("MobileCLIP-S1/random", precision=precision)
+    assert model.image_size == (256, 256) and not model.text_tower.causal
+    assert model.encode_image(torch.rand(1, 3, 256, 256)).dtype == _archs.DTYPES[precision]
+    assert model.text_tower.encode_text(["a cat"]).dtype == _archs.DTYPES[precision]
+
+
+def test_preprocessing():
+    tiny = clip.load_backbone("tiny/random")
+    assert (tiny.image_size, tiny.interpolation) == ((32, 32), "bilinear")
+    assert (tiny.image_mean, tiny.image_std) == ((0.3,) * 3, (0.35,) * 3)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch", "wrapped", "module"])
+def test_file_with_arch(form, state, tmp_path, fresh):
+    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pt")
+    if form == "safetensors":
+        save_file(state, path)
+    elif form == "torch":
+        torch.save(state, path)
+    elif form == "wrapped":
+        torch.save({"epoch": 3, "state_dict": state}, path)
+    else:
+        torch.save({f"module.{name}": tensor for name, tensor in state.items()}, path)
+    model = clip.load_backbone(str(path), arch="tiny")
+    assert same_weights(model, state) and model.name == str(path)
+    assert model.weights_hash == clip.load_backbone("tiny/random").weights_hash
+
+
+@pytest.mark.parametrize("form", ["state dict", "archive"])
+def test_openai_file_tells_its_architecture(form, openai_state, state, tmp_path, fresh):
+    path = tmp_path / "weights.pt"
+    if form == "archive":
+        torch.jit.script(Archived(openai_state)).save(str(path))
+    else:
+        torch.save(openai_state, path)
+    model = clip.load_backbone(str(path))
+    assert same_weights(model, state)
+    assert model.config == _archs.arch_config("tiny") and model.config["quick_gelu"]
+
+
+def test_openai_shapes_of_a_vit():
+    """The shapes of OpenAI's ViT tell open_clip's quickgelu configuration of it."""
+    config = _archs.arch_config("ViT-B-32-quickgelu")
+    with torch.device("meta"):
+        state = open_clip.CLIP(
+            **{k: v for k, v in config.items() if k != "custom_text"}
+        ).state_dict()
+    assert _archs.openai_config(state) == config
+
+
+def test_changed_file_is_read_again(state, tmp_path, fresh):
+    path = tmp_path / "w.pt"
+    torch.save(state, path)
+    first = clip.load_backbone(str(path), arch="tiny")
+    assert clip.load_backbone(str(path), arch="tiny") is first
+    torch.save({**state, "logit_scale": state["logit_scale"] + 1}, path)
+    os.utime(path, ns=(1, 1))
+    second = clip.load_backbone(str(path), arch="tiny")
+    assert second.logit_scale == first.logit_scale + 1
+
+
+def test_custom_text_weights(small, tmp_path, fresh, monkeypatch):
+    """A file in CLIP's layout fills a model that keeps its text tower under ``text``."""
+    model = small()
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    config = _archs.normalize(
+        {
+            "embed_dim": 16,
+            "custom_text": True,
+            "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8,
+                           "image_size": 16},
+            "text_cfg": {"width": 32, "heads": 2, "layers": 2},
+        }
+    )  # fmt: skip
+    monkeypatch.setattr(_archs, "arch_config", lambda arch: config)
+    facade = clip.load_backbone(str(tmp_path / "w.pt"), arch="small")
+    tokens = clip.tokenize(["a cat", "dog"])
+    assert torch.allclose(facade.encode_text(tokens), model.encode_text(tokens), atol=1e-6)
+
+
+def test_file_that_does_not_tell_its_architecture(state, tmp_path):
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(CLIPError, match=r"does not tell its architecture; name it in MODEL"):
+        clip.load_backbone(str(tmp_path / "w.pt"))
+
+
+def test_file_of_another_architecture(state, tmp_path):
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(CLIPError, match=r"another architecture: missing: .* and \d+ more; not in"):
+        clip.load_backbone(str(tmp_path / "w.pt"), arch="ViT-B-32")
+    torch.save({**state, "text_projection": torch.zeros(64, 32)}, tmp_path / "v.pt")
+    with pytest.raises(CLIPError, match=r"text_projection is \(64, 32\) in the file and \(64, 64"):
+        clip.load_backbone(str(tmp_path / "v.pt"), arch="tiny")
+
+
+def test_openai_file_without_its_weights(tmp_path):
+    torch.save({k: torch.tensor(v) for k, v in SIZES.items()}, tmp_path / "w.pt")
+    with pytest.raises(CLIPError, match="not the weights of an OpenAI CLIP: 'visual"):
+        clip.load_backbone(str(tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.bin"])
+def test_damaged_file(name, tmp_path):
+    (tmp_path / name).write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(CLIPError, match=r"cannot be read as weights: ."):
+        clip.load_backbone(str(tmp_path / name), arch="tiny")
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CLIPError, match=r"cannot be read as weights"):
+        clip.load_backbone(str(tmp_path / name), arch="tiny")
+
+
+def test_truncated_file(state, tmp_path):
+    torch.save(state, tmp_path / "w.pt")
+    whole = (tmp_path / "w.pt").read_bytes()
+    (tmp_path / "w.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CLIPError, match="cannot be read as weights"):
+        clip.load_backbone(str(tmp_path / "w.pt"), arch="tiny")
+
+
+def test_hostile_file_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": Exploit()}, "new.pt")
+    with open("old.pt", "wb") as file:
+        pickle.dump(Exploit(), file)
+    for name in ("new.pt", "old.pt"):
+        with pytest.raises(CLIPError, match="cannot be read as weights"):
+            clip.load_backbone(name, arch="tiny")
+    assert not (tmp_path / "exploited").exists()
+
+
+def test_file_that_holds_something_else(tmp_path):
+    torch.save([1, 2], tmp_path / "w.pt")
+    with pytest.raises(CLIPError, match="holds no weights: a list, not names and tensors"):
+        clip.load_backbone(str(tmp_path / "w.pt"), arch="tiny")
+    torch.save({"epoch": 3}, tmp_path / "w.pt")
+    with pytest.raises(CLIPError, match="holds no weights: 'epoch' is not a tensor"):
+        clip.load_backbone(str(tmp_path / "w.pt"), arch="tiny")
+
+
+def test_unreadable_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    path.touch()
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("clip._weights.load_file", refuse)
+    with pytest.raises(CLIPError, match=r"w.safetensors cannot be read: Permission denied"):
+        clip.load_backbone(str(path), arch="tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("RN5O", r"no backbone named 'RN5O'; did you mean RN50\?; known: tiny, RN50, .*--list"),
+        ("vit-b/16", r"did you mean ViT-B/16\?"),
+        ("ViT-B-32/laion2b", r"no weights 'laion2b' of ViT-B-32; did you mean laion2b_e16.*random"),
+        ("nowhere/w.pt", "no weight file at nowhere/w.pt"),
+        ("xyz", r"no backbone named 'xyz'; known"),
+        ("ViT-B-16-SigLIP/webli", "SigLIP is not supported: .* not in CLIP's BPE vocabulary"),
+        ("coca_ViT-B-32/random", "not supported: CoCa models read text at a class token"),
+        ("roberta-ViT-B-32/random", "not supported: its text tower is a Hugging Face model"),
+    ],
+)
+def test_names_that_cannot_be(name, message):
+    with pytest.raises(CLIPError, match=message):
+        clip.load_backbone(name)
+
+
+def test_arguments_that_cannot_be(tmp_path):
+    with pytest.raises(CLIPError, match="RN50 tells its architecture; 'RN50' is only for weight"):
+        clip.load_backbone("RN50", arch="RN50")
+    with pytest.raises(CLIPError, match="no precision named 'int8'; known: fp32, fp16, bf16"):
+        clip.load_backbone("RN50", precision="int8")
+    (tmp_path / "w.pt").touch()
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(CLIPError, match=r"no architecture named 'ViT-B32'; did you mean ViT-B-32"):
+        clip.load_backbone(str(tmp_path / "w.pt"), arch="ViT-B32")
+
+
+def test_list():
+    names = clip.list_backbones()
+    assert names[:2] == ["tiny", "RN50"] and len(names) == len(set(names)) > 100
+    assert {"ViT-L/14@336px", "ViT-B-32/laion2b_s34b_b79k", "ViT-B-16/openai"} <= set(names)
+    assert not any("SigLIP" in name or "coca" in name for name in names)
+
+
+def test_the_tags_activation_wins(offline, monkeypatch, fresh):
+    """Weights that were trained with QuickGELU get it, whatever the architecture's name says."""
+    seen = []
+    monkeypatch.setattr("clip._fetch.find_weights", lambda name, published: offline)
+    monkeypatch.setattr("clip._weights.read_weights", lambda path: {})
+    monkeypatch.setattr(backbones, "from_state", lambda s, config, *rest: seen.append(config))
+    for name in ("ViT-B/32", "ViT-B-32/metaclip_400m", "ViT-B-32/laion2b_e16"):
+        with pytest.raises(AttributeError):  # the stand-in is no model
+            backbones.load_uncached(name)
+    assert [config["quick_gelu"] for config in seen] == [True, True, False]

@@ -1,0 +1,149 @@
+"""A toy suite of coloured images, and ways to run train.py in this process."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from PIL import Image
+
+import train
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+from dassl.data.tasks import Task, TaskSpace
+from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.utils import set_random_seed
+
+TASKS = (
+    Task("kind_of colour", ("red", "grass_green", "deep blue"), ("a {} picture.",)),
+    Task("light or dark", ("light", "dark_tone"), metric="mean_acc"),
+    Task("stripes", ("flat", "upright_stripes", "level stripes", "checks")),
+)
+COUNTS = {"train_x": 4, "val": 2, "test": 3}  # images per class
+SMALL = (  # options of a run that takes a moment
+    *("DATALOADER.NUM_WORKERS", "0"),
+    *("DATALOADER.TRAIN_X.BATCH_SIZE", "8"),
+    *("INPUT.TRANSFORMS", "('normalize',)"),
+    *("OPTIM.MAX_EPOCH", "2"),
+)
+
+
+def draw(task: int, label: int, rng: random.Random) -> Image.Image:
+    """A noisy image of 32 x 32 pixels that shows its class."""
+    image = Image.new("RGB", (32, 32))
+    for x in range(32):
+        for y in range(32):
+            if task == 0:
+                pixel = [200 if channel == label else 40 for channel in range(3)]
+            elif task == 1:
+                pixel = [200 - 150 * label] * 3
+            else:
+                bright = (0, x // 4 % 2, y // 4 % 2, (x // 4 + y // 4) % 2)[label]
+                pixel = [60 + 120 * bright] * 3
+            image.putpixel((x, y), tuple(p + rng.randrange(40) for p in pixel))
+    return image
+
+
+torch.set_num_threads(1)  # everything here is small
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory):
+    """The images of the toy suite, ``<task>_<label>_<number>.png``."""
+    folder, rng = tmp_path_factory.mktemp("toy"), random.Random(0)
+    for t, task in enumerate(TASKS):
+        for label in range(len(task.classnames)):
+            for i in range(sum(COUNTS.values())):
+                draw(t, label, rng).save(folder / f"{t}_{label}_{i}.png")
+    return folder
+
+
+def toy_class(name: str, folder, groups=("", "", "")) -> type[DatasetBase]:
+    """A dataset class over the images in ``folder``."""
+
+    def init(self, cfg):
+        choice = cfg.DATASET.SUBSAMPLE_TASKS
+        ids = range(len(TASKS)) if choice == "all" else [int(choice.removeprefix("task"))]
+        parts = {part: [] for part in COUNTS}
+        for new, t in enumerate(ids):
+            for label, classname in enumerate(TASKS[t].classnames):
+                numbers = iter(range(sum(COUNTS.values())))
+                for part, count in COUNTS.items():
+                    for _ in range(count):
+                        path = folder / f"{t}_{label}_{next(numbers)}.png"
+                        parts[part].append(Datum(str(path), label, 0, classname, new))
+        tasks = [
+            Task(TASKS[t].name, TASKS[t].classnames, TASKS[t].templates, TASKS[t].metric, groups[t])
+            for t in ids
+        ]
+        DatasetBase.__init__(
+            self, **parts, space=TaskSpace(tuple(tasks)), split="toy", split_hash="5eed"
+        )
+
+    return type(name, (DatasetBase,), {"__init__": init, "__doc__": "Coloured images."})
+
+
+@pytest.fixture(scope="module")
+def toy(toy_folder):
+    """Registers the datasets Toy and ToyGroups (the last task in a group of its own)."""
+    classes = [
+        toy_class("Toy", toy_folder),
+        toy_class("ToyGroups", toy_folder, ("looks", "looks", "patterns")),
+    ]
+    for cls in classes:
+        DATASET_REGISTRY.register(force=True)(cls)
+    yield toy_folder
+    for cls in classes:
+        DATASET_REGISTRY._classes.pop(cls.__name__)
+
+
+@pytest.fixture
+def register_trainer():
+    """Registers a trainer for one test."""
+    added = []
+
+    def register(cls):
+        TRAINER_REGISTRY.register()(cls)
+        added.append(cls.__name__)
+        return cls
+
+    yield register
+    for name in added:
+        TRAINER_REGISTRY._classes.pop(name)
+
+
+def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):
+    """Parsed arguments of a small run on a toy dataset."""
+    return train.parse_args(
+        [
+            *("--trainer", trainer, "--backbone", "tiny/random", "--output-dir", str(output)),
+            *flags,
+            *(() if "--seed" in flags else ("--seed", "1")),
+            *("--quiet", "DATASET.NAME", dataset),
+            *SMALL,
+            *map(str, opts),
+        ]
+    )
+
+
+@pytest.fixture
+def run(toy, tmp_path):
+    """``run(trainer, KEY, VALUE, ...)`` trains into ``output`` and returns results.json."""
+
+    def go(trainer, *opts, output=None, **how):
+        return train.main(toy_args(trainer, *opts, output=output or tmp_path / "run", **how))
+
+    return go
+
+
+@pytest.fixture
+def build(toy, tmp_path):
+    """``build(trainer, KEY, VALUE, ...)`` gives the trainer, untrained."""
+
+    def go(trainer, *opts, **how):
+        how = {"output": tmp_path / "run", **how}
+        cfg = train.setup_cfg(toy_args(trainer, "VERBOSE", "False", *opts, **how))
+        set_random_seed(cfg.SEED)
+        return build_trainer(cfg)
+
+    return go

@@ -1,0 +1,117 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dassl.utils import (
+    UserError,
+    load_checkpoint,
+    load_pretrained_weights,
+    save_checkpoint,
+)
+
+
+def test_round_trip(tmp_path, capsys):
+    state = {"state_dict": nn.Linear(2, 3).state_dict(), "epoch": 5, "val_result": np.float64(1.5)}
+    path = save_checkpoint(state, tmp_path / "model")
+    assert path == str(tmp_path / "model" / "model.pth.tar-5") and path in capsys.readouterr().out
+    assert (tmp_path / "model" / "checkpoint").read_text().strip() == "model.pth.tar-5"
+    loaded = load_checkpoint(path)
+    assert loaded["epoch"] == 5 and loaded["val_result"] == 1.5
+    torch.testing.assert_close(dict(loaded["state_dict"]), dict(state["state_dict"]))
+    assert sorted(os.listdir(tmp_path / "model")) == ["checkpoint", "model.pth.tar-5"]
+
+
+def test_names_best_and_module_prefix(tmp_path):
+    state = {"state_dict": {"module.weight": torch.ones(1)}, "epoch": 1}
+    path = save_checkpoint(state, tmp_path, is_best=True, model_name="mine.tar")
+    assert path.endswith("mine.tar")
+    assert list(load_checkpoint(tmp_path / "model-best.pth.tar")["state_dict"]) == ["weight"]
+    assert list(state["state_dict"]) == ["module.weight"]  # the caller's is not touched
+    kept = save_checkpoint(state, tmp_path, remove_module_from_keys=False)
+    assert list(load_checkpoint(kept)["state_dict"]) == ["module.weight"]
+
+
+def test_objects_are_refused_and_the_old_file_stays(tmp_path):
+    path = save_checkpoint({"state_dict": {}, "epoch": 1}, tmp_path)
+    with pytest.raises(TypeError, match="a checkpoint holds tensors, numbers"):
+        save_checkpoint({"state_dict": {}, "epoch": 1, "odd": nn.Linear(1, 1)}, tmp_path)
+    assert load_checkpoint(path) == {"state_dict": {}, "epoch": 1}
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".tmp")]
+
+
+WRITER = """
+import sys, torch
+from dassl.utils import save_checkpoint
+n = 0
+while True:
+    n += 1
+    state = {"state_dict": {"w": torch.full((300_000,), float(n))}, "epoch": n}
+    save_checkpoint(state, sys.argv[1], model_name="model.pth.tar", is_best=True)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_whole_files(tmp_path):
+    for delay in (0.02, 0.06):
+        command = [sys.executable, "-c", WRITER, str(tmp_path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()  # the first checkpoint is there
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for name in ("model.pth.tar", "model-best.pth.tar"):
+            if name == "model.pth.tar" or (tmp_path / name).exists():
+                loaded = load_checkpoint(tmp_path / name)
+                assert (loaded["state_dict"]["w"] == loaded["epoch"]).all()
+        assert (tmp_path / "checkpoint").read_text().strip() == "model.pth.tar"
+
+
+def test_missing_checkpoint_shows_what_is_there(tmp_path):
+    save_checkpoint({"state_dict": {}, "epoch": 50}, tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint .*tar-5; .* holds .*model\.pth\.tar-50"):
+        load_checkpoint(tmp_path / "model.pth.tar-5")
+    with pytest.raises(UserError, match=r"nor a folder"):
+        load_checkpoint(tmp_path / "nowhere" / "model.pth.tar-5")
+
+
+def test_unreadable_checkpoints(tmp_path):
+    path = tmp_path / "x"
+    for content in (b"", b"not a checkpoint at all"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"cannot read the checkpoint .*x"):
+            load_checkpoint(path)
+    torch.save({"model": nn.Linear(1, 1)}, path)
+    with pytest.raises(UserError, match="or it holds more than tensors and plain values"):
+        load_checkpoint(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"cannot read the checkpoint .*x"):
+        load_checkpoint(path)
+    torch.save([1], path)
+    with pytest.raises(UserError, match="holds a list, not a dict"):
+        load_checkpoint(path)
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_pretrained_weights(tmp_path, capsys):
+    model = nn.Linear(2, 2)
+    given = {"module.weight": torch.ones(2, 2), "module.bias": torch.ones(3), "head": torch.ones(1)}
+    torch.save({"state_dict": given}, tmp_path / "w")
+    bias = model.bias.detach().clone()
+    load_pretrained_weights(model, tmp_path / "w")
+    assert (model.weight == 1).all() and (model.bias == bias).all()
+    out = capsys.readouterr().out
+    assert "Loaded 1 of 2 tensors" in out and "name or shape: bias, head" in out
+
+
+def test_pretrained_weights_that_do_not_fit(tmp_path):
+    torch.save({"other": torch.ones(2)}, tmp_path / "w")
+    with pytest.raises(UserError, match=r"nothing in .*w fits the model: it holds other \(2,\)"):
+        load_pretrained_weights(nn.Linear(2, 2), tmp_path / "w")

@@ -1,0 +1,30 @@
+"""A data folder for the datasets of folders.py, and a cache folder of its own."""
+
+import pytest
+
+from dassl.config import get_cfg_default
+from datasets import _store
+from tests.datasets.folders import fill
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "user_cache", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def root(tmp_path, cache):
+    root = tmp_path / "data"
+    fill(root / "pets" / "images", {"dog": 10, "Kitty": 20, "owl": 13, "BACKGROUND": 9})
+    (root / "pets" / "images" / "dog" / ".hidden").touch()
+    (root / "pets" / "images" / "readme.txt").touch()
+    fill(root / "plants" / "raw" / "all", {"elm": 8, "fir": 9})
+    return root
+
+
+@pytest.fixture
+def cfg(root):
+    cfg = get_cfg_default()
+    cfg.DATASET.ROOT, cfg.SEED = str(root), 1
+    return cfg

@@ -1,0 +1,38 @@
+"""Two small datasets in folders, and a suite of them."""
+
+from datasets._base import FewShotDataset, TaskGroup
+
+
+class Pets(FewShotDataset):
+    dataset_dir = "pets"
+    task_name = "kind of pet"
+    templates = ("a photo of a {}, a type of pet.",)
+    renames = {"Kitty": "cat"}
+    ignored = ("BACKGROUND",)
+
+
+class Plants(FewShotDataset):
+    dataset_dir = "plants"
+    image_dir = "raw/all"
+    task_name = "plant"
+    metric = "mean_acc"
+    group = "green"
+
+
+class Both(TaskGroup):
+    members = (Pets, Plants)
+
+
+def fill(folder, classes):
+    for name, count in classes.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            (folder / name / f"{i:02d}.jpg").touch()
+
+
+def paths(items):
+    return [item.impath for item in items]
+
+
+def in_part(items, label):
+    return sum(item.label == label for item in items)

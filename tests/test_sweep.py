@@ -1,0 +1,231 @@
+import io
+import sys
+import types
+
+import pytest
+import yaml
+
+import sweep
+from dassl.results.plan import read_sweep
+from dassl.utils import UserError, write_json
+from tests._records import record
+
+GRID = {
+    "output": "out",
+    "datasets": ["trees"],
+    "shots": [1, 4],
+    "seeds": [1, 2],
+    "methods": {
+        "zero-shot": {"trainer": "ZeroshotCLIP", "config": "configs/zs.yaml", "once": True},
+        "CoOp": {"trainer": "CoOp", "config": "configs/coop.yaml", "opts": {"A.B": [1, 2]}},
+    },
+    "overrides": {"OPTIM.MAX_EPOCH": 5},
+    "report": {"table": "table.md", "figure": "figure.png"},
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working directory with the files that the grid names."""
+    (tmp_path / "configs" / "datasets").mkdir(parents=True)
+    for name in ("datasets/trees", "datasets/birds", "zs", "coop"):
+        (tmp_path / "configs" / f"{name}.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """A stand-in for train.py that writes records; ``fails`` maps output folders to errors."""
+    stub = types.ModuleType("train")
+    stub.seen, stub.fails = [], {}
+
+    def parse_args(argv):
+        words = dict(zip(argv[::2], argv[1::2], strict=False))
+        return types.SimpleNamespace(argv=argv, folder=words["--output-dir"])
+
+    def main(args):
+        stub.seen.append(args.argv)
+        if args.folder in stub.fails:
+            raise stub.fails[args.folder]
+        method = args.argv[1]
+        values = {"zs": 50.0, "coop": 60.0}[args.argv[3].split("/")[-1].removesuffix(".yaml")]
+        content = record(
+            method=method,
+            seed=int(args.argv[args.argv.index("--seed") + 1]),
+            shots=int(args.argv[args.argv.index("DATASET.NUM_SHOTS") + 1]),
+            tasks=(("oak", "", values), ("elm", "", values + 10)),
+        )
+        write_json(content, f"{args.folder}/results.json")
+        return content
+
+    stub.parse_args, stub.main = parse_args, main
+    monkeypatch.setitem(sys.modules, "train", stub)
+    return stub
+
+
+def run(capsys, *argv, **changes):
+    """Exit code, lines of stdout, stderr of a sweep over the grid with some keys changed."""
+    with open("grid.yaml", "w") as file:
+        yaml.safe_dump({**GRID, **changes}, file, sort_keys=False)
+    code = sweep.command(["grid.yaml", *argv])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err
+
+
+def test_every_run_is_made_and_reported(place, train, capsys):
+    code, lines, _ = run(capsys, "OPTIM.LR", "0.1")
+    assert code == 0
+    assert len(train.seen) == 5
+    assert train.seen[0] == [
+        *("--trainer", "ZeroshotCLIP", "--config-file", "configs/zs.yaml"),
+        *("--dataset-config-file", "configs/datasets/trees.yaml"),
+        *("--output-dir", "out/zero-shot/trees/seed1", "--seed", "1", "--quiet"),
+        *("DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "5", "OPTIM.LR", "0.1"),
+    ]
+    last = train.seen[-1]
+    assert "out/CoOp/trees_4shots/seed2" in last
+    assert last[-8:] == [
+        *("DATASET.NUM_SHOTS", "4", "A.B", "[1, 2]"),
+        *("OPTIM.MAX_EPOCH", "5", "OPTIM.LR", "0.1"),
+    ]
+    assert lines[0].startswith("[1/5] zero-shot, trees ... complete in 0 s; elapsed 0:00:0")
+    assert lines[2].startswith("[3/5] CoOp, trees, 1 shot, seed 2 ... complete")
+    table = (place / "out" / "table.md").read_text(encoding="utf-8")
+    assert "| zero-shot | 0 | 1 | 55.0 | 50.0 | 60.0 |" in table
+    assert "| CoOp | 4 | 2 | 65.0 ± 0.0 | 60.0 ± 0.0 | 70.0 ± 0.0 |" in table
+    assert (place / "out" / "figure.png").stat().st_size > 1000
+    assert "table: out/table.md" in lines and "figure: out/figure.png" in lines
+
+
+def test_finished_runs_are_left_to_train_and_take_no_time(place, train, capsys):
+    run(capsys)
+    code, lines, _ = run(capsys)
+    assert code == 0 and "complete before" in lines[0]
+    assert len(train.seen) == 10  # train.py itself knows whether anything is left to do
+
+
+def test_a_failed_run_does_not_stop_the_sweep(place, train, capsys):
+    run(capsys)  # the folder holds an older, complete run: it must not be reported
+    train.fails = {
+        "out/CoOp/trees_4shots/seed1": RuntimeError("out of memory\nmore"),
+        "out/zero-shot/trees/seed1": UserError("another configuration"),
+        "out/CoOp/trees_1shots/seed2": SystemExit(2),
+    }
+    code, lines, _ = run(capsys)
+    assert code == 1
+    assert lines[-3:] == [
+        "failed: zero-shot, trees (out/zero-shot/trees/seed1): another configuration",
+        "failed: CoOp, trees, 1 shot, seed 2 (out/CoOp/trees_1shots/seed2): "
+        "train.py refused its arguments (see above)",
+        "failed: CoOp, trees, 4 shots, seed 1 (out/CoOp/trees_4shots/seed1): "
+        "RuntimeError: out of memory",
+    ]
+    table = (place / "out" / "table.md").read_text(encoding="utf-8")
+    assert "| zero-shot | 0 | 0 of 1 | n/a | n/a | n/a |" in table
+    assert "| CoOp | 4 | 1 of 2 | 65.0 | 60.0 | 70.0 |" in table
+    assert "- out/CoOp/trees_4shots/seed1: failed" in table
+
+
+def test_everything_failed(place, train, capsys):
+    train.fails = {
+        "out/zero-shot/trees/seed1": ValueError(),
+        "out/CoOp/trees_1shots/seed1": ValueError("x"),
+    }
+    code, lines, _ = run(capsys, shots=[1], seeds=[1])
+    assert code == 1 and "ValueError: no message" in lines[-2]
+    assert not (place / "out" / "figure.png").exists()
+
+
+def test_an_interruption_ends_the_sweep(place, train, capsys):
+    train.fails = {"out/CoOp/trees_1shots/seed1": KeyboardInterrupt()}
+    code, _, err = run(capsys)
+    assert code == 130 and len(train.seen) == 2
+    assert "interrupted; the same command goes on from here" in err
+
+
+def test_dry_run(place, train, capsys):
+    run(capsys, shots=[1])
+    train.seen.clear()
+    code, lines, _ = run(capsys, "--dry-run", "--output-dir", "out")
+    assert code == 0 and not train.seen
+    assert lines[0] == "zero-shot, trees: complete"
+    assert "CoOp, trees, 4 shots, seed 2: no results.json" in lines
+    assert "A.B '[1, 2]' OPTIM.MAX_EPOCH 5" in lines[-2]
+    assert lines[-1] == "5 runs below out"
+
+
+def test_another_output_folder_and_negative_values(place, train, capsys):
+    code, _, _ = run(capsys, "--output-dir", "other", "DATASET.X", "-1", report=None)
+    assert code == 0 and train.seen[0][-2:] == ["DATASET.X", "-1"]
+    assert (place / "other" / "CoOp" / "trees_1shots" / "seed1").is_dir()
+
+
+def test_bar_on_a_terminal(place, train, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    train.fails = {"out/CoOp/trees_1shots/seed2": RuntimeError("boom [x]")}
+    run(capsys)
+    text = terminal.getvalue()
+    assert "5/5" in text and "CoOp, trees, 4 shots, seed 2" in text
+    assert "failed: out/CoOp/trees_1shots/seed2: RuntimeError: boom [x]" in text
+
+
+def method(**keys):
+    return {"methods": {"m": {"trainer": "CoOp", "config": "configs/coop.yaml", **keys}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [1]}, "grid.yaml: no key named 'seed'; did you mean seeds?"),
+        ({"shots": 4}, "grid.yaml: shots takes a list, but is 4"),
+        ({"seeds": []}, "grid.yaml: seeds is missing or empty"),
+        ({"seeds": [1, 1]}, "grid.yaml: seeds holds a number twice"),
+        ({"shots": [0]}, "grid.yaml: shots takes whole numbers, but holds 0"),
+        ({"datasets": ["tree"]}, "grid.yaml: no dataset named 'tree'; did you mean trees?"),
+        ({"methods": {"m": "CoOp"}}, "method m: expected keys and values, but got 'CoOp'"),
+        (method(trianer="x"), "method m: no method key named 'trianer'; did you mean trainer?"),
+        (method(trainer=""), "method m: trainer is missing or empty"),
+        (method(config="configs/cop.yaml"), "no configuration file configs/cop.yaml; configs hold"),
+        (method(opts={"SEED": 3}), "grid.yaml: a sweep sets SEED itself"),
+        ({"report": {"tabel": "x"}}, "no report key named 'tabel'; did you mean table?"),
+        (
+            {"methods": {"a b": method()["methods"]["m"], "a/b": method()["methods"]["m"]}},
+            "the methods 'a b' and 'a/b' would share the folder out/a-b",
+        ),
+    ],
+)
+def test_mistakes_in_the_yaml(place, train, capsys, changes, message):
+    code, _, err = run(capsys, **changes)
+    assert code == 2 and err.startswith("error: ") and message in err
+    assert not train.seen
+
+
+def test_mistakes_on_the_command_line(place, train, capsys):
+    assert "'OPTIM.LR' stands alone" in run(capsys, "OPTIM.LR")[2]
+    assert "a sweep sets DATASET.NUM_SHOTS itself" in run(capsys, "DATASET.NUM_SHOTS", "2")[2]
+    assert "there is no configuration file" in run_missing(capsys)
+    with pytest.raises(SystemExit, match="2"):
+        sweep.command(["grid.yaml", "--dryrun"])
+
+
+def run_missing(capsys):
+    assert sweep.command(["nowhere.yaml"]) == 2
+    return capsys.readouterr().err
+
+
+def test_the_demo_is_a_valid_sweep():
+    plan = read_sweep(sweep.ROOT / "configs/sweeps/demo.yaml", configs=sweep.ROOT / "configs")
+    assert len(plan.runs) == 1 + 3 * 3 * 3
+    assert plan.methods == ("zero-shot", "CoOp", "CoOp-MT", "SoftCPT-NATA")
+    assert {key: path.name for key, path in plan.report.items()} == {
+        "table": "table.md",
+        "figure": "figure.png",
+    }

@@ -1,0 +1,264 @@
+"""What every method shares: a frozen CLIP, one prompter, one optimizer step, one evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip import load_backbone
+from clip.text import TextTower
+from dassl.config import CfgNode
+from dassl.data.datasets import DatasetBase
+from dassl.data.tasks import TaskSpace
+from dassl.engine import TrainerX
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import UserError
+
+from ._features import cached_loaders
+
+Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
+PRECISIONS = ("fp16", "fp32", "amp")
+
+
+class PromptedCLIP(nn.Module):
+    """Logits of images against the text features that a prompter makes.
+
+    The prompter owns what is learned and nothing else; it is handed the frozen text tower:
+    ``prompter(text, image_features, keep)`` returns (C, e), or (B, C, e) if its prompts depend on
+    the image (it then says so with ``conditional = True``). ``keep`` (C,) may drop classes.
+    """
+
+    def __init__(self, clip_model: nn.Module, prompter: nn.Module):
+        super().__init__()
+        self.clip, self.prompter = clip_model, prompter
+        self._text: torch.Tensor | None = None
+
+    @property
+    def text_tower(self) -> TextTower:
+        return self.clip.text_tower
+
+    def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (B, C) of images (B, 3, H, W)."""
+        return self.logits(self.encode_image(images), keep)
+
+    def encode_image(self, images: torch.Tensor) -> Features:
+        """What the frozen image tower gives: "global" (B, e), un-normalised."""
+        with torch.no_grad():
+            return {"global": self.clip.encode_image(images.to(self.clip.dtype))}
+
+    def logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (B, C), fp32, of image features."""
+        x = F.normalize(features["global"].float(), dim=-1)
+        text = self.text_features(x, keep)
+        equation = "be,ce->bc" if text.dim() == 2 else "be,bce->bc"
+        with torch.autocast(x.device.type, enabled=False):  # amp would round the products
+            return self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
+
+    def text_features(self, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalised text features (C, e) or (B, C, e), fp32, for image features x (B, e)."""
+        if self._text is not None and keep is None:
+            return self._text
+        return F.normalize(self.prompter(self.text_tower, x, keep).float(), dim=-1)
+
+    @contextlib.contextmanager
+    def frozen_text(self) -> Iterator[None]:
+        """Encode the prompts once for all images of an evaluation, unless they depend on them."""
+        if not getattr(self.prompter, "conditional", False):
+            with torch.no_grad():
+                self._text = self.text_features(torch.empty(0))
+        try:
+            yield
+        finally:
+            self._text = None
+
+
+class PromptTrainer(TrainerX):
+    """Base of the methods: set KEY and DEFAULTS, and override :meth:`build_prompter`.
+
+    KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
+    DEFAULTS: that node's keys and default values, which a YAML or the command line may change.
+    """
+
+    KEY = ""
+    DEFAULTS: dict[str, Any] = {}
+    suite = "each"
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Add the method's own node to the configuration."""
+        cfg.TRAINER[cls.KEY] = CfgNode(dict(cls.DEFAULTS))
+
+    # ------------------------------------------------------------------ hooks of a method
+
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> nn.Module:
+        """The learnable module of this method; :class:`PromptedCLIP` says how it is called."""
+        raise NotImplementedError(f"{type(self).__name__} must override build_prompter")
+
+    def choose_classes(self, batch: dict) -> torch.Tensor | None:
+        """Mask (C,) of the classes scored in this step; None for all."""
+        return None
+
+    def compute_logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (B, C) of image features."""
+        return self.model.logits(features, keep)
+
+    def compute_loss(
+        self, logits: torch.Tensor, batch: dict, keep: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Named losses whose sum is minimised; "loss" is the cross-entropy within the tasks."""
+        smoothing = self.cfg.OPTIM.LABEL_SMOOTHING
+        return {
+            "loss": self.dm.space.cross_entropy(
+                logits, batch["label"], batch["task"], keep, label_smoothing=smoothing
+            )
+        }
+
+    def backward(self, losses: dict[str, torch.Tensor]) -> None:
+        """Gradients of the sum of the losses."""
+        loss = sum(losses.values())
+        self.detect_anomaly(loss)
+        self.scaler.scale(loss).backward()
+
+    def fit(self, features: Features, label: torch.Tensor, task: torch.Tensor) -> None:
+        """For methods without SGD: learn from the features, labels (N,) and tasks (N,) of the
+        training images."""
+
+    # ------------------------------------------------------------------ given
+
+    def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
+        device = "cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu"
+        options = cfg.TRAINER[self.KEY]
+        self.precision = choose_precision(options.PREC, device)
+        backbone = cfg.MODEL.BACKBONE
+        if not backbone.NAME:
+            raise UserError(
+                "MODEL.BACKBONE.NAME is empty: choose a backbone with --config-file or "
+                "--backbone (train.py --list shows them)"
+            )
+        frozen = "fp16" if self.precision == "fp16" else "fp32"
+        self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
+        super().__init__(with_input_of(cfg, self.clip), dataset)
+
+    def build_data_loader(self) -> None:
+        """The loaders; with stored image features if FEATURES.MODE asks for them."""
+        super().build_data_loader()
+        cached_loaders(self)
+
+    def build_model(self) -> None:
+        """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
+        space, text = self.dm.space, self.clip.text_tower
+        prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
+        self.model = PromptedCLIP(self.clip, prompter).to(self.device)
+        amp = self.precision == "amp"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
+        learned = [p for p in prompter.parameters() if p.requires_grad]
+        optim = sched = None
+        if learned:
+            optim = build_optimizer(learned, self.cfg.OPTIM)
+            sched = build_lr_scheduler(optim, self.cfg.OPTIM)
+        self.register_model("prompt_learner", prompter, optim, sched)
+
+    def facts(self) -> dict:
+        """What the run's record keeps of the model."""
+        options = self.cfg.TRAINER[self.KEY].to_dict()
+        weights, precision = self.clip.weights_hash, self.precision
+        return {"options": options, "weights": weights, "precision": precision}
+
+    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
+        """Train by SGD, or, if nothing is learned that way, fit and test."""
+        if self.optimizers():
+            super().train(start_epoch, max_epoch)
+            return
+        self.start_epoch = self.max_epoch = 0
+        if type(self).fit is not PromptTrainer.fit:
+            self.fit(*self.training_features())
+        super().train(0, 0)
+
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        """One optimizer step on a batch."""
+        batch = {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+        with self.autocast():
+            keep = self.choose_classes(batch)
+            logits = self.compute_logits(self.image_features(batch), keep)
+            losses = self.compute_loss(logits, batch, keep)
+        self.model_zero_grad()
+        self.backward(losses)
+        self.model_update()
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def model_update(self, names=None) -> None:
+        """Step each optimizer, through the loss scaler under amp."""
+        for optim in self.optimizers(names):
+            for _ in range(self.optim_steps_per_batch):
+                self.scaler.step(optim)
+        self.scaler.update()
+
+    def autocast(self) -> torch.autocast:
+        """Half precision where it is safe, if PREC is amp."""
+        return torch.autocast(self.device.type, enabled=self.precision == "amp")
+
+    def test(self, split: str | None = None) -> float:
+        """Evaluate; the prompts are encoded once if they do not depend on the image."""
+        self.set_model_mode("eval")
+        with self.autocast(), self.model.frozen_text():
+            return super().test(split)
+
+    def image_features(self, batch: dict) -> Features:
+        """The features of a batch: the stored ones it brings, or those of its images."""
+        if "feat" in batch:
+            return {"global": batch["feat"].to(self.device)}
+        return self.model.encode_image(batch["img"].to(self.device))
+
+    def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
+        """Features and labels."""
+        return self.image_features(batch), batch["label"].to(self.device)
+
+    def model_inference(self, images: torch.Tensor | Features) -> torch.Tensor:
+        """Logits (B, C) of images (B, 3, H, W) or of their features."""
+        features = images if isinstance(images, dict) else self.model.encode_image(images)
+        return self.compute_logits(features)
+
+    @torch.no_grad()
+    def training_features(self) -> tuple[Features, torch.Tensor, torch.Tensor]:
+        """Features, labels (N,) and tasks (N,) of one pass over the training images."""
+        features, labels, tasks = [], [], []
+        for batch in self.train_loader_x:
+            features.append(self.image_features(batch))
+            labels.append(batch["label"])
+            tasks.append(batch["task"])
+        joined = {name: torch.cat([f[name] for f in features]) for name in features[0]}
+        return joined, torch.cat(labels), torch.cat(tasks)
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """The precision of the frozen towers; half precision needs a GPU."""
+    if wanted not in PRECISIONS:
+        raise UserError(f"PREC must be one of {', '.join(PRECISIONS)}; got {wanted!r}")
+    if device == "cpu" and wanted != "fp32":
+        return "fp32"
+    return wanted
+
+
+def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:
+    """The configuration with the INPUT values that it leaves to the backbone."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    size = tuple(cfg.INPUT.SIZE) or clip_model.image_size
+    if size != tuple(clip_model.image_size):
+        raise UserError(
+            f"{clip_model.name} takes images of {clip_model.image_size}, but INPUT.SIZE is {size}; "
+            "leave INPUT.SIZE out to use the backbone's"
+        )
+    cfg.INPUT.SIZE = size
+    cfg.INPUT.PIXEL_MEAN = list(cfg.INPUT.PIXEL_MEAN) or list(clip_model.image_mean)
+    cfg.INPUT.PIXEL_STD = list(cfg.INPUT.PIXEL_STD) or list(clip_model.image_std)
+    cfg.INPUT.INTERPOLATION = cfg.INPUT.INTERPOLATION or clip_model.interpolation
+    cfg.freeze()
+    return cfg

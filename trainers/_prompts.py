@@ -1,0 +1,148 @@
+"""Learnable prompts: one class for task names, class names and final prompts."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from clip import CLIPError
+from clip.text import Prompts, TextTower
+from dassl.utils import UserError
+
+POSITIONS = ("end", "middle", "front")
+INIT_STD = 0.02  # of contexts and of meta networks, as published
+
+
+class PromptLearner(nn.Module):
+    """Embeds ``[SOS] context name . [EOT]`` for a list of names, the context learned or given.
+
+    The only state is the context: the embeddings of the names are rebuilt from the names, so a
+    checkpoint of a shared context loads for any set of classes. Where the name stands among the
+    context tokens is only a permutation of tokens, so CoOp's three positions are one code path.
+
+    Args:
+        names: class or task names; underscores become spaces.
+        text: the frozen text tower; used here, not kept.
+        n_ctx: m, the number of context tokens; ``ctx_init`` overrides it.
+        ctx_init: words that start the context, for example "a photo of a".
+        group: (n,) which of G contexts each name stands in; None: one context for all.
+        learn: own the context; if False, :meth:`forward` is given one.
+        position: where the name stands: "end", "middle" or "front".
+
+    Raises:
+        UserError: an unknown position, or a prompt longer than the tower's context.
+    """
+
+    def __init__(
+        self,
+        names: list[str],
+        text: TextTower,
+        n_ctx: int = 16,
+        ctx_init: str = "",
+        group: torch.Tensor | None = None,
+        learn: bool = True,
+        position: str = "end",
+    ):
+        super().__init__()
+        if position not in POSITIONS:
+            raise UserError(
+                f"a token position must be one of {', '.join(POSITIONS)}; got {position!r}"
+            )
+        names = [name.replace("_", " ") for name in names]
+        words = text.tokenize([ctx_init.replace("_", " ")])[0, 1:] if ctx_init else None
+        m = int(words.argmax()) if ctx_init else n_ctx
+        if m < 0:
+            raise UserError(f"a context needs 0 tokens or more; got {m}")
+        self.n_ctx = m
+        self.left = {"end": m, "middle": m // 2, "front": 0}[position]
+        self._embed_names(names, text)
+        groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
+        self.register_buffer("group", groups, persistent=False)  # (n,)
+        self.ctx = None
+        if learn and m:
+            start = INIT_STD * torch.randn(m, text.width)  # (m, d)
+            if ctx_init:
+                start = text.embed(words[:m].to(text.device)).detach().float().cpu()
+            if group is not None:
+                start = self._per_group(start, int(group.max()) + 1, ctx_init)
+            self.ctx = nn.Parameter(start)
+
+    @staticmethod
+    def _per_group(start: torch.Tensor, groups: int, ctx_init: str) -> torch.Tensor:
+        if ctx_init:
+            return start.repeat(groups, 1, 1)  # (G, m, d)
+        return INIT_STD * torch.randn(groups, *start.shape)
+
+    def _embed_names(self, names: list[str], text: TextTower) -> None:
+        bare, tokens = tokenize_names(names, text, self.n_ctx)
+        length = int(tokens.argmax(1).max())  # tokens behind SOS of the longest name, EOT included
+        right = self.n_ctx - self.left  # context tokens right of the name
+        with torch.no_grad():
+            embedded = text.embed(tokens[:, : 1 + length].to(text.device)).cpu()
+        self.register_buffer("sos", embedded[:1, :1], persistent=False)  # (1, 1, d)
+        self.register_buffer("name", embedded[:, 1:], persistent=False)  # (n, L, d)
+        self.register_buffer("eot", tokens.argmax(1) - 1 + right, persistent=False)  # (n,)
+        order = [_own_order(int(b.argmax()) - 1, right, length) for b in bare]
+        self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
+
+    def forward(
+        self,
+        ctx: torch.Tensor | None = None,
+        group: torch.Tensor | None = None,
+        keep: torch.Tensor | None = None,
+    ) -> Prompts:
+        """The prompts of all names, or of those that ``keep`` (n,) marks.
+
+        Args:
+            ctx: (m, d) or (G, m, d); None takes the learned one.
+            group: (n,) which context each name stands in; None as at construction.
+        """
+        ctx = self.ctx if ctx is None else ctx
+        d = self.name.shape[-1]
+        if ctx is None:  # a context of no tokens
+            ctx = self.name.new_empty(int(self.group.max()) + 1, 0, d)
+        ctx = (ctx[None] if ctx.dim() == 2 else ctx).to(self.name.dtype)  # (G, m, d)
+        group = self.group if group is None else group
+        name, order, eot = self.name, self.order, self.eot
+        if keep is not None:
+            name, order, eot, group = name[keep], order[keep], eot[keep], group[keep]
+        left, right = ctx[:, : self.left], ctx[:, self.left :]
+        own = name
+        if right.shape[1]:
+            own = torch.cat([name, right[group]], dim=1)  # (n, L + right, d)
+            own = own.gather(1, order[..., None].expand_as(own))
+        shared = torch.cat([self.sos.expand(len(ctx), 1, d), left], dim=1)  # (G, 1 + left, d)
+        return Prompts(shared=shared, own=own, group=group, eot=eot)
+
+
+def tokenize_names(
+    names: list[str], text: TextTower, n_ctx: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens (n, L) of every name without and with its full stop; one too long is named."""
+    try:
+        bare, tokens = text.tokenize(names), text.tokenize([f"{name}." for name in names])
+    except CLIPError as error:
+        raise UserError(f"a name is too long: {error}") from None
+    used = tokens.argmax(1) + 1 + n_ctx  # (n,) SOS to EOT
+    worst = int(used.argmax())
+    if used[worst] > text.context_length:
+        raise UserError(
+            f"the prompt of {names[worst]!r} needs {int(used[worst])} tokens with {n_ctx} context "
+            f"tokens, but the text tower takes {text.context_length}; shorten the name or the "
+            "context"
+        )
+    return bare, tokens
+
+
+def _own_order(name_len: int, right: int, length: int) -> torch.Tensor:
+    """Source of each own token: the name, the context right of it, the full stop and EOT."""
+    order = torch.arange(length + right)
+    return torch.cat([order[:name_len], order[length:], order[name_len:length]])
+
+
+def scatter_kept(kept: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+    """Rows (kept, e) put back to their places among (C, e); the others are zero."""
+    if keep is None:
+        return kept
+    out = kept.new_zeros(len(keep), kept.shape[-1])
+    return out.index_put((keep.nonzero()[:, 0],), kept)

@@ -1,0 +1,179 @@
+"""SoftCPT: soft context sharing for prompt tuning. https://arxiv.org/abs/2208.13474
+
+Journal version: Multi-task prompt tuning with soft context sharing for vision-language models,
+Neurocomputing 603 (2024) 128290.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dassl.data import view_seed
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from ._base import PromptTrainer
+from ._meta_net import build_meta_net
+from ._prompts import PromptLearner, scatter_kept
+
+
+class SoftPrompter(nn.Module):
+    """Text features of the classes of all tasks, in contexts made from the tasks' names.
+
+    With g the frozen text tower, U the task context, V the class context, W the meta network:
+
+        r_t   = g([SOS] U task_t . [EOT])                       (e,)  task feature
+        s_tc  = g([SOS] V class_tc . [EOT])                     (e,)  class feature, only with CSC
+        S     = W(r_t), one context per task, or W(s_tc, r_t), one per class
+        w_tc  = g([SOS] S class_tc . [EOT])                     (e,)  text feature of class c
+    """
+
+    def __init__(self, options, space, text):
+        super().__init__()
+        self.frozen_classes = bool(options.FREEZE_CLS_PROMPT)
+        tasks = [task.name for task in space.tasks]
+        self.tasks = _learner(
+            tasks, text, options, "TASK_", torch.arange(len(tasks)) if options.TASK_CSC else None
+        )
+        self.classes = None
+        if options.CSC:
+            per_class = torch.arange(space.num_classes) if options.CLASS_CSC else None
+            self.classes = _learner(space.classnames, text, options, "CLASS_", per_class)
+            if self.frozen_classes:
+                self.classes.requires_grad_(False)
+        self.names = _learner(space.classnames, text, options, "", None, learn=False)
+        self.meta = build_meta_net(
+            options.PG_TYPE,
+            feature_dim=text.out_dim,
+            n_ctx=self.names.n_ctx,
+            ctx_dim=text.width,
+            with_classes=options.CSC,
+            ratio=options.PG_RATIO,
+        )
+        self.register_buffer("owner", space.owner, persistent=False)  # (C,) task of each class
+
+    def contexts(self, text, keep=None):
+        """The generated contexts: (T, m, d), or (C, m, d) with class features."""
+        task = text.encode(self.tasks()).float()  # (T, e)
+        if self.classes is None:
+            return self.meta(task)
+        owner = self.owner if keep is None else self.owner[keep]
+        cls = text.encode(self.classes(keep=keep)).float()  # (C, e)
+        return self.meta(task[owner], cls)
+
+    def forward(self, text, image_features, keep=None):
+        """Text features (C, e); zero where ``keep`` drops a class."""
+        ctx = self.contexts(text, keep)
+        group = self.owner
+        if self.classes is not None:
+            group = torch.arange(len(self.owner), device=self.owner.device)
+            if keep is not None:
+                group = keep.cumsum(0) - 1  # place of each kept class among the contexts
+        return scatter_kept(text.encode(self.names(ctx, group, keep)), keep)
+
+
+def _learner(names, text, options, level, group, learn=True):
+    """The prompts of one level: "TASK_", "CLASS_", or "" for the final ones."""
+    return PromptLearner(
+        names,
+        text,
+        n_ctx=options[f"{level}N_CTX"],
+        ctx_init=options[f"{level}CTX_INIT"],
+        group=group,
+        learn=learn,
+        position=options[f"{level}TOKEN_POSITION"],
+    )
+
+
+@TRAINER_REGISTRY.register()
+class MTCoOp(PromptTrainer):
+    """SoftCPT in its six variants: CSC, CLASS_CSC and TASK_CSC choose among them.
+
+    NATA: CSC False, TASK_CSC False. NATS: TASK_CSC True. With CSC True the context is made from
+    the class name too: CATA and CATS share the class context, CSTA and CSTS (CLASS_CSC True) have
+    one per class.
+    """
+
+    KEY = "MTCOOP"
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        N_CTX=16,  # context tokens that the meta network makes
+        CTX_INIT="",  # only its number of tokens counts: the context is generated
+        CSC=False,  # make the context from the class name too: one context per class
+        TOKEN_POSITION="end",  # end, middle or front: where the class name stands
+        TASK_N_CTX=16,  # learned tokens beside a task name; the published commands use 4
+        TASK_CTX_INIT="",  # words that start the task context
+        TASK_CSC=False,  # one task context per task
+        TASK_TOKEN_POSITION="end",
+        CLASS_N_CTX=16,  # learned tokens beside a class name, if CSC
+        CLASS_CTX_INIT="",  # words that start the class context
+        CLASS_CSC=False,  # one class context per class
+        CLASS_TOKEN_POSITION="end",
+        PG_TYPE="lin",  # meta network: lin, linmean, lincls, mlp or transformer
+        PG_RATIO=1,  # bottleneck of the mlp: hidden width = input width // PG_RATIO
+        CLS_SAMPLE_RATE=0.0,  # share of the absent classes scored in a step; 0 for all
+        FREEZE_CLS_PROMPT=0,  # 1: the class context stays as it starts
+        UPSTREAM_STEPS=False,  # step as often as the released code does
+    )
+    suite = "joint"
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.MTCOOP
+        rate = options.CLS_SAMPLE_RATE
+        if not 0 <= rate <= 1:
+            raise UserError(f"TRAINER.MTCOOP.CLS_SAMPLE_RATE is a share from 0 to 1; got {rate}")
+        if rate and not options.CSC:
+            raise UserError(
+                "TRAINER.MTCOOP.CLS_SAMPLE_RATE needs contexts per class: set CSC True, or the "
+                "rate to 0"
+            )
+        if options.CLASS_CSC and not options.CSC:
+            raise UserError(
+                "TRAINER.MTCOOP.CLASS_CSC gives each class its own class context, which only "
+                "CSC True uses: set CSC True, or CLASS_CSC False"
+            )
+        if options.CLASS_CSC and not options.CLASS_N_CTX and not options.CLASS_CTX_INIT:
+            raise UserError("TRAINER.MTCOOP.CLASS_CSC needs CLASS_N_CTX of 1 or more")
+        if options.TASK_CSC and not options.TASK_N_CTX and not options.TASK_CTX_INIT:
+            raise UserError("TRAINER.MTCOOP.TASK_CSC needs TASK_N_CTX of 1 or more")
+
+    def build_prompter(self, options, space, text):
+        return SoftPrompter(options, space, text)
+
+    def build_model(self):
+        super().build_model()
+        options = self.cfg.TRAINER.MTCOOP
+        if options.UPSTREAM_STEPS:
+            class_context = options.CSC and not options.FREEZE_CLS_PROMPT
+            steps = upstream_steps(class_context, self.precision)
+            self.optim_steps_per_batch, self.sched_steps_per_epoch = steps
+            self.steps_rule = (
+                f"upstream: {steps[0]} optimizer steps per batch, {steps[1]} schedule steps per "
+                "epoch"
+            )
+
+    def choose_classes(self, batch):
+        """The classes in the batch and a random share of the others."""
+        rate = self.cfg.TRAINER.MTCOOP.CLS_SAMPLE_RATE
+        if not rate:
+            return None
+        seed = view_seed(self.cfg.SEED, self.epoch, f"classes of batch {self.batch_idx}")
+        generator = torch.Generator().manual_seed(seed)
+        return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
+
+    def method_name(self):
+        options = self.cfg.TRAINER.MTCOOP
+        cls = ("CS" if options.CLASS_CSC else "CA") if options.CSC else "NA"
+        return f"SoftCPT-{cls}{'TS' if options.TASK_CSC else 'TA'}"
+
+
+def upstream_steps(class_context: bool, precision: str) -> tuple[int, int]:
+    """Optimizer steps per batch and schedule steps per epoch of the released code.
+
+    It registers one optimizer and one schedule under three names (prompt_learner,
+    task_prompt_learner, prompt_gen; class_prompt_learner too if a class context is learned) and
+    steps them once per name; under amp the loss scaler steps the optimizer once.
+    """
+    names = 4 if class_context else 3
+    return (1 if precision == "amp" else names), names

@@ -1,0 +1,72 @@
+"""Hard context sharing: CoOp's contexts, trained on all tasks of a suite together.
+
+The compared method CoOp-MT of SoftCPT, https://arxiv.org/abs/2208.13474 (one context for all).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from ._base import PromptTrainer
+from ._prompts import PromptLearner, scatter_kept
+
+
+class SharedPrompter(nn.Module):
+    """One learned context for all classes of all tasks, one per task, or one per class."""
+
+    def __init__(self, options, space, text):
+        super().__init__()
+        group = None
+        if options.TSC:
+            group = space.owner
+        elif options.CSC:
+            group = torch.arange(space.num_classes)
+        self.prompts = PromptLearner(
+            space.classnames,
+            text,
+            n_ctx=options.N_CTX,
+            ctx_init=options.CTX_INIT,
+            group=group,
+            position=options.TOKEN_POSITION,
+        )
+
+    def forward(self, text, image_features, keep=None):
+        """Text features (C, e)."""
+        return scatter_kept(text.encode(self.prompts(keep=keep)), keep)
+
+
+@TRAINER_REGISTRY.register()
+class MTCoOpHard(PromptTrainer):
+    """Hard sharing: CoOp's contexts, trained on all tasks jointly."""
+
+    KEY = "MTCOOPH"
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        N_CTX=16,  # number of context tokens
+        CSC=False,  # one context per class
+        CTX_INIT="",  # words that start the context; empty for random
+        TOKEN_POSITION="end",  # end, middle or front
+        TSC=False,  # one context per task
+    )
+    suite = "joint"
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.MTCOOPH
+        if options.CSC and options.TSC:
+            raise UserError(
+                "TRAINER.MTCOOPH: CSC (a context per class) and TSC (a context per task) exclude "
+                "each other; set one of them to False"
+            )
+
+    def build_prompter(self, options, space, text):
+        return SharedPrompter(options, space, text)
+
+    def method_name(self):
+        options = self.cfg.TRAINER.MTCOOPH
+        if options.CSC:
+            return "CoOp-MT (per class)"
+        return "CoOp-MT (per task)" if options.TSC else "CoOp-MT"
