@@ -160,9 +160,7 @@ def main(args: argparse.Namespace) -> dict:
             if not args.quiet:
                 print(f"{cfg.OUTPUT_DIR} holds this run, complete: nothing to do")
             return record.earlier
-        with setup_logger(
-            cfg.OUTPUT_DIR, append=record.earlier is not None, console=not args.quiet
-        ):
+        with setup_logger(cfg.OUTPUT_DIR, append=record.exists, console=not args.quiet):
             return _run(args, cfg, record)
 
 

@@ -49,6 +49,12 @@ def expected_sha256(url: str) -> str:
     return ""
 
 
+def is_official(path: Path, url: str) -> bool:
+    """Whether a file is, by its digest, the one that was published under the URL."""
+    wanted = expected_sha256(url)
+    return bool(wanted) and sha256_of(path).startswith(wanted)
+
+
 def find_weights(name: str, published: dict) -> Path:
     """The file of published weights, fetched if it is not there.
 

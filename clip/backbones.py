@@ -82,7 +82,7 @@ def load_uncached(name: str, arch: str = "", device: str = "cpu", precision: str
         return _random(config, name, precision).to(device)
     published = open_clip.get_pretrained_cfg(arch, tag)
     config["quick_gelu"] = published.get("quick_gelu", config["quick_gelu"])
-    state = _weights.read_weights(_fetch.find_weights(name, published))
+    state = _read_published(name, published)
     return from_state(state, config, published, name, precision).to(device)
 
 
@@ -98,6 +98,21 @@ def from_state(
         model = _archs.build(config, precision)
     _weights.fill(model, state, name)
     return _finish(model, config, preprocess, name, precision)
+
+
+def _read_published(name: str, published: dict) -> _weights.State:
+    """Weights of a name; an archive, which could hold code, only if its digest is the known one.
+
+    Raises:
+        CLIPError: not to be had, or an unknown archive.
+    """
+    path = _fetch.find_weights(name, published)
+    if _weights.is_archive(path) and not _fetch.is_official(path, published.get("url", "")):
+        raise CLIPError(
+            f"{path}, found for {name}, is a TorchScript archive with an unknown sha256; "
+            "if you trust it, name the file instead"
+        )
+    return _weights.read_weights(path)
 
 
 def _random(config: dict, name: str, precision: str) -> CLIP:

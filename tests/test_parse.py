@@ -205,7 +205,10 @@ def test_flags_that_do_not_go_together(tmp_path, capsys):
         (lambda c: c.update(schema=2), "schema is 2; this version reads 1"),
         (lambda c: c.update(status="done"), "status is 'done', not one of running"),
         (lambda c: c["protocol"].pop("method"), "protocol.method is missing"),
-        (lambda c: c["protocol"].update(shots="4"), "protocol.shots must be of type int, but is '4'"),
+        (
+            lambda c: c["protocol"].update(shots="4"),
+            "protocol.shots must be of type int, but is '4'",
+        ),
         (lambda c: c["tasks"][1].pop("value"), "tasks.1.value is missing"),
         (lambda c: c["tasks"][0].update(value="a"), "tasks.0.value must be a percentage"),
         (lambda c: c["suite"].update(groups={"a": "b"}), "suite.groups.a must be a percentage"),

@@ -23,7 +23,6 @@ def get_cfg_default() -> CfgNode:
                 "BACKBONE": {
                     "NAME": "",  # an OpenAI name, arch/tag of open_clip, tiny, or a file
                     "ARCH": "",  # the architecture of a file that does not tell
-                    "PRETRAINED": True,
                 },
                 "HEAD": {"NAME": ""},
             },
@@ -74,7 +73,6 @@ def _dataset() -> dict:
     return {
         "ROOT": "",
         "NAME": "",
-        "MEMBERS": (),  # a suite put together in YAML
         "SOURCE_DOMAINS": (),
         "TARGET_DOMAINS": (),
         "NUM_SHOTS": -1,  # images per class; -1: all

@@ -86,7 +86,7 @@ class RunRecord:
             lock.release()
 
     def _read_earlier(self) -> dict | None:
-        if not (self.folder / FILE).exists():
+        if not self.exists:
             return None
         earlier = read_json(self.folder / FILE)
         if not isinstance(earlier, dict) or earlier.get("schema") != SCHEMA:
@@ -116,6 +116,11 @@ class RunRecord:
         if not shown:
             return ": one trains and the other evaluates, or they evaluate other checkpoints"
         return f": {'; '.join(shown)}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a record, of this configuration or a failed one of another."""
+        return (self.folder / FILE).exists()
 
     @property
     def complete(self) -> bool:

@@ -1,5 +1,6 @@
 """Backbones by name and by file, and what is said where one cannot be had."""
 
+import hashlib
 import os
 import pickle
 
@@ -124,6 +125,28 @@ def test_openai_file_tells_its_architecture(form, openai_state, state, tmp_path,
     model = clip.load_backbone(str(path))
     assert same_weights(model, state)
     assert model.config == _archs.arch_config("tiny") and model.config["quick_gelu"]
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_archive_of_a_published_name(official, openai_state, state, offline, monkeypatch):
+    """Opened if its sha256 is the official one, and only then."""
+    folder = offline / ".cache" / "clip"
+    folder.mkdir(parents=True)
+    torch.jit.script(Archived(openai_state)).save(str(folder / "RN50.pt"))
+    digest = hashlib.sha256((folder / "RN50.pt").read_bytes()).hexdigest()
+    host = "openaipublic.example" if official else "example.org"
+    published = {
+        **open_clip.get_pretrained_cfg("RN50", "openai"),
+        "url": f"https://{host}/{digest}/RN50.pt",
+    }
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda arch, tag: published)
+    tiny = _archs.arch_config("tiny")
+    monkeypatch.setattr(_archs, "arch_config", lambda arch: tiny)
+    if official:
+        assert same_weights(backbones.load_uncached("RN50"), state)
+    else:
+        with pytest.raises(CLIPError, match=r"RN50\.pt, found for RN50, is a TorchScript archive"):
+            backbones.load_uncached("RN50")
 
 
 def test_openai_shapes_of_a_vit():
@@ -273,11 +296,10 @@ def test_list():
     assert not any("SigLIP" in name or "coca" in name for name in names)
 
 
-def test_the_tags_activation_wins(offline, monkeypatch, fresh):
+def test_the_tags_activation_wins(monkeypatch):
     """Weights that were trained with QuickGELU get it, whatever the architecture's name says."""
     seen = []
-    monkeypatch.setattr("clip._fetch.find_weights", lambda name, published: offline)
-    monkeypatch.setattr("clip._weights.read_weights", lambda path: {})
+    monkeypatch.setattr(backbones, "_read_published", lambda name, published: {})
     monkeypatch.setattr(backbones, "from_state", lambda s, config, *rest: seen.append(config))
     for name in ("ViT-B/32", "ViT-B-32/metaclip_400m", "ViT-B-32/laion2b_e16"):
         with pytest.raises(AttributeError):  # the stand-in is no model

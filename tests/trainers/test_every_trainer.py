@@ -1,0 +1,373 @@
+"""What every registered method must do, and what single ones promise, on the toy suite."""
+
+import copy
+import json
+import re
+
+import pytest
+import torch
+
+from clip import load_backbone
+from dassl.data import build_data_loader
+from dassl.engine import TRAINER_REGISTRY
+from dassl.results.record import RunRecord
+from dassl.utils import load_checkpoint
+from tests.conftest import TASKS
+from tests.reference import prompts as naive
+from trainers._base import PromptTrainer, choose_precision
+from trainers.coop import CoOp
+
+METHODS = ["CoOp", "MTCoOp", "MTCoOpHard", "ZeroshotCLIP", "ZeroshotCLIP2"]
+D = E = 64  # widths of the tiny backbone
+M, U, V = 4, 3, 2  # context tokens: made or learned, of the task, of the class
+SIZES = {"MTCOOP.TASK_N_CTX": U, "MTCOOP.CLASS_N_CTX": V}
+SIZES |= {"COOP.N_CTX": M, "MTCOOP.N_CTX": M, "MTCOOPH.N_CTX": M}
+PARAMETERS = {  # T = 3 tasks, C = 9 classes
+    ("CoOp",): 3 * M * D,
+    ("CoOp", "COOP.CSC"): 9 * M * D,
+    ("MTCoOpHard",): M * D,
+    ("MTCoOpHard", "MTCOOPH.TSC"): 3 * M * D,
+    ("MTCoOpHard", "MTCOOPH.CSC"): 9 * M * D,
+    ("MTCoOp",): E * M * D + U * D,
+    ("MTCoOp", "MTCOOP.TASK_CSC"): E * M * D + 3 * U * D,
+    ("MTCoOp", "MTCOOP.CSC"): 2 * E * M * D + U * D + V * D,
+    ("MTCoOp", "MTCOOP.CSC", "MTCOOP.TASK_CSC"): 2 * E * M * D + 3 * U * D + V * D,
+    ("MTCoOp", "MTCOOP.CSC", "MTCOOP.CLASS_CSC"): 2 * E * M * D + U * D + 9 * V * D,
+    ("ZeroshotCLIP",): 0,
+    ("ZeroshotCLIP2",): 0,
+}
+VARIANTS = [pytest.param(key, id="-".join(key)) for key in PARAMETERS]
+PROTOCOL = {
+    *("name", "suite", "tasks", "classes", "shots", "seed", "trainer", "method", "options"),
+    *("backbone", "split", "split_hash", "selection", "metric_rule", "steps_rule"),
+}
+LOSS = re.compile(r"epoch \[(\d+)/\d+\]\[\d+/\d+\].*?loss \S+ \((\S+)\).*lr (\S+)")
+
+
+def options(*switches):
+    """KEY VALUE words: small contexts, and the switches on."""
+    pairs = {f"TRAINER.{key}": value for key, value in SIZES.items()}
+    pairs |= {f"TRAINER.{key}": "True" for key in switches}
+    return [word for pair in pairs.items() for word in pair]
+
+
+def parts_of(trainer):
+    """The trainers of the single tasks, or the one for all."""
+    return getattr(trainer, "trainers", [trainer])
+
+
+@torch.no_grad()
+def training_loss(trainer):
+    """The loss over all training images at once."""
+    total = 0.0
+    for part in parts_of(trainer):
+        items = part.dm.dataset.train_x
+        batch = next(iter(build_data_loader(part.cfg, "SequentialSampler", items, len(items))))
+        total += part.compute_loss(part.model_inference(batch["img"]), batch)["loss"].item()
+    return total
+
+
+def learned(trainer):
+    return {
+        f"{i}.{name}": p
+        for i, part in enumerate(parts_of(trainer))
+        for name, p in part.model.prompter.named_parameters()
+        if p.requires_grad
+    }
+
+
+def test_methods_are_these():
+    assert TRAINER_REGISTRY.registered_names() == METHODS
+    assert {key[0] for key in PARAMETERS} == set(METHODS)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_learns_and_leaves_clip_alone(build, variant):
+    clip_model = load_backbone("tiny/random")
+    before = {k: v.clone() for k, v in [*clip_model.state_dict().items()]}
+    buffers = {k: v.clone() for k, v in clip_model.named_buffers()}
+    assert buffers  # the image tower has batch statistics
+    steps = ("OPTIM.MAX_EPOCH", 10, "OPTIM.LR", 0.02)
+    trainer = build(*variant[:1], *options(*variant[1:]), *steps)
+    starts = {name: p.detach().clone() for name, p in learned(trainer).items()}
+    loss = training_loss(trainer)
+    trainer.train()
+    for name, value in {**clip_model.state_dict(), **dict(clip_model.named_buffers())}.items():
+        assert torch.equal(value, before.get(name, buffers.get(name))), name
+    assert not clip_model.training
+    for name, start in starts.items():
+        assert not torch.equal(start, learned(trainer)[name]), f"{name} has not moved"
+    count = sum(p.numel() for p in learned(trainer).values())
+    assert count == PARAMETERS[variant] == trainer.outcome()["trainable"]["parameters"]
+    assert training_loss(trainer) < 0.9 * loss if starts else training_loss(trainer) == loss
+
+
+@pytest.mark.parametrize("dataset", ["Toy", "ToyGroups"])
+@pytest.mark.parametrize("method", METHODS)
+def test_results_are_complete(run, tmp_path, method, dataset):
+    content = run(method, *options(), dataset=dataset)
+    path = tmp_path / "run" / "results.json"
+    assert json.loads(path.read_text()) == content
+    assert str(tmp_path) not in path.read_text()
+    assert content["schema"] == 1
+    assert content["status"] == "complete"
+    assert set(content["protocol"]) == PROTOCOL
+    assert content["protocol"]["trainer"] == method
+    assert content["protocol"]["suite"] == dataset
+    assert content["protocol"]["seed"] == 1
+    weights = load_backbone("tiny/random").weights_hash
+    assert content["hashes"]["weights"] == weights
+    assert content["hashes"]["split"] == content["protocol"]["split_hash"] == "5eed"
+    groups = ["looks", "looks", "patterns"] if dataset == "ToyGroups" else [""] * 3
+    for t, found in enumerate(content["tasks"]):
+        assert found["id"] == t
+        assert (found["name"], found["metric"]) == (TASKS[t].name, TASKS[t].metric)
+        assert found["group"] == groups[t]
+        assert found["total"] == 3 * len(TASKS[t].classnames)
+        # equally many images of each class: both metrics are correct / total
+        assert found["value"] == pytest.approx(100 * found["correct"] / found["total"])
+    values = [found["value"] for found in content["tasks"]]
+    if dataset == "Toy":
+        assert content["suite"]["value"] == pytest.approx(sum(values) / 3)
+        assert content["suite"]["groups"] == {}
+    else:
+        assert content["suite"]["value"] is None
+        expected = {"looks": sum(values[:2]) / 2, "patterns": values[2]}
+        assert content["suite"]["groups"] == pytest.approx(expected)
+    cost = content["run"]
+    assert cost["device"]
+    assert cost["seconds"] > 0
+    assert cost["peak_memory"] > 0
+    assert set(cost["time_split"]) == {"data", "train", "test"}
+    assert {"python", "torch", "open_clip_torch"} <= set(cost["versions"])
+
+
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [
+        (("CoOp",), "CoOp-CA"),
+        (("CoOp", "COOP.CSC"), "CoOp-CS"),
+        (("MTCoOpHard",), "CoOp-MT"),
+        (("MTCoOpHard", "MTCOOPH.TSC"), "CoOp-MT (per task)"),
+        (("MTCoOpHard", "MTCOOPH.CSC"), "CoOp-MT (per class)"),
+        (("ZeroshotCLIP",), "zero-shot"),
+        (("ZeroshotCLIP2",), "zero-shot (ensemble)"),
+    ],
+)
+def test_names_in_tables(build, variant, name):
+    assert build(variant[0], *options(*variant[1:])).method_name() == name
+
+
+@pytest.mark.parametrize("t", [0, 1, 2])
+def test_a_suite_task_by_task_is_each_task_alone(run, tmp_path, t):
+    suite = run("CoOp", *options(), output=tmp_path / "suite")
+    choice = ("DATASET.SUBSAMPLE_TASKS", f"task{t}")
+    alone = run("CoOp", *options(), *choice, output=tmp_path / "alone")
+    assert {**alone["tasks"][0], "id": t} == suite["tasks"][t]
+    checkpoints = [
+        load_checkpoint(tmp_path / folder / "prompt_learner" / "model.pth.tar-2")["state_dict"]
+        for folder in (f"suite/task{t}", "alone")
+    ]
+    assert torch.equal(checkpoints[0]["prompts.ctx"], checkpoints[1]["prompts.ctx"])
+
+
+def test_zero_shot_is_clip_with_the_templates(build):
+    trainer = build("ZeroshotCLIP")
+    text = trainer.clip.text_tower
+    phrases = [
+        task.templates[0].format(name.replace("_", " "))
+        for task in TASKS
+        for name in task.classnames
+    ]
+    assert phrases[1] == "a grass green picture."
+    images = torch.randn(4, E)
+    scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
+    torch.testing.assert_close(trainer.compute_logits(images), scores)
+    assert not trainer.optimizers()
+
+
+def test_ensemble_averages_normalised_features(build):
+    trainer = build("ZeroshotCLIP2", "DATASET.SUBSAMPLE_TASKS", "task0")
+    text, rows = trainer.clip.text_tower, []
+    general = ("itap of a {}.", "a bad photo of the {}.", "a origami {}.")
+    general += ("a photo of the large {}.", "a {} in a video game.", "art of the {}.")
+    for name in ("red", "grass green", "deep blue"):
+        templates = ("a {} picture.", *general, "a photo of the small {}.")
+        found = text.encode_text([template.format(name) for template in templates])
+        rows.append(sum(row / row.norm() for row in found))
+    images = torch.randn(4, E)
+    scores = naive.logits(images, rows, trainer.clip.logit_scale)
+    torch.testing.assert_close(trainer.compute_logits(images), scores)
+
+
+# ---------------------------------------------------------------- what single methods promise
+
+
+def log_of(folder):
+    return (folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("switches", "rates"),
+    [((), {18: 0.0, 34: 1.99e-3, 50: 3.1e-5}), (("MTCOOP.CSC",), {50: 1.95e-3})],
+)
+def test_upstream_steps_bend_the_schedule(run, tmp_path, switches, rates):
+    recipe = "configs/_base_/sgd_cosine_ep50.yaml"
+    one_step = ("DATASET.SUBSAMPLE_TASKS", "task1", "OPTIM.MAX_EPOCH", 50)
+    words = options(*switches, "MTCOOP.UPSTREAM_STEPS")
+    content = run("MTCoOp", *words, *one_step, flags=("--config-file", recipe))
+    names = 4 if switches else 3
+    assert content["protocol"]["steps_rule"].startswith(f"upstream: {names} optimizer steps")
+    shown = {int(e): float(lr) for e, _, lr in LOSS.findall(log_of(tmp_path / "run"))}
+    assert len(shown) == 50
+    assert shown[1] == pytest.approx(1e-5)
+    for epoch, rate in rates.items():
+        assert shown[epoch] == pytest.approx(rate, rel=2e-2, abs=1e-9)
+
+
+@pytest.mark.parametrize("switches", [(), ("MTCOOP.CSC",)])
+def test_upstream_steps_are_repeated_sgd_steps_on_one_gradient(build, switches):
+    words = options(*switches, "MTCOOP.UPSTREAM_STEPS")
+    trainer = build("MTCoOp", *words)
+    trainer.num_batches, trainer.batch_idx = 2, 0
+    batch = next(iter(trainer.train_loader_x))
+    by_hand = copy.deepcopy(trainer.model.prompter)
+    weights = [p for p in by_hand.parameters() if p.requires_grad]
+    trainer.forward_backward(batch)
+    features = trainer.model.encode_image(batch["img"]).float()
+    text = by_hand(trainer.clip.text_tower, features)
+    scores = naive.logits(features, text, trainer.clip.logit_scale)
+    loss = naive.loss(scores, batch["label"].tolist(), batch["task"].tolist(), [3, 2, 4])
+    grads = torch.autograd.grad(loss, weights)
+    for weight, grad in zip(weights, grads, strict=True):
+        value, speed = weight.detach(), torch.zeros_like(grad)
+        for _ in range(4 if switches else 3):
+            speed = 0.9 * speed + grad + 5e-4 * value
+            value = value - 0.002 * speed
+        weight.data = value
+    for mine, theirs in zip(trainer.model.prompter.parameters(), weights, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_one_step_per_batch_otherwise(build):
+    trainer = build("MTCoOp", *options())
+    assert trainer.steps_rule == "one step per batch"
+    trainer.train()
+    state = trainer.optimizers()[0].state
+    assert trainer.schedulers()[0].last_epoch == 2
+    assert state
+
+
+def test_frozen_class_context_stays(build):
+    words = (*options("MTCOOP.CSC"), "TRAINER.MTCOOP.FREEZE_CLS_PROMPT", 1)
+    trainer = build("MTCoOp", *words)
+    prompter = trainer.model.prompter
+    start = {name: p.detach().clone() for name, p in prompter.named_parameters()}
+    trainer.train()
+    moved = {n for n, p in prompter.named_parameters() if not torch.equal(p, start[n])}
+    assert moved == {"tasks.ctx", "meta.proj"}
+    assert "classes.ctx" in prompter.state_dict()
+    assert trainer.outcome()["trainable"]["parameters"] == 2 * E * M * D + U * D
+
+
+@pytest.mark.parametrize("switches", [(), ("MTCOOP.CSC", "MTCOOP.CLASS_CSC")])
+@pytest.mark.parametrize("kind", ["mlp", "transformer"])
+def test_own_meta_networks_train(build, kind, switches):
+    steps = ("OPTIM.MAX_EPOCH", 8, "OPTIM.LR", 0.02, "TRAINER.MTCOOP.PG_TYPE", kind)
+    trainer = build("MTCoOp", *options(*switches), *steps)
+    start = {name: p.detach().clone() for name, p in learned(trainer).items()}
+    loss = training_loss(trainer)
+    trainer.train()
+    assert training_loss(trainer) < 0.95 * loss
+    still = [n for n, p in learned(trainer).items() if torch.equal(p, start[n])]
+    assert not still
+
+
+def test_class_sampling_trains(build):
+    words = ("TRAINER.MTCOOP.CLS_SAMPLE_RATE", 0.5, "OPTIM.MAX_EPOCH", 8, "OPTIM.LR", 0.02)
+    trainer = build("MTCoOp", *options("MTCOOP.CSC"), *words)
+    loss = training_loss(trainer)
+    trainer.train()
+    assert training_loss(trainer) < 0.95 * loss
+
+
+def test_half_precision_needs_a_gpu(run):
+    content = run("CoOp", *options(), "USE_CUDA", "False", "TRAINER.COOP.PREC", "fp16")
+    assert content["run"]["precision"] == "fp32"
+    assert content["protocol"]["options"]["PREC"] == "fp16"
+    assert choose_precision("fp16", "cuda") == "fp16"
+    assert choose_precision("amp", "cpu") == choose_precision("fp32", "cuda") == "fp32"
+
+
+def test_logits_are_not_rounded_under_amp(build):
+    trainer = build("CoOp", "DATASET.SUBSAMPLE_TASKS", "task0")
+    images = torch.randn(4, E)
+    with torch.no_grad(), trainer.model.frozen_text():
+        exact = trainer.model.logits(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(trainer.model.logits(images), exact)
+
+
+class Named(CoOp):
+    """CoOp with a second loss."""
+
+    def compute_loss(self, logits, batch, keep=None):
+        losses = super().compute_loss(logits, batch, keep)
+        return {**losses, "pull": 0.25 * (self.model.prompter.prompts.ctx**2).mean()}
+
+
+def test_the_log_shows_named_losses(run, tmp_path, register_trainer):
+    register_trainer(Named)
+    run("Named", *options(), "DATASET.SUBSAMPLE_TASKS", "task0")
+    assert re.search(
+        r"\tloss \d\.\d+ \(\d\.\d+\) pull 0\.000\d \(0\.000\d\)\tlr ", log_of(tmp_path / "run")
+    )
+
+
+def test_loss_that_is_no_number_stops_the_run(run, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf); try a smaller OPTIM.LR"):
+        run("MTCoOp", *options(), "OPTIM.LR", 1e30, "OPTIM.MAX_EPOCH", 5)
+    content = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert content["status"] == "failed"
+    assert content["run"]["error"].startswith("FloatingPointError: the loss is")
+
+
+class Unfinished(PromptTrainer):
+    """A method without a prompter."""
+
+    KEY = "COOP"
+
+
+def test_a_method_must_build_a_prompter(build, register_trainer):
+    register_trainer(Unfinished)
+    Unfinished.DEFAULTS = CoOp.DEFAULTS
+    with pytest.raises(NotImplementedError, match="Unfinished must override build_prompter"):
+        build("Unfinished", "DATASET.SUBSAMPLE_TASKS", "task0")
+
+
+class Fitted(CoOp):
+    """A method without SGD: its prompter learns from features at once."""
+
+    def build_prompter(self, options, space, text):
+        prompter = super().build_prompter(options, space, text)
+        return prompter.requires_grad_(False)
+
+    def fit(self, features, label, task):
+        self.seen = len(features), sorted(label.tolist()), task.unique().tolist()
+
+
+def test_a_method_may_fit_instead(build, register_trainer):
+    register_trainer(Fitted)
+    trainer = build("Fitted", "DATASET.SUBSAMPLE_TASKS", "task0")
+    trainer.train()
+    assert trainer.seen == (12, sorted([0, 1, 2] * 4), [0])  # every training image, once
+    assert trainer.evaluator.tasks[0]["total"] == 9
+
+
+def test_record_of_another_method_does_not_matter(build, run, tmp_path):
+    """A method that is added later changes no hash of earlier runs."""
+    content = run("CoOp", *options())
+    cfg = build("CoOp", *options()).cfg
+    assert list(cfg.TRAINER) == ["NAME", "COOP"]
+    assert content["hashes"]["config"]
+    assert RunRecord(tmp_path, cfg).content["status"] == "running"
