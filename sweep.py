@@ -65,7 +65,8 @@ def main(args: argparse.Namespace) -> int:
     results, failures = run_all(sweep)
     report(sweep, results)
     for run, error in failures:
-        print(f"failed: {run} ({run.folder}): {error}")
+        named = str(run.folder) in error
+        print(f"failed: {run}: {error}{'' if named else f' (see {run.folder})'}")
     return 0 if all(run.complete for run in results) else 1
 
 
@@ -126,7 +127,7 @@ def _with_suites(results: list[Run], planned: Sequence[PlannedRun]) -> list[Run]
 
 def _message(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return "train.py refused its arguments (see above)"
+        return "train.py refused its arguments"
     text = str(error).strip().split("\n")[0] or "no message"
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
@@ -211,6 +212,9 @@ def report(sweep: Sweep, results: list[Run]) -> None:
     """Print the table; write it and the figure to the files that the YAML names."""
     rows = aggregate(results, sweep.methods)
     unfinished = [run for run in results if not run.complete]
+    if len(unfinished) == len(results):
+        print("no run is complete: no report")  # and the files of an earlier one stay
+        return
     print()
     print(format_table(rows, "text", unfinished))
     table, figure = sweep.report.get("table"), sweep.report.get("figure")
@@ -219,7 +223,7 @@ def report(sweep: Sweep, results: list[Run]) -> None:
         with atomic_path(table) as path:
             path.write_text(text, encoding="utf-8")
         print(f"table: {table}")
-    if figure and any(row.runs for row in rows):
+    if figure:
         print(f"figure: {draw_curves(rows, figure)}")
 
 

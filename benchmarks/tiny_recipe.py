@@ -65,7 +65,7 @@ def zero_shot(model: CLIP, images: torch.Tensor, digits: torch.Tensor) -> list[f
 def print_row(first: str, scores: list[float], seconds: float) -> None:
     mean = sum(scores) / len(scores)
     cells = "".join(f"{s:8.1f}" for s in [*scores, mean])
-    print(f"{first:26s}{cells}{seconds:8.1f}", flush=True)
+    print(f"{first:34s}{cells}{seconds:8.1f}", flush=True)
 
 
 def main() -> None:
@@ -73,23 +73,28 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[180, 240, 300])
     parser.add_argument("--lr", type=float, nargs="+", default=[2e-3, 1.5e-3])
     parser.add_argument("--images", type=int, nargs="+", default=[128], help="per step")
+    parser.add_argument("--captions", type=int, nargs="+", default=[96], help="per step")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     images, digits = read_pool()
     heads = "".join(f"{name[:7]:>8s}" for name in [*TASKS, "mean", "seconds"])
-    print(f"{'steps  lr  images  seed':26s}{heads}")
-    for steps, lr, count in itertools.product(args.steps, args.lr, args.images):
+    print(f"{'steps  lr  images captions seed':34s}{heads}")
+    for steps, lr, count, texts in itertools.product(
+        args.steps, args.lr, args.images, args.captions
+    ):
         rows = []
         for seed in args.seeds:
             start = time.perf_counter()
-            state = pretrain(Recipe(steps=steps, lr=lr, images=count, seed=seed))
+            state = pretrain(Recipe(steps=steps, lr=lr, images=count, captions=texts, seed=seed))
             seconds = time.perf_counter() - start
             model = from_state(state, _archs.arch_config("tiny"), TINY_PREPROCESS, "tiny")
             rows.append((zero_shot(model, images, digits), seconds))
-            print_row(f"{steps:5d}  {lr:.4f}  {count:4d}  {seed}", *rows[-1])
+            print_row(f"{steps:5d}  {lr:.4f}  {count:4d}  {texts:4d}  {seed}", *rows[-1])
         means = [sum(column) / len(column) for column in zip(*(r[0] for r in rows), strict=True)]
         print_row(
-            f"{steps:5d}  {lr:.4f}  {count:4d}  mean", means, sum(r[1] for r in rows) / len(rows)
+            f"{steps:5d}  {lr:.4f}  {count:4d}  {texts:4d}  mean",
+            means,
+            sum(r[1] for r in rows) / len(rows),
         )
 
 

@@ -101,10 +101,15 @@ def openai_config(state: dict[str, torch.Tensor]) -> dict:
             "layers": _count(state, "transformer.resblocks.", 2),
         }
         embed_dim = state["text_projection"].shape[1]
-    except (KeyError, IndexError, AttributeError) as error:
+    except (KeyError, IndexError, ValueError) as error:
         raise CLIPError(
             f"these are not the weights of an OpenAI CLIP: {error} is missing or has another form"
         ) from None
+    if width < 64 or width % 64:
+        raise CLIPError(
+            f"these are not the weights of an OpenAI CLIP: a text width of {width} is no multiple "
+            "of 64; name the architecture"
+        )
     return normalize(
         {"embed_dim": embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
     )

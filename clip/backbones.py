@@ -164,6 +164,7 @@ def _from_file(path: Path, name: str, arch: str, precision: str) -> CLIP:
     state = _weights.read_weights(path)
     if arch:
         config = _archs.arch_config(arch)
+        config["quick_gelu"] |= _weights.is_openai(state)
     elif _weights.is_openai(state):
         config = _archs.openai_config(state)
     else:

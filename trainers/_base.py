@@ -19,7 +19,7 @@ from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
-from ._features import cached_loaders
+from ._features import cached_loaders, training_loader
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 PRECISIONS = ("fp16", "fp32", "amp")
@@ -227,9 +227,9 @@ class PromptTrainer(TrainerX):
 
     @torch.no_grad()
     def training_features(self) -> tuple[Features, torch.Tensor, torch.Tensor]:
-        """Features, labels (N,) and tasks (N,) of one pass over the training images."""
+        """Features, labels (N,) and tasks (N,) of all training images, not augmented."""
         features, labels, tasks = [], [], []
-        for batch in self.train_loader_x:
+        for batch in training_loader(self):
             features.append(self.image_features(batch))
             labels.append(batch["label"])
             tasks.append(batch["task"])

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from clip.features import ENCODE_BATCH, FeatureStore, encode_fixed, feature_key
-from dassl.data import EpochDataLoader, transform_signature
+from dassl.data import EpochDataLoader, build_data_loader, transform_signature
 from dassl.data.wrapper import read_bytes
 from dassl.utils import UserError
 
@@ -28,6 +28,16 @@ def cached_loaders(trainer) -> None:
     trainer.test_loader = _with_features(trainer, trainer.test_loader, is_train=False)
     if mode == "full":
         trainer.train_loader_x = _with_features(trainer, trainer.train_loader_x, is_train=True)
+
+
+def training_loader(trainer):
+    """A loader of every training image once, in order and not augmented."""
+    items, batch_size = trainer.dm.dataset.train_x, trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+    loader = build_data_loader(
+        trainer.cfg, data_source=items, batch_size=batch_size, is_train=False
+    )
+    full = trainer.cfg.FEATURES.MODE == "full"
+    return _with_features(trainer, loader, is_train=False) if full else loader
 
 
 def _with_features(trainer, loader, is_train: bool):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -36,7 +38,7 @@ def tiny_weights(recipe: Recipe | None = None) -> State:
         return state
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path):
+        with _locked(path):
             return _read(path) or _make(recipe, path)
     except OSError as error:
         raise CLIPError(
@@ -96,12 +98,16 @@ def _digest(state: State) -> str:
     return digest.hexdigest()
 
 
-def _lock(path: Path) -> FileLock:
-    """The lock of a file, held; it says so if another process has it."""
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; say so if another process has it."""
     lock = FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         print("another process is pre-training the tiny CLIP; waiting", file=sys.stderr, flush=True)
         lock.acquire()
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()

@@ -210,6 +210,22 @@ def test_openai_file_without_its_weights(tmp_path):
         clip.load_backbone(str(tmp_path / "w.pt"))
 
 
+def test_openai_shapes_that_cannot_be(openai_state):
+    for name, shape in (("ln_final.weight", (3,)), ("visual.layer1.0.conv1.weight", ())):
+        with pytest.raises(CLIPError, match="not the weights of an OpenAI CLIP: "):
+            _archs.openai_config({**openai_state, name: torch.zeros(shape)})
+    with pytest.raises(CLIPError, match="a text width of 3 is no multiple of 64"):
+        _archs.openai_config({**openai_state, "ln_final.weight": torch.zeros(3)})
+
+
+def test_openai_weights_get_quickgelu_whatever_arch_says(openai_state, tmp_path, monkeypatch):
+    config = {**_archs.arch_config("tiny"), "quick_gelu": False}
+    monkeypatch.setattr(_archs, "arch_config", lambda arch: dict(config))
+    torch.save(openai_state, tmp_path / "w.pt")
+    model = backbones.load_uncached(str(tmp_path / "w.pt"), arch="plain")
+    assert model.config["quick_gelu"]
+
+
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.bin"])
 def test_damaged_file(name, tmp_path):
     (tmp_path / name).write_bytes(bytes(range(256)) * 20)

@@ -1,8 +1,6 @@
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -46,30 +44,40 @@ def test_objects_are_refused_and_the_old_file_stays(tmp_path):
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".tmp")]
 
 
-WRITER = """
-import sys, torch
-from dassl.utils import save_checkpoint
-n = 0
-while True:
-    n += 1
-    state = {"state_dict": {"w": torch.full((300_000,), float(n))}, "epoch": n}
-    save_checkpoint(state, sys.argv[1], model_name="model.pth.tar", is_best=True)
+KILLED_WRITERS = """
+import os, signal, sys, time, torch
+from dassl.utils import load_checkpoint, save_checkpoint
+
+def write_for_ever(folder):
+    n = 0
+    while True:
+        n += 1
+        state = {"state_dict": {"w": torch.full((300_000,), float(n))}, "epoch": n}
+        save_checkpoint(state, folder, model_name="model.pth.tar", is_best=True)
+
+folder = sys.argv[1]
+for delay in (0.02, 0.033, 0.047, 0.06, 0.08):
+    child = os.fork()
+    if child == 0:
+        write_for_ever(folder)
+    while not os.path.exists(f"{folder}/model-best.pth.tar"):
+        time.sleep(0.001)
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    for name in ("model.pth.tar", "model-best.pth.tar"):
+        loaded = load_checkpoint(f"{folder}/{name}")
+        assert (loaded["state_dict"]["w"] == loaded["epoch"]).all(), name
+    assert open(f"{folder}/checkpoint").read().strip() == "model.pth.tar"
+print("whole")
 """
 
 
 def test_a_kill_at_any_moment_leaves_whole_files(tmp_path):
-    for delay in (0.02, 0.06):
-        command = [sys.executable, "-c", WRITER, str(tmp_path)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        process.stdout.readline()  # the first checkpoint is there
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        for name in ("model.pth.tar", "model-best.pth.tar"):
-            if name == "model.pth.tar" or (tmp_path / name).exists():
-                loaded = load_checkpoint(tmp_path / name)
-                assert (loaded["state_dict"]["w"] == loaded["epoch"]).all()
-        assert (tmp_path / "checkpoint").read_text().strip() == "model.pth.tar"
+    command = [sys.executable, "-c", KILLED_WRITERS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "whole"
 
 
 def test_missing_checkpoint_shows_what_is_there(tmp_path):

@@ -17,7 +17,7 @@ KEPT_BATCH = {"label": torch.tensor([0, 2, 1, 2, 2]), "task": torch.tensor([0, 0
 def compare(trainer, batch, expected, naive_ctx, close, keep=None, smoothing=0.0):
     """The trainer's logits, loss and gradients against those of naive text features."""
     prompter = trainer.model.prompter
-    logits = trainer.compute_logits(batch["feat"], keep)
+    logits = trainer.compute_logits({"global": batch["feat"]}, keep)
     loss = trainer.compute_loss(logits, batch, keep)["loss"]
     scale = trainer.clip.logit_scale.double()
     scores = naive.logits(batch["feat"].double(), expected, scale)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 
 import pytest
@@ -12,7 +13,7 @@ from dassl.data import build_data_loader
 from dassl.engine import TRAINER_REGISTRY
 from dassl.results.record import RunRecord
 from dassl.utils import load_checkpoint
-from tests.conftest import TASKS
+from tests.conftest import COUNTS, TASKS
 from tests.reference import prompts as naive
 from trainers._base import PromptTrainer, choose_precision
 from trainers.coop import CoOp
@@ -67,6 +68,16 @@ def training_loss(trainer):
     return total
 
 
+def guessing(trainer):
+    """The training loss if all classes of a task are given the same chance."""
+    spaces = [part.dm.space for part in parts_of(trainer)]
+    images = [[size * COUNTS["train_x"] for size in space.sizes] for space in spaces]
+    return sum(
+        sum(n * math.log(size) for n, size in zip(counts, space.sizes, strict=True)) / sum(counts)
+        for counts, space in zip(images, spaces, strict=True)
+    )
+
+
 def learned(trainer):
     return {
         f"{i}.{name}": p
@@ -99,7 +110,11 @@ def test_learns_and_leaves_clip_alone(build, variant):
         assert not torch.equal(start, learned(trainer)[name]), f"{name} has not moved"
     count = sum(p.numel() for p in learned(trainer).values())
     assert count == PARAMETERS[variant] == trainer.outcome()["trainable"]["parameters"]
-    assert training_loss(trainer) < 0.9 * loss if starts else training_loss(trainer) == loss
+    if starts:  # at least halfway down to the loss of guessing; untrained images tell no more
+        chance = guessing(trainer)
+        assert training_loss(trainer) - chance < (loss - chance) / 2
+    else:
+        assert training_loss(trainer) == loss
 
 
 @pytest.mark.parametrize("dataset", ["Toy", "ToyGroups"])
@@ -182,7 +197,7 @@ def test_zero_shot_is_clip_with_the_templates(build):
     assert phrases[1] == "a grass green picture."
     images = torch.randn(4, E)
     scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits(images), scores)
+    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
     assert not trainer.optimizers()
 
 
@@ -197,7 +212,7 @@ def test_ensemble_averages_normalised_features(build):
         rows.append(sum(row / row.norm() for row in found))
     images = torch.randn(4, E)
     scores = naive.logits(images, rows, trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits(images), scores)
+    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
 
 
 # ---------------------------------------------------------------- what single methods promise
@@ -234,7 +249,7 @@ def test_upstream_steps_are_repeated_sgd_steps_on_one_gradient(build, switches):
     by_hand = copy.deepcopy(trainer.model.prompter)
     weights = [p for p in by_hand.parameters() if p.requires_grad]
     trainer.forward_backward(batch)
-    features = trainer.model.encode_image(batch["img"]).float()
+    features = trainer.model.encode_image(batch["img"])["global"]
     text = by_hand(trainer.clip.text_tower, features)
     scores = naive.logits(features, text, trainer.clip.logit_scale)
     loss = naive.loss(scores, batch["label"].tolist(), batch["task"].tolist(), [3, 2, 4])
@@ -278,7 +293,8 @@ def test_own_meta_networks_train(build, kind, switches):
     start = {name: p.detach().clone() for name, p in learned(trainer).items()}
     loss = training_loss(trainer)
     trainer.train()
-    assert training_loss(trainer) < 0.95 * loss
+    chance = guessing(trainer)
+    assert training_loss(trainer) - chance < (loss - chance) / 2
     still = [n for n, p in learned(trainer).items() if torch.equal(p, start[n])]
     assert not still
 
@@ -288,7 +304,8 @@ def test_class_sampling_trains(build):
     trainer = build("MTCoOp", *options("MTCOOP.CSC"), *words)
     loss = training_loss(trainer)
     trainer.train()
-    assert training_loss(trainer) < 0.95 * loss
+    chance = guessing(trainer)
+    assert training_loss(trainer) - chance < (loss - chance) / 2
 
 
 def test_half_precision_needs_a_gpu(run):
@@ -303,9 +320,9 @@ def test_logits_are_not_rounded_under_amp(build):
     trainer = build("CoOp", "DATASET.SUBSAMPLE_TASKS", "task0")
     images = torch.randn(4, E)
     with torch.no_grad(), trainer.model.frozen_text():
-        exact = trainer.model.logits(images)
+        exact = trainer.model.logits({"global": images})
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(trainer.model.logits(images), exact)
+            assert torch.equal(trainer.model.logits({"global": images}), exact)
 
 
 class Named(CoOp):
@@ -353,7 +370,7 @@ class Fitted(CoOp):
         return prompter.requires_grad_(False)
 
     def fit(self, features, label, task):
-        self.seen = len(features), sorted(label.tolist()), task.unique().tolist()
+        self.seen = len(features["global"]), sorted(label.tolist()), task.unique().tolist()
 
 
 def test_a_method_may_fit_instead(build, register_trainer):

@@ -110,7 +110,10 @@ def test_sampled_classes(build, naive_model, token_ids, close, variant, kind):
 def test_kept_columns_are_those_of_all_classes(build, close, variant):
     trainer = make(build, variant)
     images = torch.randn(4, 64)
-    whole, kept = trainer.compute_logits(images), trainer.compute_logits(images, KEEP)
+    whole, kept = (
+        trainer.compute_logits({"global": images}),
+        trainer.compute_logits({"global": images}, KEEP),
+    )
     close(kept[:, KEEP], whole[:, KEEP].double(), 1e-6)
 
 
@@ -174,7 +177,7 @@ def test_own_meta_networks(build, batch, variant, kind):
     prompter = trainer.model.prompter
     contexts = prompter.contexts(trainer.clip.text_tower)
     assert contexts.shape == ((3 if variant == "NATA" else 9), 5, 64)
-    loss = trainer.compute_loss(trainer.compute_logits(batch["feat"]), batch)["loss"]
+    loss = trainer.compute_loss(trainer.compute_logits({"global": batch["feat"]}), batch)["loss"]
     loss.backward()
     for name, tensor in prompter.named_parameters():
         # biases before a layer norm or a softmax may have a gradient of zero
