@@ -55,7 +55,7 @@ class FeatureStore:
             with safe_open(path, framework="pt") as file:
                 names = json.loads(file.metadata()["names"])
                 self._remember(names, file.get_tensor("features"))
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             print(f"passing over the unreadable feature file {path} ({error})")
 
     def _remember(self, names: Sequence[str], features: torch.Tensor) -> None:
