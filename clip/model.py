@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ._errors import CLIPError
 from .simple_tokenizer import SimpleTokenizer
 from .text import TextTower, is_batch_first, run_blocks
 
@@ -113,6 +114,21 @@ class CLIP(nn.Module):
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Image features, (B, 3, H, W) -> (B, e), not normalised."""
         return self.visual(images.to(self.dtype))
+
+    def encode_outputs(
+        self, images: torch.Tensor, outputs: frozenset[str] = frozenset({"global"})
+    ) -> dict[str, torch.Tensor]:
+        """The named outputs of the image tower for images (B, 3, H, W), not normalised.
+
+        Args:
+            outputs: "global" gives (B, e).
+
+        Raises:
+            CLIPError: an output that this tower does not have.
+        """
+        if unknown := sorted(set(outputs) - {"global"}):
+            raise CLIPError(f"{self.name} has no image output {unknown[0]!r}; known: global")
+        return {"global": self.encode_image(images)}
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Text features of token ids, (n, L) -> (n, e), not normalised."""

@@ -33,9 +33,14 @@ class PromptedCLIP(nn.Module):
     the image (it then says so with ``conditional = True``). ``keep`` (C,) may drop classes.
     """
 
-    def __init__(self, clip_model: nn.Module, prompter: nn.Module):
+    def __init__(
+        self,
+        clip_model: nn.Module,
+        prompter: nn.Module,
+        outputs: frozenset[str] = frozenset({"global"}),
+    ):
         super().__init__()
-        self.clip, self.prompter = clip_model, prompter
+        self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
 
     @property
@@ -49,7 +54,7 @@ class PromptedCLIP(nn.Module):
     def encode_image(self, images: torch.Tensor) -> Features:
         """What the frozen image tower gives: "global" (B, e), un-normalised."""
         with torch.no_grad():
-            return {"global": self.clip.encode_image(images.to(self.clip.dtype))}
+            return self.clip.encode_outputs(images.to(self.clip.dtype), self.outputs)
 
     def logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C), fp32, of image features."""
@@ -82,11 +87,13 @@ class PromptTrainer(TrainerX):
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
     DEFAULTS: that node's keys and default values, which a YAML or the command line may change.
+    image_outputs: the names of the image tower's outputs that the method reads.
     """
 
     KEY = ""
     DEFAULTS: dict[str, Any] = {}
     suite = "each"
+    image_outputs = frozenset({"global"})  # what the image tower must give
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
@@ -153,7 +160,7 @@ class PromptTrainer(TrainerX):
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
         space, text = self.dm.space, self.clip.text_tower
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
-        self.model = PromptedCLIP(self.clip, prompter).to(self.device)
+        self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
         amp = self.precision == "amp"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
         learned = [p for p in prompter.parameters() if p.requires_grad]
