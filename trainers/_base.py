@@ -20,6 +20,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
 from ._features import cached_loaders, training_loader
+from ._text_memory import TextInChunks, parse_chunk
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 PRECISIONS = ("fp16", "fp32", "amp")
@@ -38,14 +39,16 @@ class PromptedCLIP(nn.Module):
         clip_model: nn.Module,
         prompter: nn.Module,
         outputs: frozenset[str] = frozenset({"global"}),
+        text_chunk: int | None = None,
     ):
         super().__init__()
+        self.text = TextInChunks(clip_model.text_tower, text_chunk)
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
 
     @property
     def text_tower(self) -> TextTower:
-        return self.clip.text_tower
+        return self.text.tower
 
     def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of images (B, 3, H, W)."""
@@ -87,12 +90,14 @@ class PromptTrainer(TrainerX):
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
     DEFAULTS: that node's keys and default values, which a YAML or the command line may change.
+    needs_all_classes: False lets a step encode only the classes of the tasks in its batch.
     image_outputs: the names of the image tower's outputs that the method reads.
     """
 
     KEY = ""
     DEFAULTS: dict[str, Any] = {}
     suite = "each"
+    needs_all_classes = False  # whether the loss reads classes that no image of the batch may have
     image_outputs = frozenset({"global"})  # what the image tower must give
 
     @classmethod
@@ -149,6 +154,7 @@ class PromptTrainer(TrainerX):
             )
         frozen = "fp16" if self.precision == "fp16" else "fp32"
         self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
+        self.text_chunk = parse_chunk(cfg.MODEL.TEXT_CHUNK)
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
     def build_data_loader(self) -> None:
@@ -160,7 +166,8 @@ class PromptTrainer(TrainerX):
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
         space, text = self.dm.space, self.clip.text_tower
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
-        self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
+        model = PromptedCLIP(self.clip, prompter, self.image_outputs, self.text_chunk)
+        self.model = model.to(self.device)
         amp = self.precision == "amp"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
         learned = [p for p in prompter.parameters() if p.requires_grad]
@@ -188,10 +195,14 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         """One optimizer step on a batch."""
+        keep = self.choose_classes(batch)  # where the labels still are on the CPU
+        if not self.needs_all_classes:
+            keep = self.dm.space.of_tasks(batch["task"], keep)
         batch = {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
         with self.autocast():
-            keep = self.choose_classes(batch)
-            logits = self.compute_logits(self.image_features(batch), keep)
+            features = self.image_features(batch)
+            self.model.text.plan(lambda: self.compute_logits(features))
+            logits = self.compute_logits(features, keep)
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()
         self.backward(losses)
