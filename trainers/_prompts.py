@@ -145,4 +145,4 @@ def scatter_kept(kept: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
     if keep is None:
         return kept
     out = kept.new_zeros(len(keep), kept.shape[-1])
-    return out.index_put((keep.nonzero()[:, 0],), kept)
+    return out.index_put((keep.nonzero()[:, 0].to(kept.device),), kept)

@@ -14,10 +14,11 @@ from dassl.utils import UserError, free_memory
 
 SHARE = 0.5  # of the free memory that text may take
 MIN_CHUNK = 256  # rows; with fewer, the time goes into starting kernels
+PROBE = 4096  # rows at once while counting, which needs no gradients
 
 
 class RowCounter:
-    """Stands in for a text tower: counts the rows that it would compute, and answers zeros."""
+    """A text tower that counts the rows it computes."""
 
     def __init__(self, tower: TextTower):
         self.tower, self.rows, self.prompts = tower, 0, 0
@@ -26,11 +27,11 @@ class RowCounter:
         return getattr(self.tower, name)
 
     def encode(self, prompts: Prompts) -> torch.Tensor:
-        """Zeros (n, e)."""
-        n = len(prompts.group)
-        self.rows += self.tower.count_rows(prompts) if n else 0
-        self.prompts += n
-        return prompts.own.new_zeros(n, self.tower.out_dim, dtype=self.tower.dtype)
+        """Text features (n, e)."""
+        if len(prompts.group):
+            self.rows += self.tower.count_rows(prompts)
+            self.prompts += len(prompts.group)
+        return self.tower.encode(prompts)
 
 
 def parse_chunk(value: str) -> int | None:
@@ -64,12 +65,13 @@ class TextInChunks:
         """Choose the chunk if that has not been done, and say what memory text will take.
 
         Args:
-            step: encodes the text of a training step, through ``tower``.
+            step: encodes the text of a training step through ``tower``, whatever its method
+                makes of it; called once, without gradients.
         """
         if self.planned:
             return
         tower, device = self.tower, self.tower.device
-        self.tower = counter = RowCounter(tower)
+        self.tower = counter = RowCounter(tower.with_chunk(PROBE))
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             step()
         free = free_memory(device)

@@ -107,13 +107,14 @@ def test_sampled_classes_of_absent_tasks_are_not_computed(build, close, monkeypa
         close(few[key], tensor.double(), 1e-5)
 
 
-def test_a_class_context_that_is_not_learned_is_read_once(build, monkeypatch):
+def test_a_class_context_that_is_not_learned_is_read_once(build):
     options = ("TRAINER.MTCOOP.FREEZE_CLS_PROMPT", 1)
     trainer = make(build, "CATA", *options)
     prompter, text = trainer.model.prompter, trainer.clip.text_tower
-    first = prompter.class_features(text)
-    assert prompter.class_features(text) is first
     trainer.forward_backward(batch_of((0, 1), 0))
+    first = prompter.class_features(text)
+    assert torch.equal(first, text.encode(prompter.classes()))
+    trainer.forward_backward(batch_of((0, 2), 1))
     assert prompter.class_features(text) is first
     other = make(build, "CATA", *options, "TRAINER.MTCOOP.CLASS_CTX_INIT", "a photo")
     prompter.load_state_dict(other.model.prompter.state_dict())
