@@ -15,13 +15,12 @@ from clip.text import TextTower
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
-from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
-from ._features import cached_loaders, training_loader
+from ._features import Features, cached_loaders
+from ._fitting import FittingTrainer
 
-Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 PRECISIONS = ("fp16", "fp32", "amp")
 
 
@@ -82,7 +81,7 @@ class PromptedCLIP(nn.Module):
             self._text = None
 
 
-class PromptTrainer(TrainerX):
+class PromptTrainer(FittingTrainer):
     """Base of the methods: set KEY and DEFAULTS, and override :meth:`build_prompter`.
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
@@ -131,10 +130,6 @@ class PromptTrainer(TrainerX):
         self.detect_anomaly(loss)
         self.scaler.scale(loss).backward()
 
-    def fit(self, features: Features, label: torch.Tensor, task: torch.Tensor) -> None:
-        """For methods without SGD: learn from the features, labels (N,) and tasks (N,) of the
-        training images."""
-
     # ------------------------------------------------------------------ given
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -163,7 +158,7 @@ class PromptTrainer(TrainerX):
         self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
         amp = self.precision == "amp"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
-        learned = [p for p in prompter.parameters() if p.requires_grad]
+        learned = [p for p in prompter.parameters() if p.requires_grad and self.sgd]
         optim = sched = None
         if learned:
             optim = build_optimizer(learned, self.cfg.OPTIM)
@@ -175,16 +170,6 @@ class PromptTrainer(TrainerX):
         options = self.cfg.TRAINER[self.KEY].to_dict()
         weights, precision = self.clip.weights_hash, self.precision
         return {"options": options, "weights": weights, "precision": precision}
-
-    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Train by SGD, or, if nothing is learned that way, fit and test."""
-        if self.optimizers():
-            super().train(start_epoch, max_epoch)
-            return
-        self.start_epoch = self.max_epoch = 0
-        if type(self).fit is not PromptTrainer.fit:
-            self.fit(*self.training_features())
-        super().train(0, 0)
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         """One optimizer step on a batch."""
@@ -231,17 +216,6 @@ class PromptTrainer(TrainerX):
         """Logits (B, C) of images (B, 3, H, W) or of their features."""
         features = images if isinstance(images, dict) else self.model.encode_image(images)
         return self.compute_logits(features)
-
-    @torch.no_grad()
-    def training_features(self) -> tuple[Features, torch.Tensor, torch.Tensor]:
-        """Features, labels (N,) and tasks (N,) of all training images, not augmented."""
-        features, labels, tasks = [], [], []
-        for batch in training_loader(self):
-            features.append(self.image_features(batch))
-            labels.append(batch["label"])
-            tasks.append(batch["task"])
-        joined = {name: torch.cat([f[name] for f in features]) for name in features[0]}
-        return joined, torch.cat(labels), torch.cat(tasks)
 
 
 def choose_precision(wanted: str, device: str) -> str:

@@ -46,5 +46,8 @@ class CoOp(PromptTrainer):
     def build_prompter(self, options, space, text):
         return ContextPrompter(options, space, text)
 
+    def bound_to(self):
+        return "classes" if self.cfg.TRAINER.COOP.CSC else ""
+
     def method_name(self):
         return "CoOp-CS" if self.cfg.TRAINER.COOP.CSC else "CoOp-CA"

@@ -65,6 +65,10 @@ class MTCoOpHard(PromptTrainer):
     def build_prompter(self, options, space, text):
         return SharedPrompter(options, space, text)
 
+    def bound_to(self):
+        options = self.cfg.TRAINER.MTCOOPH
+        return "classes" if options.CSC else "tasks" if options.TSC else ""
+
     def method_name(self):
         options = self.cfg.TRAINER.MTCOOPH
         if options.CSC:

@@ -70,6 +70,7 @@ class TrainerBase:
                 "state_dict": model.state_dict(),
                 "epoch": epoch + 1,
                 "val_result": val_result,
+                **self.checkpoint_notes(),
             }
             save_checkpoint(
                 state, str(Path(directory) / name), is_best=is_best, model_name=model_name
@@ -88,7 +89,15 @@ class TrainerBase:
             path = checkpoint_file(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
             print(f"Loading weights to {name} from {path} (epoch {checkpoint.get('epoch')})")
+            self.check_notes(checkpoint, path)
             load_strictly(model, checkpoint["state_dict"], path)
+
+    def checkpoint_notes(self) -> dict:
+        """Hook: plain values that a checkpoint keeps beside the weights."""
+        return {}
+
+    def check_notes(self, checkpoint: dict, path: Path) -> None:
+        """Hook: refuse a checkpoint for what it keeps beside the weights."""
 
     def load_init_weights(self, path: str) -> None:
         """Start every registered model from the weights in a file."""

@@ -39,7 +39,7 @@ class SimpleTrainer(TrainerBase):
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.best_result = float("-inf")
         self.seconds = {"data": 0.0, "train": 0.0, "test": 0.0}
-        self._dataset = dataset
+        self._dataset, self._choosing = dataset, False
         self.build_data_loader()
         self.check_suite()
         self.check_test()
@@ -63,22 +63,35 @@ class SimpleTrainer(TrainerBase):
 
     def check_test(self) -> None:
         """Refuse a choice of test images or of the tested model that cannot be followed."""
-        choice = self.cfg.TEST.FINAL_MODEL
+        choice, where = self.cfg.TEST.FINAL_MODEL, self.cfg.TEST.SPLIT
         if choice not in FINAL_MODELS:
             raise unknown_name("TEST.FINAL_MODEL", choice, FINAL_MODELS)
-        wanted = [self.cfg.TEST.SPLIT, *(["val"] if choice == "best_val" else [])]
-        for split in [] if self.cfg.TEST.NO_TEST else wanted:
-            self.loader_of(split)
+        if not self.cfg.TEST.NO_TEST:
+            self.loader_of(where)
+        if chosen := self.chosen_on_val():
+            self.loader_of("val")
+            if where == "test":
+                self.dataset.keep_apart(" and ".join(chosen))
+
+    def chosen_on_val(self) -> list[str]:
+        """What the validation images choose: the model ("best_val"), values of the method."""
+        best = self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST
+        return ["best_val"] if best else []
 
     def loader_of(self, split: str):
-        """The loader of the split "val" or "test"."""
+        """The loader of the split "val" or "test"; "test" only once the model is chosen."""
         loaders = {"val": self.val_loader, "test": self.test_loader}
         if split not in loaders:
             raise unknown_name("split", split, loaders)
         if loaders[split] is None:
             raise UserError(
                 f"{self.cfg.DATASET.NAME} has no {split} images; choose another TEST.SPLIT or "
-                "TEST.FINAL_MODEL"
+                "TEST.FINAL_MODEL, or set the values that the method would choose on them"
+            )
+        if split == "test" and self._choosing:
+            raise RuntimeError(
+                "the test images are not looked at before the model is chosen; evaluate on "
+                'the split "val" while training'
             )
         return loaders[split]
 
@@ -105,10 +118,14 @@ class SimpleTrainer(TrainerBase):
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train from where an earlier run of the same folder stopped, then test."""
-        super().train(
-            self.start_epoch if start_epoch is None else start_epoch,
-            self.max_epoch if max_epoch is None else max_epoch,
-        )
+        self._choosing = True
+        try:
+            super().train(
+                self.start_epoch if start_epoch is None else start_epoch,
+                self.max_epoch if max_epoch is None else max_epoch,
+            )
+        finally:
+            self._choosing = False
 
     def before_train(self) -> None:
         """Restore the state of an earlier run; open the TensorBoard file."""
@@ -125,21 +142,30 @@ class SimpleTrainer(TrainerBase):
     def after_train(self) -> None:
         """Test the model that ``TEST.FINAL_MODEL`` chooses."""
         print("Finished training")
+        self.deploy()
+        self._choosing = False
         if not self.cfg.TEST.NO_TEST:
-            if self.cfg.TEST.FINAL_MODEL == "best_val" and self.optimizers():
-                print("Deploying the model with the best validation result")
-                self.load_model(self.output_dir)
-            else:
-                print("Deploying the model of the last epoch")
             self.test()
         elapsed = datetime.timedelta(seconds=round(time.time() - self.time_start))
         print(f"Elapsed: {elapsed}")
         self.close_writer()
 
+    def deploy(self) -> None:
+        """Take the model that ``TEST.FINAL_MODEL`` chooses."""
+        if self.keeps_best():
+            print("Deploying the model with the best validation result")
+            self.load_model(self.output_dir)
+        else:
+            print("Deploying the model of the last epoch")
+
+    def keeps_best(self) -> bool:
+        """Whether the model with the best validation result is kept while training."""
+        return "best_val" in self.chosen_on_val() and bool(self.optimizers())
+
     def after_epoch(self) -> None:
         """Look at the validation images if they choose the model; save."""
         last = self.epoch + 1 == self.max_epoch
-        if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST:
+        if self.keeps_best():
             result = self.test(split="val")
             if result > self.best_result:
                 self.best_result = result
@@ -183,6 +209,13 @@ class SimpleTrainer(TrainerBase):
     def dataset(self) -> DatasetBase:
         """The data that is trained and tested on."""
         return self.dm.dataset
+
+    @property
+    def selection(self) -> str:
+        """How the tested model is chosen, for the record."""
+        model = self.cfg.TEST.FINAL_MODEL if self.optimizers() else "none"
+        values = [name for name in self.chosen_on_val() if name != "best_val"]
+        return f"{model}, {' and '.join(values)} on val" if values else model
 
     def facts(self) -> dict:
         """What the run's record keeps of the model: the method's options, hash of the frozen
