@@ -4,21 +4,25 @@ import copy
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from clip import load_backbone
-from dassl.data import build_data_loader
+from dassl.data import TaskSpace, build_data_loader
 from dassl.engine import TRAINER_REGISTRY
 from dassl.results.record import RunRecord
-from dassl.utils import load_checkpoint
+from dassl.utils import UserError, load_checkpoint
 from tests.conftest import COUNTS, TASKS
 from tests.reference import prompts as naive
 from trainers._base import PromptTrainer, choose_precision
 from trainers.coop import CoOp
 
-METHODS = ["CoOp", "MTCoOp", "MTCoOpHard", "ZeroshotCLIP", "ZeroshotCLIP2"]
+METHODS = [
+    *("CLIPAdapter", "CoOp", "LinearProbe", "MTCoOp", "MTCoOpHard", "ProtoNet", "TipAdapter"),
+    *("ZeroshotCLIP", "ZeroshotCLIP2"),
+]
 D = E = 64  # widths of the tiny backbone
 M, U, V = 4, 3, 2  # context tokens: made or learned, of the task, of the class
 SIZES = {"MTCOOP.TASK_N_CTX": U, "MTCOOP.CLASS_N_CTX": V}
@@ -34,14 +38,21 @@ PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("MTCoOp", "MTCOOP.CSC"): 2 * E * M * D + U * D + V * D,
     ("MTCoOp", "MTCOOP.CSC", "MTCOOP.TASK_CSC"): 2 * E * M * D + 3 * U * D + V * D,
     ("MTCoOp", "MTCOOP.CSC", "MTCOOP.CLASS_CSC"): 2 * E * M * D + U * D + 9 * V * D,
+    ("MTCoOp", "MTCOOP.TASK_VECTORS"): E * M * D + 3 * E,
     ("ZeroshotCLIP",): 0,
     ("ZeroshotCLIP2",): 0,
+    ("LinearProbe",): 9 * (E + 1),
+    ("ProtoNet",): 0,
+    ("TipAdapter",): 0,
+    ("TipAdapter", "TIP.FINETUNE"): 9 * COUNTS["train_x"] * E,
+    ("CLIPAdapter",): 3 * 2 * E * E // 4,
 }
 VARIANTS = [pytest.param(key, id="-".join(key)) for key in PARAMETERS]
 PROTOCOL = {
     *("name", "suite", "tasks", "classes", "shots", "seed", "trainer", "method", "options"),
     *("backbone", "split", "split_hash", "selection", "metric_rule", "steps_rule"),
 }
+TASK0 = ("DATASET.SUBSAMPLE_TASKS", "task0")
 LOSS = re.compile(r"epoch \[(\d+)/\d+\]\[\d+/\d+\].*?loss \S+ \((\S+)\).*lr (\S+)")
 
 
@@ -113,6 +124,8 @@ def test_learns_and_leaves_clip_alone(build, variant):
     if starts:  # at least halfway down to the loss of guessing; untrained images tell no more
         chance = guessing(trainer)
         assert training_loss(trainer) - chance < (loss - chance) / 2
+    elif parts_of(trainer)[0].steps_rule == "fitted":
+        assert training_loss(trainer) < loss
     else:
         assert training_loss(trainer) == loss
 
@@ -167,6 +180,13 @@ def test_results_are_complete(run, tmp_path, method, dataset):
         (("MTCoOpHard", "MTCOOPH.CSC"), "CoOp-MT (per class)"),
         (("ZeroshotCLIP",), "zero-shot"),
         (("ZeroshotCLIP2",), "zero-shot (ensemble)"),
+        (("MTCoOp", "MTCOOP.TASK_VECTORS"), "SoftCPT*"),
+        (("MTCoOp", "MTCOOP.TASK_VECTORS", "MTCOOP.CSC"), "SoftCPT* (CA)"),
+        (("LinearProbe",), "LP-CLIP"),
+        (("ProtoNet",), "ProtoNet"),
+        (("TipAdapter",), "Tip-Adapter"),
+        (("TipAdapter", "TIP.FINETUNE"), "Tip-Adapter-F"),
+        (("CLIPAdapter",), "CLIP-Adapter"),
     ],
 )
 def test_names_in_tables(build, variant, name):
@@ -184,6 +204,47 @@ def test_a_suite_task_by_task_is_each_task_alone(run, tmp_path, t):
         for folder in (f"suite/task{t}", "alone")
     ]
     assert torch.equal(checkpoints[0]["prompts.ctx"], checkpoints[1]["prompts.ctx"])
+
+
+@pytest.mark.parametrize(
+    ("variant", "belongs"),
+    [
+        (("CoOp",), ""),
+        (("CoOp", "COOP.CSC"), "classes"),
+        (("MTCoOpHard",), ""),
+        (("MTCoOpHard", "MTCOOPH.TSC"), "tasks"),
+        (("MTCoOpHard", "MTCOOPH.CSC"), "classes"),
+        (("MTCoOp",), ""),
+        (("MTCoOp", "MTCOOP.CSC"), ""),
+        (("MTCoOp", "MTCOOP.TASK_CSC"), "tasks"),
+        (("MTCoOp", "MTCOOP.TASK_VECTORS"), "tasks"),
+        (("MTCoOp", "MTCOOP.CSC", "MTCOOP.CLASS_CSC"), "classes"),
+    ],
+)
+def test_what_learned_weights_belong_to(build, tmp_path, variant, belongs):
+    """Weights per class or per task are refused for others, though their shapes would fit."""
+    trainer = build(*variant[:1], *options(*variant[1:]))
+    trained = parts_of(trainer)[0]
+    assert trained.bound_to() == belongs
+    trained.save_model(0, tmp_path / "saved")
+    tasks = [
+        replace(task, name=f"other {task.name}", classnames=[f"no {n}" for n in task.classnames])
+        for task in trained.dm.space.tasks
+    ]
+    trained.dm.dataset = trained.dm.dataset.with_space(TaskSpace(tuple(tasks)))
+    if belongs:
+        with pytest.raises(UserError, match=f"belongs to the {belongs} .*; it says nothing about"):
+            trained.load_model(tmp_path / "saved")
+    else:
+        trained.load_model(tmp_path / "saved")
+
+
+def test_the_words_a_photo_of_a_are_zero_shot(build):
+    trainer = build("CoOp", "TRAINER.COOP.CTX_INIT", "a photo of a", *TASK0)
+    phrases = [f"a photo of a {name.replace('_', ' ')}." for name in TASKS[0].classnames]
+    images, text = torch.randn(4, E), trainer.clip.text_tower
+    scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
+    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
 
 
 def test_zero_shot_is_clip_with_the_templates(build):
@@ -369,7 +430,8 @@ class Fitted(CoOp):
         prompter = super().build_prompter(options, space, text)
         return prompter.requires_grad_(False)
 
-    def fit(self, features, label, task):
+    def fit(self):
+        features, label, task = self.split_features("train")
         self.seen = len(features["global"]), sorted(label.tolist()), task.unique().tolist()
 
 
