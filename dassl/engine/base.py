@@ -24,6 +24,7 @@ class TrainerBase:
 
     suite: str | None = None  # see TRAINER_REGISTRY
     steps_rule = "one step per batch"
+    choosing = False  # while the model to test is not chosen yet: from before_train to deploy
 
     def __init__(self):
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
@@ -159,16 +160,24 @@ class TrainerBase:
     def train(self, start_epoch: int, max_epoch: int) -> None:
         """All epochs from ``start_epoch`` on, with the hooks around them."""
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
-        self.before_train()
-        for epoch in range(self.start_epoch, self.max_epoch):
-            self.epoch = epoch
-            self.before_epoch()
-            self.run_epoch()
-            self.after_epoch()
+        self.choosing = True
+        try:
+            self.before_train()
+            for epoch in range(self.start_epoch, self.max_epoch):
+                self.epoch = epoch
+                self.before_epoch()
+                self.run_epoch()
+                self.after_epoch()
+            self.deploy()
+        finally:
+            self.choosing = False
         self.after_train()
 
     def before_train(self):
         """Hook: before the first epoch."""
+
+    def deploy(self):
+        """Hook: choose the model that is tested; the last thing before :meth:`after_train`."""
 
     def after_train(self):
         """Hook: after the last epoch."""

@@ -19,6 +19,7 @@ from .base import BEST, TrainerBase
 from .resume import load_resume, save_resume
 
 FINAL_MODELS = ("last_step", "best_val")
+SPLITS = ("val", "test")
 
 
 class SimpleTrainer(TrainerBase):
@@ -39,7 +40,7 @@ class SimpleTrainer(TrainerBase):
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.best_result = float("-inf")
         self.seconds = {"data": 0.0, "train": 0.0, "test": 0.0}
-        self._dataset, self._choosing = dataset, False
+        self._dataset = dataset
         self.build_data_loader()
         self.check_suite()
         self.check_test()
@@ -79,21 +80,27 @@ class SimpleTrainer(TrainerBase):
         return ["best_val"] if best else []
 
     def loader_of(self, split: str):
-        """The loader of the split "val" or "test"; "test" only once the model is chosen."""
-        loaders = {"val": self.val_loader, "test": self.test_loader}
-        if split not in loaders:
-            raise unknown_name("split", split, loaders)
-        if loaders[split] is None:
+        """The loader of the split "val" or "test"."""
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        loader = getattr(self, f"{split}_loader")
+        if loader is None:
             raise UserError(
                 f"{self.cfg.DATASET.NAME} has no {split} images; choose another TEST.SPLIT or "
                 "TEST.FINAL_MODEL, or set the values that the method would choose on them"
             )
-        if split == "test" and self._choosing:
-            raise RuntimeError(
-                "the test images are not looked at before the model is chosen; evaluate on "
-                'the split "val" while training'
-            )
-        return loaders[split]
+        return loader
+
+    @property
+    def test_loader(self):
+        """The loader of the test images; an error before the model is chosen."""
+        if self.choosing:
+            raise RuntimeError("the test images wait until the model is chosen; look at val")
+        return self._test_loader
+
+    @test_loader.setter
+    def test_loader(self, loader) -> None:
+        self._test_loader = loader
 
     def build_data_loader(self) -> None:
         """Hook: make the data manager and the loaders."""
@@ -118,14 +125,10 @@ class SimpleTrainer(TrainerBase):
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train from where an earlier run of the same folder stopped, then test."""
-        self._choosing = True
-        try:
-            super().train(
-                self.start_epoch if start_epoch is None else start_epoch,
-                self.max_epoch if max_epoch is None else max_epoch,
-            )
-        finally:
-            self._choosing = False
+        super().train(
+            self.start_epoch if start_epoch is None else start_epoch,
+            self.max_epoch if max_epoch is None else max_epoch,
+        )
 
     def before_train(self) -> None:
         """Restore the state of an earlier run; open the TensorBoard file."""
@@ -140,10 +143,8 @@ class SimpleTrainer(TrainerBase):
         self.time_start = time.time()
 
     def after_train(self) -> None:
-        """Test the model that ``TEST.FINAL_MODEL`` chooses."""
+        """Test the model that was chosen."""
         print("Finished training")
-        self.deploy()
-        self._choosing = False
         if not self.cfg.TEST.NO_TEST:
             self.test()
         elapsed = datetime.timedelta(seconds=round(time.time() - self.time_start))
