@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import nn
 
 from dassl.engine import TRAINER_REGISTRY
 
 from ._base import PromptTrainer
+from ._templates import template_features
 
 # Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
 ENSEMBLE = (
@@ -23,24 +22,11 @@ ENSEMBLE = (
 
 
 class TemplatePrompter(nn.Module):
-    """Text features of the class names in hand-written templates; nothing is learned.
-
-    Several templates are averaged after normalisation, class by class.
-    """
+    """Text features of the class names in hand-written templates; nothing is learned."""
 
     def __init__(self, space, text, extra=()):
         super().__init__()
-        parts = []
-        for task in space.tasks:
-            templates = dict.fromkeys((*task.templates, *extra))
-            names = [name.replace("_", " ") for name in task.classnames]
-            parts.append(
-                sum(
-                    F.normalize(text.encode_text([t.format(n) for n in names]).float(), dim=-1)
-                    for t in templates
-                )
-            )
-        features = F.normalize(torch.cat(parts), dim=-1)  # (C, e)
+        features = template_features(space, text, extra)  # (C, e)
         self.register_buffer("features", features, persistent=False)
 
     def forward(self, text, image_features, keep=None):
@@ -57,7 +43,6 @@ class ZeroshotCLIP(PromptTrainer):
     suite = "joint"
     extra_templates = ()
 
-    @torch.no_grad()
     def build_prompter(self, options, space, text):
         return TemplatePrompter(space, text, self.extra_templates)
 

@@ -18,11 +18,14 @@ from tests.reference import prompts as naive
 from trainers._base import PromptTrainer, choose_precision
 from trainers.coop import CoOp
 
-METHODS = ["CoOp", "MTCoOp", "MTCoOpHard", "ZeroshotCLIP", "ZeroshotCLIP2"]
+METHODS = ["CoCoOp", "CoOp", "KgCoOp", "MTCoOp", "MTCoOpHard", "PLOT", "ProGrad"]
+METHODS += ["ZeroshotCLIP", "ZeroshotCLIP2"]
 D = E = 64  # widths of the tiny backbone
 M, U, V = 4, 3, 2  # context tokens: made or learned, of the task, of the class
 SIZES = {"MTCOOP.TASK_N_CTX": U, "MTCOOP.CLASS_N_CTX": V}
 SIZES |= {"COOP.N_CTX": M, "MTCOOP.N_CTX": M, "MTCOOPH.N_CTX": M}
+SIZES |= {f"{key}.N_CTX": M for key in ("COCOOP", "KGCOOP", "PLOT", "PROGRAD")}
+SIZES["PROGRAD.LAMBDA"] = 0.5  # untrained, zero-shot CLIP teaches the opposite of the labels
 PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("CoOp",): 3 * M * D,
     ("CoOp", "COOP.CSC"): 9 * M * D,
@@ -34,6 +37,15 @@ PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("MTCoOp", "MTCOOP.CSC"): 2 * E * M * D + U * D + V * D,
     ("MTCoOp", "MTCOOP.CSC", "MTCOOP.TASK_CSC"): 2 * E * M * D + 3 * U * D + V * D,
     ("MTCoOp", "MTCOOP.CSC", "MTCOOP.CLASS_CSC"): 2 * E * M * D + U * D + 9 * V * D,
+    ("CoCoOp",): 3 * (M * D + (E + 1) * E // 16 + (E // 16 + 1) * D),
+    ("KgCoOp",): 3 * M * D,
+    ("KgCoOp", "KGCOOP.CSC"): 9 * M * D,
+    ("PLOT",): 3 * 4 * M * D,
+    ("PLOT", "PLOT.CSC"): 9 * 4 * M * D,
+    ("PLOT", "PLOT.UNIFORM"): 3 * 4 * M * D,
+    ("ProGrad",): 3 * M * D,
+    ("ProGrad", "PROGRAD.CSC"): 9 * M * D,
+    ("ProGrad", "PROGRAD.CTX_INIT"): 3 * M * D,
     ("ZeroshotCLIP",): 0,
     ("ZeroshotCLIP2",): 0,
 }
@@ -165,6 +177,11 @@ def test_results_are_complete(run, tmp_path, method, dataset):
         (("MTCoOpHard",), "CoOp-MT"),
         (("MTCoOpHard", "MTCOOPH.TSC"), "CoOp-MT (per task)"),
         (("MTCoOpHard", "MTCOOPH.CSC"), "CoOp-MT (per class)"),
+        (("CoCoOp",), "CoCoOp"),
+        (("KgCoOp",), "KgCoOp"),
+        (("PLOT",), "PLOT"),
+        (("PLOT", "PLOT.UNIFORM"), "PLOT (uniform plan)"),
+        (("ProGrad",), "ProGrad"),
         (("ZeroshotCLIP",), "zero-shot"),
         (("ZeroshotCLIP2",), "zero-shot (ensemble)"),
     ],
