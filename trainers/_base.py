@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
 from ._features import cached_loaders, training_loader
+from ._prompts import refuse_new_classes
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 PRECISIONS = ("fp16", "fp32", "amp")
@@ -100,6 +102,7 @@ class PromptTrainer(TrainerX):
     suite = "each"
     needs_all_classes = False  # whether the loss reads classes that no image of the batch may have
     image_outputs = frozenset({"global"})  # what the image tower must give
+    class_contexts = "CSC"  # the option that gives every class a context of its own
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
@@ -182,6 +185,12 @@ class PromptTrainer(TrainerX):
         options = self.cfg.TRAINER[self.KEY].to_dict()
         weights, precision = self.clip.weights_hash, self.precision
         return {"options": options, "weights": weights, "precision": precision}
+
+    def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
+        """Load the prompter; contexts of single classes are refused for other classes."""
+        if directory and Path(directory) != self.output_dir:
+            refuse_new_classes(self.cfg, self.KEY, self.class_contexts)
+        super().load_model(directory, epoch)
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train by SGD, or, if nothing is learned that way, fit and test."""

@@ -7,6 +7,7 @@ from torch import nn
 
 from clip import CLIPError
 from clip.text import Prompts, TextTower
+from dassl.config import CfgNode
 from dassl.utils import UserError
 
 POSITIONS = ("end", "middle", "front")
@@ -149,6 +150,16 @@ def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
     """Refuse a context of no tokens, where a method would have nothing to learn."""
     if n_ctx < 1 and not ctx_init:
         raise UserError(f"TRAINER.{key}.N_CTX must be 1 or more: it is learned; got {n_ctx}")
+
+
+def refuse_new_classes(cfg: CfgNode, key: str, switch: str) -> None:
+    """Refuse contexts per class, which the option ``switch`` turns on, for new classes."""
+    if cfg.DATASET.SUBSAMPLE_CLASSES == "new" and cfg.TRAINER[key].get(switch, False):
+        raise UserError(
+            f"TRAINER.{key}.{switch} learns a context for every class of the training and has "
+            "none for new classes: evaluate with DATASET.SUBSAMPLE_CLASSES base, or train with "
+            f"{switch} False"
+        )
 
 
 def tokenize_names(
