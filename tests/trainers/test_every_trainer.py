@@ -12,7 +12,7 @@ from clip import load_backbone
 from dassl.data import build_data_loader
 from dassl.engine import TRAINER_REGISTRY
 from dassl.results.record import RunRecord
-from dassl.utils import load_checkpoint
+from dassl.utils import UserError, load_checkpoint
 from tests.conftest import COUNTS, TASKS
 from tests.reference import prompts as naive
 from trainers._base import PromptTrainer, choose_precision
@@ -201,6 +201,27 @@ def test_a_suite_task_by_task_is_each_task_alone(run, tmp_path, t):
         for folder in (f"suite/task{t}", "alone")
     ]
     assert torch.equal(checkpoints[0]["prompts.ctx"], checkpoints[1]["prompts.ctx"])
+
+
+@pytest.mark.parametrize(
+    ("method", "switches"),
+    [
+        ("CoOp", ["COOP.CSC"]),
+        ("KgCoOp", ["KGCOOP.CSC"]),
+        ("MTCoOp", ["MTCOOP.CLASS_CSC", "MTCOOP.CSC"]),
+        ("MTCoOpHard", ["MTCOOPH.CSC"]),
+        ("PLOT", ["PLOT.CSC"]),
+        ("ProGrad", ["PROGRAD.CSC"]),
+    ],
+)
+def test_contexts_of_classes_are_not_for_new_classes(run, tmp_path, method, switches):
+    """As many new classes as old ones: the weights would fit, and mean nothing."""
+    run(method, *options(*switches), "OPTIM.MAX_EPOCH", 1)
+    new = ("DATASET.SUBSAMPLE_CLASSES", "new")
+    evaluates = ("--eval-only", "--model-dir", str(tmp_path / "run"))
+    with pytest.raises(UserError, match=rf"TRAINER.{switches[0]} learns a context for every class"):
+        run(method, *options(*switches), *new, flags=evaluates, output=tmp_path / "new")
+    assert run(method, *options(*switches), flags=evaluates, output=tmp_path / "same")["tasks"]
 
 
 def test_zero_shot_is_clip_with_the_templates(build):

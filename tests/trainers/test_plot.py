@@ -162,13 +162,15 @@ def backbone_file(tmp_path_factory):
     return str(path)
 
 
-@pytest.mark.parametrize("mode", ["off", "test", "full"])
-def test_runs_on_patches(run, tmp_path, backbone_file, mode):
-    store = ("FEATURES.DIR", tmp_path / "features", "FEATURES.MODE", mode)
-    place = ("MODEL.BACKBONE.NAME", backbone_file)
-    content = run("PLOT", *place, *store, "TRAINER.PLOT.N_CTX", 4, output=tmp_path / mode)
-    assert content["status"] == "complete"
-    assert content["trainable"]["parameters"] == 3 * 4 * 4 * 64
+def test_runs_on_patches_in_every_mode(run, tmp_path, backbone_file):
+    place = ("MODEL.BACKBONE.NAME", backbone_file, "TRAINER.PLOT.N_CTX", 4)
+    found = []
+    for mode in ("off", "test", "full"):
+        store = ("FEATURES.DIR", tmp_path / "features", "FEATURES.MODE", mode)
+        found.append(run("PLOT", *place, *store, output=tmp_path / mode))
+    assert found[0]["status"] == "complete"
+    assert found[0]["trainable"]["parameters"] == 3 * 4 * 4 * 64
+    assert found[0]["tasks"] == found[1]["tasks"] == found[2]["tasks"]
 
 
 @pytest.mark.parametrize(
