@@ -363,6 +363,24 @@ def test_logits_are_not_rounded_under_amp(build):
             assert torch.equal(trainer.model.logits({"global": images}), exact)
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if "Zeroshot" not in name])
+def test_a_step_in_half_precision_goes_the_same_way(build, monkeypatch, method):
+    """As under PREC amp on a GPU: towers rounded, gradients finite and nearly the same."""
+    grads = []
+    for enabled in (False, True):
+        trainer = build(method, *options(), "DATASET.SUBSAMPLE_TASKS", "task2")
+        rounding = torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
+        monkeypatch.setattr(trainer, "autocast", lambda rounding=rounding: rounding)
+        trainer.num_batches, trainer.batch_idx = 2, 0
+        trainer.forward_backward(next(iter(trainer.train_loader_x)))
+        learned = trainer.model.prompter.parameters()
+        grads.append(torch.cat([p.grad.flatten() for p in learned if p.requires_grad]))
+    exact, rounded = grads
+    assert rounded.isfinite().all()
+    assert not torch.equal(exact, rounded)
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.9
+
+
 class Named(CoOp):
     """CoOp with a second loss."""
 
