@@ -149,7 +149,9 @@ class ContextPrompter(nn.Module):
 def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
     """Refuse a context of no tokens, where a method would have nothing to learn."""
     if n_ctx < 1 and not ctx_init:
-        raise UserError(f"TRAINER.{key}.N_CTX must be 1 or more: it is learned; got {n_ctx}")
+        raise UserError(
+            f"TRAINER.{key}.N_CTX must be 1 or more: the context is what is learned; got {n_ctx}"
+        )
 
 
 def refuse_new_classes(cfg: CfgNode, key: str, switch: str) -> None:
