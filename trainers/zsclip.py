@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
 
 from dassl.engine import TRAINER_REGISTRY
 
 from ._base import PromptTrainer
-from ._templates import template_features
+from ._templates import TemplatePrompter
 
 # Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
 ENSEMBLE = (
@@ -21,19 +21,6 @@ ENSEMBLE = (
 )
 
 
-class TemplatePrompter(nn.Module):
-    """Text features of the class names in hand-written templates; nothing is learned."""
-
-    def __init__(self, space, text, extra=()):
-        super().__init__()
-        features = template_features(space, text, extra)  # (C, e)
-        self.register_buffer("features", features, persistent=False)
-
-    def forward(self, text, image_features, keep=None):
-        """Text features (C, e)."""
-        return self.features
-
-
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
     """The datasets' own templates; one task or a whole suite."""
@@ -43,6 +30,7 @@ class ZeroshotCLIP(PromptTrainer):
     suite = "joint"
     extra_templates = ()
 
+    @torch.no_grad()
     def build_prompter(self, options, space, text):
         return TemplatePrompter(space, text, self.extra_templates)
 
