@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
 from ._features import cached_loaders, training_loader
-from ._prompts import refuse_new_classes
+from ._prompts import names_with_contexts
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 PRECISIONS = ("fp16", "fp32", "amp")
@@ -102,7 +101,6 @@ class PromptTrainer(TrainerX):
     suite = "each"
     needs_all_classes = False  # whether the loss reads classes that no image of the batch may have
     image_outputs = frozenset({"global"})  # what the image tower must give
-    class_contexts = "CSC"  # the option that gives every class a context of its own
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
@@ -186,11 +184,10 @@ class PromptTrainer(TrainerX):
         weights, precision = self.clip.weights_hash, self.precision
         return {"options": options, "weights": weights, "precision": precision}
 
-    def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
-        """Load the prompter; contexts of single classes are refused for other classes."""
-        if directory and Path(directory) != self.output_dir:
-            refuse_new_classes(self.cfg, self.KEY, self.class_contexts)
-        super().load_model(directory, epoch)
+    def checkpoint_facts(self) -> dict:
+        """The frozen weights, and the names that have a context of their own."""
+        facts = {"backbone (sha256 of its weights)": self.clip.weights_hash}
+        return {**facts, "set of names": names_with_contexts(self.model.prompter)}
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train by SGD, or, if nothing is learned that way, fit and test."""

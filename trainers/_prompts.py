@@ -7,7 +7,6 @@ from torch import nn
 
 from clip import CLIPError
 from clip.text import Prompts, TextTower
-from dassl.config import CfgNode
 from dassl.utils import UserError
 
 POSITIONS = ("end", "middle", "front")
@@ -57,6 +56,8 @@ class PromptLearner(nn.Module):
         self.n_ctx = m
         self.left = {"end": m, "middle": m // 2, "front": 0}[position]
         self._embed_names(names, text)
+        self.names = names
+        self.per_name = group is not None and len(group.unique()) == len(names)
         groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
         self.register_buffer("group", groups, persistent=False)  # (n,)
         self.ctx = None
@@ -124,6 +125,13 @@ class PromptLearner(nn.Module):
         return Prompts(shared=shared, own=own, group=group, eot=eot, rows=rows)
 
 
+def names_with_contexts(prompter: nn.Module) -> list[str]:
+    """The names within a prompter that have a learned context each: it suits no other name."""
+    learners = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
+    owned = [part for part in learners if part.per_name and part.ctx is not None]
+    return [name for part in owned for name in part.names]
+
+
 class ContextPrompter(nn.Module):
     """One learned context for all class names, or one per class: CoOp's prompts (equations 2, 3).
 
@@ -151,16 +159,6 @@ def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
     if n_ctx < 1 and not ctx_init:
         raise UserError(
             f"TRAINER.{key}.N_CTX must be 1 or more: the context is what is learned; got {n_ctx}"
-        )
-
-
-def refuse_new_classes(cfg: CfgNode, key: str, switch: str) -> None:
-    """Refuse contexts per class, which the option ``switch`` turns on, for new classes."""
-    if cfg.DATASET.SUBSAMPLE_CLASSES == "new" and cfg.TRAINER[key].get(switch, False):
-        raise UserError(
-            f"TRAINER.{key}.{switch} learns a context for every class of the training and has "
-            "none for new classes: evaluate with DATASET.SUBSAMPLE_CLASSES base, or train with "
-            f"{switch} False"
         )
 
 

@@ -10,7 +10,7 @@ from dassl.utils import UserError
 
 from ._base import PromptTrainer
 from ._prompts import ContextPrompter, need_context
-from ._templates import template_features, with_template
+from ._templates import TemplatePrompter, with_template
 
 
 @TRAINER_REGISTRY.register()
@@ -36,11 +36,11 @@ class KgCoOp(PromptTrainer):
             raise UserError(f"TRAINER.KGCOOP.W must be 0 or more; got {options.W}")
 
     def build_prompter(self, options, space, text):
-        self.template_text = template_features(with_template(space, options.TEMPLATE), text)
+        self.templates = TemplatePrompter(with_template(space, options.TEMPLATE), text)
         return ContextPrompter(options, space, text)
 
     def compute_loss(self, logits, batch, keep=None):
         """Cross-entropy, and W times the mean of 1 - cos(learned, hand-written) over classes."""
         losses = super().compute_loss(logits, batch, keep)
-        cosine = (self.model.scored_text * self.template_text).sum(-1)  # (C,)
+        cosine = (self.model.scored_text * self.templates.features).sum(-1)  # (C,)
         return {**losses, "distance": self.cfg.TRAINER.KGCOOP.W * (1 - cosine).mean()}

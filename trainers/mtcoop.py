@@ -117,7 +117,6 @@ class MTCoOp(PromptTrainer):
         UPSTREAM_STEPS=False,  # step as often as the released code does
     )
     suite = "joint"
-    class_contexts = "CLASS_CSC"
 
     def check_cfg(self, cfg):
         options = cfg.TRAINER.MTCOOP

@@ -11,7 +11,7 @@ from dassl.utils import UserError
 
 from ._base import PromptTrainer
 from ._prompts import ContextPrompter, need_context
-from ._templates import template_features, with_template
+from ._templates import TemplatePrompter, with_template
 
 
 @TRAINER_REGISTRY.register()
@@ -41,7 +41,7 @@ class ProGrad(PromptTrainer):
 
     def build_prompter(self, options, space, text):
         space = with_template(space, options.TEMPLATE)
-        self.template_text = template_features(space, text)  # (C, e)
+        self.templates = TemplatePrompter(space, text)
         prompter = ContextPrompter(CfgNode({**options, "CTX_INIT": ""}), space, text)
         if options.CTX_INIT:
             start_with_words(prompter.prompts.ctx, space.tasks[0].templates[0], text)
@@ -52,7 +52,7 @@ class ProGrad(PromptTrainer):
         losses = super().compute_loss(logits, batch, keep)
         t = self.cfg.TRAINER.PROGRAD.T
         x = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
-        zero_shot = self.model.score(x, self.template_text)  # (B, C)
+        zero_shot = self.model.score(x, self.templates.features)  # (B, C)
         match = F.cross_entropy(logits / t, (zero_shot / t).softmax(dim=1))
         return {**losses, "match": t**2 * match}
 

@@ -73,7 +73,7 @@ def test_the_weight_holds_it_there(build, tmp_path):
         trainer.train()
         with torch.no_grad():
             text = trainer.model.text_features(torch.empty(0))
-        away.append(1 - (text * trainer.template_text).sum(-1).mean())
+        away.append(1 - (text * trainer.templates.features).sum(-1).mean())
     assert 0 < away[1] < away[0] / 2
 
 

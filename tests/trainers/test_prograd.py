@@ -101,7 +101,7 @@ def test_the_teacher_is_zero_shot_clip(build, one_task):
     images = one_task["feat"]
     trainer = make(build)
     x = torch.nn.functional.normalize(images, dim=-1)
-    found = trainer.model.score(x, trainer.template_text)
+    found = trainer.model.score(x, trainer.templates.features)
     zero_shot = build("ZeroshotCLIP", *ONE).compute_logits({"global": images})
     torch.testing.assert_close(found, zero_shot)
 
