@@ -173,11 +173,9 @@ class MTCoOp(PromptTrainer):
         generator = torch.Generator().manual_seed(seed)
         return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
 
-    def bound_to(self):
-        options = self.cfg.TRAINER.MTCOOP
-        if options.CSC and options.CLASS_CSC:
-            return "classes"
-        return "tasks" if options.TASK_CSC or options.TASK_VECTORS else ""
+    def bound_names(self):
+        vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
+        return [*super().bound_names(), *(self.dm.space.tasknames if vectors else [])]
 
     def method_name(self):
         options = self.cfg.TRAINER.MTCOOP

@@ -65,9 +65,9 @@ class MTCoOpHard(PromptTrainer):
     def build_prompter(self, options, space, text):
         return SharedPrompter(options, space, text)
 
-    def bound_to(self):
-        options = self.cfg.TRAINER.MTCOOPH
-        return "classes" if options.CSC else "tasks" if options.TSC else ""
+    def bound_names(self):
+        per_task = self.cfg.TRAINER.MTCOOPH.TSC
+        return self.dm.space.tasknames if per_task else super().bound_names()
 
     def method_name(self):
         options = self.cfg.TRAINER.MTCOOPH
