@@ -151,6 +151,7 @@ class PromptTrainer(FittingTrainer):
             )
         frozen = "fp16" if self.precision == "fp16" else "fp32"
         self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
+        self.clip.check_outputs(self.image_outputs)
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
     def build_data_loader(self) -> None:
@@ -160,7 +161,6 @@ class PromptTrainer(FittingTrainer):
 
     def build_model(self) -> None:
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
-        self.clip.check_outputs(self.image_outputs)
         space, text = self.dm.space, self.clip.text_tower
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
         self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
