@@ -20,6 +20,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
 from ._features import cached_loaders, training_loader
+from ._upstream import load_released
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 PRECISIONS = ("fp16", "fp32", "amp")
@@ -135,6 +136,10 @@ class PromptTrainer(TrainerX):
         """For methods without SGD: learn from the features, labels (N,) and tasks (N,) of the
         training images."""
 
+    def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The prompter's state dict from those of the released code's modules, by their names."""
+        raise UserError(f"{type(self).__name__} reads no checkpoints of CoOp's or SoftCPT's code")
+
     # ------------------------------------------------------------------ given
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -175,6 +180,11 @@ class PromptTrainer(TrainerX):
         options = self.cfg.TRAINER[self.KEY].to_dict()
         weights, precision = self.clip.weights_hash, self.precision
         return {"options": options, "weights": weights, "precision": precision}
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""
+        if not load_released(self, directory, epoch):
+            super().load_model(directory, epoch)
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train by SGD, or, if nothing is learned that way, fit and test."""
