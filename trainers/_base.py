@@ -20,6 +20,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
 from ._features import cached_loaders, training_loader
+from ._prompts import names_with_contexts
 from ._upstream import load_released
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
@@ -180,6 +181,11 @@ class PromptTrainer(TrainerX):
         options = self.cfg.TRAINER[self.KEY].to_dict()
         weights, precision = self.clip.weights_hash, self.precision
         return {"options": options, "weights": weights, "precision": precision}
+
+    def checkpoint_facts(self) -> dict:
+        """The frozen weights, and the names that have a context of their own."""
+        facts = {"backbone (sha256 of its weights)": self.clip.weights_hash}
+        return {**facts, "set of names": names_with_contexts(self.model.prompter)}
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""

@@ -56,6 +56,8 @@ class PromptLearner(nn.Module):
         self.n_ctx = m
         self.left = {"end": m, "middle": m // 2, "front": 0}[position]
         self._embed_names(names, text)
+        self.names = names
+        self.per_name = group is not None and len(group.unique()) == len(names)
         groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
         self.register_buffer("group", groups, persistent=False)  # (n,)
         self.ctx = None
@@ -113,6 +115,13 @@ class PromptLearner(nn.Module):
             own = own.gather(1, order[..., None].expand_as(own))
         shared = torch.cat([self.sos.expand(len(ctx), 1, d), left], dim=1)  # (G, 1 + left, d)
         return Prompts(shared=shared, own=own, group=group, eot=eot)
+
+
+def names_with_contexts(prompter: nn.Module) -> list[str]:
+    """The names within a prompter that have a learned context each: it suits no other name."""
+    learners = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
+    owned = [part for part in learners if part.per_name and part.ctx is not None]
+    return [name for part in owned for name in part.names]
 
 
 def tokenize_names(
