@@ -407,3 +407,30 @@ def test_two_processes_at_once_never_mix(tmp_path):
     assert status(tmp_path / "run") == "complete"
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.count("Finished training") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run(tmp_path, number):
+    """Ctrl-C and a scheduler's SIGTERM reach the loader's workers too."""
+    words = ["--trainer", "CoOp", "--backbone", "tiny/random", "--seed", "1"]
+    words += ["--dataset-config-file", "configs/datasets/digits7.yaml"]
+    words += ["--output-dir", str(tmp_path / "run"), "DATASET.SUBSAMPLE_TASKS", "task0"]
+    words += ["DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "500", "DATALOADER.NUM_WORKERS", "2"]
+    words += ["DATALOADER.TRAIN_X.BATCH_SIZE", "8"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "run" / STATE).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err == "interrupted; the same command goes on from here\n"
+    assert status(tmp_path / "run") == "interrupted"

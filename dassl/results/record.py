@@ -186,6 +186,8 @@ def _sigterm_raises() -> Iterator[None]:
         return
 
     def stop(signum, frame):
+        # A loader's workers that the same signal ends would raise errors of their own.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise Interrupted
 
     before = signal.signal(signal.SIGTERM, stop)
