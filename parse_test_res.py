@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dassl.results.aggregate import Stat, aggregate, statistic
 from dassl.results.figure import draw_curves
+from dassl.results.log import log_files
 from dassl.results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
 from dassl.results.table import FORMATS, format_table
 from dassl.utils import UserError, atomic_path, listdir_nohidden, unknown_name
@@ -173,7 +174,7 @@ def summarize(folder: Path, args: argparse.Namespace) -> Summary:
 
 
 def _runs_of(folder: Path, test_log: bool) -> list[Run]:
-    if (folder / FILE).exists() or (folder / "log.txt").exists():
+    if (folder / FILE).exists() or log_files(folder):
         return [read_run_or_log(folder, test_log)]
     names = [name for name in listdir_nohidden(folder) if (folder / name).is_dir()]
     return [read_run_or_log(folder / name, test_log) for name in names]
@@ -181,7 +182,7 @@ def _runs_of(folder: Path, test_log: bool) -> list[Run]:
 
 def _hint(folder: Path, runs: list[Run]) -> str:
     """What is there instead of complete runs."""
-    deeper = next(folder.rglob(FILE), None) or next(folder.rglob("log.txt"), None)
+    deeper = next(folder.rglob(FILE), None) or next(folder.rglob("log.txt*"), None)
     if deeper and all(run.status == NO_FILE for run in runs):
         return "; the runs lie deeper: give one experiment's folder, or add --multi-exp or --table"
     return "".join(f"; {run.folder.name}: {run.status}" for run in runs) or "; it has no subfolder"

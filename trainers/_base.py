@@ -184,8 +184,8 @@ class PromptTrainer(TrainerX):
 
     def checkpoint_facts(self) -> dict:
         """The frozen weights, and the names that have a context of their own."""
-        facts = {"backbone (sha256 of its weights)": self.clip.weights_hash}
-        return {**facts, "set of names": names_with_contexts(self.model.prompter)}
+        names = [n for model in self._models.values() for n in names_with_contexts(model)]
+        return {"backbone (sha256 of its weights)": self.clip.weights_hash, "set of names": names}
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""

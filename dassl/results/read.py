@@ -82,7 +82,7 @@ def find_runs(root: str | os.PathLike, test_log: bool = False) -> list[Run]:
     runs = []
     for name, folders, files in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        if FILE in files or "log.txt" in files:
+        if FILE in files or log_files(Path(name)):
             runs.append(read_run_or_log(name, test_log))
     return runs
 
