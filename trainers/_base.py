@@ -21,6 +21,7 @@ from dassl.utils import UserError
 from ._features import Features, cached_loaders
 from ._fitting import FittingTrainer
 from ._prompts import names_with_contexts
+from ._upstream import load_released
 
 PRECISIONS = ("fp16", "fp32", "amp")
 
@@ -137,6 +138,10 @@ class PromptTrainer(FittingTrainer):
         self.detect_anomaly(loss)
         self.scaler.scale(loss).backward()
 
+    def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The prompter's state dict from those of the released code's modules, by their names."""
+        raise UserError(f"{type(self).__name__} reads no checkpoints of CoOp's or SoftCPT's code")
+
     # ------------------------------------------------------------------ given
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -188,6 +193,11 @@ class PromptTrainer(FittingTrainer):
         """Hook: names of classes or tasks that what is learned is for, and no others; by default
         those that have a context each."""
         return names_with_contexts(self.model.prompter)
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""
+        if not load_released(self, directory, epoch):
+            super().load_model(directory, epoch)
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         """One optimizer step on a batch."""
