@@ -57,7 +57,7 @@ def one_line(err, start="error: "):
 # ---------------------------------------------------------------- names, values, files
 
 MISTAKES = [
-    ({"trainer": "CoOps"}, (), "no trainer named 'CoOps'; did you mean CoOp? known: CoOp, "),
+    ({"trainer": "CoOps"}, (), "no trainer named 'CoOps'; did you mean CoOp? known: CLIPAdapter, "),
     ({"dataset": "Toi"}, (), "no dataset named 'Toi'; did you mean Toy? known: "),
     ({"backbone": "RN5"}, (), "no backbone named 'RN5'; did you mean RN50?"),
     ({"backbone": "gone.pt"}, (), "no weight file at gone.pt"),

@@ -1,4 +1,5 @@
 import os
+import random
 import subprocess
 import sys
 
@@ -123,3 +124,17 @@ def test_pretrained_weights_that_do_not_fit(tmp_path):
     torch.save({"other": torch.ones(2)}, tmp_path / "w")
     with pytest.raises(UserError, match=r"nothing in .*w fits the model: it holds other \(2,\)"):
         load_pretrained_weights(nn.Linear(2, 2), tmp_path / "w")
+
+
+def test_any_noise_is_answered_with_the_file(tmp_path):
+    path, rng = tmp_path / "noise.pt", random.Random(0)
+    torch.save({"state_dict": {"w": torch.ones(3)}}, path)
+    whole = path.read_bytes()
+    for _ in range(400):
+        cut = rng.randrange(len(whole))
+        damaged = whole[:cut] + rng.randbytes(3) + whole[cut + 3 :]
+        path.write_bytes(rng.choice([damaged, whole[:cut], rng.randbytes(rng.randrange(300))]))
+        try:
+            assert isinstance(load_checkpoint(path), dict)  # the damage missed what matters
+        except UserError as error:
+            assert str(path) in str(error)
