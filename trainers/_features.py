@@ -15,6 +15,7 @@ from dassl.data.wrapper import read_bytes
 from dassl.utils import UserError
 
 MODES = ("off", "test", "full")
+STORED = {"global"}  # outputs of the image tower that the store keeps
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 
@@ -25,6 +26,12 @@ def cached_loaders(trainer) -> None:
     if mode not in MODES:
         raise UserError(f"FEATURES.MODE must be one of {', '.join(MODES)}; got {mode!r}")
     if mode == "off":
+        return
+    if missing := sorted(trainer.image_outputs - STORED):
+        print(
+            f"FEATURES.MODE {mode}: {type(trainer).__name__} reads {', '.join(missing)} features, "
+            "which are not stored: they are computed from the images in every epoch"
+        )
         return
     trainer.val_loader = _with_features(trainer, trainer.val_loader, is_train=False)
     trainer.test_loader = _with_features(trainer, trainer.test_loader, is_train=False)
@@ -46,7 +53,7 @@ def training_loader(trainer, augmented: bool = False):
         is_train=False,  # keeps the last batch
         dataset_wrapper=wrapper,
     )
-    full = trainer.cfg.FEATURES.MODE == "full"
+    full = trainer.cfg.FEATURES.MODE == "full" and trainer.image_outputs <= STORED
     return _with_features(trainer, loader, is_train=augmented) if full else loader
 
 

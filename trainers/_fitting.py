@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -34,10 +33,6 @@ class FittingTrainer(TrainerX):
     def tuned(self) -> list[str]:
         """Names of the values that validation images choose."""
         return []
-
-    def bound_to(self) -> str:
-        """What learned weights belong to: these "classes", these "tasks", or "" for neither."""
-        return ""
 
     # ------------------------------------------------------------------ given
 
@@ -104,26 +99,3 @@ class FittingTrainer(TrainerX):
     def chosen_on_val(self) -> list[str]:
         """The model, if so configured, and the method's tuned values."""
         return [*super().chosen_on_val(), *self.tuned()]
-
-    def checkpoint_notes(self) -> dict:
-        """The names of tasks and classes, for :meth:`check_notes`."""
-        return {kind: self._names(kind) for kind in ("tasks", "classes")}
-
-    def _names(self, kind: str) -> list[str]:
-        space = self.dm.space
-        return [task.name for task in space.tasks] if kind == "tasks" else space.classnames
-
-    def check_notes(self, checkpoint: dict, path: Path) -> None:
-        """Refuse weights of other tasks or classes than these, if that is what they belong to."""
-        kind = self.bound_to()
-        theirs, ours = checkpoint.get(kind), self._names(kind) if kind else None
-        if theirs is not None and theirs != ours:
-            raise UserError(
-                f"what {self.method_name()} learned in {path} belongs to the {kind} "
-                f"{_some(theirs)}; it says nothing about {_some(ours)}. Train on these, or with a "
-                "method or an option whose weights go to others"
-            )
-
-
-def _some(names: list[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (f", ... ({len(names)})" if len(names) > limit else "")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from dassl.data.tasks import TaskSpace
 
 
 class TemplatePrompter(nn.Module):
@@ -31,3 +35,14 @@ class TemplatePrompter(nn.Module):
     def forward(self, text, image_features, keep=None):
         """Text features (C, e)."""
         return self.features
+
+
+def with_template(space: TaskSpace, template: str) -> TaskSpace:
+    """The same tasks with another template; "" leaves them theirs.
+
+    Raises:
+        UserError: the template does not hold ``{}`` once.
+    """
+    if not template:
+        return space
+    return TaskSpace(tuple(replace(task, templates=(template,)) for task in space.tasks))

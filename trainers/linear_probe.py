@@ -94,8 +94,8 @@ class LinearProbe(PromptTrainer):
     def tuned(self):
         return [] if self.cfg.TRAINER.LP.C else ["C"]
 
-    def bound_to(self):
-        return "classes"
+    def bound_names(self):
+        return self.dm.space.classnames
 
     def fit(self):
         space, options = self.dm.space, self.cfg.TRAINER.LP

@@ -16,6 +16,7 @@ from dassl.utils import UserError
 from ._base import PromptTrainer
 from ._meta_net import build_meta_net
 from ._prompts import INIT_STD, PromptLearner, scatter_kept
+from ._upstream import context_of, same_names, tensor_of
 
 
 class SoftPrompter(nn.Module):
@@ -173,11 +174,23 @@ class MTCoOp(PromptTrainer):
         generator = torch.Generator().manual_seed(seed)
         return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
 
-    def bound_to(self):
-        options = self.cfg.TRAINER.MTCOOP
-        if options.CSC and options.CLASS_CSC:
-            return "classes"
-        return "tasks" if options.TASK_CSC or options.TASK_VECTORS else ""
+    def bound_names(self):
+        vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
+        return [*super().bound_names(), *(self.dm.space.tasknames if vectors else [])]
+
+    def from_upstream(self, states):
+        if self.cfg.TRAINER.MTCOOP.TASK_VECTORS:
+            return super().from_upstream(states)
+        prompter = self.model.prompter
+        found = {
+            "tasks.ctx": context_of(states, "task_prompt_learner"),
+            "meta.proj": tensor_of(states, "prompt_gen", "proj"),
+        }
+        if not same_names(states["task_prompt_learner"], prompter.tasks):
+            print("Its task names are worded otherwise than here, so its contexts will be too")
+        if prompter.classes is not None:
+            found["classes.ctx"] = context_of(states, "class_prompt_learner", prompter.classes)
+        return found
 
     def method_name(self):
         options = self.cfg.TRAINER.MTCOOP

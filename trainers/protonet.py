@@ -57,8 +57,8 @@ class ProtoNet(PromptTrainer):
         exact = "donot_use_mm_for_euclid_dist"
         return -torch.cdist(x, self.model.prompter.means, compute_mode=exact).square()
 
-    def bound_to(self):
-        return "classes"
+    def bound_names(self):
+        return self.dm.space.classnames
 
     def fit(self):
         features, label, _ = self.split_features("train")

@@ -119,8 +119,8 @@ class TipAdapter(PromptTrainer):
             "validation images"
         )
 
-    def bound_to(self):
-        return "classes"
+    def bound_names(self):
+        return self.dm.space.classnames
 
     def method_name(self):
         return "Tip-Adapter-F" if self.cfg.TRAINER.TIP.FINETUNE else "Tip-Adapter"

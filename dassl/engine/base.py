@@ -71,7 +71,7 @@ class TrainerBase:
                 "state_dict": model.state_dict(),
                 "epoch": epoch + 1,
                 "val_result": val_result,
-                **self.checkpoint_notes(),
+                "facts": self.checkpoint_facts(),
             }
             save_checkpoint(
                 state, str(Path(directory) / name), is_best=is_best, model_name=model_name
@@ -90,15 +90,12 @@ class TrainerBase:
             path = checkpoint_file(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
             print(f"Loading weights to {name} from {path} (epoch {checkpoint.get('epoch')})")
-            self.check_notes(checkpoint, path)
-            load_strictly(model, checkpoint["state_dict"], path)
+            load_strictly(model, checkpoint.get("state_dict", {}), path)
+            check_facts(self, checkpoint.get("facts", {}), path)
 
-    def checkpoint_notes(self) -> dict:
-        """Hook: plain values that a checkpoint keeps beside the weights."""
+    def checkpoint_facts(self) -> dict:
+        """Hook: what a checkpoint and the trainer that loads it must agree on, by name."""
         return {}
-
-    def check_notes(self, checkpoint: dict, path: Path) -> None:
-        """Hook: refuse a checkpoint for what it keeps beside the weights."""
 
     def load_init_weights(self, path: str) -> None:
         """Start every registered model from the weights in a file."""
@@ -246,6 +243,20 @@ def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
             "Was it trained with another method, backbone, context or set of classes?"
         )
     model.load_state_dict(state)
+
+
+def check_facts(trainer: TrainerBase, facts: dict, path: str | Path) -> None:
+    """Refuse weights that fit by their shapes only; facts that a file does not give are let be."""
+    for name, own in trainer.checkpoint_facts().items():
+        if facts.get(name, own) != own:
+            raise UserError(
+                f"{path} was trained with another {name}: {_short(facts[name])}, here {_short(own)}"
+            )
+
+
+def _short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _distinct(items) -> list:
