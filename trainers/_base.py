@@ -19,7 +19,7 @@ from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
-from ._features import cached_loaders, training_loader
+from ._features import cached_loaders, field_of, training_loader
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 PRECISIONS = ("fp16", "fp32", "amp")
@@ -188,9 +188,10 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         """One optimizer step on a batch."""
-        batch = {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+        keep = self.choose_classes(batch)  # where the labels still are on the CPU
+        keep = None if keep is None else _to(keep, self.device)
+        batch = {k: _to(v, self.device) for k, v in batch.items()}
         with self.autocast():
-            keep = self.choose_classes(batch)
             logits = self.compute_logits(self.image_features(batch), keep)
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()
@@ -220,8 +221,9 @@ class PromptTrainer(TrainerX):
     def image_features(self, batch: dict) -> Features:
         """The features of a batch: the stored ones it brings, or those of its images."""
         if "feat" in batch:
-            return {"global": batch["feat"].to(self.device)}
-        return self.model.encode_image(batch["img"].to(self.device))
+            names = self.image_outputs
+            return {name: _to(batch[field_of(name)], self.device) for name in names}
+        return self.model.encode_image(_to(batch["img"], self.device))
 
     def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
         """Features and labels."""
@@ -242,6 +244,11 @@ class PromptTrainer(TrainerX):
             tasks.append(batch["task"])
         joined = {name: torch.cat([f[name] for f in features]) for name in features[0]}
         return joined, torch.cat(labels), torch.cat(tasks)
+
+
+def _to(value, device: torch.device):
+    """A tensor on a device; from pinned memory the copy is not waited for."""
+    return value.to(device, non_blocking=True) if torch.is_tensor(value) else value
 
 
 def choose_precision(wanted: str, device: str) -> str:

@@ -46,6 +46,8 @@ def get_cfg_default() -> CfgNode:
                 "MODE": "off",  # frozen image features kept: off, test (test images), full
                 "DIR": "",  # "": the user's cache folder
                 "VIEWS": 0,  # augmented views kept per training image; 0: a new one each epoch
+                "DTYPE": "",  # fp16: kept in half precision; "": as they are computed
+                "LIMIT_GB": 50.0,  # of the folder; the least recently used are deleted first
             },
         }
     )
