@@ -19,10 +19,10 @@ from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
+from ._compute import choose_precision, prepare_clip, time_text, to_device
 from ._features import cached_loaders, field_of, training_loader
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
-PRECISIONS = ("fp16", "fp32", "amp")
 
 
 class PromptedCLIP(nn.Module):
@@ -149,6 +149,7 @@ class PromptTrainer(TrainerX):
             )
         frozen = "fp16" if self.precision == "fp16" else "fp32"
         self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
+        prepare_clip(self.clip, cfg.COMPUTE)
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
     def build_data_loader(self) -> None:
@@ -161,6 +162,7 @@ class PromptTrainer(TrainerX):
         space, text = self.dm.space, self.clip.text_tower
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
         self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
+        time_text(self.clock, prompter)
         amp = self.precision == "amp"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
         learned = [p for p in prompter.parameters() if p.requires_grad]
@@ -183,23 +185,25 @@ class PromptTrainer(TrainerX):
             return
         self.start_epoch = self.max_epoch = 0
         if type(self).fit is not PromptTrainer.fit:
-            self.fit(*self.training_features())
+            with self.clock.part("rest"):
+                self.fit(*self.training_features())
         super().train(0, 0)
 
-    def forward_backward(self, batch: dict) -> dict[str, float]:
+    def forward_backward(self, batch: dict) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch."""
         keep = self.choose_classes(batch)  # where the labels still are on the CPU
-        keep = None if keep is None else _to(keep, self.device)
-        batch = {k: _to(v, self.device) for k, v in batch.items()}
+        keep = None if keep is None else to_device(keep, self.device)
+        batch = {k: to_device(v, self.device) for k, v in batch.items()}
         with self.autocast():
             logits = self.compute_logits(self.image_features(batch), keep)
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()
-        self.backward(losses)
+        with self.clock.part("rest"):
+            self.backward(losses)
         self.model_update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {name: loss.item() for name, loss in losses.items()}
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def model_update(self, names=None) -> None:
         """Step each optimizer, through the loss scaler under amp."""
@@ -222,8 +226,9 @@ class PromptTrainer(TrainerX):
         """The features of a batch: the stored ones it brings, or those of its images."""
         if "feat" in batch:
             names = self.image_outputs
-            return {name: _to(batch[field_of(name)], self.device) for name in names}
-        return self.model.encode_image(_to(batch["img"], self.device))
+            return {name: to_device(batch[field_of(name)], self.device) for name in names}
+        with self.clock.part("image"):
+            return self.model.encode_image(to_device(batch["img"], self.device))
 
     def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
         """Features and labels."""
@@ -244,20 +249,6 @@ class PromptTrainer(TrainerX):
             tasks.append(batch["task"])
         joined = {name: torch.cat([f[name] for f in features]) for name in features[0]}
         return joined, torch.cat(labels), torch.cat(tasks)
-
-
-def _to(value, device: torch.device):
-    """A tensor on a device; from pinned memory the copy is not waited for."""
-    return value.to(device, non_blocking=True) if torch.is_tensor(value) else value
-
-
-def choose_precision(wanted: str, device: str) -> str:
-    """The precision of the frozen towers; half precision needs a GPU."""
-    if wanted not in PRECISIONS:
-        raise UserError(f"PREC must be one of {', '.join(PRECISIONS)}; got {wanted!r}")
-    if device == "cpu" and wanted != "fp32":
-        return "fp32"
-    return wanted
 
 
 def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:

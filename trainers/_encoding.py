@@ -66,7 +66,7 @@ class FeatureEncoder:
         per_file = math.ceil(SHARD_BYTES / self.bytes_per_image / ENCODE_BATCH)
         names, kept = [], {output: [] for output in outputs}
         for step, (pixels, digests) in enumerate(batches, 1):
-            with self.trainer.autocast():
+            with self.trainer.clock.part("image"), self.trainer.autocast():
                 pixels = pixels.to(self.trainer.device, self.clip.dtype)
                 found = encode_fixed(self.clip, pixels, outputs)
             names += digests

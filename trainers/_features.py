@@ -13,6 +13,7 @@ from dassl.data import EpochDataLoader, build_data_loader, transform_signature
 from dassl.data.wrapper import read_bytes
 from dassl.utils import UserError
 
+from ._compute import precision_name
 from ._encoding import DTYPES, FeatureEncoder
 
 MODES = ("off", "test", "full")
@@ -118,7 +119,7 @@ class FeatureLoader:
             output: feature_key(
                 trainer.clip,
                 transform_signature(trainer.cfg, is_train),
-                trainer.precision,
+                precision_name(trainer.precision, trainer.device),
                 output,
                 self.options.DTYPE,
             )

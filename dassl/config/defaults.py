@@ -42,6 +42,11 @@ def get_cfg_default() -> CfgNode:
                 "FINAL_MODEL": "last_step",  # last_step or best_val
             },
             "TRAINER": {"NAME": ""},
+            "COMPUTE": {  # how, not what: nothing here changes more than the last digits
+                "TF32": False,  # on a GPU, products of fp32 numbers with 10 bits of mantissa
+                "CHANNELS_LAST": True,  # on a GPU, memory layout of ResNets
+                "COMPILE": False,  # torch.compile of the image tower
+            },
             "FEATURES": {
                 "MODE": "off",  # frozen image features kept: off, test (test images), full
                 "DIR": "",  # "": the user's cache folder

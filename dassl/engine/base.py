@@ -30,6 +30,7 @@ class TrainerBase:
         self._optims: OrderedDict[str, torch.optim.Optimizer | None] = OrderedDict()
         self._scheds: OrderedDict[str, object | None] = OrderedDict()
         self._writer = None
+        self._unchecked: list[torch.Tensor] = []  # losses on a GPU: see detect_anomaly
         self.optim_steps_per_batch = 1
         self.sched_steps_per_epoch = 1
 
@@ -138,8 +139,25 @@ class TrainerBase:
         return optims[0].param_groups[0]["lr"] if optims else 0.0
 
     def detect_anomaly(self, loss) -> None:
-        """Stop a training whose loss is no number any more."""
-        value = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        """Stop a training whose loss is no number any more.
+
+        A loss on a GPU is looked at in :meth:`check_losses`, since looking would wait for it.
+        """
+        if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
+            self._unchecked.append(loss.detach())
+        else:
+            self._stop_unless_finite(float(loss.detach() if torch.is_tensor(loss) else loss))
+
+    def check_losses(self) -> None:
+        """Stop a training in which a loss since the last call was no number."""
+        if self._unchecked:
+            losses = torch.stack([loss.reshape(()) for loss in self._unchecked])
+            self._unchecked = []
+            for value in losses.tolist():
+                self._stop_unless_finite(value)
+
+    @staticmethod
+    def _stop_unless_finite(value: float) -> None:
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss is {value}; try a smaller OPTIM.LR, or PREC fp32 if it is not"
@@ -178,8 +196,11 @@ class TrainerBase:
         """Evaluate."""
         raise NotImplementedError(f"{type(self).__name__} must override test")
 
-    def forward_backward(self, batch) -> dict[str, float]:
-        """One step on a batch; returns named numbers for the log, "loss" among them."""
+    def forward_backward(self, batch) -> dict[str, float | torch.Tensor]:
+        """One step on a batch; returns named numbers for the log, "loss" among them.
+
+        Tensors will do, and on a GPU are better: they are read once per line of the log.
+        """
         raise NotImplementedError(f"{type(self).__name__} must override forward_backward")
 
     # ------------------------------------------------------------------ TensorBoard

@@ -13,12 +13,21 @@ from dassl.config import CfgNode
 from dassl.data import DataManager
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import build_evaluator
-from dassl.utils import AverageMeter, MetricMeter, UserError, count_num_param, unknown_name
+from dassl.utils import (
+    AverageMeter,
+    MetricMeter,
+    Stopwatch,
+    UserError,
+    count_num_param,
+    unknown_name,
+)
 
 from .base import BEST, TrainerBase
 from .resume import load_resume, save_resume
 
 FINAL_MODELS = ("last_step", "best_val")
+# Of the time that training and evaluation take; text includes what a prompter does, backwards too.
+PARTS = ("data", "image", "text", "rest")
 
 
 class SimpleTrainer(TrainerBase):
@@ -38,7 +47,7 @@ class SimpleTrainer(TrainerBase):
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.best_result = float("-inf")
-        self.seconds = {"data": 0.0, "train": 0.0, "test": 0.0}
+        self.clock = Stopwatch(PARTS, self.device)
         self._dataset = dataset
         self.build_data_loader()
         self.check_suite()
@@ -154,19 +163,20 @@ class SimpleTrainer(TrainerBase):
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate on a split; the first number of the evaluator's result."""
-        started = time.perf_counter()
         self.set_model_mode("eval")
         self.evaluator.reset()
         split = split or self.cfg.TEST.SPLIT
         loader = self.loader_of(split)
         print(f"Do evaluation on {split} set")
-        for batch in loader:
-            images, label = self.parse_batch_test(batch)
-            self.evaluator.process(self.model_inference(images), label, batch.get("task"))
-        results = self.evaluator.evaluate()
+        with self.clock.part("data"):
+            for batch in loader:
+                with self.clock.part("rest"):
+                    images, label = self.parse_batch_test(batch)
+                    self.evaluator.process(self.model_inference(images), label, batch.get("task"))
+        with self.clock.part("rest"):
+            results = self.evaluator.evaluate()
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
-        self.seconds["test"] += time.perf_counter() - started
         return next(iter(results.values()))
 
     def model_inference(self, images):
@@ -178,6 +188,11 @@ class SimpleTrainer(TrainerBase):
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     # ------------------------------------------------------------------ for the run's record
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time of training and evaluation by part."""
+        return self.clock.seconds()
 
     @property
     def dataset(self) -> DatasetBase:
@@ -225,30 +240,44 @@ class TrainerX(SimpleTrainer):
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
         self.num_batches = len(self.train_loader_x)
         self.train_loader_x.set_epoch(self.epoch)
-        end = time.perf_counter()
-        for batch_idx, batch in enumerate(self.train_loader_x):
-            self.batch_idx = batch_idx
-            data_time.update(time.perf_counter() - end)
-            self.lr = self.get_current_lr()  # the last batch moves it on to the next epoch's
-            losses.update(self.forward_backward(batch))
-            batch_time.update(time.perf_counter() - end)
-            last = self.batch_idx + 1 == self.num_batches
-            if last or (self.batch_idx + 1) % self.cfg.TRAIN.PRINT_FREQ == 0:
-                self.log_step(losses, batch_time, data_time)
+        self._images, self._line_time = 0, time.perf_counter()
+        with self.clock.part("data"):
             end = time.perf_counter()
-        self.seconds["data"] += data_time.sum
-        self.seconds["train"] += batch_time.sum - data_time.sum
+            for batch_idx, batch in enumerate(self.train_loader_x):
+                self.batch_idx = batch_idx
+                data_time.update(time.perf_counter() - end)
+                with self.clock.part("rest"):
+                    self._step(batch, losses)
+                    batch_time.update(time.perf_counter() - end)
+                    last = self.batch_idx + 1 == self.num_batches
+                    if last or (self.batch_idx + 1) % self.cfg.TRAIN.PRINT_FREQ == 0:
+                        self.check_losses()
+                        self.log_step(losses, batch_time, data_time)
+                end = time.perf_counter()
+
+    def _step(self, batch: dict, losses: MetricMeter) -> None:
+        self.lr = self.get_current_lr()  # the last batch moves it on to the next epoch's
+        losses.update(self.forward_backward(batch))
+        self._images += len(batch["label"])
+
+    def _rate(self) -> float:
+        """Images per second since the last line of the log."""
+        now = time.perf_counter()
+        rate = self._images / max(now - self._line_time, 1e-9)
+        self._images, self._line_time = 0, now
+        return rate
 
     def log_step(self, losses, batch_time, data_time) -> None:
         """One line in the log and one point per TensorBoard curve."""
         batches_left = self.num_batches - self.batch_idx - 1
         batches_left += (self.max_epoch - self.epoch - 1) * self.num_batches
         eta = datetime.timedelta(seconds=int(batch_time.avg * batches_left))
+        shown = str(losses)  # here the GPU is waited for, so that the rate below is true
         print(
             f"epoch [{self.epoch + 1}/{self.max_epoch}][{self.batch_idx + 1}/{self.num_batches}]\t"
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f})\t"
-            f"data {data_time.val:.3f} ({data_time.avg:.3f})\t"
-            f"eta {eta}\t{losses}\tlr {self.lr:.6e}"
+            f"data {data_time.val:.3f} ({data_time.avg:.3f})\timages/s {self._rate():.1f}\t"
+            f"eta {eta}\t{shown}\tlr {self.lr:.6e}"
         )
         step = self.epoch * self.num_batches + self.batch_idx
         for name, meter in losses.meters.items():

@@ -51,7 +51,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
 
 
 def measure_run(trainer) -> dict:
-    """What a run cost: seconds by purpose and the peak of memory in bytes."""
+    """What a run cost: seconds by part of the work and the peak of memory in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     measured = {
         "time_split": {key: round(value, 3) for key, value in trainer.seconds.items()},

@@ -5,6 +5,7 @@ from .errors import UserError, nearest, unknown_name
 from .logger import setup_logger
 from .meters import AverageMeter, MetricMeter
 from .registry import Registry, import_all
+from .stopwatch import Stopwatch
 from .tools import (
     atomic_path,
     check_isfile,
@@ -21,6 +22,7 @@ __all__ = [
     "AverageMeter",
     "MetricMeter",
     "Registry",
+    "Stopwatch",
     "UserError",
     "atomic_path",
     "check_isfile",
