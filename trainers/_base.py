@@ -17,10 +17,11 @@ from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError
+from dassl.utils import UserError, distributed
 
 from ._compute import choose_precision, prepare_clip, time_text, to_device
 from ._features import cached_loaders, field_of, training_loader
+from ._sharding import DividedText
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 
@@ -45,7 +46,9 @@ class PromptedCLIP(nn.Module):
 
     @property
     def text_tower(self) -> TextTower:
-        return self.clip.text_tower
+        """The frozen text tower; of several processes each encodes its share of the rows."""
+        text = self.clip.text_tower
+        return text if distributed.world_size() == 1 else DividedText(text)
 
     def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of images (B, 3, H, W)."""
@@ -137,6 +140,12 @@ class PromptTrainer(TrainerX):
 
     # ------------------------------------------------------------------ given
 
+    @property
+    def divides_work(self) -> bool:
+        """Whether several processes can do a run: not if the gradient is shaped in each."""
+        own = type(self).backward, type(self).forward_backward
+        return own == (PromptTrainer.backward, PromptTrainer.forward_backward)
+
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         device = "cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu"
         options = cfg.TRAINER[self.KEY]
@@ -163,6 +172,7 @@ class PromptTrainer(TrainerX):
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
         self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
         time_text(self.clock, prompter)
+        distributed.same_everywhere(prompter.state_dict().values())
         amp = self.precision == "amp"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
         learned = [p for p in prompter.parameters() if p.requires_grad]
@@ -199,7 +209,10 @@ class PromptTrainer(TrainerX):
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()
         with self.clock.part("rest"):
-            self.backward(losses)
+            # each process takes its part of the loss: see dassl.utils.distributed
+            parts = distributed.world_size()
+            self.backward({name: loss / parts for name, loss in losses.items()})
+            distributed.sum_gradients(self.model.prompter.parameters())
         self.model_update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
@@ -228,7 +241,9 @@ class PromptTrainer(TrainerX):
             names = self.image_outputs
             return {name: to_device(batch[field_of(name)], self.device) for name in names}
         with self.clock.part("image"):
-            return self.model.encode_image(to_device(batch["img"], self.device))
+            own = self.model.encode_image(to_device(batch["img"], self.device))
+        images = len(batch["label"])
+        return {name: distributed.gather_rows(x, images) for name, x in own.items()}
 
     def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
         """Features and labels."""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from clip.features import ENCODE_BATCH, FeatureStore, encode_fixed, make_room
 from dassl.data import EpochDataLoader
 from dassl.data.wrapper import DatasetWrapper
-from dassl.utils import UserError
+from dassl.utils import UserError, distributed
 
 DTYPES = {"": None, "fp16": torch.float16}
 SHARD_BYTES = 64 * 2**20  # of features in a file: what a killed process may have to do again
@@ -32,31 +32,45 @@ class FeatureEncoder:
         self.outputs, self.options = sorted(trainer.image_outputs), trainer.cfg.FEATURES
 
     def complete(self, stores: dict, names: list[str], loader: EpochDataLoader) -> None:
-        """Compute what the stores lack, once even if several processes want it."""
+        """Compute what the stores lack, once even if several runs want it.
+
+        Every process of a run has to call it: the work is divided.
+        """
         first = next(iter(stores.values()))
-        with _lock(first):
-            for store in stores.values():
-                store.refresh()
-            lacking = {output: set(store.missing(names)) for output, store in stores.items()}
-            wanted = set().union(*lacking.values())
-            place = {name: i for i, name in enumerate(names) if name in wanted}
-            if not place:
-                return  # another process was faster
-            needed = len(place) * self.bytes_per_image
-            print(f"Computing the features of {len(place):,} images: {needed / 2**20:,.1f} MiB")
-            limit = int(self.options.LIMIT_GB * 1e9)
-            folders = [store.folder for store in stores.values()]
-            for part in make_room(first.root, needed, limit, keep=folders):
-                print(f"Deleted the features in {part.folder}: FEATURES.LIMIT_GB is reached")
-            outputs = frozenset(output for output in stores if lacking[output])
-            for found, features in self._encode(loader, sorted(place.values()), outputs):
+        with _lock(first) if distributed.is_main() else contextlib.nullcontext():
+            places, outputs = distributed.broadcast(
+                self._plan(stores, names) if distributed.is_main() else None
+            )
+            own = places[distributed.share(len(places))]
+            for found, features in self._encode(loader, own, outputs):
                 for output in outputs:
                     stores[output].add(found, features[output])
+            distributed.barrier()
+        for store in stores.values():
+            store.refresh()
+
+    def _plan(self, stores: dict, names: list[str]) -> tuple[list[int], frozenset]:
+        """Places of the images to encode, and the outputs wanted; there is room for them."""
+        for store in stores.values():
+            store.refresh()
+        lacking = {output: set(store.missing(names)) for output, store in stores.items()}
+        wanted = set().union(*lacking.values())
+        place = {name: i for i, name in enumerate(names) if name in wanted}
+        if place:  # else another run was faster
+            needed = len(place) * self.bytes_per_image
+            print(f"Computing the features of {len(place):,} images: {needed / 2**20:,.1f} MiB")
+            limit, root = int(self.options.LIMIT_GB * 1e9), next(iter(stores.values())).root
+            folders = [store.folder for store in stores.values()]
+            for part in make_room(root, needed, limit, keep=folders):
+                print(f"Deleted the features in {part.folder}: FEATURES.LIMIT_GB is reached")
+        return sorted(place.values()), frozenset(out for out in stores if lacking[out])
 
     def _encode(
         self, loader: EpochDataLoader, places: list[int], outputs: frozenset
     ) -> Iterator[tuple[list, dict]]:
         """Names and features of images, as many at a time as go into one file."""
+        if not places:
+            return
         images = _Views(loader.dataset, places)
         workers = min(loader.num_workers, len(images) // ENCODE_BATCH)
         # without a generator of its own it would draw from the global one, and a run whose

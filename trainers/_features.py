@@ -10,8 +10,9 @@ import torch
 
 from clip.features import DigestCache, FeatureStore, feature_key, store_root
 from dassl.data import EpochDataLoader, build_data_loader, transform_signature
+from dassl.data.sharding import columns_of
 from dassl.data.wrapper import read_bytes
-from dassl.utils import UserError
+from dassl.utils import UserError, distributed
 
 from ._compute import precision_name
 from ._encoding import DTYPES, FeatureEncoder
@@ -125,11 +126,7 @@ class FeatureLoader:
             )
             for output in encoder.outputs
         }
-        items = loader.dataset.data_source
-        self._fields = {
-            name: torch.tensor([getattr(item, name) for item in items])
-            for name in ("label", "task", "domain")
-        }
+        self._columns = columns_of(loader.dataset.data_source)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -149,7 +146,7 @@ class FeatureLoader:
         stores = self._stores()
         names = self._names()
         for _ in range(3):  # an image may change, or a file of the store be lost, meanwhile
-            if not _lacking(stores, names):
+            if not distributed.anywhere(_lacking(stores, names)):
                 break
             self.encoder.complete(stores, names, self.loader)
             names = self._names()
@@ -159,14 +156,14 @@ class FeatureLoader:
                 f"files of {next(iter(stores.values())).root} are lost; start again"
             )
         places = {output: store.places(names) for output, store in stores.items()}
-        order = [torch.tensor(batch) for batch in self.loader.batch_sampler]
+        order = [torch.tensor(batch) for batch in self.loader.batches]
         yield from self._batches(stores, places, order)
 
     def _batches(self, stores: dict, places: dict, order: list) -> Iterator[dict]:
         """A dict per batch."""
         items, sizes = self.loader.dataset.data_source, [len(index) for index in order]
         every = torch.cat(order)
-        columns = {name: values[every] for name, values in self._fields.items()}
+        columns = {name: values[every] for name, values in self._columns.items()}
         columns["index"] = every
         if self.trainer.device.type == "cuda":  # from where copies need not be waited for
             columns = {name: values.pin_memory() for name, values in columns.items()}

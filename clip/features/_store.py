@@ -187,4 +187,4 @@ def encode_fixed(
     missing = ENCODE_BATCH - len(images)
     padded = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
     found = model.encode_outputs(padded, outputs)
-    return {name: value[: len(images)] for name, value in found.items()}
+    return {name: found[name][: len(images)] for name in outputs}

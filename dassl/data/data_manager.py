@@ -3,27 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from dassl.utils import UserError
+from dassl.utils import UserError, distributed
 
 from .datasets import DatasetBase, Datum, build_dataset
 from .samplers import build_sampler, stable_seed
+from .sharding import ShareOfBatches, columns_of
 from .tasks import TaskSpace
 from .wrapper import DatasetWrapper
 
 
 class EpochDataLoader(DataLoader):
-    """A data loader whose order and augmentations are those of an epoch."""
+    """A data loader whose order and augmentations are those of an epoch.
+
+    If several processes do a run, each loads its share of the images of a batch; what else there
+    is of a batch (label, task, domain, index, impath) every process gets of all its images.
+
+    Args:
+        batches: the places of the images of every batch.
+    """
+
+    def __init__(self, dataset: Dataset, batches: BatchSampler, **options):
+        self.batches, self._shared = batches, distributed.world_size() > 1
+        mine = ShareOfBatches(batches) if self._shared else batches
+        super().__init__(dataset, batch_sampler=mine, **options)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch; call it before iterating. Workers stay alive."""
-        for part in (self.sampler, self.dataset):
+        for part in (self.batches.sampler, self.dataset):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict]:
+        return self._completed(super().__iter__()) if self._shared else super().__iter__()
+
+    def _completed(self, shares: Iterator[dict]) -> Iterator[dict]:
+        items = self.dataset.data_source
+        columns = columns_of(items)
+        for share, places in zip(shares, self.batches, strict=True):
+            index = torch.tensor(places)
+            yield {
+                "img": share["img"],
+                **{name: values[index] for name, values in columns.items()},
+                "index": index,
+                "impath": [items[i].impath for i in places],
+            }
 
 
 def build_data_loader(
@@ -61,12 +89,12 @@ def build_data_loader(
     wrapper = DatasetWrapper if dataset_wrapper is None else dataset_wrapper
     batches = -(-len(data_source) // batch_size)
     workers = min(cfg.DATALOADER.NUM_WORKERS, batches, _cores())
+    sampler = build_sampler(sampler_type, data_source, cfg.SEED)
+    drop_last = is_train and len(data_source) >= batch_size
     return EpochDataLoader(
         wrapper(cfg, data_source, transform=tfm, is_train=is_train),
-        batch_size=batch_size,
-        sampler=build_sampler(sampler_type, data_source, cfg.SEED),
+        BatchSampler(sampler, batch_size, drop_last),
         num_workers=workers,
-        drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
         persistent_workers=workers > 0,
         # a loader without one advances the global generator whenever it is iterated

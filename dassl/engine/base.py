@@ -9,7 +9,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dassl.utils import UserError, load_checkpoint, load_pretrained_weights, save_checkpoint
+from dassl.utils import (
+    UserError,
+    distributed,
+    load_checkpoint,
+    load_pretrained_weights,
+    save_checkpoint,
+)
 
 MODES = ("train", "test", "eval")
 BEST = "model-best.pth.tar"
@@ -24,6 +30,7 @@ class TrainerBase:
 
     suite: str | None = None  # see TRAINER_REGISTRY
     steps_rule = "one step per batch"
+    divides_work = False  # whether the processes that torchrun starts can do one run together
 
     def __init__(self):
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
@@ -58,6 +65,14 @@ class TrainerBase:
         """The distinct schedulers behind the names."""
         return _distinct(self._scheds[n] for n in self.get_model_names(names))
 
+    def check_processes(self) -> None:
+        """Refuse to be one of several processes if this trainer would not know of the others."""
+        if distributed.world_size() > 1 and not self.divides_work:
+            raise UserError(
+                f"{type(self).__name__} runs in one process, but torchrun started "
+                f"{distributed.world_size()}: start it with python train.py"
+            )
+
     # ------------------------------------------------------------------ checkpoints
 
     def save_model(self, epoch, directory, is_best=False, val_result=None, model_name="") -> None:
@@ -66,7 +81,7 @@ class TrainerBase:
         Args:
             epoch: epochs done before this one, so that the file's number is ``epoch + 1``.
         """
-        for name, model in self._models.items():
+        for name, model in self._models.items() if distributed.is_main() else ():
             state = {
                 "state_dict": model.state_dict(),
                 "epoch": epoch + 1,
@@ -75,6 +90,7 @@ class TrainerBase:
             save_checkpoint(
                 state, str(Path(directory) / name), is_best=is_best, model_name=model_name
             )
+        distributed.barrier()  # the others may want to read it
 
     def load_model(self, directory, epoch=None) -> None:
         """Load every registered model from ``directory``.
@@ -207,7 +223,7 @@ class TrainerBase:
 
     def init_writer(self, log_dir) -> None:
         """Open the TensorBoard event file."""
-        if self._writer is None:
+        if self._writer is None and distributed.is_main():
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             self._writer = SummaryWriter(log_dir=str(log_dir))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dassl.utils import UserError, atomic_path, load_checkpoint
+from dassl.utils import UserError, atomic_path, distributed, load_checkpoint
 
 from .base import TrainerBase, load_strictly
 
@@ -18,6 +18,8 @@ FILE, PREVIOUS = "resume.pt", "resume.previous.pt"
 
 def save_resume(trainer: TrainerBase, directory: str | Path, epochs_done: int) -> None:
     """Write ``resume.pt``, keeping the one before it until the next."""
+    if not distributed.is_main():
+        return
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     state = {

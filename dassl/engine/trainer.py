@@ -40,6 +40,7 @@ class SimpleTrainer(TrainerBase):
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         super().__init__()
+        self.check_processes()
         self.check_cfg(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.cfg = cfg

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from dassl.config import CfgNode
-from dassl.utils import UserError
+from dassl.utils import UserError, distributed
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", "pillow")
 
@@ -45,6 +45,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
         "run": {
             "device": _device_name(trainer.device),
             "precision": model["precision"],
+            "processes": distributed.world_size(),
             "versions": {"python": platform.python_version(), **_versions()},
         },
     }
