@@ -179,6 +179,16 @@ def test_bar_on_a_terminal(place, train, monkeypatch, capsys):
     assert "failed: out/CoOp/trees_1shots/seed2: RuntimeError: boom [x]" in text
 
 
+def test_keys_by_shots(place, train, capsys):
+    """They come before the method's own keys and the command line's, which win."""
+    run(capsys, "OPTIM.LR", "3", shots={4: {"OPTIM.GAMMA": 9, "OPTIM.LR": 1}, 1: None})
+    assert len(train.seen) == 5
+    for args in train.seen:
+        four_shots = args[args.index("DATASET.NUM_SHOTS") + 1] == "4"
+        assert ("OPTIM.GAMMA" in args) == (four_shots and args[1] == "CoOp")
+        assert args[-2:] == ["OPTIM.LR", "3"]
+
+
 def method(**keys):
     return {"methods": {"m": {"trainer": "CoOp", "config": "configs/coop.yaml", **keys}}}
 
@@ -187,7 +197,9 @@ def method(**keys):
     ("changes", "message"),
     [
         ({"seed": [1]}, "grid.yaml: no key named 'seed'; did you mean seeds?"),
-        ({"shots": 4}, "grid.yaml: shots takes a list, but is 4"),
+        ({"shots": 4}, "grid.yaml: shots takes a list or dict, but is 4"),
+        ({"shots": {4: 200}}, "grid.yaml: shots 4 takes config keys, but holds 200"),
+        ({"shots": {4: {"SEED": 3}}}, "grid.yaml: a sweep sets SEED itself"),
         ({"seeds": []}, "grid.yaml: seeds is missing or empty"),
         ({"seeds": [1, 1]}, "grid.yaml: seeds holds a number twice"),
         ({"shots": [0]}, "grid.yaml: shots takes whole numbers, but holds 0"),

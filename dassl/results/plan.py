@@ -14,7 +14,7 @@ from dassl.utils import UserError, unknown_name
 KEYS = {
     "output": str,  # folder of all runs
     "datasets": list,  # names of configs/datasets/<name>.yaml
-    "shots": list,  # training images per class; -1: all
+    "shots": (list, dict),  # training images per class, -1: all; a dict adds keys to each
     "seeds": list,
     "methods": dict,  # name in the report: METHOD_KEYS
     "overrides": dict,  # configuration keys of every run
@@ -99,26 +99,33 @@ def read_sweep(
     )
 
 
-def _check(content: Any, keys: dict[str, type], kind: str, where: str) -> None:
+def _check(content: Any, keys: dict[str, Any], kind: str, where: str) -> None:
     """Refuse unknown keys, and values of another type."""
     if not isinstance(content, dict):
         raise UserError(f"{where}expected keys and values, but got {content!r}")
     for key, value in content.items():
         if key not in keys:
             raise UserError(f"{where}{unknown_name(kind, str(key), keys)}")
-        if value is not None and not isinstance(value, keys[key]):
-            raise UserError(f"{where}{key} takes a {keys[key].__name__}, but is {value!r}")
+        kinds = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
+        if value is not None and not isinstance(value, kinds):
+            named = " or ".join(kind.__name__ for kind in kinds)
+            raise UserError(f"{where}{key} takes a {named}, but is {value!r}")
 
 
 def _check_numbers(content: dict, path: Path) -> None:
     for key in ("shots", "seeds"):
-        values = content[key]
+        values = list(content[key])
         wrong = [v for v in values if not isinstance(v, int) or isinstance(v, bool)]
         wrong += [v for v in values if v in (0,) and key == "shots"]
         if wrong:
             raise UserError(f"{path}: {key} takes whole numbers, but holds {wrong[0]!r}")
         if len(set(values)) < len(values):
             raise UserError(f"{path}: {key} holds a number twice: {values}")
+    if isinstance(content["shots"], dict):
+        for shots, keys in content["shots"].items():
+            if keys is not None and not isinstance(keys, dict):
+                raise UserError(f"{path}: shots {shots} takes config keys, but holds {keys!r}")
+            _pairs(keys, path)
 
 
 def _check_dataset(name: str, configs: Path, path: Path) -> None:
@@ -143,11 +150,14 @@ def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
 
 def _pairs(keys: dict | None, path: Path) -> list[str]:
     """``KEY VALUE ...`` of a mapping."""
-    words = [str(word) for pair in (keys or {}).items() for word in pair]
     try:
-        return _checked_overrides(words)
+        return _checked_overrides(_words(keys))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _words(keys: dict | None) -> list[str]:
+    return [str(word) for pair in (keys or {}).items() for word in pair]
 
 
 def _checked_overrides(words: Sequence[str]) -> list[str]:
@@ -185,6 +195,7 @@ def _runs_of(
     """The runs of one method on one dataset."""
     once = bool(method.get("once"))
     grid = [(shots, seed) for shots in content["shots"] for seed in content["seeds"]]
+    by_shots = content["shots"] if isinstance(content["shots"], dict) and not once else {}
     runs = []
     for shots, seed in grid[:1] if once else grid:
         place = folder / (dataset if once else f"{dataset}_{shots}shots") / f"seed{seed}"
@@ -196,7 +207,8 @@ def _runs_of(
             *("--seed", str(seed)),
             "--quiet",
             *("DATASET.NUM_SHOTS", str(shots)),
-            *(str(word) for pair in (method.get("opts") or {}).items() for word in pair),
+            *_words(by_shots.get(shots)),
+            *_words(method.get("opts")),
             *shared,
         ]
         runs.append(PlannedRun(name, dataset, 0 if once else shots, seed, place, tuple(argv)))
