@@ -37,7 +37,11 @@ PHOTO = (400, 300)  # pixels
 def run(small: bool = False) -> list[dict]:
     """All rows: what, naive and ours in seconds, their ratio, notes."""
     with tempfile.TemporaryDirectory() as folder:
-        return [*passes(Path(folder), small), whole_sweep(Path(folder), small)]
+        folder = Path(folder)
+        if small:
+            return [*passes(folder, "tiny/random", 96), whole_sweep(folder, [1], [1], epochs=2)]
+        shots, seeds = [1, 2, 4, 8, 16], [1, 2, 3]
+        return [*passes(folder, "RN50/random", 256), whole_sweep(folder, shots, seeds)]
 
 
 def make_photos(folder: Path, count: int) -> list[str]:
@@ -76,9 +80,8 @@ def stored_features(trainer) -> torch.Tensor:
         return torch.cat([trainer.image_features(b)["global"] for b in trainer.test_loader])
 
 
-def passes(folder: Path, small: bool) -> list[dict]:
+def passes(folder: Path, backbone: str, count: int) -> list[dict]:
     """One pass over the images: nothing stored, everything stored."""
-    backbone, count = ("tiny/random", 96) if small else ("RN50/random", 256)
     paths = make_photos(folder / "photos", count)
     trainer = make_trainer(backbone, paths, folder / "store")
     clip_model = trainer.clip
@@ -114,13 +117,13 @@ def row(what: str, naive: float, ours: float, notes: str) -> dict:
     return {"what": what, "naive": naive, "ours": ours, "ratio": naive / ours, "notes": notes}
 
 
-def whole_sweep(folder: Path, small: bool) -> dict:
-    """The demo's sweep over 5 shots, with and without the store; the results must agree."""
+def whole_sweep(folder: Path, shots: list[int], seeds: list[int], epochs: int = 50) -> dict:
+    """The demo's methods at these shots and seeds, with and without the store."""
     plan = folder / "sweep.yaml"
     content = yaml.safe_load((ROOT / "configs/sweeps/demo.yaml").read_text(encoding="utf-8"))
-    content |= {"shots": [1] if small else [1, 2, 4, 8, 16], "seeds": [1] if small else [1, 2, 3]}
+    content |= {"shots": shots, "seeds": seeds}
     plan.write_text(yaml.safe_dump(content), encoding="utf-8")
-    opts = ["MODEL.BACKBONE.NAME", "tiny/random", *(["OPTIM.MAX_EPOCH", "2"] if small else [])]
+    opts = ["MODEL.BACKBONE.NAME", "tiny/random", "OPTIM.MAX_EPOCH", str(epochs)]
     seconds, results = {}, {}
     for mode in ("off", "full"):
         more = ["FEATURES.MODE", mode, "FEATURES.DIR", str(folder / "sweep_store")]

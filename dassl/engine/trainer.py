@@ -274,6 +274,7 @@ class TrainerX(SimpleTrainer):
         batches_left += (self.max_epoch - self.epoch - 1) * self.num_batches
         eta = datetime.timedelta(seconds=int(batch_time.avg * batches_left))
         shown = str(losses)  # here the GPU is waited for, so that the rate below is true
+        self.clock.settle()
         print(
             f"epoch [{self.epoch + 1}/{self.max_epoch}][{self.batch_idx + 1}/{self.num_batches}]\t"
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f})\t"

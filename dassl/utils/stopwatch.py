@@ -32,7 +32,7 @@ class Stopwatch:
         if part != before:
             self._marks.append((part, self._moment()))
             if not self._gpu and len(self._marks) > 1:
-                self._settle()
+                self.settle()
         return before
 
     @contextlib.contextmanager
@@ -46,7 +46,7 @@ class Stopwatch:
 
     def seconds(self) -> dict[str, float]:
         """The sum of each part so far."""
-        self._settle()
+        self.settle()
         return dict(self._sums)
 
     def _moment(self):
@@ -56,8 +56,8 @@ class Stopwatch:
         event.record()
         return event
 
-    def _settle(self) -> None:
-        """Add up all but what is under way."""
+    def settle(self) -> None:
+        """Add up all but what is under way; on a GPU, wait for it and let go of the events."""
         if self._gpu and len(self._marks) > 1:
             self._marks[-1][1].synchronize()
         for (part, start), (_, end) in zip(self._marks, self._marks[1:], strict=False):
