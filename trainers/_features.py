@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from clip.features import DigestCache, FeatureStore, feature_key, store_root
-from dassl.data import EpochDataLoader, build_data_loader, transform_signature
+from dassl.data import DatasetWrapper, EpochDataLoader, build_data_loader, transform_signature
 from dassl.data.sharding import columns_of
 from dassl.data.wrapper import read_bytes
 from dassl.utils import UserError, distributed
@@ -19,6 +19,8 @@ from ._encoding import DTYPES, FeatureEncoder
 
 MODES = ("off", "test", "full")
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of a pass may take
+
+Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 
 
 def cached_loaders(trainer) -> None:
@@ -45,14 +47,22 @@ def cached_loaders(trainer) -> None:
         _announce(trainer)
 
 
-def training_loader(trainer):
-    """A loader of every training image once, in order and not augmented."""
+def training_loader(trainer, augmented: bool = False):
+    """A loader of every training image once and in order, as at test time or augmented."""
     items, batch_size = trainer.dm.dataset.train_x, trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+
+    def wrapper(cfg, data_source, transform, is_train):
+        return DatasetWrapper(cfg, data_source, transform, is_train=augmented)
+
     loader = build_data_loader(
-        trainer.cfg, data_source=items, batch_size=batch_size, is_train=False
+        trainer.cfg,
+        data_source=items,
+        batch_size=batch_size,
+        is_train=False,  # keeps the last batch
+        dataset_wrapper=wrapper,
     )
     full = trainer.cfg.FEATURES.MODE == "full"
-    return _with_features(FeatureEncoder(trainer), loader, is_train=False) if full else loader
+    return _with_features(FeatureEncoder(trainer), loader, is_train=augmented) if full else loader
 
 
 def field_of(output: str) -> str:

@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .errors import UserError
+
 PATIENCE = datetime.timedelta(days=1)  # one process may encode images while the others wait
 
 
@@ -53,6 +55,15 @@ def session() -> Iterator[None]:
             silence = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(silence))
         yield
+
+
+def refuse(name: str) -> None:
+    """Raise UserError in a run of several processes, of which ``name`` would not know."""
+    if world_size() > 1:
+        raise UserError(
+            f"{name} runs in one process, but torchrun started {world_size()}: start it with "
+            "python train.py"
+        )
 
 
 def barrier() -> None:
