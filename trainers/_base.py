@@ -23,6 +23,7 @@ from ._features import Features, cached_loaders, field_of
 from ._fitting import FittingTrainer
 from ._prompts import names_with_contexts
 from ._sharding import DividedText
+from ._text_memory import TextInChunks, parse_chunk
 from ._upstream import load_released
 
 
@@ -39,8 +40,10 @@ class PromptedCLIP(nn.Module):
         clip_model: nn.Module,
         prompter: nn.Module,
         outputs: frozenset[str] = frozenset({"global"}),
+        text_chunk: int | None = None,
     ):
         super().__init__()
+        self.text = TextInChunks(clip_model.text_tower, text_chunk)
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
         self.scored_text: torch.Tensor | None = None  # of the latest logits, for losses on it
@@ -48,7 +51,7 @@ class PromptedCLIP(nn.Module):
     @property
     def text_tower(self) -> TextTower:
         """The frozen text tower; of several processes each encodes its share of the rows."""
-        text = self.clip.text_tower
+        text = self.text.tower
         return text if distributed.world_size() == 1 else DividedText(text)
 
     def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
@@ -95,6 +98,7 @@ class PromptTrainer(FittingTrainer):
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
     DEFAULTS: that node's keys and default values, which a YAML or the command line may change.
+    needs_all_classes: False lets a step encode only the classes of the tasks in its batch.
     image_outputs: the names of the image tower's outputs that the method reads.
     """
 
@@ -166,6 +170,7 @@ class PromptTrainer(FittingTrainer):
         self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
         self.clip.check_outputs(self.image_outputs)
         prepare_clip(self.clip, cfg.COMPUTE)
+        self.text_chunk = parse_chunk(cfg.MODEL.TEXT_CHUNK)
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
     def build_data_loader(self) -> None:
@@ -177,7 +182,8 @@ class PromptTrainer(FittingTrainer):
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
         space, text = self.dm.space, self.clip.text_tower
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
-        self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
+        model = PromptedCLIP(self.clip, prompter, self.image_outputs, self.text_chunk)
+        self.model = model.to(self.device)
         time_text(self.clock, prompter)
         distributed.same_everywhere(prompter.state_dict().values())
         amp = self.precision == "amp"
@@ -213,11 +219,13 @@ class PromptTrainer(FittingTrainer):
     def forward_backward(self, batch: dict) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch."""
         keep = self.choose_classes(batch)  # where the labels still are on the CPU
-        keep = None if keep is None else to_device(keep, self.device)
+        if not self.needs_all_classes:
+            keep = self.dm.space.of_tasks(batch["task"], keep)
         batch = {k: to_device(v, self.device) for k, v in batch.items()}
         with self.autocast():
-            batch["features"] = self.image_features(batch)  # once: a loss may read them too
-            logits = self.compute_logits(batch["features"], keep)
+            features = batch["features"] = self.image_features(batch)  # a loss may read them too
+            self.model.text.plan(lambda: self.compute_logits(features))
+            logits = self.compute_logits(features, keep)
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()
         with self.clock.part("rest"):
