@@ -45,11 +45,12 @@ def get_cfg_default() -> CfgNode:
                 "FINAL_MODEL": "last_step",  # last_step or best_val
             },
             "TRAINER": {"NAME": ""},
-            "FEATURES": {
-                "MODE": "off",  # frozen image features kept: off, test (test images), full
-                "DIR": "",  # "": the user's cache folder
-                "VIEWS": 0,  # augmented views kept per training image; 0: a new one each epoch
+            "COMPUTE": {  # how, not what: nothing here changes more than the last digits
+                "TF32": False,  # on a GPU, products of fp32 numbers with 10 bits of mantissa
+                "CHANNELS_LAST": True,  # on a GPU, memory layout of ResNets
+                "COMPILE": False,  # torch.compile of the image tower
             },
+            "FEATURES": _features(),
         }
     )
 
@@ -116,4 +117,15 @@ def _optim() -> dict:
         "WARMUP_CONS_LR": 1e-5,
         "WARMUP_MIN_LR": 1e-5,
         "WARMUP_RECOUNT": True,  # the schedule starts after the warm-up
+    }
+
+
+def _features() -> dict:
+    """Frozen image features that are kept."""
+    return {
+        "MODE": "off",  # off, test (test images) or full
+        "DIR": "",  # "": the user's cache folder
+        "VIEWS": 0,  # augmented views kept per training image; 0: a new one each epoch
+        "DTYPE": "",  # fp16: kept in half precision; "": as they are computed
+        "LIMIT_GB": 50.0,  # of the folder; the least recently used are deleted first
     }

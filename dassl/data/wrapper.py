@@ -87,15 +87,19 @@ class DatasetWrapper(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         item = self.data_source[index]
-        content, digest = read_bytes(item.impath)
         return {
-            "img": self._view(decode(content, item.impath), digest),
+            "img": self.view(item.impath)[0],
             "label": item.label,
             "task": item.task,
             "domain": item.domain,
             "index": index,
             "impath": item.impath,
         }
+
+    def view(self, path: str) -> tuple[Tensor, str]:
+        """The epoch's view (3, H, W) of an image, and the sha256 of the bytes it was made from."""
+        content, digest = read_bytes(path)
+        return self._view(decode(content, path), digest), digest
 
     def _view(self, image: Image.Image, digest: str) -> Tensor:
         if not self.draws:
