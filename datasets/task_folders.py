@@ -1,0 +1,33 @@
+"""Several tasks on one's own images: one folder per task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dassl.data import DATASET_REGISTRY
+from dassl.utils import UserError
+
+from ._base import ImageTasks, TaskGroup
+from ._folders import folders_in
+from ._layout import find_folder
+from .image_folder import ImageFolder
+
+
+@DATASET_REGISTRY.register()
+class TaskFolders(TaskGroup):
+    """Your own images in several tasks: root/task/class/image.
+
+    Each task is an ImageFolder, with its own ``task_name.txt`` and ``classnames.txt``.
+    """
+
+    def build_members(self, cfg) -> list[ImageTasks]:
+        """A dataset per folder, in sorted order."""
+        root = find_folder(cfg.DATASET.ROOT, "", "", type(self).__name__)
+        tasks = folders_in(root)
+        if not tasks:
+            raise UserError(f"{root} has no folder in it; expected one folder per task")
+        members = []
+        for task in tasks:
+            cfg.DATASET.ROOT = str(Path(root, task))
+            members.append(ImageFolder(cfg))
+        return members
