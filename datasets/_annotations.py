@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dassl.utils import UserError
 
 from ._splits import load_json
@@ -59,7 +61,7 @@ def read_mat(path: Path, key: str) -> Any:
     if key not in content:
         known = ", ".join(name for name in content if not name.startswith("__"))
         raise UserError(f"{path} has no variable {key!r}; it holds {known or 'nothing'}")
-    return content[key]
+    return np.atleast_1d(content[key])
 
 
 def read_names(path: Path) -> dict[str, str]:

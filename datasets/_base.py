@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+from dassl.config import CfgNode
 from dassl.data import DatasetBase, Task, TaskSpace
 from dassl.utils import UserError, unknown_name
 
@@ -60,6 +61,7 @@ class FewShotDataset(ImageTasks):
         split_files: file name by split (zhou, dk, own), where it is not split_<split>_<Class>.json.
         annotations: files that ``read`` looks into, in its folder or in the image folder.
         official: whether ``read`` gives a published division, so that none is drawn or stored.
+        val_is_test: whether validation and test images are the same by intent.
         sizes: published numbers of images: train, val, test; or all; or none if unknown.
         num_tasks, num_columns: published numbers of tasks and of their classes together.
     """
@@ -75,11 +77,13 @@ class FewShotDataset(ImageTasks):
     split_files: dict[str, str] = {}
     annotations: tuple[str, ...] = ()
     official = False
+    val_is_test = False
     sizes: tuple[int, ...] = ()
     num_tasks = 1
     num_columns = 0
 
-    def __init__(self, cfg):
+    def __init__(self, cfg, keep: bool = True):
+        self._keep = keep  # whether a split that is drawn now is stored; False only looks
         self.root = self.find_root(cfg)
         self.image_root = self.root / self.image_dir
         split, kind = self.load_split(cfg.DATASET.SPLIT)
@@ -133,6 +137,10 @@ class FewShotDataset(ImageTasks):
                 )
         return (self._fresh_split(), "official") if self.official else (self._own_split(), "own")
 
+    def has_split(self, kind: str) -> bool:
+        """Whether there is a file with this split."""
+        return find(self.root, self._split_file(kind)) is not None
+
     def class_name(self, folder: str) -> str:
         """What a class is called whose folder, or name in a split, is ``folder``."""
         return self.renames.get(folder, folder)
@@ -172,8 +180,10 @@ class FewShotDataset(ImageTasks):
         name = self._split_file("own")
         path = find(self.root, name)
         if path is None:
-            path = store(to_json(self._fresh_split()), self.root, name)
-            return read_split(path, "own")
+            fresh = self._fresh_split()
+            if not self._keep:
+                return fresh
+            return read_split(store(to_json(fresh), self.root, name), "own")
         split = read_split(path, "own")
         verify(split, self.image_root, path)
         if not self.annotations:
@@ -211,17 +221,19 @@ class TaskGroup(ImageTasks):
 
     def __init__(self, cfg):
         images, kinds = TaskImages(), []
-        for dataset in self.build_members(whole(cfg)):
+        for member, own in self.member_configs(whole(cfg)):
+            dataset = member(own)
             images.append(dataset.images)
             kinds += dataset.split.split("+")
         self._finish(cfg, images, "+".join(dict.fromkeys(kinds)))
 
-    def build_members(self, cfg) -> list[ImageTasks]:
-        """The datasets in order, whole: ``cfg`` chooses no tasks or classes."""
-        return [member(cfg) for member in self.members]
+    @classmethod
+    def member_configs(cls, cfg) -> list[tuple[type[ImageTasks], CfgNode]]:
+        """The class and the configuration of each member; ``cfg`` chooses no tasks or classes."""
+        return [(member, cfg) for member in cls.members]
 
 
-def whole(cfg):
+def whole(cfg: CfgNode) -> CfgNode:
     """A copy of the configuration in which nothing is chosen or renamed."""
     cfg = cfg.clone()
     cfg.defrost()

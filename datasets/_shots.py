@@ -61,7 +61,7 @@ class Draw:
         path = find(self.root, self.file)
         old = load_json(path) if path else {}
         if isinstance(old, dict) and old.get("imported"):
-            split.train, split.val = self._imported(old, split, path)
+            self.choose(old, split, path)
         else:
             rng = random.Random(self.seed)
             split.train = draw_shots(split.train, self.shots, rng)
@@ -82,34 +82,38 @@ class Draw:
             "bytes": dict(zip(items, sizes, strict=True)),
         }
 
-    def adopt(self, lists: dict, split: Split, source: Path) -> Path:
-        """Record somebody else's draw, to be used instead of one's own; where it is now.
+    def choose(self, lists: dict, split: Split, source: Path) -> None:
+        """Cut train and val to somebody else's draw.
 
         Args:
             lists: relative paths under train and, if there are any, val.
-            source: the file it comes from, for the messages.
+            source: the file that they come from, for the messages.
         """
-        split.train, split.val = self._imported(lists, split, source)
+        split.train, split.val = _chosen(lists, split, source)
+
+    def keep(self, split: Split) -> Path:
+        """Record a chosen draw, to be used from now on instead of one's own; where it is."""
         return store({**self.record(split), "imported": True}, self.root, self.file)
 
-    def _imported(self, lists: dict, split: Split, path: Path) -> list[list[Datum]]:
-        parts = []
-        for part, items in (("train", split.train), ("val", split.val)):
-            known: dict[str, list[Datum]] = defaultdict(list)
-            for item in items:
-                known[item.impath].append(item)
-            chosen = lists.get(part, [])
-            if not isinstance(chosen, list) or not all(isinstance(p, str) for p in chosen):
-                raise UserError(f"{path} is no few-shot draw: {part!r} must be a list of paths")
-            if strange := [p for p in dict.fromkeys(chosen) if p not in known]:
-                raise UserError(
-                    f"{path} draws {len(strange)} {part} images that the split does not have "
-                    f"there: {some(strange)}; use the split that it was drawn from"
-                )
-            parts.append([item for p in dict.fromkeys(chosen) for item in known[p]])
-        if not parts[0]:
-            raise UserError(f"{path} is no few-shot draw: it has no train images")
-        return parts
+
+def _chosen(lists: dict, split: Split, path: Path) -> list[list[Datum]]:
+    parts = []
+    for part, items in (("train", split.train), ("val", split.val)):
+        known: dict[str, list[Datum]] = defaultdict(list)
+        for item in items:
+            known[item.impath].append(item)
+        chosen = lists.get(part, [])
+        if not isinstance(chosen, list) or not all(isinstance(p, str) for p in chosen):
+            raise UserError(f"{path} is no few-shot draw: {part!r} must be a list of paths")
+        if strange := [p for p in dict.fromkeys(chosen) if p not in known]:
+            raise UserError(
+                f"{path} draws {len(strange)} {part} images that the split does not have "
+                f"there: {some(strange)}; use the split that it was drawn from"
+            )
+        parts.append([item for p in dict.fromkeys(chosen) for item in known[p]])
+    if not parts[0]:
+        raise UserError(f"{path} is no few-shot draw: it has no train images")
+    return parts
 
 
 def _compare(old: object, new: dict, path: Path) -> None:

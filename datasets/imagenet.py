@@ -23,6 +23,7 @@ class ImageNet(FewShotDataset):
     dataset_dir = "imagenet"
     task_name = "kind of object"
     official = True
+    val_is_test = True
     sizes = (1281167, 50000, 50000)
     num_columns = 1000
 

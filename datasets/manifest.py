@@ -31,9 +31,10 @@ class Manifest(FewShotDataset):
 
     image_dir = ""
 
-    def __init__(self, cfg):
+    def find_root(self, cfg) -> Path:
+        """The data folder; the table is in it."""
         self._file = cfg.DATASET.MANIFEST
-        super().__init__(cfg)
+        return super().find_root(cfg)
 
     @property
     def task_name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dassl.config import CfgNode
 from dassl.data import DATASET_REGISTRY
 from dassl.utils import UserError, unknown_name
 
@@ -21,7 +22,8 @@ class Suite(TaskGroup):
     SPLIT and MANIFEST.
     """
 
-    def build_members(self, cfg) -> list[ImageTasks]:
+    @classmethod
+    def member_configs(cls, cfg) -> list[tuple[type[ImageTasks], CfgNode]]:
         """The datasets in order."""
         entries, root = cfg.DATASET.MEMBERS, cfg.DATASET.ROOT
         if not entries:
@@ -32,11 +34,11 @@ class Suite(TaskGroup):
         members = []
         for i, entry in enumerate(entries):
             where = f"DATASET.MEMBERS[{i}]"
-            options = dict(_options(entry, where))
-            options["ROOT"] = str(Path(root, Path(options.get("ROOT", "")).expanduser()))
+            options = _options(entry, where)
+            options["ROOT"] = str(Path(root, Path(str(options.get("ROOT", ""))).expanduser()))
             own = cfg.clone()
             own.merge_from_dict({"DATASET": options}, where=f"{where}: ")
-            members.append(DATASET_REGISTRY.get(own.DATASET.NAME)(own))
+            members.append((DATASET_REGISTRY.get(own.DATASET.NAME), own))
         return members
 
 

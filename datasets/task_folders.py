@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dassl.config import CfgNode
 from dassl.data import DATASET_REGISTRY
 from dassl.utils import UserError
 
@@ -20,14 +21,16 @@ class TaskFolders(TaskGroup):
     Each task is an ImageFolder, with its own ``task_name.txt`` and ``classnames.txt``.
     """
 
-    def build_members(self, cfg) -> list[ImageTasks]:
-        """A dataset per folder, in sorted order."""
-        root = find_folder(cfg.DATASET.ROOT, "", "", type(self).__name__)
+    @classmethod
+    def member_configs(cls, cfg) -> list[tuple[type[ImageTasks], CfgNode]]:
+        """An ImageFolder per folder, in sorted order."""
+        root = find_folder(cfg.DATASET.ROOT, "", "", cls.__name__)
         tasks = folders_in(root)
         if not tasks:
             raise UserError(f"{root} has no folder in it; expected one folder per task")
         members = []
         for task in tasks:
-            cfg.DATASET.ROOT = str(Path(root, task))
-            members.append(ImageFolder(cfg))
+            own = cfg.clone()
+            own.DATASET.ROOT = str(Path(root, task))
+            members.append((ImageFolder, own))
         return members

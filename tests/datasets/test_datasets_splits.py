@@ -139,7 +139,7 @@ def meta(**parts):
         ("zhou", item(ZHOU, ["C:/a.jpg", 0, "ant"]), "stay inside it"),
         ("zhou", item(ZHOU, ["a/9.jpg", 0, "bee"]), "label 0 is called both 'bee' and 'ant'"),
         ("zhou", item(ZHOU, ["a/9.jpg", 4, "elk"]), r"without gaps, but are \[0, 1, 2, 4\]"),
-        ("zhou", item(ZHOU, ["a/9.jpg", 3, "ant"]), "are both called 'ant'"),
+        ("zhou", item(ZHOU, ["a/9.jpg", 3, "ant"]), "two classes of the same name"),
         ("zhou", {"train": [], "val": [], "test": []}, "without gaps"),
         ("dk", item(DK, ["9.jpg", [0], [0, 1]]), r"train\[0\] must be .path, .labels., .task ids"),
         ("dk", item(DK, ["9.jpg", [], []]), r"train\[0\] must be"),
