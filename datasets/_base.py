@@ -192,11 +192,7 @@ class FewShotDataset(ImageTasks):
 
     def _compare_with_folder(self, split: Split, path: Path) -> None:
         """Say which images a stored split lacks; refuse it if it has some that are gone."""
-        try:
-            fresh = self.read(random.Random(SPLIT_SEED))
-        except UserError as error:
-            print(f"{type(self).__name__}: {error} (until then {path} is used as it is)")
-            return
+        fresh = self.read(random.Random(SPLIT_SEED))
         known, there = ({d.impath for part in s.parts for d in part} for s in (split, fresh))
         if gone := sorted(known - there):
             raise UserError(

@@ -150,16 +150,17 @@ def _images(report: Report, dataset: FewShotDataset) -> None:
     if len(problems) > SHOWN:
         report.problems.append(f"and {len(problems) - SHOWN} more images that cannot be read")
     report.facts.append(f"decoded {len(names) - len(problems):,} of {len(names):,} images")
-    train = {digests.get(f"{dataset.image_root}/{d.impath}"): d.impath for d in parts[0]}
-    train.pop(None, None)
+    seen = [*parts[0], *([] if dataset.val_is_test else parts[1])]
+    known = {digests.get(f"{dataset.image_root}/{d.impath}"): d.impath for d in seen}
+    known.pop(None, None)
     again = [
-        f"{d.impath} = {train[digest]}"
+        f"{d.impath} = {known[digest]}"
         for d in parts[2]
-        if (digest := digests.get(f"{dataset.image_root}/{d.impath}")) in train
+        if (digest := digests.get(f"{dataset.image_root}/{d.impath}")) in known
     ]
     if again:
         report.facts.append(
-            f"{len(again)} test images are byte for byte training images: {some(again)}"
+            f"{len(again)} test images are byte for byte images of train or val: {some(again)}"
         )
 
 
