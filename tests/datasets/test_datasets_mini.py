@@ -226,6 +226,15 @@ def test_bad_annotations_are_named(tmp_path, name, file, line, message):
     assert {p for p in tmp_path.rglob("*") if p.is_file()} == before  # no split is left behind
 
 
+def test_flowers_and_imagenet_have_their_names_without_a_file(tmp_path):
+    for name, file in (("OxfordFlowers", "cat_to_name.json"), ("ImageNetA", "classnames.txt")):
+        (folder,) = make_mini(name, tmp_path, per_class=4)
+        names = load(name, tmp_path).classnames
+        (folder / file).unlink()
+        (folder / f"split_own_{name}.json").unlink(missing_ok=True)
+        assert load(name, tmp_path).classnames == names
+
+
 def test_folder_that_does_not_belong_is_named(tmp_path):
     for name, extra in (("ImageNetA", "imagenet-a/n99999999"), ("ImageNet", "images/val/n1")):
         folder = tmp_path / DATASET_REGISTRY.get(name).dataset_dir
@@ -272,6 +281,17 @@ def test_every_dataset_has_a_yaml():
     assert sorted(named) == DATASET_REGISTRY.registered_names()
     for name, stem in named.items():
         assert DATASET_REGISTRY.get(name).__module__.rpartition(".")[2] == stem
+
+
+def test_page_on_datasets_says_what_the_code_does():
+    page = (Path(__file__).parents[2] / "DATASETS.md").read_text(encoding="utf-8")
+    for name in SINGLE:
+        cls = DATASET_REGISTRY.get(name)
+        images = f"{cls.dataset_dir}/{cls.image_dir}".rstrip("/")
+        sizes = " / ".join(f"{size:,}" for size in cls.sizes) or "not published"
+        task = cls.task_name or "from its table"
+        row = f"| {name} | `{images}/` | {cls.num_columns} | {sizes} | {cls.metric} | {task} |"
+        assert row in page and f"- **{name}**: " in page
 
 
 def test_suites_import_only_their_members():
