@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dassl.config import CfgNode
-from dassl.data import DATASET_REGISTRY, DatasetBase
+from dassl.data import DatasetBase, dataset_class
 from dassl.data.wrapper import decode, read_bytes
 from dassl.utils import UserError
 
@@ -53,7 +53,7 @@ def single_datasets(cfg: CfgNode) -> list[tuple[type[DatasetBase], CfgNode]]:
         for member, member_cfg in cls.member_configs(own):
             yield from leaves(member, member_cfg)
 
-    return list(leaves(DATASET_REGISTRY.get(cfg.DATASET.NAME), whole(cfg)))
+    return list(leaves(dataset_class(cfg), whole(cfg)))
 
 
 def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:

@@ -55,14 +55,24 @@ def class_images(root: Path, ignored: Iterable[str] = (), prefix: str = "") -> d
             if not is_text(str(path)):
                 raise UserError(f"the file name {str(path)!r} is not valid UTF-8; rename the file")
         if not files:
-            raise UserError(
-                f"the class folder {root / name} has no images; fill it or remove it "
-                f"(file names of images end in {', '.join(IMAGE_SUFFIXES)})"
-            )
+            raise _no_images(root / name)
         classes[name] = [f"{prefix}{name}/{file}" for file in files]
     if not classes:
         raise UserError(f"{root} has no folder in it; expected one folder of images per class")
     return classes
+
+
+def _no_images(folder: Path) -> UserError:
+    if inner := folders_in(folder):
+        return UserError(
+            f"the class folder {folder} has no images but folders, such as {inner[0]}; expected "
+            f"are images, <class>/<image>: is {folder} the folder to give, or are its folders to "
+            "be moved up?"
+        )
+    return UserError(
+        f"the class folder {folder} has no images; fill it or remove it (file names of images "
+        f"end in {', '.join(IMAGE_SUFFIXES)})"
+    )
 
 
 def read_folders(root: Path, rng: random.Random, ignored: Iterable[str] = ()) -> Split:

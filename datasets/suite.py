@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dassl.config import CfgNode
-from dassl.data import DATASET_REGISTRY
+from dassl.data import DATASET_REGISTRY, dataset_class
 from dassl.utils import UserError, unknown_name
 
 from ._base import ImageTasks, TaskGroup
@@ -17,9 +17,9 @@ KEYS = ("NAME", "ROOT", "TASK_NAME", "TASK_NAMES", "TEMPLATE", "METRIC", "SPLIT"
 class Suite(TaskGroup):
     """Datasets of your choice side by side: DATASET.MEMBERS lists them.
 
-    An entry has some of the keys NAME (a dataset; ImageFolder if left out), ROOT (its data
-    folder; relative to DATASET.ROOT, which it is if left out), TASK_NAME, TEMPLATE, METRIC,
-    SPLIT and MANIFEST.
+    DATASET.NAME may then be any new name, which stands in results and tables. An entry has some
+    of the keys NAME (a dataset; ImageFolder if left out), ROOT (its data folder; relative to
+    DATASET.ROOT, which it is if left out), TASK_NAME, TEMPLATE, METRIC, SPLIT and MANIFEST.
     """
 
     @classmethod
@@ -38,7 +38,7 @@ class Suite(TaskGroup):
             options["ROOT"] = str(Path(root, Path(str(options.get("ROOT", ""))).expanduser()))
             own = cfg.clone()
             own.merge_from_dict({"DATASET": options}, where=f"{where}: ")
-            members.append((DATASET_REGISTRY.get(own.DATASET.NAME), own))
+            members.append((dataset_class(own), own))
         return members
 
 

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dassl.config import get_cfg_default
 from dassl.data import DATASET_REGISTRY, build_dataset
 from dassl.utils import UserError
+from datasets import stanford_cars
+from datasets._annotations import class_index, read_rows
 from datasets._base import FewShotDataset, TaskGroup
 from datasets._mini import draw, is_mini, make_mini
 from datasets._names import known_names
@@ -224,6 +228,40 @@ def test_bad_annotations_are_named(tmp_path, name, file, line, message):
     with pytest.raises(UserError, match=message):
         load(name, tmp_path)
     assert {p for p in tmp_path.rglob("*") if p.is_file()} == before  # no split is left behind
+
+
+def test_cut_matlab_file_is_named(tmp_path):
+    rows = [(1, "00001.jpg"), (2, "00002.jpg")] * 3
+    path = tmp_path / "a.mat"
+    draw.write_mat(path, {"annotations": rows}, ("class", "fname"))
+    content = path.read_bytes()
+    assert [d.label for d in stanford_cars._images(path, "cars_train", 2)] == [0, 1] * 3
+    with pytest.raises(UserError, match=r"a\.mat, 00002\.jpg: '2' is not a class number from 1 to 1"):
+        stanford_cars._images(path, "cars_train", 1)
+    for length in range(0, len(content) - 8, 37):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"a\.mat"):
+            stanford_cars._images(path, "cars_train", 2)
+    draw.write_mat(path, {"annotations": [[1, 2]]})
+    with pytest.raises(UserError, match="must have the fields 'fname' and 'class'"):
+        stanford_cars._images(path, "cars_train", 2)
+
+
+shaped = st.lists(st.sampled_from(["Abyssinian_1", "../x_1", "1", "37", "99", "-1", "x"]))
+junk = st.lists(shaped.map(" ".join) | st.text(max_size=12), max_size=6).map("\n".join)
+
+
+@settings(max_examples=80, deadline=None)
+@given(content=st.one_of(junk.map(str.encode), st.binary(max_size=40)))
+def test_any_list_gives_rows_or_a_user_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("rows") / "list.txt"
+    path.write_bytes(content)
+    try:
+        for where, (image, number, _, _) in read_rows(path, "image class species breed"):
+            assert image and where.startswith(f"{path}:")
+            assert 0 <= class_index(number, 37, where) < 37
+    except UserError as error:
+        assert str(path) in str(error)
 
 
 def test_flowers_and_imagenet_have_their_names_without_a_file(tmp_path):

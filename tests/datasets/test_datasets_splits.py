@@ -179,6 +179,20 @@ def test_own_split_with_a_fitting_hash_is_still_checked(tmp_path, change, messag
         read_split(path, "own")
 
 
+def test_huge_file_is_not_read(tmp_path):
+    path = tmp_path / "split.json"
+    with path.open("wb") as file:
+        file.truncate(2**31)  # takes no room on the disk
+    with pytest.raises(UserError, match="has 2,147,483,648 bytes, more than any split"):
+        read_split(path, "zhou")
+
+
+def test_split_of_missing_images_is_refused(cfg, tmp_path):
+    write(tmp_path, "zhou", {**ZHOU, "test": [[f"a/{i}.jpg", 0, "ant"] for i in range(20, 26)]})
+    with pytest.raises(UserError, match=r"names 6 images .*: a/20.jpg, a/21.jpg, a/22.jpg and 3"):
+        Zoo(cfg)
+
+
 def test_deep_nesting_is_refused(tmp_path):
     path = tmp_path / "split.json"
     for depth in range(100, 1000, 50):

@@ -133,6 +133,10 @@ def only_text(root):
     (root / "z" / "readme.md").touch()
 
 
+def too_deep(root):
+    fill(root / "z", {"inner": 4})
+
+
 def latin_folder(root):
     os.mkdir(os.fsencode(root) + b"/\xe4pfel")
 
@@ -156,6 +160,7 @@ def strange_class(root):
     [
         (loop, "loop is a link that leads nowhere or to itself"),
         (only_text, r"class folder .*/z has no images; fill it or remove it .*\.jpg"),
+        (too_deep, "/z has no images but folders, such as inner; expected"),
         (latin_folder, "is not valid UTF-8"),
         (latin_file, "is not valid UTF-8; rename the file"),
         (lambda root: fill(root, {"z": 3}), "/z has 3 images, too few"),
@@ -351,6 +356,16 @@ def test_suite_of_ones_own(tmp_path, bolts):
         TASK_NAMES=("a", "b", "c"),
     )
     assert [task.name for task in new.space.tasks] == ["c"]
+    cfg = get_cfg_default()
+    cfg.merge_from_dict({"DATASET": {"ROOT": str(tmp_path / "data"), "MEMBERS": members}})
+    cfg.DATASET.NAME = "Workshop"
+    assert (
+        build_dataset(cfg).split_hash
+        == load("Suite", tmp_path / "data", MEMBERS=members).split_hash
+    )
+    cfg.DATASET.NAME = "OxfordPets"
+    with pytest.raises(UserError, match=r"takes no DATASET\.MEMBERS"):
+        build_dataset(cfg)
 
 
 @pytest.mark.parametrize(
