@@ -27,6 +27,10 @@ from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logg
 
 CONFIGS = Path(__file__).parent / "configs"
 EPILOG = """\
+example, without data, weights or a GPU:
+  python train.py --trainer MTCoOp --config-file configs/trainers/MTCoOp/tiny_ep50.yaml \\
+      --dataset-config-file configs/datasets/digits7.yaml --output-dir output/run --seed 1
+
 Values come from the defaults, then the dataset's YAML, the method's YAML, the protocol's YAML,
 the flags and at last the KEY VALUE pairs; later ones win. A run that was stopped goes on when the
 same command is given again; a complete one is left alone.
@@ -212,7 +216,11 @@ def listing() -> str:
             about = (registry.get(name).__doc__ or "").strip().split("\n")[0]
             lines.append(f"  {name:<16} {about}")
     lines.append("backbones (a name, arch/tag of open_clip, arch/random, or a file):")
-    lines.append(textwrap.indent(textwrap.fill(", ".join(list_backbones()), 96), "  "))
+    lines.append(
+        textwrap.indent(
+            textwrap.fill(", ".join(list_backbones()), 96, break_on_hyphens=False), "  "
+        )
+    )
     return "\n".join(lines)
 
 

@@ -157,6 +157,24 @@ def test_dry_run(place, train, capsys):
     assert lines[-1] == "5 runs below out"
 
 
+def test_optional_methods_run_when_asked_for(place, train, capsys):
+    methods = {**GRID["methods"], "Slow": {**GRID["methods"]["CoOp"], "optional": True}}
+
+    def planned(*flags):
+        _, lines, _ = run(capsys, "--dry-run", *flags, shots=[1], seeds=[1], methods=methods)
+        return [line.split(",")[0] for line in lines if line.endswith("no results.json")]
+
+    assert planned() == ["zero-shot", "CoOp"]
+    assert planned("--methods", "all") == ["zero-shot", "CoOp", "Slow"]
+    assert planned("--methods", "Slow, zero-shot") == ["zero-shot", "Slow"]
+    _, _, err = run(capsys, "--methods", "CoOp,Slo", methods=methods)
+    assert "grid.yaml: no method named 'Slo'; did you mean Slow?" in err
+    assert "no method is to be run" in run(capsys, "--methods", ",", methods=methods)[2]
+    only_optional = {"Slow": methods["Slow"]}
+    assert "no method is to be run; name some of Slow" in run(capsys, methods=only_optional)[2]
+    assert not train.seen
+
+
 def test_another_output_folder_and_negative_values(place, train, capsys):
     code, _, _ = run(capsys, "--output-dir", "other", "DATASET.X", "-1", report=None)
     assert code == 0 and train.seen[0][-2:] == ["DATASET.X", "-1"]
@@ -179,6 +197,16 @@ def test_bar_on_a_terminal(place, train, monkeypatch, capsys):
     assert "failed: out/CoOp/trees_1shots/seed2: RuntimeError: boom [x]" in text
 
 
+def test_keys_by_shots(place, train, capsys):
+    """They come before the method's own keys and the command line's, which win."""
+    run(capsys, "OPTIM.LR", "3", shots={4: {"OPTIM.GAMMA": 9, "OPTIM.LR": 1}, 1: None})
+    assert len(train.seen) == 5
+    for args in train.seen:
+        four_shots = args[args.index("DATASET.NUM_SHOTS") + 1] == "4"
+        assert ("OPTIM.GAMMA" in args) == (four_shots and args[1] == "CoOp")
+        assert args[-2:] == ["OPTIM.LR", "3"]
+
+
 def method(**keys):
     return {"methods": {"m": {"trainer": "CoOp", "config": "configs/coop.yaml", **keys}}}
 
@@ -187,7 +215,9 @@ def method(**keys):
     ("changes", "message"),
     [
         ({"seed": [1]}, "grid.yaml: no key named 'seed'; did you mean seeds?"),
-        ({"shots": 4}, "grid.yaml: shots takes a list, but is 4"),
+        ({"shots": 4}, "grid.yaml: shots takes a list or dict, but is 4"),
+        ({"shots": {4: 200}}, "grid.yaml: shots 4 takes config keys, but holds 200"),
+        ({"shots": {4: {"SEED": 3}}}, "grid.yaml: a sweep sets SEED itself"),
         ({"seeds": []}, "grid.yaml: seeds is missing or empty"),
         ({"seeds": [1, 1]}, "grid.yaml: seeds holds a number twice"),
         ({"shots": [0]}, "grid.yaml: shots takes whole numbers, but holds 0"),

@@ -65,6 +65,10 @@ class MTCoOpHard(PromptTrainer):
     def build_prompter(self, options, space, text):
         return SharedPrompter(options, space, text)
 
+    def bound_names(self):
+        per_task = self.cfg.TRAINER.MTCOOPH.TSC
+        return self.dm.space.tasknames if per_task else super().bound_names()
+
     def method_name(self):
         options = self.cfg.TRAINER.MTCOOPH
         if options.CSC:

@@ -34,7 +34,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "backbone": cfg.MODEL.BACKBONE.NAME,
             "split": dataset.split,
             "split_hash": dataset.split_hash,
-            "selection": cfg.TEST.FINAL_MODEL,
+            "selection": trainer.selection,
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
         },

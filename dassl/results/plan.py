@@ -14,7 +14,7 @@ from dassl.utils import UserError, unknown_name
 KEYS = {
     "output": str,  # folder of all runs
     "datasets": list,  # names of configs/datasets/<name>.yaml
-    "shots": list,  # training images per class; -1: all
+    "shots": (list, dict),  # training images per class, -1: all; a dict adds keys to each
     "seeds": list,
     "methods": dict,  # name in the report: METHOD_KEYS
     "overrides": dict,  # configuration keys of every run
@@ -26,6 +26,7 @@ METHOD_KEYS = {
     "config": str,
     "opts": dict,  # configuration keys of this method
     "once": bool,  # neither shots nor seeds change anything: one run per dataset
+    "optional": bool,  # run only if it is asked for
 }
 REPORT_KEYS = {"table": str, "figure": str}  # files in the output folder
 # Keys that the sweep sets itself, so that a folder's name says what is in it.
@@ -65,6 +66,7 @@ def read_sweep(
     overrides: Sequence[str] = (),
     output: str = "",
     configs: str | Path = "configs",
+    methods: str = "",
 ) -> Sweep:
     """Read and check a sweep's YAML.
 
@@ -72,9 +74,12 @@ def read_sweep(
         overrides: ``[KEY, VALUE, ...]`` for every run; they win over the YAML's.
         output: another folder for the runs than the YAML's.
         configs: folder that holds ``datasets/<name>.yaml``; the methods' paths start beside it.
+        methods: names of the methods to run, with commas between them; "all" for every one, ""
+            for those that are not optional.
 
     Raises:
-        UserError: a key is unknown, missing or holds something else; a file is missing.
+        UserError: a key is unknown, missing or holds something else; a file is missing; no
+            method is called so.
     """
     path, configs = Path(path), Path(configs)
     content = read_yaml(path)
@@ -87,6 +92,7 @@ def read_sweep(
         _check_dataset(str(dataset), configs, path)
     for name, method in content["methods"].items():
         _check_method(name, method, configs, path)
+    content["methods"] = _chosen(content["methods"], methods, path)
     report = content.get("report") or {}
     _check(report, REPORT_KEYS, "report key", f"{path}: ")
     output = Path(output or content["output"])
@@ -99,26 +105,33 @@ def read_sweep(
     )
 
 
-def _check(content: Any, keys: dict[str, type], kind: str, where: str) -> None:
+def _check(content: Any, keys: dict[str, Any], kind: str, where: str) -> None:
     """Refuse unknown keys, and values of another type."""
     if not isinstance(content, dict):
         raise UserError(f"{where}expected keys and values, but got {content!r}")
     for key, value in content.items():
         if key not in keys:
             raise UserError(f"{where}{unknown_name(kind, str(key), keys)}")
-        if value is not None and not isinstance(value, keys[key]):
-            raise UserError(f"{where}{key} takes a {keys[key].__name__}, but is {value!r}")
+        kinds = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
+        if value is not None and not isinstance(value, kinds):
+            named = " or ".join(kind.__name__ for kind in kinds)
+            raise UserError(f"{where}{key} takes a {named}, but is {value!r}")
 
 
 def _check_numbers(content: dict, path: Path) -> None:
     for key in ("shots", "seeds"):
-        values = content[key]
+        values = list(content[key])
         wrong = [v for v in values if not isinstance(v, int) or isinstance(v, bool)]
         wrong += [v for v in values if v in (0,) and key == "shots"]
         if wrong:
             raise UserError(f"{path}: {key} takes whole numbers, but holds {wrong[0]!r}")
         if len(set(values)) < len(values):
             raise UserError(f"{path}: {key} holds a number twice: {values}")
+    if isinstance(content["shots"], dict):
+        for shots, keys in content["shots"].items():
+            if keys is not None and not isinstance(keys, dict):
+                raise UserError(f"{path}: shots {shots} takes config keys, but holds {keys!r}")
+            _pairs(keys, path)
 
 
 def _check_dataset(name: str, configs: Path, path: Path) -> None:
@@ -141,13 +154,34 @@ def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
     _pairs(method.get("opts"), path)
 
 
+def _chosen(methods: dict[str, dict], wanted: str, path: Path) -> dict[str, dict]:
+    """The methods to run, in the order of the YAML."""
+    if wanted == "all":
+        return methods
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    for name in names:
+        if name not in methods:
+            raise UserError(f"{path}: {unknown_name('method', name, methods)}")
+    chosen = {
+        name: method
+        for name, method in methods.items()
+        if (name in names if wanted else not method.get("optional"))
+    }
+    if not chosen:
+        raise UserError(f"{path}: no method is to be run; name some of {', '.join(methods)}")
+    return chosen
+
+
 def _pairs(keys: dict | None, path: Path) -> list[str]:
     """``KEY VALUE ...`` of a mapping."""
-    words = [str(word) for pair in (keys or {}).items() for word in pair]
     try:
-        return _checked_overrides(words)
+        return _checked_overrides(_words(keys))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _words(keys: dict | None) -> list[str]:
+    return [str(word) for pair in (keys or {}).items() for word in pair]
 
 
 def _checked_overrides(words: Sequence[str]) -> list[str]:
@@ -185,6 +219,7 @@ def _runs_of(
     """The runs of one method on one dataset."""
     once = bool(method.get("once"))
     grid = [(shots, seed) for shots in content["shots"] for seed in content["seeds"]]
+    by_shots = content["shots"] if isinstance(content["shots"], dict) and not once else {}
     runs = []
     for shots, seed in grid[:1] if once else grid:
         place = folder / (dataset if once else f"{dataset}_{shots}shots") / f"seed{seed}"
@@ -196,7 +231,8 @@ def _runs_of(
             *("--seed", str(seed)),
             "--quiet",
             *("DATASET.NUM_SHOTS", str(shots)),
-            *(str(word) for pair in (method.get("opts") or {}).items() for word in pair),
+            *_words(by_shots.get(shots)),
+            *_words(method.get("opts")),
             *shared,
         ]
         runs.append(PlannedRun(name, dataset, 0 if once else shots, seed, place, tuple(argv)))
