@@ -11,7 +11,6 @@ from dassl.utils import UserError
 from ._base import ImageTasks, TaskGroup
 from ._folders import folders_in
 from ._layout import find_folder
-from .image_folder import ImageFolder
 
 
 @DATASET_REGISTRY.register()
@@ -32,5 +31,5 @@ class TaskFolders(TaskGroup):
         for task in tasks:
             own = cfg.clone()
             own.DATASET.ROOT = str(Path(root, task))
-            members.append((ImageFolder, own))
+            members.append((DATASET_REGISTRY.get("ImageFolder"), own))
         return members

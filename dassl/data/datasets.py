@@ -15,7 +15,8 @@ DATASET_REGISTRY = Registry("dataset")
 def dataset_class(cfg) -> type[DatasetBase]:
     """What ``cfg.DATASET.NAME`` means; with ``DATASET.MEMBERS`` a Suite, called as one likes."""
     name = cfg.DATASET.NAME
-    if not cfg.DATASET.MEMBERS or name == "Suite":
+    members = getattr(cfg.DATASET, "MEMBERS", ())  # a configuration of Dassl's own has none
+    if not members or name == "Suite":
         return DATASET_REGISTRY.get(name)
     if name in DATASET_REGISTRY:
         raise UserError(
