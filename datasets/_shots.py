@@ -74,12 +74,12 @@ class Draw:
     def record(self, split: Split) -> dict:
         """What is written down: a hash, and of each image its relative path and size in bytes."""
         lists = {"train": split.train, "val": split.val}
-        items = {d.impath: d for part in lists.values() for d in part}
-        sizes = file_sizes(self.image_root, items.values())
+        images = {d.impath: d for items in lists.values() for d in items}
+        sizes = file_sizes(self.image_root, images.values())
         return {
             "hash": content_hash(*lists.values()),
             **{part: [d.impath for d in items] for part, items in lists.items()},
-            "bytes": dict(zip(items, sizes, strict=True)),
+            "bytes": dict(zip(images, sizes, strict=True)),
         }
 
     def choose(self, lists: dict, split: Split, source: Path) -> None:
