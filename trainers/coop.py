@@ -6,6 +6,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from ._base import PromptTrainer
 from ._prompts import ContextPrompter
+from ._upstream import MODULE, context_of
 
 
 @TRAINER_REGISTRY.register()
@@ -23,6 +24,9 @@ class CoOp(PromptTrainer):
 
     def build_prompter(self, options, space, text):
         return ContextPrompter(options, space, text)
+
+    def from_upstream(self, states):
+        return {"prompts.ctx": context_of(states, MODULE, self.model.prompter.prompts)}
 
     def method_name(self):
         return "CoOp-CS" if self.cfg.TRAINER.COOP.CSC else "CoOp-CA"
