@@ -83,6 +83,11 @@ def _dataset() -> dict:
         "SUBSAMPLE_CLASSES": "all",  # all, base (first half of each task's classes) or new
         "SUBSAMPLE_TASKS": "all",  # all, task<i>, base (first half of the tasks) or new
         "SPLIT": "auto",  # zhou, dk or own; auto: the first of these that is there
+        "TASK_NAMES": (),  # words for the prompts of all tasks, instead of the dataset's
+        "TEMPLATE": "",  # a sentence with {} for all tasks, instead of the dataset's
+        "METRIC": "",  # overall_acc or mean_acc for all tasks, instead of the dataset's
+        "MANIFEST": "manifest.csv",  # the table of a Manifest, in ROOT
+        "MEMBERS": (),  # of a suite of one's own: NAME, ROOT, TASK_NAME, TEMPLATE, METRIC, ...
     }
 
 
