@@ -22,7 +22,7 @@ from dassl.results.figure import draw_curves
 from dassl.results.plan import PlannedRun, Sweep, read_sweep
 from dassl.results.read import Run, make_run, read_run
 from dassl.results.record import Interrupted
-from dassl.results.table import format_table
+from dassl.results.tables import format_table
 from dassl.utils import UserError, atomic_path
 
 ROOT = Path(__file__).parent

@@ -46,6 +46,7 @@ class Row:
     shots: int
     runs: tuple[Run, ...]  # complete
     unfinished: tuple[Run, ...] = field(default=())
+    repeats: tuple[Run, ...] = field(default=())  # complete, but of a seed that is there already
 
     def stat(self, key: str, sample: bool = False) -> Stat:
         """Statistic of the value of that name; see :meth:`Run.get`."""
@@ -64,7 +65,7 @@ def aggregate(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Row]:
 
     Runs that differ in more than their seed (backbone, an option, ...) never share a row; the
     method's name then says in what they differ. Unfinished runs that stopped before they knew
-    their method are left out.
+    their method are left out. A seed counts once.
 
     Args:
         order: methods in the order of the rows; others follow by name.
@@ -78,13 +79,19 @@ def aggregate(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Row]:
     for (suite, method, shots, variant), members in groups.items():
         keys = told_apart[suite, method]
         extra = ", ".join(f"{k} {v}" for k, v in variant if k in keys)
+        by_seed: dict[int | None, Run] = {}
+        for run in members:
+            if run.complete:
+                by_seed.setdefault(run.seed, run)
+        counted = tuple(by_seed.values())
         rows.append(
             Row(
                 suite=suite,
                 method=f"{method} ({extra})" if extra else method,
                 shots=shots,
-                runs=tuple(run for run in members if run.complete),
+                runs=counted,
                 unfinished=tuple(run for run in members if not run.complete),
+                repeats=tuple(run for run in members if run.complete and run not in counted),
             )
         )
     return sorted(rows, key=lambda row: _sort_key(row, list(order)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import UserError, read_json
+import yaml
+
+from dassl.utils import UserError, flat, read_json
 
 FILE = "results.json"
 SCHEMA = 1
@@ -18,6 +21,22 @@ ZERO_SHOT = "zero-shot"  # methods whose name starts so use no training images
 OVERALL = "overall_metric"
 # Keys of a protocol that are columns of a table or may differ between the seeds of a row.
 NOT_VARIANT = ("method", "suite", "shots", "seed", "split_hash")
+# Keys of a config.yaml that the protocol holds under its own names, or that only shape the log.
+NOT_RECIPE = (
+    "SEED",
+    "PROTOCOL",
+    "DATASET.NAME",
+    "DATASET.NUM_SHOTS",
+    "DATASET.SUBSAMPLE_CLASSES",
+    "DATASET.SUBSAMPLE_TASKS",
+    "DATASET.SPLIT",
+    "MODEL.BACKBONE.NAME",
+    "TEST.FINAL_MODEL",
+    "TEST.METRIC",
+    "TEST.PER_CLASS_RESULT",
+    "TEST.PER_TASK_RESULT",
+    "TEST.COMPUTE_CMAT",
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +55,10 @@ class Run:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name, as in the record
     overall: float | None = None  # mean over tasks; None if they belong to unlike groups
     groups: dict[str, float | None] = field(default_factory=dict)
-    variant: dict[str, str] = field(default_factory=dict)  # the rest of the protocol, flat
+    variant: dict[str, str] = field(default_factory=dict)  # the rest of protocol and config, flat
+    parameters: int | None = None  # learned
+    minutes: float | None = None  # of training; None too if the record covers only a part of it
+    error: str = ""  # of a failed run
 
     @property
     def complete(self) -> bool:
@@ -99,7 +121,7 @@ def make_run(folder: Path, content: Any) -> Run:
     if status not in STATUSES:
         raise reader.error("status", f"is {status!r}, not one of {', '.join(STATUSES)}")
     if status != "complete":
-        return _unfinished(folder, status, content.get("protocol") or {})
+        return _unfinished(folder, status, content)
     method = reader.get("protocol.method", str)
     shots = reader.get("protocol.shots", int)
     for key, value in reader.get("suite.groups", dict).items():
@@ -115,11 +137,28 @@ def make_run(folder: Path, content: Any) -> Run:
         tasks=_tasks(reader),
         overall=reader.percentage("suite.value"),
         groups=reader.get("suite.groups", dict),
-        variant=_variant(content["protocol"]),
+        variant=_variant(folder, content),
+        parameters=_parameters(reader),
+        minutes=_minutes(reader),
     )
 
 
-def _unfinished(folder: Path, status: str, protocol: dict) -> Run:
+def _parameters(reader: _Reader) -> int | None:
+    if "parameters" not in (reader.content.get("trainable") or {}):
+        return None
+    return reader.get("trainable.parameters", int)
+
+
+def _minutes(reader: _Reader) -> float | None:
+    run = reader.content.get("run") or {}
+    if run.get("resumed") or "time_split" not in run:
+        return None
+    parts = [reader.number(f"run.time_split.{key}") for key in ("data", "train")]
+    return sum(parts) / 60
+
+
+def _unfinished(folder: Path, status: str, content: dict) -> Run:
+    protocol = content.get("protocol") or {}
     method = protocol.get("method", "")
     return Run(
         folder=folder,
@@ -128,7 +167,8 @@ def _unfinished(folder: Path, status: str, protocol: dict) -> Run:
         suite=protocol.get("suite", ""),
         shots=_shots(method, protocol.get("shots", 0)),
         seed=protocol.get("seed"),
-        variant=_variant(protocol),
+        variant=_variant(folder, content),
+        error=str((content.get("run") or {}).get("error", "")),
     )
 
 
@@ -147,16 +187,53 @@ def _tasks(reader: _Reader) -> dict[str, dict]:
     return tasks
 
 
-def _variant(protocol: dict) -> dict[str, str]:
-    flat = {k: v for k, v in protocol.items() if k not in NOT_VARIANT}
-    options = flat.pop("options", None)
+def _variant(folder: Path, content: dict) -> dict[str, str]:
+    """Everything that seeds of one experiment share: the protocol, the weights, the config."""
+    protocol = content.get("protocol") or {}
+    facts = {k: v for k, v in protocol.items() if k not in NOT_VARIANT}
+    options = facts.pop("options", None)
     if isinstance(options, dict):
-        flat |= options
-    return {key: str(value) for key, value in flat.items()}
+        facts |= options
+    weights = (content.get("hashes") or {}).get("weights")
+    if weights:
+        facts["weights"] = str(weights)[:8]
+    if protocol:  # a run that stopped before knows nothing that could be compared
+        facts |= {
+            key: value
+            for key, value in flat(read_config(folder)).items()
+            if key not in NOT_RECIPE and not key.startswith("TRAINER.")
+        }
+    return {key: str(value) for key, value in facts.items()}
+
+
+def read_config(folder: Path) -> dict:
+    """The configuration of a run, as far as it is recorded.
+
+    Raises:
+        UserError: the file is there, but is no YAML of keys and values.
+    """
+    path = folder / "config.yaml"
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = str(error).split("\n")[0]
+        raise UserError(f"{path} cannot be read as YAML: {first}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold keys and values")
+    return content
+
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_percentage(value: Any) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    return value is None or (_is_number(value) and 0 <= value <= 100)
 
 
 class _Reader:
@@ -187,4 +264,10 @@ class _Reader:
         value = self.get(key)
         if not _is_percentage(value):
             raise self.error(key, f"must be a percentage, but is {value!r}")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self.get(key)
+        if not _is_number(value):
+            raise self.error(key, f"must be a number, but is {value!r}")
         return value

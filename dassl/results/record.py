@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from dassl.config import CfgNode
-from dassl.utils import UserError, atomic_path, read_json, write_json
+from dassl.utils import UserError, atomic_path, flat, read_json, write_json
 
 SCHEMA = 1
 FILE = "results.json"
@@ -203,14 +203,3 @@ def config_hash(cfg: CfgNode, evaluates: str = "") -> str:
     """Hex digest of what a run computes; two runs with the same digest may share a folder."""
     text = json.dumps([content_of(cfg), evaluates], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def flat(content: dict, prefix: str = "") -> dict:
-    """Nested keys joined by dots."""
-    out = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value
-    return out
