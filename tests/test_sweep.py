@@ -90,8 +90,9 @@ def test_every_run_is_made_and_reported(place, train, capsys):
         *("DATASET.NUM_SHOTS", "4", "A.B", "[1, 2]"),
         *("OPTIM.MAX_EPOCH", "5", "OPTIM.LR", "0.1"),
     ]
-    assert lines[0].startswith("[1/5] zero-shot, trees ... complete in 0 s; elapsed 0:00:0")
-    assert lines[2].startswith("[3/5] CoOp, trees, 1 shot, seed 2 ... complete")
+    assert lines[0] == "5 runs below out"
+    assert lines[1].startswith("[1/5] zero-shot, trees ... complete in 0 s; elapsed 0:00:0")
+    assert lines[3].startswith("[3/5] CoOp, trees, 1 shot, seed 2 ... complete")
     table = (place / "out" / "table.md").read_text(encoding="utf-8")
     assert "| zero-shot | 0 | 1 | 55.0 | 50.0 | 60.0 |" in table
     assert "| CoOp | 4 | 2 | 65.0 ± 0.0 | 60.0 ± 0.0 | 70.0 ± 0.0 |" in table
@@ -102,7 +103,8 @@ def test_every_run_is_made_and_reported(place, train, capsys):
 def test_finished_runs_are_left_to_train_and_take_no_time(place, train, capsys):
     run(capsys)
     code, lines, _ = run(capsys)
-    assert code == 0 and "complete before" in lines[0]
+    assert lines[0] == "5 runs below out, 5 complete"
+    assert code == 0 and "complete before" in lines[1]
     assert len(train.seen) == 10  # train.py itself knows whether anything is left to do
 
 
@@ -154,7 +156,7 @@ def test_dry_run(place, train, capsys):
     assert lines[0] == "zero-shot, trees: complete"
     assert "CoOp, trees, 4 shots, seed 2: no results.json" in lines
     assert "A.B '[1, 2]' OPTIM.MAX_EPOCH 5" in lines[-2]
-    assert lines[-1] == "5 runs below out"
+    assert lines[-1] == "5 runs below out, 3 complete"
 
 
 def test_another_output_folder_and_negative_values(place, train, capsys):

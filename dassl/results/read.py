@@ -57,6 +57,7 @@ class Run:
     groups: dict[str, float | None] = field(default_factory=dict)
     variant: dict[str, str] = field(default_factory=dict)  # the rest of protocol and config, flat
     parameters: int | None = None  # learned
+    seconds: float | None = None  # the whole run; None too if the record covers only a part of it
     minutes: float | None = None  # of training; None too if the record covers only a part of it
     error: str = ""  # of a failed run
 
@@ -139,6 +140,7 @@ def make_run(folder: Path, content: Any) -> Run:
         groups=reader.get("suite.groups", dict),
         variant=_variant(folder, content),
         parameters=_parameters(reader),
+        seconds=_seconds(reader),
         minutes=_minutes(reader),
     )
 
@@ -147,6 +149,13 @@ def _parameters(reader: _Reader) -> int | None:
     if "parameters" not in (reader.content.get("trainable") or {}):
         return None
     return reader.get("trainable.parameters", int)
+
+
+def _seconds(reader: _Reader) -> float | None:
+    run = reader.content.get("run") or {}
+    if run.get("resumed") or "seconds" not in run:
+        return None
+    return reader.number("run.seconds")
 
 
 def _minutes(reader: _Reader) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import signal
@@ -19,6 +20,7 @@ from dassl.utils import UserError, atomic_path, flat, read_json, write_json
 
 SCHEMA = 1
 FILE = "results.json"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # Keys that say where and how a run is done, not what is computed.
 PLACE_KEYS = (
     "OUTPUT_DIR",
@@ -38,6 +40,10 @@ PLACE_KEYS = (
 
 class Interrupted(BaseException):
     """The process was asked to stop (SIGTERM)."""
+
+
+class Busy(UserError):
+    """Another process is working in the run directory."""
 
 
 class RunRecord:
@@ -73,7 +79,7 @@ class RunRecord:
             lock = FileLock(self.folder / ".lock", timeout=0)
             lock.acquire()
         except Timeout:
-            raise UserError(
+            raise Busy(
                 f"another process is working in {self.folder}; wait for it, or choose another "
                 "--output-dir"
             ) from None
@@ -163,10 +169,13 @@ class RunRecord:
         with _sigterm_raises():
             try:
                 yield
-            except (KeyboardInterrupt, Interrupted):
+            except (KeyboardInterrupt, Interrupted, SystemExit):
                 self.finish("interrupted")
                 raise
             except BaseException as error:
+                if isinstance(error, OSError) and error.errno in FULL_DISK:
+                    self.finish("interrupted")  # there is nothing wrong with the run
+                    raise
                 self.finish("failed", run={"error": f"{type(error).__name__}: {error}"})
                 raise
 
@@ -185,6 +194,18 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def is_locked(folder: str | Path) -> bool:
+    """Whether a process is working in a run directory now."""
+    path = Path(folder) / ".lock"
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 def content_of(cfg: CfgNode) -> dict:
