@@ -15,7 +15,7 @@ from pathlib import Path
 from .aggregate import Row, Stat
 from .read import OVERALL
 from .table import Cell, Notes, Table
-from .tables import shots_name
+from .tables import shots_name, signed
 
 FILE = Path(__file__).with_name("published_softcpt.csv")
 SHOTS = (1, 2, 4, 8, 16)
@@ -199,7 +199,7 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
                 Cell(shots_name(c.row.shots)),
                 _score(c.ours, str(c.ours.n)),
                 _score(c.theirs, str(c.theirs.n)),
-                Cell("" if c.difference is None else f"{c.difference:+.2f}", c.difference),
+                Cell("" if c.difference is None else signed(c.difference, 2), c.difference),
             )
         )
     return Table(

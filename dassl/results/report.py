@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .aggregate import Row, aggregate
 from .compare import base_and_new, collapsed, gaps, paired_differences
@@ -45,7 +45,9 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
     differences = paired_differences(rows, choices.reference)
     if differences:
         parts.append(difference_table(differences))
-    parts += task_tables(rows, choices.sample)
+    for table in task_tables(rows, choices.sample):
+        title = table.title.replace(f"{table.suite}:", f"{table.suite}, task by task:", 1)
+        parts.append(replace(table, title=title))
     return [*parts, *_notes(rows, runs)]
 
 

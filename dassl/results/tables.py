@@ -176,7 +176,7 @@ def difference_table(differences: Sequence[Difference]) -> Table:
     for d in differences:
         half = "" if d.half is None else f" ± {d.half:.1f}"
         where = d.suite if d.key == OVERALL else f"{d.suite}, {d.key}"
-        cell = Cell(f"{d.mean:+.1f}{half}", d.mean, d.half, d.n, best=d.clear)
+        cell = Cell(f"{signed(d.mean, 1)}{half}", d.mean, d.half, d.n, best=d.clear)
         name = Cell(f"{d.method} − {d.reference}")
         body.append((name, Cell(where), Cell(shots_name(d.shots)), Cell(str(d.n)), cell))
     return Table(
@@ -205,6 +205,11 @@ def _cell(stat: Stat, best: float | None) -> Cell:
     if stat.n > 1 and stat.spread is not None:
         text += f" ± {stat.spread:.1f}"
     return Cell(text, stat.mean, stat.spread, stat.n, best=round(stat.mean, 1) == best)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign; minus is a minus, not a hyphen."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def shots_name(shots: int) -> str:

@@ -1,0 +1,130 @@
+"""Pictures besides the few-shot curves: gains over zero-shot by task, training curves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.utils import UserError, atomic_path
+
+from .aggregate import Row
+from .compare import same_measure
+from .events import Curve
+from .figure import COLOURS, STYLE, check_suffix
+from .tables import shots_name
+
+
+def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> Path:
+    """Points above or below zero-shot by task, at the largest number of shots: a panel per suite.
+
+    Bars show +- 1 standard deviation over seeds (population); zero-shot is taken as fixed.
+
+    Raises:
+        UserError: no suite has zero-shot and another method, or such a file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path = check_suffix(path)
+    suites = dict.fromkeys(row.suite for row in rows)
+    panels = [panel for suite in suites if (panel := _gains(rows, suite))]
+    if not panels:
+        raise UserError("there is nothing to draw: no suite has both zero-shot and another method")
+    heights = [0.9 + len(tasks) * (0.14 + 0.13 * len(methods)) for _, tasks, methods in panels]
+    with rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(6.6, sum(heights) + 0.4), layout="constrained")
+        axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
+        for ax, panel in zip(axes, panels, strict=True):
+            _draw_gains(ax, *panel)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=dpi)
+    return path
+
+
+def _gains(rows: Sequence[Row], suite: str) -> tuple[str, list[str], dict] | None:
+    """Title, tasks, and by method the gain and spread of each task."""
+    members = [row for row in rows if row.suite == suite and row.runs]
+    zero = next((row for row in members if row.shots == 0), None)
+    trained = [row for row in members if row.shots != 0 and zero and same_measure(row, zero)]
+    if not trained:
+        return None
+    most = max((row.shots for row in trained), key=lambda shots: (shots < 0, shots))
+    tasks = list(zero.runs[0].tasks)
+    methods = {}
+    for row in trained:
+        if row.shots == most:
+            stats = [(row.stat(task), zero.stat(task).mean) for task in tasks]
+            methods[row.method] = [
+                (s.mean - z, s.spread if s.n > 1 else 0.0)
+                if s.mean is not None and z is not None
+                else (float("nan"), 0.0)
+                for s, z in stats
+            ]
+    title = f"{suite}, {shots_name(most)} training images per class"
+    return title, tasks, methods
+
+
+def _draw_gains(ax, title: str, tasks: list[str], methods: dict) -> None:
+    width = 0.8 / len(methods)
+    hatches = ("", "////", "....", "xxxx", "\\\\\\\\", "oo")
+    for i, (method, gains) in enumerate(methods.items()):
+        places = [t + (i - (len(methods) - 1) / 2) * width for t in range(len(tasks))]
+        ax.barh(
+            places,
+            [gain for gain, _ in gains],
+            height=width * 0.92,
+            xerr=[spread for _, spread in gains],
+            color=COLOURS[i % len(COLOURS)],
+            hatch=hatches[i % len(hatches)],
+            edgecolor="white",
+            linewidth=0.4,
+            error_kw={"elinewidth": 1.0, "ecolor": "0.2"},
+            label=method,
+        )
+    ax.axvline(0, color="0.2", linewidth=1.0)
+    ax.set_yticks(range(len(tasks)), tasks)
+    ax.invert_yaxis()
+    ax.set_title(title)
+    ax.set_xlabel("points above zero-shot")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def draw_training(
+    curves: dict[str, dict[str, Curve]], path: str | os.PathLike, dpi: int = 150
+) -> Path:
+    """Training curves of one run: a panel per scalar, a line per part of the run.
+
+    Args:
+        curves: as :func:`~dassl.results.events.read_curves` gives them.
+
+    Raises:
+        UserError: there is no curve, or such a file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path = check_suffix(path)
+    if not curves:
+        raise UserError("there is nothing to draw: no training curve")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(3.3 * len(curves), 2.4), layout="constrained")
+        axes = figure.subplots(1, len(curves), squeeze=False).ravel()
+        for ax, (tag, parts) in zip(axes, sorted(curves.items()), strict=True):
+            for i, (part, curve) in enumerate(sorted(parts.items())):
+                ax.plot(
+                    [step for step, _ in curve],
+                    [value for _, value in curve],
+                    color=COLOURS[i % len(COLOURS)],
+                    linestyle=("-", "--")[i // len(COLOURS) % 2],
+                    linewidth=1.2,
+                    label=part,
+                )
+            ax.set_title(tag)
+            ax.set_xlabel("step")
+        if len(next(iter(curves.values()))) > 1:
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside right center", fontsize=7)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=dpi)
+    return path
