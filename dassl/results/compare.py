@@ -152,11 +152,11 @@ def gaps(rows: Sequence[Row]) -> Iterator[str]:
         for method in dict.fromkeys(row.method for row in members):
             have = {row.shots for row in members if row.method == method}
             for number in sorted(shots - have):
-                yield f"{suite}, {method}: no run with {_shots(number)}"
+                yield f"{suite}, {method}: no run with {shots_words(number)}"
 
 
 def _seeds_missing(row: Row, seeds: set) -> Iterator[str]:
-    place = f"{row.suite}, {row.method}, {_shots(row.shots)}"
+    place = f"{row.suite}, {row.method}, {shots_words(row.shots)}"
     for run in row.unfinished:
         why = f" ({run.error})" if run.error else ""
         yield f"{place}, seed {run.seed}: {run.status}{why}, {run.folder}"
@@ -167,7 +167,8 @@ def _seeds_missing(row: Row, seeds: set) -> Iterator[str]:
         yield f"{place}, seed {run.seed}: {run.folder} repeats another run and is not counted"
 
 
-def _shots(number: int) -> str:
+def shots_words(number: int) -> str:
+    """A number of shots in words."""
     return "all images" if number < 0 else f"{number} shot{'s'[: number != 1]}"
 
 
@@ -179,7 +180,7 @@ def collapsed(rows: Sequence[Row]) -> Iterator[str]:
         for run in row.runs:
             reasons = [*_below(run, row, base), *_not_finite(run.folder)]
             if reasons:
-                place = f"{row.suite}, {row.method}, {_shots(row.shots)}, seed {run.seed}"
+                place = f"{row.suite}, {row.method}, {shots_words(row.shots)}, seed {run.seed}"
                 yield f"{place}: {'; '.join(reasons)}"
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from dassl.utils import UserError, atomic_path, flat
 
 from .aggregate import Row, aggregate
+from .compare import shots_words
 from .events import read_curves
 from .figure import draw_curves
 from .pictures import draw_gains, draw_training
 from .read import Run, read_config
 from .report import Choices, report_parts
 from .table import Notes, Table
-from .tables import shots_name
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOG_LINES = 40
@@ -48,7 +48,10 @@ def write_report(runs: Sequence[Run], choices: Choices, path: str | os.PathLike)
         total=len(runs),
         parts=[_part(i, part) for i, part in enumerate(report_parts(runs, choices))],
         pictures=_pictures(rows),
-        runs=[_page(i, run, row, drawn=i < CURVES) for i, (run, row) in enumerate(_placed(rows))],
+        runs=[
+            _page(i, run, row, path.parent, i < CURVES)
+            for i, (run, row) in enumerate(_placed(rows))
+        ],
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -120,20 +123,21 @@ def _svg(draw, *args: Any) -> str:
         return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _page(number: int, run: Run, row: Row, drawn: bool) -> dict[str, Any]:
+def _page(number: int, run: Run, row: Row, place: Path, drawn: bool) -> dict[str, Any]:
     """What the report shows of one run."""
     facts = {
-        "folder": run.folder,
+        "folder": os.path.relpath(run.folder, place),
         "status": run.status,
         **({"error": run.error} if run.error else {}),
         "learned values": "" if run.parameters is None else f"{run.parameters:,}",
         "seconds": "" if run.seconds is None else f"{run.seconds:.1f}",
     }
     values = {name: value for name in run.value_names() if (value := run.get(name)) is not None}
+    shots = f", {shots_words(run.shots)}" if run.shots else ""
     curves = read_curves(run.folder) if drawn else {}
     return {
         "id": f"run{number}",
-        "title": f"{row.suite}, {row.method}, {shots_name(run.shots)} shots, seed {run.seed}",
+        "title": f"{row.suite}, {row.method}{shots}, seed {run.seed}",
         "status": run.status,
         "facts": {key: value for key, value in facts.items() if value},
         "values": {name: f"{value:.2f}" for name, value in values.items()},
