@@ -44,6 +44,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("sweep", metavar="YAML", help="the grid, such as configs/sweeps/demo.yaml")
     parser.add_argument("--output-dir", default="", metavar="DIR", help="instead of the YAML's")
+    parser.add_argument(
+        "--methods", default="", metavar="NAMES", help="all, or names with commas between them"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the runs, and stop")
     parser.add_argument("--status", action="store_true", help="show what is complete, and stop")
     parser.add_argument("--retry-failed", action="store_true", help="run again what has failed")
@@ -71,7 +74,8 @@ def main(args: argparse.Namespace) -> int:
         UserError: the YAML or an override cannot be used.
     """
     configs = Path("configs") if Path("configs").is_dir() else ROOT / "configs"
-    sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs).only(args.only)
+    sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs, args.methods)
+    sweep = sweep.only(args.only)
     cluster = {"engine": "debug", **sweep.cluster}
     cluster |= {k: v for k, v in (("engine", args.cluster), ("workers", args.workers)) if v}
     sweep = replace(sweep, cluster=cluster)

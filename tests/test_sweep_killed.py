@@ -211,14 +211,14 @@ def test_slurm_with_a_preemption(tmp_path, cluster, straight):
         running = said("squeue", "--noheader", "--states=RUNNING", "--format=%i").split()
         assert running
         for job in running:
-            said("scancel", "--batch", "--signal=USR2", job)
+            said("scancel", "--signal=USR2", job)  # as --signal does before the time limit
         wait_for(lambda: json.loads((run / "results.json").read_text())["status"] != "running", 60)
         assert launcher.wait(300) == 0, (tmp_path / "output.txt").read_text()[-3000:]
     finally:
         launcher.kill()
     assert any(record["resumed"] for record in records(tmp_path).values())
     check(tmp_path, straight)
-    logs = "".join(path.read_text() for path in (tmp_path / "out/.slurm").glob("*_log.err"))
+    logs = "".join(path.read_text() for path in (tmp_path / "out/.slurm").glob("*_log.*"))
     assert "preempted" in logs
 
 

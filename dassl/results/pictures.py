@@ -128,3 +128,43 @@ def draw_training(
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=dpi)
     return path
+
+
+def draw_similarity(
+    matrix: Sequence[Sequence[float]], names: Sequence[str], path: str | os.PathLike, dpi: int = 200
+) -> Path:
+    """Cosines between the contexts of tasks as a map; the numbers stand in its fields.
+
+    Colours span the values off the diagonal, which may all be close to 1.
+
+    Raises:
+        UserError: such a file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path, n = check_suffix(path), len(names)
+    off = [matrix[i][j] for i in range(n) for j in range(n) if i != j]
+    low, high = min(off), max(off)
+    size = max(3.0, 0.55 * n)
+    with rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(size + 1.8, size + 0.6), layout="constrained")
+        ax = figure.subplots()
+        image = ax.imshow(matrix, cmap="cividis", vmin=low, vmax=max(high, low + 1e-6))
+        for i in range(n):
+            for j in range(n):
+                dark = matrix[i][j] < (low + high) / 2
+                ax.text(
+                    *(j, i, f"{matrix[i][j]:.2f}"),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else "black",
+                )
+        ax.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(n), names)
+        ax.spines[:].set_visible(False)
+        figure.colorbar(image, ax=ax, shrink=0.8, label="cosine of the generated contexts")
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=dpi, bbox_inches="tight")
+    return path

@@ -30,6 +30,7 @@ METHOD_KEYS = {
     "config": str,
     "opts": dict,  # configuration keys of this method
     "once": bool,  # neither shots nor seeds change anything: one run per dataset
+    "optional": bool,  # run only if it is asked for
 }
 REPORT_KEYS = {"table": str, "figure": str}  # files in the output folder
 CLUSTER_KEYS = {
@@ -86,6 +87,7 @@ def read_sweep(
     overrides: Sequence[str] = (),
     output: str = "",
     configs: str | Path = "configs",
+    methods: str = "",
 ) -> Sweep:
     """Read and check a sweep's YAML.
 
@@ -93,9 +95,12 @@ def read_sweep(
         overrides: ``[KEY, VALUE, ...]`` for every run; they win over the YAML's.
         output: another folder for the runs than the YAML's.
         configs: folder that holds ``datasets/<name>.yaml``; the methods' paths start beside it.
+        methods: names of the methods to run, with commas between them; "all" for every one, ""
+            for those that are not optional.
 
     Raises:
-        UserError: a key is unknown, missing or holds something else; a file is missing.
+        UserError: a key is unknown, missing or holds something else; a file is missing; no
+            method is called so.
     """
     path, configs = Path(path), Path(configs)
     content = read_yaml(path)
@@ -108,6 +113,7 @@ def read_sweep(
         _check_dataset(str(dataset), configs, path)
     for name, method in content["methods"].items():
         _check_method(name, method, configs, path)
+    content["methods"] = _chosen(content["methods"], methods, path)
     cluster = content.get("cluster") or {}
     _check(cluster, CLUSTER_KEYS, "cluster key", f"{path}: ")
     if cluster.get("engine", ENGINES[0]) not in ENGINES:
@@ -179,6 +185,24 @@ def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
         held = f"; {file.parent} holds {', '.join(near)}" if near else ""
         raise UserError(f"{where}there is no configuration file {file}{held}")
     _pairs(method.get("opts"), path)
+
+
+def _chosen(methods: dict[str, dict], wanted: str, path: Path) -> dict[str, dict]:
+    """The methods to run, in the order of the YAML."""
+    if wanted == "all":
+        return methods
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    for name in names:
+        if name not in methods:
+            raise UserError(f"{path}: {unknown_name('method', name, methods)}")
+    chosen = {
+        name: method
+        for name, method in methods.items()
+        if (name in names if wanted else not method.get("optional"))
+    }
+    if not chosen:
+        raise UserError(f"{path}: no method is to be run; name some of {', '.join(methods)}")
+    return chosen
 
 
 def _pairs(keys: dict | None, path: Path) -> list[str]:

@@ -162,8 +162,8 @@ def _minutes(reader: _Reader) -> float | None:
     run = reader.content.get("run") or {}
     if run.get("resumed") or "time_split" not in run:
         return None
-    parts = [reader.number(f"run.time_split.{key}") for key in ("data", "train")]
-    return sum(parts) / 60
+    split = reader.get("run.time_split", dict)
+    return sum(reader.number(f"run.time_split.{key}") for key in split if key != "test") / 60
 
 
 def _unfinished(folder: Path, status: str, content: dict) -> Run:
