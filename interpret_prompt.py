@@ -131,7 +131,8 @@ def task_contexts(trainer) -> torch.Tensor | None:
 def nearest_words(tokens: torch.Tensor, text: TextTower, top: int) -> list[list[tuple[str, float]]]:
     """For each of m tokens (m, d), the ``top`` nearest entries of the vocabulary and distances."""
     vocabulary = text.token_embedding.weight.detach().float()  # (V, d)
-    distances = torch.cdist(tokens.float().to(vocabulary.device), vocabulary)  # (m, V)
+    exact = "donot_use_mm_for_euclid_dist"  # products would round small distances away
+    distances = torch.cdist(tokens.float().to(vocabulary.device), vocabulary, compute_mode=exact)
     found = distances.topk(top, largest=False)
     return [
         [

@@ -219,7 +219,7 @@ def test_slurm_with_a_preemption(tmp_path, cluster, straight):
     assert any(record["resumed"] for record in records(tmp_path).values())
     check(tmp_path, straight)
     logs = "".join(path.read_text() for path in (tmp_path / "out/.slurm").glob("*_log.*"))
-    assert "preempted" in logs
+    assert "Caught signal SIGUSR2" in logs
 
 
 def test_slurm_jobs_are_found_again(tmp_path, cluster, straight):

@@ -148,6 +148,7 @@ def parameters(options: dict[str, Any]) -> dict[str, Any]:
     found = {name: options[key] for key, name in names.items() if options.get(key)}
     return {
         "name": "softcpt",
+        "timeout_min": 60,
         "slurm_signal_delay_s": WAKE_UP,
         "slurm_additional_parameters": {"requeue": True, **(options.get("extra") or {})},
         **found,

@@ -41,7 +41,7 @@ CLUSTER_KEYS = {
     "gpus": int,  # per job
     "cpus": int,  # per job
     "memory_gb": int,  # per job
-    "minutes": int,  # time limit of a job; it is requeued and goes on
+    "minutes": int,  # time limit of a job (60); it is requeued and goes on
     "requeues": int,  # how often a job may run into its time limit
     "extra": dict,  # other parameters of sbatch
 }
