@@ -39,7 +39,11 @@ def statistic(values: Iterable[float | None], sample: bool = False, ci95: bool =
 
 @dataclass(frozen=True)
 class Row:
-    """The seeds of one method on one suite with one number of shots."""
+    """The seeds of one method on one suite with one number of shots.
+
+    ``suite`` names the part too whose values may be compared: the backbone, if there are several,
+    and base or new classes.
+    """
 
     suite: str
     method: str
@@ -71,9 +75,13 @@ def aggregate(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Row]:
         order: methods in the order of the rows; others follow by name.
     """
     groups: dict[tuple, list[Run]] = {}
+    backbones: dict[str, set[str]] = {}
+    for run in runs:
+        backbones.setdefault(run.suite, set()).add(run.variant.get("backbone", ""))
     for run in sorted(runs, key=lambda run: not run.complete):  # stable: complete ones first
         if run.method:
-            groups.setdefault(_place(run, groups), []).append(run)
+            several = len(backbones[run.suite] - {""}) > 1
+            groups.setdefault(_place(run, groups, several), []).append(run)
     told_apart = _differences(groups)
     rows = []
     for (suite, method, shots, variant), members in groups.items():
@@ -97,13 +105,20 @@ def aggregate(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Row]:
     return sorted(rows, key=lambda row: _sort_key(row, list(order)))
 
 
-def _place(run: Run, groups: Iterable[tuple]) -> tuple:
+def _place(run: Run, groups: Iterable[tuple], backbones: bool) -> tuple:
     """The key of a run's group; an unfinished one joins a group that it does not contradict."""
-    own = (run.suite, run.method, run.shots)
+    parts = [run.suite]
+    if backbones and run.variant.get("backbone"):
+        parts.append(run.variant["backbone"])
+    if run.variant.get("classes", "all") != "all":
+        parts.append(f"{run.variant['classes']} classes")
+    suite = ", ".join(parts)
+    own = (suite, run.method, run.shots)
     if not run.complete:
         for key in groups:
             known = dict(key[3])
-            if key[:3] == own and all(known.get(k) == v for k, v in run.variant.items()):
+            part = key[0] == suite or (not run.variant and key[0].startswith(f"{suite}, "))
+            if part and key[1:3] == own[1:] and run.variant.items() <= known.items():
                 return key
     return (*own, tuple(sorted(run.variant.items())))
 

@@ -115,6 +115,7 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
 class BaseNew:
     """A method that was trained on the base classes, tested on those and on the new ones."""
 
+    suite: str
     base: Row
     new: Row
 
@@ -136,9 +137,11 @@ def base_and_new(runs: Sequence[Run], order: Sequence[str] = ()) -> list[BaseNew
     sides = []
     for classes in ("base", "new"):
         rows = aggregate([run for run in runs if run.variant.get("classes") == classes], order)
-        sides.append({(row.suite, row.method, row.shots): row for row in rows if row.runs})
+        part = f", {classes} classes"
+        places = {(row.suite.removesuffix(part), row.method, row.shots): row for row in rows}
+        sides.append({place: row for place, row in places.items() if row.runs})
     base, new = sides
-    return [BaseNew(row, new[place]) for place, row in base.items() if place in new]
+    return [BaseNew(place[0], row, new[place]) for place, row in base.items() if place in new]
 
 
 def gaps(rows: Sequence[Row]) -> Iterator[str]:

@@ -113,8 +113,9 @@ def compare(rows: Sequence[Row]) -> Iterator[Comparison]:
     """Every row of ours for which the table holds a number of the same suite, method and shots."""
     known = {(_plain(p.suite), _method(p.method)): p for p in published_rows()}
     for row in rows:
-        published = known.get((_plain(row.suite), _method(row.method.split(" (")[0])))
-        if published and row.runs and row.shots in published.scores:
+        suite = row.runs[0].suite if row.runs else ""
+        published = known.get((_plain(suite), _method(row.method.split(" (")[0])))
+        if published and row.shots in published.scores:
             yield Comparison(
                 row=row,
                 published=published,

@@ -140,8 +140,8 @@ def _costs(rows: Iterable[Row | None], most: Row | None) -> tuple[Cell, Cell]:
 def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
     """A table per suite: base, new and H of every task and of their mean."""
     tables = []
-    for suite in dict.fromkeys(pair.base.suite for pair in pairs):
-        members = [pair for pair in pairs if pair.base.suite == suite]
+    for suite in dict.fromkeys(pair.suite for pair in pairs):
+        members = [pair for pair in pairs if pair.suite == suite]
         body = []
         for key, title in columns([pair.base for pair in members]):
             values = [pair.values(key) for pair in members]
