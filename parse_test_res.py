@@ -17,6 +17,7 @@ from pathlib import Path
 from dassl.results.aggregate import Stat, aggregate, statistic
 from dassl.results.figure import draw_curves
 from dassl.results.html import write_report
+from dassl.results.pictures import draw_all
 from dassl.results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run
 from dassl.results.report import Choices, report_parts
 from dassl.results.table import FORMS, render
@@ -76,6 +77,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     below.add_argument("--out", metavar="FILE", help="also write what is printed to a file")
     below.add_argument("--figure", metavar="FILE", help="draw few-shot curves (.png, .pdf, .svg)")
+    below.add_argument("--pictures", metavar="DIR", help="all figures, as .png and .svg")
     args = parser.parse_args(argv)
     if (args.table or args.format) and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
         parser.error("--table goes with --sample-std, --out and --figure only; --format too")
@@ -93,7 +95,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: nothing was found, or the runs do not belong together.
     """
     folder = Path(args.directory)
-    if args.table or args.format or args.figure:
+    if args.table or args.format or args.figure or args.pictures:
         text, complete = _report_below(folder, args)
     elif args.multi_exp:
         text, complete = _report_experiments(folder, args)
@@ -127,6 +129,8 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
         parts.append(f"not counted{_listed(unfinished)}")
     if args.figure:
         print(f"figure: {draw_curves(rows, args.figure)}", file=sys.stderr)
+    if args.pictures:
+        print(f"figures: {', '.join(map(str, draw_all(rows, args.pictures)))}", file=sys.stderr)
     return "\n".join(parts), not unfinished
 
 

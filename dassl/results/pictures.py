@@ -11,7 +11,7 @@ from dassl.utils import UserError, atomic_path
 from .aggregate import Row
 from .compare import same_measure
 from .events import Curve
-from .figure import COLOURS, STYLE, check_suffix
+from .figure import COLOURS, STYLE, check_suffix, draw_curves
 from .tables import shots_name
 
 
@@ -168,3 +168,17 @@ def draw_similarity(
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=dpi, bbox_inches="tight")
     return path
+
+
+def draw_all(rows: Sequence[Row], folder: str | os.PathLike) -> list[Path]:
+    """Few-shot curves and gains over zero-shot, each as PNG and SVG; returns what was drawn.
+
+    Raises:
+        UserError: there is no complete run.
+    """
+    folder, drawn = Path(folder), []
+    for suffix in (".png", ".svg"):
+        drawn.append(draw_curves(rows, folder / f"curves{suffix}"))
+        if any(_gains(rows, row.suite) for row in rows):
+            drawn.append(draw_gains(rows, folder / f"gains{suffix}"))
+    return drawn

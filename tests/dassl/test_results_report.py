@@ -19,7 +19,7 @@ from dassl.results.compare import (
     mean_and_interval,
     paired_differences,
 )
-from dassl.results.read import make_run, read_run
+from dassl.results.read import Run, make_run, read_run
 from dassl.results.report import Choices, report_parts
 from dassl.results.table import Cell, Notes, Table, latex_escape, render
 from dassl.utils import UserError
@@ -155,6 +155,26 @@ def test_runs_with_other_settings_are_never_averaged(tmp_path):
         ("CoOp-CA (OPTIM.LR 0.1)", 2),
         ("CoOp-CA (OPTIM.LR 0.5)", 1),
     ]
+
+
+def test_what_may_not_be_compared_gets_tables_of_its_own(tmp_path):
+    """Other backbones and other classes never compete for the best, nor share a row."""
+    found = [
+        run(tmp_path / f"{backbone}{classes}", "A", 1, 60.0, backbone=backbone, classes=classes)
+        for backbone in ("RN50", "RN101")
+        for classes in ("all", "base")
+    ]
+    stopped = make_run(tmp_path / "x", record(status="failed", method="A", seed=2, classes="all"))
+    rows = aggregate([*found, stopped])
+    assert [(row.suite, row.method, row.seeds) for row in rows] == [
+        ("Trees, RN101", "A", "1"),
+        ("Trees, RN101, base classes", "A", "1"),
+        ("Trees, RN50", "A", "1 of 2"),
+        ("Trees, RN50, base classes", "A", "1"),
+    ]
+    assert not paired_differences(rows)
+    unknown = Run(tmp_path / "y", "failed", method="A", suite="Trees", shots=4, seed=3)
+    assert "1 of 2" in {row.seeds for row in aggregate([*found, unknown])}
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "cannot be read as YAML"), ("3", "must hold")])
