@@ -24,6 +24,7 @@ class TrainerBase:
 
     suite: str | None = None  # see TRAINER_REGISTRY
     steps_rule = "one step per batch"
+    choosing = False  # while the model to test is not chosen yet: from before_train to deploy
 
     def __init__(self):
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
@@ -70,6 +71,7 @@ class TrainerBase:
                 "state_dict": model.state_dict(),
                 "epoch": epoch + 1,
                 "val_result": val_result,
+                "facts": self.checkpoint_facts(),
             }
             save_checkpoint(
                 state, str(Path(directory) / name), is_best=is_best, model_name=model_name
@@ -88,7 +90,12 @@ class TrainerBase:
             path = checkpoint_file(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
             print(f"Loading weights to {name} from {path} (epoch {checkpoint.get('epoch')})")
-            load_strictly(model, checkpoint["state_dict"], path)
+            load_strictly(model, checkpoint.get("state_dict", {}), path)
+            check_facts(self, checkpoint.get("facts", {}), path)
+
+    def checkpoint_facts(self) -> dict:
+        """Hook: what a checkpoint and the trainer that loads it must agree on, by name."""
+        return {}
 
     def load_init_weights(self, path: str) -> None:
         """Start every registered model from the weights in a file."""
@@ -150,16 +157,24 @@ class TrainerBase:
     def train(self, start_epoch: int, max_epoch: int) -> None:
         """All epochs from ``start_epoch`` on, with the hooks around them."""
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
-        self.before_train()
-        for epoch in range(self.start_epoch, self.max_epoch):
-            self.epoch = epoch
-            self.before_epoch()
-            self.run_epoch()
-            self.after_epoch()
+        self.choosing = True
+        try:
+            self.before_train()
+            for epoch in range(self.start_epoch, self.max_epoch):
+                self.epoch = epoch
+                self.before_epoch()
+                self.run_epoch()
+                self.after_epoch()
+            self.deploy()
+        finally:
+            self.choosing = False
         self.after_train()
 
     def before_train(self):
         """Hook: before the first epoch."""
+
+    def deploy(self):
+        """Hook: choose the model that is tested; the last thing before :meth:`after_train`."""
 
     def after_train(self):
         """Hook: after the last epoch."""
@@ -228,6 +243,20 @@ def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
             "Was it trained with another method, backbone, context or set of classes?"
         )
     model.load_state_dict(state)
+
+
+def check_facts(trainer: TrainerBase, facts: dict, path: str | Path) -> None:
+    """Refuse weights that fit by their shapes only; facts that a file does not give are let be."""
+    for name, own in trainer.checkpoint_facts().items():
+        if facts.get(name, own) != own:
+            raise UserError(
+                f"{path} was trained with another {name}: {_short(facts[name])}, here {_short(own)}"
+            )
+
+
+def _short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _distinct(items) -> list:

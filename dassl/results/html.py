@@ -11,11 +11,12 @@ from typing import Any
 from dassl.utils import UserError, atomic_path, flat
 
 from .aggregate import Row, aggregate
+from .checked import read_config
 from .compare import shots_words
 from .events import read_curves
 from .figure import draw_curves
 from .pictures import draw_gains, draw_training
-from .read import Run, read_config
+from .read import Run
 from .report import Choices, report_parts
 from .table import Notes, Table
 
