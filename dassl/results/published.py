@@ -113,8 +113,12 @@ def compare(rows: Sequence[Row]) -> Iterator[Comparison]:
     """Every row of ours for which the table holds a number of the same suite, method and shots."""
     known = {(_plain(p.suite), _method(p.method)): p for p in published_rows()}
     for row in rows:
-        suite = row.runs[0].suite if row.runs else ""
-        published = known.get((_plain(suite), _method(row.method.split(" (")[0])))
+        if not row.runs:
+            continue
+        run = row.runs[
+            0
+        ]  # its name, without what tells rows apart; a variant has a name of its own
+        published = known.get((_plain(run.suite), _method(run.method)))
         if published and row.shots in published.scores:
             yield Comparison(
                 row=row,

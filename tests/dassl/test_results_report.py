@@ -295,6 +295,11 @@ def test_other_differences_are_named(tmp_path):
     assert table.rows[0][0].text == "CoOp-MT †" and "differs in 8,392,704" in notes.lines[0]
 
 
+@pytest.mark.parametrize("method", ["SoftCPT-NATA (more)", "CoOp-MT (per task)", "CATA"])
+def test_variants_are_not_the_published_method(tmp_path, method):
+    assert not list(published.compare(plant_runs(tmp_path, method=method)))
+
+
 def test_suites_and_shots_that_the_table_does_not_hold(tmp_path):
     assert not list(published.compare(plant_runs(tmp_path, shots=3)))
     (notes,) = published.published_parts(plant_runs(tmp_path, suite="Trees"))
