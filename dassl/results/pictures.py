@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from .compare import same_measure
 from .events import Curve
 from .figure import COLOURS, STYLE, check_suffix, draw_curves
 from .tables import shots_name
+
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "oo")
+BARS = len(HATCHES)  # methods that bars can show; more become a map
 
 
 def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> Path:
@@ -31,15 +35,23 @@ def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> 
     panels = [panel for suite in suites if (panel := _gains(rows, suite))]
     if not panels:
         raise UserError("there is nothing to draw: no suite has both zero-shot and another method")
-    heights = [0.9 + len(tasks) * (0.14 + 0.13 * len(methods)) for _, tasks, methods in panels]
-    with rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(6.6, sum(heights) + 0.4), layout="constrained")
+    heights = [_height(tasks, methods) for _, tasks, methods in panels]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7.2, sum(heights) + 0.4), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
-        for ax, panel in zip(axes, panels, strict=True):
-            _draw_gains(ax, *panel)
+        for ax, (title, tasks, methods) in zip(axes, panels, strict=True):
+            (_draw_bars if len(methods) <= BARS else _draw_map)(ax, tasks, methods)
+            ax.set_title(title)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=dpi)
     return path
+
+
+def _height(tasks: list[str], methods: dict) -> float:
+    """Inches of a panel."""
+    if len(methods) <= BARS:
+        return 0.9 + len(tasks) * (0.14 + 0.13 * len(methods))
+    return 1.6 + 0.28 * len(tasks)
 
 
 def _gains(rows: Sequence[Row], suite: str) -> tuple[str, list[str], dict] | None:
@@ -65,29 +77,54 @@ def _gains(rows: Sequence[Row], suite: str) -> tuple[str, list[str], dict] | Non
     return title, tasks, methods
 
 
-def _draw_gains(ax, title: str, tasks: list[str], methods: dict) -> None:
+def _draw_bars(ax, tasks: list[str], methods: dict) -> None:
     width = 0.8 / len(methods)
-    hatches = ("", "////", "....", "xxxx", "\\\\\\\\", "oo")
     for i, (method, gains) in enumerate(methods.items()):
-        places = [t + (i - (len(methods) - 1) / 2) * width for t in range(len(tasks))]
         ax.barh(
-            places,
+            [t + (i - (len(methods) - 1) / 2) * width for t in range(len(tasks))],
             [gain for gain, _ in gains],
             height=width * 0.92,
             xerr=[spread for _, spread in gains],
-            color=COLOURS[i % len(COLOURS)],
-            hatch=hatches[i % len(hatches)],
+            color=COLOURS[i],
+            hatch=HATCHES[i],
             edgecolor="white",
             linewidth=0.4,
             error_kw={"elinewidth": 1.0, "ecolor": "0.2"},
             label=method,
         )
+    ax.grid(False, axis="y")
     ax.axvline(0, color="0.2", linewidth=1.0)
     ax.set_yticks(range(len(tasks)), tasks)
     ax.invert_yaxis()
-    ax.set_title(title)
-    ax.set_xlabel("points above zero-shot")
+    ax.set_xlabel("points above zero-shot (bars: ± 1 standard deviation over seeds)")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _draw_map(ax, tasks: list[str], methods: dict) -> None:
+    """Fields with numbers, where bars would be too many to tell apart."""
+    matrix = [[methods[method][t][0] for method in methods] for t in range(len(tasks))]
+    most = max((abs(v) for row in matrix for v in row if not math.isnan(v)), default=1.0)
+    image = _draw_fields(ax, matrix, tasks, list(methods), ("PuOr", -most, most), "{:+.1f}")
+    ax.figure.colorbar(image, ax=ax, shrink=0.8, label="points above zero-shot")
+
+
+def _draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, form: str):
+    """A map of numbers; ``colours`` is its colour map and the values at the ends of it."""
+    cmap, low, high = colours
+    image = ax.imshow(matrix, cmap=cmap, vmin=low, vmax=high, aspect="auto")
+    for i, row in enumerate(matrix):
+        for j, value in enumerate(row):
+            if not math.isnan(value):
+                red, green, blue, _ = image.cmap(image.norm(value))
+                light = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
+                text = form.format(value).replace("-", "−")
+                colour = "black" if light else "white"
+                ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+    ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    return image
 
 
 def draw_training(
@@ -147,23 +184,11 @@ def draw_similarity(
     off = [matrix[i][j] for i in range(n) for j in range(n) if i != j]
     low, high = min(off), max(off)
     size = max(3.0, 0.55 * n)
-    with rc_context({**STYLE, "axes.grid": False}):
+    with rc_context(STYLE):
         figure = Figure(figsize=(size + 1.8, size + 0.6), layout="constrained")
         ax = figure.subplots()
-        image = ax.imshow(matrix, cmap="cividis", vmin=low, vmax=max(high, low + 1e-6))
-        for i in range(n):
-            for j in range(n):
-                dark = matrix[i][j] < (low + high) / 2
-                ax.text(
-                    *(j, i, f"{matrix[i][j]:.2f}"),
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if dark else "black",
-                )
-        ax.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(n), names)
-        ax.spines[:].set_visible(False)
+        colours = ("cividis", low, max(high, low + 1e-6))
+        image = _draw_fields(ax, matrix, names, names, colours, "{:.2f}")
         figure.colorbar(image, ax=ax, shrink=0.8, label="cosine of the generated contexts")
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=dpi, bbox_inches="tight")

@@ -209,7 +209,8 @@ def _cell(stat: Stat, best: float | None) -> Cell:
 
 def signed(value: float, digits: int) -> str:
     """A number with its sign; minus is a minus, not a hyphen."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]  # neither more nor less
 
 
 def shots_name(shots: int) -> str:

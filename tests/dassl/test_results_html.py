@@ -91,6 +91,10 @@ def test_gains_are_drawn(tree):
     pixels = image.imread(draw_gains(rows, tree / "gains.png", dpi=50))
     assert pixels.shape[0] > 60 and pixels[..., :3].std() > 0.05
     ET.parse(draw_gains(rows, tree / "gains.svg"))
+    for i in range(7):  # too many for bars; they lack a task
+        write(tree / f"more{i}", method=f"M{i}", tasks=(("oak <b>", "", 9.0),))
+    pixels = image.imread(draw_gains(aggregate(find_runs(tree)), tree / "map.png", dpi=50))
+    assert pixels[..., :3].std() > 0.05
     alone = aggregate([make_run(tree / "x", record())])
     with pytest.raises(UserError, match="no suite has both zero-shot and another method"):
         draw_gains(alone, tree / "none.png")
