@@ -21,6 +21,7 @@ from dassl.utils import UserError
 from ._features import Features, cached_loaders
 from ._fitting import FittingTrainer
 from ._prompts import names_with_contexts
+from ._text_memory import TextInChunks, parse_chunk
 from ._upstream import load_released
 
 PRECISIONS = ("fp16", "fp32", "amp")
@@ -39,15 +40,17 @@ class PromptedCLIP(nn.Module):
         clip_model: nn.Module,
         prompter: nn.Module,
         outputs: frozenset[str] = frozenset({"global"}),
+        text_chunk: int | None = None,
     ):
         super().__init__()
+        self.text = TextInChunks(clip_model.text_tower, text_chunk)
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
         self.scored_text: torch.Tensor | None = None  # of the latest logits, for losses on it
 
     @property
     def text_tower(self) -> TextTower:
-        return self.clip.text_tower
+        return self.text.tower
 
     def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of images (B, 3, H, W)."""
@@ -93,6 +96,7 @@ class PromptTrainer(FittingTrainer):
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
     DEFAULTS: that node's keys and default values, which a YAML or the command line may change.
+    needs_all_classes: False lets a step encode only the classes of the tasks in its batch.
     image_outputs: the names of the image tower's outputs that the method reads.
     """
 
@@ -157,6 +161,7 @@ class PromptTrainer(FittingTrainer):
         frozen = "fp16" if self.precision == "fp16" else "fp32"
         self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
         self.clip.check_outputs(self.image_outputs)
+        self.text_chunk = parse_chunk(cfg.MODEL.TEXT_CHUNK)
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
     def build_data_loader(self) -> None:
@@ -168,7 +173,8 @@ class PromptTrainer(FittingTrainer):
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
         space, text = self.dm.space, self.clip.text_tower
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
-        self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
+        model = PromptedCLIP(self.clip, prompter, self.image_outputs, self.text_chunk)
+        self.model = model.to(self.device)
         amp = self.precision == "amp"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
         learned = [p for p in prompter.parameters() if p.requires_grad and self.sgd]
@@ -201,11 +207,14 @@ class PromptTrainer(FittingTrainer):
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         """One optimizer step on a batch."""
+        keep = self.choose_classes(batch)  # where the labels still are on the CPU
+        if not self.needs_all_classes:
+            keep = self.dm.space.of_tasks(batch["task"], keep)
         batch = {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
         with self.autocast():
-            keep = self.choose_classes(batch)
-            batch["features"] = self.image_features(batch)  # once: a loss may read them too
-            logits = self.compute_logits(batch["features"], keep)
+            features = batch["features"] = self.image_features(batch)  # a loss may read them too
+            self.model.text.plan(lambda: self.compute_logits(features))
+            logits = self.compute_logits(features, keep)
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()
         self.backward(losses)

@@ -25,6 +25,9 @@ def get_cfg_default() -> CfgNode:
                     "ARCH": "",  # the architecture of a file that does not tell
                 },
                 "HEAD": {"NAME": ""},
+                # token positions whose activations the text tower keeps at once; others it computes
+                # again in the backward pass. 0: no limit; auto: a limit only if memory is short
+                "TEXT_CHUNK": "auto",
             },
             "OPTIM": _optim(),
             "TRAIN": {

@@ -3,6 +3,7 @@
 from .checkpoint import load_checkpoint, load_pretrained_weights, save_checkpoint
 from .errors import UserError, nearest, unknown_name
 from .logger import setup_logger
+from .memory import free_memory
 from .meters import AverageMeter, MetricMeter
 from .registry import Registry, import_all
 from .tools import (
@@ -28,6 +29,7 @@ __all__ = [
     "collect_env_info",
     "count_num_param",
     "flat",
+    "free_memory",
     "import_all",
     "listdir_nohidden",
     "load_checkpoint",
