@@ -2,7 +2,8 @@
 
 python parse_test_res.py output/run              # output/run/seed1, output/run/seed2, ...
 python parse_test_res.py output/runs --multi-exp # output/runs/A/seed1, output/runs/B/seed1, ...
-python parse_test_res.py output --table md --out table.md --figure curves.png
+python parse_test_res.py output --format md --published --out tables.md
+python parse_test_res.py output --format html    # output/report.html
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from pathlib import Path
 
 from dassl.results.aggregate import Stat, aggregate, statistic
 from dassl.results.figure import draw_curves
-from dassl.results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run
-from dassl.results.table import FORMATS, format_table
+from dassl.results.html import write_report
+from dassl.results.log import log_files
+from dassl.results.pictures import draw_all
+from dassl.results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
+from dassl.results.report import Choices, report_parts
+from dassl.results.table import FORMS, render
+from dassl.results.tables import format_table
 from dassl.utils import UserError, atomic_path, listdir_nohidden, unknown_name
 
 EPILOG = """\
-Values come from the results.json of each run. A run that is not complete is named, never counted.
+Values come from the results.json of each run, or else from its logs, as CoOp, SoftCPT and their
+relatives write them. A run that is not complete is named, never counted.
 
 exit codes: 0 all runs are complete, 1 some are not, 2 wrong command, or no complete run
 """
@@ -50,18 +57,39 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--test-log",
         action="store_true",
-        help="accepted for old commands: results.json holds evaluations and trainings alike",
+        help="logs without results.json are those of evaluations (--eval-only)",
     )
     parser.add_argument(
-        "--keyword", default=OVERALL, metavar="K", help=f"{OVERALL}, a group or a task, by name"
+        "--keyword",
+        default=OVERALL,
+        metavar="K",
+        help=f"{OVERALL}, a group or a task, by name; accuracy, macro_f1, ... of CoOp's logs",
     )
     below = parser.add_argument_group("over every run below DIR")
-    below.add_argument("--table", choices=FORMATS, help="a row per method and number of shots")
+    below.add_argument(
+        "--table", choices=("text", "md"), help="a row per method and number of shots"
+    )
+    below.add_argument(
+        "--format",
+        choices=(*FORMS, "html"),
+        help="all tables: by shots, base and new, paired, by task; what is missing",
+    )
+    below.add_argument(
+        "--published", action="store_true", help="with --format: SoftCPT's published numbers beside"
+    )
+    below.add_argument(
+        "--reference", default="", metavar="METHOD", help="with --format: compare others with it"
+    )
     below.add_argument("--out", metavar="FILE", help="also write what is printed to a file")
     below.add_argument("--figure", metavar="FILE", help="draw few-shot curves (.png, .pdf, .svg)")
+    below.add_argument("--pictures", metavar="DIR", help="all figures, as .png and .svg")
     args = parser.parse_args(argv)
-    if args.table and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
-        parser.error("--table goes with --sample-std, --out and --figure only")
+    if (args.table or args.format) and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
+        parser.error("--table goes with --sample-std, --out and --figure only; --format too")
+    if args.table and args.format:
+        parser.error("--format holds what --table shows; give one of them")
+    if (args.published or args.reference) and not args.format:
+        parser.error("--published and --reference go with --format")
     return args
 
 
@@ -72,7 +100,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: nothing was found, or the runs do not belong together.
     """
     folder = Path(args.directory)
-    if args.table or args.figure:
+    if args.table or args.format or args.figure or args.pictures:
         text, complete = _report_below(folder, args)
     elif args.multi_exp:
         text, complete = _report_experiments(folder, args)
@@ -81,25 +109,33 @@ def main(args: argparse.Namespace) -> int:
         text, complete = "\n".join(summary.lines), summary.complete
     if text:
         print(text)
-    if args.out:
+    if args.out and args.format != "html":
         with atomic_path(args.out) as path:
             path.write_text(f"{text.rstrip()}\n", encoding="utf-8")
     return 0 if complete else 1
 
 
 def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
-    runs = find_runs(folder)
+    runs = find_runs(folder, args.test_log)
     unfinished = [run for run in runs if not run.complete]
     if len(unfinished) == len(runs):
         raise UserError(f"there is no complete run below {folder}{_listed(unfinished)}")
     rows = aggregate(runs)
     parts = []
+    choices = Choices((), args.sample_std, args.reference, args.published)
     if args.table:
         parts.append(format_table(rows, args.table, unfinished, args.sample_std))
+    elif args.format == "html":
+        place = args.out or folder / "report.html"
+        parts.append(f"report: {write_report(runs, choices, place)}")
+    elif args.format:
+        parts.append(render(report_parts(runs, choices), args.format))
     elif unfinished:
         parts.append(f"not counted{_listed(unfinished)}")
     if args.figure:
         print(f"figure: {draw_curves(rows, args.figure)}", file=sys.stderr)
+    if args.pictures:
+        print(f"figures: {', '.join(map(str, draw_all(rows, args.pictures)))}", file=sys.stderr)
     return "\n".join(parts), not unfinished
 
 
@@ -140,7 +176,7 @@ def summarize(folder: Path, args: argparse.Namespace) -> Summary:
     Raises:
         UserError: no complete run, runs of different experiments, or an unknown keyword.
     """
-    runs = _runs_of(folder)
+    runs = _runs_of(folder, args.test_log)
     complete = [run for run in runs if run.complete]
     unfinished = [run for run in runs if not run.complete]
     if not complete:
@@ -168,16 +204,17 @@ def summarize(folder: Path, args: argparse.Namespace) -> Summary:
     return Summary(lines, means, not unfinished)
 
 
-def _runs_of(folder: Path) -> list[Run]:
-    if (folder / FILE).exists():
-        return [read_run(folder)]
+def _runs_of(folder: Path, test_log: bool) -> list[Run]:
+    if (folder / FILE).exists() or log_files(folder):
+        return [read_run_or_log(folder, test_log)]
     names = [name for name in listdir_nohidden(folder) if (folder / name).is_dir()]
-    return [read_run(folder / name) for name in names]
+    return [read_run_or_log(folder / name, test_log) for name in names]
 
 
 def _hint(folder: Path, runs: list[Run]) -> str:
     """What is there instead of complete runs."""
-    if next(folder.rglob(FILE), None) and all(run.status == NO_FILE for run in runs):
+    deeper = next(folder.rglob(FILE), None) or next(folder.rglob("log.txt*"), None)
+    if deeper and all(run.status == NO_FILE for run in runs):
         return "; the runs lie deeper: give one experiment's folder, or add --multi-exp or --table"
     return "".join(f"; {run.folder.name}: {run.status}" for run in runs) or "; it has no subfolder"
 
@@ -197,7 +234,7 @@ def _check_one_experiment(folder: Path, runs: list[Run]) -> None:
                 )
     seeds: dict[int | None, str] = {}
     for run in runs:
-        if run.seed in seeds:
+        if run.seed is not None and run.seed in seeds:
             raise UserError(
                 f"{seeds[run.seed]} and {run.folder.name} in {folder} have the same seed "
                 f"{run.seed}; delete one"

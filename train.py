@@ -18,15 +18,26 @@ import torch
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip import CLIPError, list_backbones
-from dassl.config import CfgNode, get_cfg_default
+from dassl.config import CfgNode, check_limits, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.results.facts import describe_run, describe_weights, measure_run
 from dassl.results.record import Interrupted, RunRecord
-from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger, unknown_name
+from dassl.utils import (
+    UserError,
+    collect_env_info,
+    distributed,
+    set_random_seed,
+    setup_logger,
+    unknown_name,
+)
 
 CONFIGS = Path(__file__).parent / "configs"
 EPILOG = """\
+example, without data, weights or a GPU:
+  python train.py --trainer MTCoOp --config-file configs/trainers/MTCoOp/tiny_ep50.yaml \\
+      --dataset-config-file configs/datasets/digits7.yaml --output-dir output/run --seed 1
+
 Values come from the defaults, then the dataset's YAML, the method's YAML, the protocol's YAML,
 the flags and at last the KEY VALUE pairs; later ones win. A run that was stopped goes on when the
 same command is given again; a complete one is left alone.
@@ -104,6 +115,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     cfg.merge_from_list([word for pair in _flags(args) for word in pair])
     cfg.merge_from_list(args.opts)
     _keep_own_node(cfg)
+    check_limits(cfg)
     cfg.freeze()
     return cfg
 
@@ -154,9 +166,12 @@ def main(args: argparse.Namespace) -> dict:
     if args.dry_run:
         print("\n".join(_build(cfg).describe()))
         return {}
+    if not distributed.is_main():
+        return _follow(args, cfg)
     evaluates = describe_weights(args.model_dir, args.load_epoch) if args.eval_only else ""
     with RunRecord(cfg.OUTPUT_DIR, cfg, evaluates).locked() as record:
         if record.complete:
+            distributed.broadcast(None)
             if not args.quiet:
                 print(f"{cfg.OUTPUT_DIR} holds this run, complete: nothing to do")
             return record.earlier
@@ -166,6 +181,7 @@ def main(args: argparse.Namespace) -> dict:
 
 def _run(args: argparse.Namespace, cfg: CfgNode, record: RunRecord) -> dict:
     cfg = _with_seed(cfg, record.earlier)
+    distributed.broadcast(cfg.SEED)
     record.begin(seed=cfg.SEED)
     with record.watched():
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
@@ -175,12 +191,31 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record: RunRecord) -> dict:
         print(f"Computing in {facts['run']['precision']} on {facts['run']['device']}")
         if args.no_train:
             return record.finish("interrupted")
-        if args.eval_only:
-            trainer.load_model(args.model_dir, epoch=args.load_epoch)
-            trainer.test()
-        else:
-            trainer.train()
+        _work(args, trainer)
         return record.finish("complete", **trainer.outcome(), run=measure_run(trainer))
+
+
+def _work(args: argparse.Namespace, trainer) -> None:
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.test()
+    else:
+        trainer.train()
+
+
+def _follow(args: argparse.Namespace, cfg: CfgNode) -> dict:
+    """What the other processes of torchrun do: the same work, without record and log."""
+    seed = distributed.broadcast(None)
+    if seed is None:
+        return {}  # the run is complete
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = seed
+    cfg.freeze()
+    trainer = _build(cfg)
+    if not args.no_train:
+        _work(args, trainer)
+    return {}
 
 
 def _build(cfg: CfgNode):
@@ -212,14 +247,19 @@ def listing() -> str:
             about = (registry.get(name).__doc__ or "").strip().split("\n")[0]
             lines.append(f"  {name:<16} {about}")
     lines.append("backbones (a name, arch/tag of open_clip, arch/random, or a file):")
-    lines.append(textwrap.indent(textwrap.fill(", ".join(list_backbones()), 96), "  "))
+    lines.append(
+        textwrap.indent(
+            textwrap.fill(", ".join(list_backbones()), 96, break_on_hyphens=False), "  "
+        )
+    )
     return "\n".join(lines)
 
 
 def command() -> int:
     """Run the command line; the exit code."""
     try:
-        main(parse_args())
+        with distributed.session():
+            main(parse_args())
     except (KeyboardInterrupt, Interrupted):
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -1,12 +1,11 @@
-"""Chooses the demo's learning rates: accuracy on pool images that were not drawn for training.
+"""Chooses the demo's learning rates: accuracy on pool images that no run trained on.
 
-The 897 test images of Digits7 are not looked at. Each method is trained at 1, 4 and 16 shots from
-few-shot draws that the demo does not use, and scored on the rest of the 900 pool images; the rate
-with the best mean over the trained-word tasks, shots and draws is the one to put into the method's
-``tiny_ep50.yaml``.
+The 897 test images of Digits7 are not looked at. The runs are the demo's, with its epochs, on
+few-shot draws that the demo does not use, scored on the rest of the 900 pool images. The best
+mean over the trained-word tasks, shots and draws tells the rate to put into a method's preset.
 
     python -m benchmarks.demo_rates
-    python -m benchmarks.demo_rates --rates 0.002 0.02 --draws 11 --shots 16
+    python -m benchmarks.demo_rates --methods CoOp --rates 0.002 0.02 --draws 11
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ import tempfile
 import train
 from dassl.data.datasets import DatasetBase, build_dataset
 from dassl.engine import TRAINER_REGISTRY, EachTask
+from dassl.results.plan import PlannedRun, read_sweep
 from dassl.utils import set_random_seed
-
-METHODS = ("CoOp", "MTCoOpHard", "MTCoOp")
 
 
 def pool_dataset(cfg) -> DatasetBase:
@@ -32,27 +30,20 @@ def pool_dataset(cfg) -> DatasetBase:
     whole.defrost()
     whole.DATASET.NUM_SHOTS = -1
     everything = build_dataset(whole)
-    drawn = {(item.task, item.impath) for item in few.train_x}
+    drawn = {(item.task, item.impath) for item in [*few.train_x, *few.val]}
     pool = [*everything.train_x, *everything.val]
     rest = [item for item in pool if (item.task, item.impath) not in drawn]
     return DatasetBase(few.train_x, None, few.val, rest, few.space, few.split, few.split_hash)
 
 
-def score(method: str, rate: float, shots: int, draw: int, folder: str) -> float:
+def score(run: PlannedRun, draw: int, options: list[str]) -> float:
     """Mean accuracy over the trained-word tasks, in percent."""
-    config = f"configs/trainers/{method}/tiny_ep50.yaml"
-    args = ["--trainer", method, "--config-file", config, "--seed", str(draw)]
-    args += ["--dataset-config-file", "configs/datasets/digits7.yaml", "--output-dir", folder]
-    args += ["DATASET.NUM_SHOTS", str(shots), "OPTIM.LR", str(rate)]
-    cfg = train.setup_cfg(train.parse_args(args))
-    dataset = pool_dataset(cfg)
-    set_random_seed(draw)
-    cls = TRAINER_REGISTRY.get(method)
-    with contextlib.redirect_stdout(io.StringIO()):
-        if cls.suite == "each":
-            trainer = EachTask(cfg, cls, dataset)
-        else:
-            trainer = cls(cfg, dataset=dataset)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        words = [*run.argv, "SEED", str(draw), "OUTPUT_DIR", folder, *options]
+        cfg = train.setup_cfg(train.parse_args(words))
+        dataset, cls = pool_dataset(cfg), TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+        set_random_seed(draw)
+        trainer = EachTask(cfg, cls, dataset) if cls.suite == "each" else cls(cfg, dataset=dataset)
         trainer.train()
     return trainer.outcome()["suite"]["groups"]["trained words"]
 
@@ -60,23 +51,36 @@ def score(method: str, rate: float, shots: int, draw: int, folder: str) -> float
 def main() -> None:
     """Print a table of methods and rates."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.006, 0.02, 0.06])
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--methods", nargs="+", default=["CoOp", "CoOp-MT", "SoftCPT-NATA"])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.006, 0.02])
     parser.add_argument("--draws", type=int, nargs="+", default=[11, 12, 13])
     args = parser.parse_args()
-    print("| method | rate | " + " | ".join(f"{k} shots" for k in args.shots) + " | mean |")
-    print("|---|---|" + "---|" * (len(args.shots) + 1))
-    for method in METHODS:
+    runs = {
+        (run.method, run.shots): run
+        for run in read_sweep("configs/sweeps/demo.yaml", methods="all").runs
+    }
+    shots = sorted({k for _, k in runs if k})
+    print("\n".join(_row(["method", "rate", *(f"{k} shots" for k in shots), "mean"], head=True)))
+    print("\n".join(_row(["zero-shot", "", "", *[""] * (len(shots) - 1), _zero_shot(runs)])))
+    for method in args.methods:
         for rate in args.rates:
-            means = []
-            for shots in args.shots:
-                values = []
-                for draw in args.draws:
-                    with tempfile.TemporaryDirectory() as folder:
-                        values.append(score(method, rate, shots, draw, folder))
-                means.append(statistics.mean(values))
-            cells = " | ".join(f"{m:.2f}" for m in [*means, statistics.mean(means)])
-            print(f"| {method} | {rate} | {cells} |", flush=True)
+            means = [
+                statistics.mean(
+                    score(runs[method, k], draw, ["OPTIM.LR", str(rate)]) for draw in args.draws
+                )
+                for k in shots
+            ]
+            cells = [f"{mean:.2f}" for mean in [*means, statistics.mean(means)]]
+            print("\n".join(_row([method, rate, *cells])), flush=True)
+
+
+def _zero_shot(runs: dict[tuple[str, int], PlannedRun]) -> str:
+    return f"{score(runs['zero-shot', 0], 1, ['DATASET.NUM_SHOTS', '1']):.2f}"
+
+
+def _row(cells: list, head: bool = False) -> list[str]:
+    line = "".join(f"| {cell} " for cell in cells) + "|"
+    return [line, "|---" * len(cells) + "|"] if head else [line]
 
 
 if __name__ == "__main__":

@@ -15,15 +15,16 @@ from clip.text import TextTower
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
-from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError
+from dassl.utils import UserError, distributed
 
-from ._features import cached_loaders, training_loader
+from ._compute import choose_precision, prepare_clip, time_text, to_device
+from ._features import Features, cached_loaders, field_of
+from ._fitting import FittingTrainer
+from ._prompts import names_with_contexts
+from ._sharding import DividedText
 from ._text_memory import TextInChunks, parse_chunk
-
-Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
-PRECISIONS = ("fp16", "fp32", "amp")
+from ._upstream import load_released
 
 
 class PromptedCLIP(nn.Module):
@@ -45,24 +46,31 @@ class PromptedCLIP(nn.Module):
         self.text = TextInChunks(clip_model.text_tower, text_chunk)
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
+        self.scored_text: torch.Tensor | None = None  # of the latest logits, for losses on it
 
     @property
     def text_tower(self) -> TextTower:
-        return self.text.tower
+        """The frozen text tower; of several processes each encodes its share of the rows."""
+        text = self.text.tower
+        return text if distributed.world_size() == 1 else DividedText(text)
 
     def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of images (B, 3, H, W)."""
         return self.logits(self.encode_image(images), keep)
 
     def encode_image(self, images: torch.Tensor) -> Features:
-        """What the frozen image tower gives: "global" (B, e), un-normalised."""
+        """What the frozen image tower gives, un-normalised: see ``CLIP.encode_outputs``."""
         with torch.no_grad():
             return self.clip.encode_outputs(images.to(self.clip.dtype), self.outputs)
 
     def logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B, C), fp32, of image features."""
+        """Logits (B, C), fp32, of image features; their text stays as ``scored_text``."""
         x = F.normalize(features["global"].float(), dim=-1)
-        text = self.text_features(x, keep)
+        self.scored_text = self.text_features(x, keep)
+        return self.score(x, self.scored_text)
+
+    def score(self, x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C), fp32, of normalised image (B, e) and text features (C, e) or (B, C, e)."""
         equation = "be,ce->bc" if text.dim() == 2 else "be,bce->bc"
         with torch.autocast(x.device.type, enabled=False):  # amp would round the products
             return self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
@@ -85,7 +93,7 @@ class PromptedCLIP(nn.Module):
             self._text = None
 
 
-class PromptTrainer(TrainerX):
+class PromptTrainer(FittingTrainer):
     """Base of the methods: set KEY and DEFAULTS, and override :meth:`build_prompter`.
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
@@ -136,11 +144,17 @@ class PromptTrainer(TrainerX):
         self.detect_anomaly(loss)
         self.scaler.scale(loss).backward()
 
-    def fit(self, features: Features, label: torch.Tensor, task: torch.Tensor) -> None:
-        """For methods without SGD: learn from the features, labels (N,) and tasks (N,) of the
-        training images."""
+    def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The prompter's state dict from those of the released code's modules, by their names."""
+        raise UserError(f"{type(self).__name__} reads no checkpoints of CoOp's or SoftCPT's code")
 
     # ------------------------------------------------------------------ given
+
+    @property
+    def divides_work(self) -> bool:
+        """Whether several processes can do a run: not if the gradient is shaped in each."""
+        own = type(self).backward, type(self).forward_backward
+        return own == (PromptTrainer.backward, PromptTrainer.forward_backward)
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         device = "cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu"
@@ -154,6 +168,8 @@ class PromptTrainer(TrainerX):
             )
         frozen = "fp16" if self.precision == "fp16" else "fp32"
         self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
+        self.clip.check_outputs(self.image_outputs)
+        prepare_clip(self.clip, cfg.COMPUTE)
         self.text_chunk = parse_chunk(cfg.MODEL.TEXT_CHUNK)
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
@@ -168,9 +184,11 @@ class PromptTrainer(TrainerX):
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
         model = PromptedCLIP(self.clip, prompter, self.image_outputs, self.text_chunk)
         self.model = model.to(self.device)
+        time_text(self.clock, prompter)
+        distributed.same_everywhere(prompter.state_dict().values())
         amp = self.precision == "amp"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
-        learned = [p for p in prompter.parameters() if p.requires_grad]
+        learned = [p for p in prompter.parameters() if p.requires_grad and self.sgd]
         optim = sched = None
         if learned:
             optim = build_optimizer(learned, self.cfg.OPTIM)
@@ -183,33 +201,42 @@ class PromptTrainer(TrainerX):
         weights, precision = self.clip.weights_hash, self.precision
         return {"options": options, "weights": weights, "precision": precision}
 
-    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Train by SGD, or, if nothing is learned that way, fit and test."""
-        if self.optimizers():
-            super().train(start_epoch, max_epoch)
-            return
-        self.start_epoch = self.max_epoch = 0
-        if type(self).fit is not PromptTrainer.fit:
-            self.fit(*self.training_features())
-        super().train(0, 0)
+    def checkpoint_facts(self) -> dict:
+        """The frozen weights, and the names that learned tensors belong to."""
+        facts = {"backbone (sha256 of its weights)": self.clip.weights_hash}
+        return {**facts, "set of names": self.bound_names()}
 
-    def forward_backward(self, batch: dict) -> dict[str, float]:
+    def bound_names(self) -> list[str]:
+        """Hook: names of classes or tasks that what is learned is for, and no others; by default
+        those that have a context each."""
+        return names_with_contexts(self.model.prompter)
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""
+        if not load_released(self, directory, epoch):
+            super().load_model(directory, epoch)
+
+    def forward_backward(self, batch: dict) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch."""
         keep = self.choose_classes(batch)  # where the labels still are on the CPU
         if not self.needs_all_classes:
             keep = self.dm.space.of_tasks(batch["task"], keep)
-        batch = {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+        batch = {k: to_device(v, self.device) for k, v in batch.items()}
         with self.autocast():
-            features = self.image_features(batch)
+            features = batch["features"] = self.image_features(batch)  # a loss may read them too
             self.model.text.plan(lambda: self.compute_logits(features))
             logits = self.compute_logits(features, keep)
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()
-        self.backward(losses)
+        with self.clock.part("rest"):
+            # each process takes its part of the loss: see dassl.utils.distributed
+            parts = distributed.world_size()
+            self.backward({name: loss / parts for name, loss in losses.items()})
+            distributed.sum_gradients(self.model.prompter.parameters())
         self.model_update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {name: loss.item() for name, loss in losses.items()}
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def model_update(self, names=None) -> None:
         """Step each optimizer, through the loss scaler under amp."""
@@ -230,9 +257,15 @@ class PromptTrainer(TrainerX):
 
     def image_features(self, batch: dict) -> Features:
         """The features of a batch: the stored ones it brings, or those of its images."""
+        if "features" in batch:
+            return batch["features"]
         if "feat" in batch:
-            return {"global": batch["feat"].to(self.device)}
-        return self.model.encode_image(batch["img"].to(self.device))
+            names = self.image_outputs
+            return {name: to_device(batch[field_of(name)], self.device) for name in names}
+        with self.clock.part("image"):
+            own = self.model.encode_image(to_device(batch["img"], self.device))
+        images = len(batch["label"])
+        return {name: distributed.gather_rows(x, images) for name, x in own.items()}
 
     def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
         """Features and labels."""
@@ -242,26 +275,6 @@ class PromptTrainer(TrainerX):
         """Logits (B, C) of images (B, 3, H, W) or of their features."""
         features = images if isinstance(images, dict) else self.model.encode_image(images)
         return self.compute_logits(features)
-
-    @torch.no_grad()
-    def training_features(self) -> tuple[Features, torch.Tensor, torch.Tensor]:
-        """Features, labels (N,) and tasks (N,) of all training images, not augmented."""
-        features, labels, tasks = [], [], []
-        for batch in training_loader(self):
-            features.append(self.image_features(batch))
-            labels.append(batch["label"])
-            tasks.append(batch["task"])
-        joined = {name: torch.cat([f[name] for f in features]) for name in features[0]}
-        return joined, torch.cat(labels), torch.cat(tasks)
-
-
-def choose_precision(wanted: str, device: str) -> str:
-    """The precision of the frozen towers; half precision needs a GPU."""
-    if wanted not in PRECISIONS:
-        raise UserError(f"PREC must be one of {', '.join(PRECISIONS)}; got {wanted!r}")
-    if device == "cpu" and wanted != "fp32":
-        return "fp32"
-    return wanted
 
 
 def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:

@@ -56,6 +56,8 @@ class PromptLearner(nn.Module):
         self.n_ctx = m
         self.left = {"end": m, "middle": m // 2, "front": 0}[position]
         self._embed_names(names, text)
+        self.names = names
+        self.per_name = group is not None and len(group.unique()) == len(names)
         groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
         self.register_buffer("group", groups, persistent=False)  # (n,)
         self.ctx = None
@@ -90,12 +92,14 @@ class PromptLearner(nn.Module):
         ctx: torch.Tensor | None = None,
         group: torch.Tensor | None = None,
         keep: torch.Tensor | None = None,
+        every: bool = False,
     ) -> Prompts:
         """The prompts of all names, or of those that ``keep`` (n,) marks.
 
         Args:
             ctx: (m, d) or (G, m, d); None takes the learned one.
             group: (n,) which context each name stands in; None as at construction.
+            every: put every name in every context: G * n prompts, context by context.
         """
         ctx = self.ctx if ctx is None else ctx
         d = self.name.shape[-1]
@@ -107,12 +111,55 @@ class PromptLearner(nn.Module):
         if keep is not None:
             name, order, eot, group = name[keep], order[keep], eot[keep], group[keep]
         left, right = ctx[:, : self.left], ctx[:, self.left :]
+        rows = None
+        if every:
+            group = torch.arange(len(ctx), device=ctx.device).repeat_interleave(len(name))
+            rows = torch.arange(len(name), device=ctx.device).repeat(len(ctx))
+            if right.shape[1]:  # what follows a name differs with the context
+                name, order, eot, rows = name[rows], order[rows], eot[rows], None
         own = name
         if right.shape[1]:
             own = torch.cat([name, right[group]], dim=1)  # (n, L + right, d)
             own = own.gather(1, order[..., None].expand_as(own))
         shared = torch.cat([self.sos.expand(len(ctx), 1, d), left], dim=1)  # (G, 1 + left, d)
-        return Prompts(shared=shared, own=own, group=group, eot=eot)
+        return Prompts(shared=shared, own=own, group=group, eot=eot, rows=rows)
+
+
+def names_with_contexts(prompter: nn.Module) -> list[str]:
+    """The names within a prompter that have a learned context each: it suits no other name."""
+    learners = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
+    owned = [part for part in learners if part.per_name and part.ctx is not None]
+    return [name for part in owned for name in part.names]
+
+
+class ContextPrompter(nn.Module):
+    """One learned context for all class names, or one per class: CoOp's prompts (equations 2, 3).
+
+    ``options`` has CoOp's keys: N_CTX, CTX_INIT, CSC, CLASS_TOKEN_POSITION.
+    """
+
+    def __init__(self, options, space, text):
+        super().__init__()
+        self.prompts = PromptLearner(
+            space.classnames,
+            text,
+            n_ctx=options.N_CTX,
+            ctx_init=options.CTX_INIT,
+            group=torch.arange(space.num_classes) if options.CSC else None,
+            position=options.CLASS_TOKEN_POSITION,
+        )
+
+    def forward(self, text, image_features, keep=None):
+        """Text features (C, e)."""
+        return scatter_kept(text.encode(self.prompts(keep=keep)), keep)
+
+
+def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
+    """Refuse a context of no tokens, where a method would have nothing to learn."""
+    if n_ctx < 1 and not ctx_init:
+        raise UserError(
+            f"TRAINER.{key}.N_CTX must be 1 or more: the context is what is learned; got {n_ctx}"
+        )
 
 
 def tokenize_names(
@@ -141,8 +188,9 @@ def _own_order(name_len: int, right: int, length: int) -> torch.Tensor:
 
 
 def scatter_kept(kept: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-    """Rows (kept, e) put back to their places among (C, e); the others are zero."""
+    """Rows (..., kept, e) put back to their places among (..., C, e); the others are zero."""
     if keep is None:
         return kept
-    out = kept.new_zeros(len(keep), kept.shape[-1])
-    return out.index_put((keep.nonzero()[:, 0].to(kept.device),), kept)
+    out = kept.new_zeros(*kept.shape[:-2], len(keep), kept.shape[-1])
+    places = keep.nonzero()[:, 0].to(kept.device, non_blocking=True)
+    return out.index_copy(-2, places, kept)

@@ -9,7 +9,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dassl.utils import UserError, load_checkpoint, load_pretrained_weights, save_checkpoint
+from dassl.utils import (
+    UserError,
+    distributed,
+    load_checkpoint,
+    load_pretrained_weights,
+    save_checkpoint,
+)
 
 MODES = ("train", "test", "eval")
 BEST = "model-best.pth.tar"
@@ -24,12 +30,15 @@ class TrainerBase:
 
     suite: str | None = None  # see TRAINER_REGISTRY
     steps_rule = "one step per batch"
+    divides_work = False  # whether the processes that torchrun starts can do one run together
+    choosing = False  # while the model to test is not chosen yet: from before_train to deploy
 
     def __init__(self):
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
         self._optims: OrderedDict[str, torch.optim.Optimizer | None] = OrderedDict()
         self._scheds: OrderedDict[str, object | None] = OrderedDict()
         self._writer = None
+        self._unchecked: list[torch.Tensor] = []  # losses on a GPU: see detect_anomaly
         self.optim_steps_per_batch = 1
         self.sched_steps_per_epoch = 1
 
@@ -65,15 +74,17 @@ class TrainerBase:
         Args:
             epoch: epochs done before this one, so that the file's number is ``epoch + 1``.
         """
-        for name, model in self._models.items():
+        for name, model in self._models.items() if distributed.is_main() else ():
             state = {
                 "state_dict": model.state_dict(),
                 "epoch": epoch + 1,
                 "val_result": val_result,
+                "facts": self.checkpoint_facts(),
             }
             save_checkpoint(
                 state, str(Path(directory) / name), is_best=is_best, model_name=model_name
             )
+        distributed.barrier()  # the others may want to read it
 
     def load_model(self, directory, epoch=None) -> None:
         """Load every registered model from ``directory``.
@@ -88,7 +99,12 @@ class TrainerBase:
             path = checkpoint_file(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
             print(f"Loading weights to {name} from {path} (epoch {checkpoint.get('epoch')})")
-            load_strictly(model, checkpoint["state_dict"], path)
+            load_strictly(model, checkpoint.get("state_dict", {}), path)
+            check_facts(self, checkpoint.get("facts", {}), path)
+
+    def checkpoint_facts(self) -> dict:
+        """Hook: what a checkpoint and the trainer that loads it must agree on, by name."""
+        return {}
 
     def load_init_weights(self, path: str) -> None:
         """Start every registered model from the weights in a file."""
@@ -138,8 +154,25 @@ class TrainerBase:
         return optims[0].param_groups[0]["lr"] if optims else 0.0
 
     def detect_anomaly(self, loss) -> None:
-        """Stop a training whose loss is no number any more."""
-        value = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        """Stop a training whose loss is no number any more.
+
+        A loss on a GPU is looked at in :meth:`check_losses`, since looking would wait for it.
+        """
+        if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
+            self._unchecked.append(loss.detach())
+        else:
+            self._stop_unless_finite(float(loss.detach() if torch.is_tensor(loss) else loss))
+
+    def check_losses(self) -> None:
+        """Stop a training in which a loss since the last call was no number."""
+        if self._unchecked:
+            losses = torch.stack([loss.reshape(()) for loss in self._unchecked])
+            self._unchecked = []
+            for value in losses.tolist():
+                self._stop_unless_finite(value)
+
+    @staticmethod
+    def _stop_unless_finite(value: float) -> None:
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss is {value}; try a smaller OPTIM.LR, or PREC fp32 if it is not"
@@ -150,16 +183,24 @@ class TrainerBase:
     def train(self, start_epoch: int, max_epoch: int) -> None:
         """All epochs from ``start_epoch`` on, with the hooks around them."""
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
-        self.before_train()
-        for epoch in range(self.start_epoch, self.max_epoch):
-            self.epoch = epoch
-            self.before_epoch()
-            self.run_epoch()
-            self.after_epoch()
+        self.choosing = True
+        try:
+            self.before_train()
+            for epoch in range(self.start_epoch, self.max_epoch):
+                self.epoch = epoch
+                self.before_epoch()
+                self.run_epoch()
+                self.after_epoch()
+            self.deploy()
+        finally:
+            self.choosing = False
         self.after_train()
 
     def before_train(self):
         """Hook: before the first epoch."""
+
+    def deploy(self):
+        """Hook: choose the model that is tested; the last thing before :meth:`after_train`."""
 
     def after_train(self):
         """Hook: after the last epoch."""
@@ -178,15 +219,18 @@ class TrainerBase:
         """Evaluate."""
         raise NotImplementedError(f"{type(self).__name__} must override test")
 
-    def forward_backward(self, batch) -> dict[str, float]:
-        """One step on a batch; returns named numbers for the log, "loss" among them."""
+    def forward_backward(self, batch) -> dict[str, float | torch.Tensor]:
+        """One step on a batch; returns named numbers for the log, "loss" among them.
+
+        Tensors will do, and on a GPU are better: they are read once per line of the log.
+        """
         raise NotImplementedError(f"{type(self).__name__} must override forward_backward")
 
     # ------------------------------------------------------------------ TensorBoard
 
     def init_writer(self, log_dir) -> None:
         """Open the TensorBoard event file."""
-        if self._writer is None:
+        if self._writer is None and distributed.is_main():
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             self._writer = SummaryWriter(log_dir=str(log_dir))
@@ -228,6 +272,20 @@ def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
             "Was it trained with another method, backbone, context or set of classes?"
         )
     model.load_state_dict(state)
+
+
+def check_facts(trainer: TrainerBase, facts: dict, path: str | Path) -> None:
+    """Refuse weights that fit by their shapes only; facts that a file does not give are let be."""
+    for name, own in trainer.checkpoint_facts().items():
+        if facts.get(name, own) != own:
+            raise UserError(
+                f"{path} was trained with another {name}: {_short(facts[name])}, here {_short(own)}"
+            )
+
+
+def _short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _distinct(items) -> list:

@@ -41,6 +41,7 @@ class EachTask(TrainerBase):
             self._random.append(random_state())
         self.first = self.trainers[0]
         self.device, self.steps_rule = self.first.device, self.first.steps_rule
+        self.selection = self.first.selection
 
     def _sizes(self, t: int) -> str:
         parts = {name: getattr(self.dataset, name) or [] for name in ("train_x", "val", "test")}
@@ -79,7 +80,7 @@ class EachTask(TrainerBase):
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Time of all tasks by purpose."""
+        """Time of all tasks by part of the work."""
         keys = self.trainers[0].seconds
         return {key: sum(trainer.seconds[key] for trainer in self.trainers) for key in keys}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def save_checkpoint(
         state["state_dict"] = _without_module(state["state_dict"])
     path = Path(save_dir) / (model_name or f"model.pth.tar-{state['epoch']}")
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        write_tensors(state, temporary)
         _refuse_objects(temporary)
     with atomic_path(path.parent / "checkpoint") as temporary:
         temporary.write_text(f"{path.name}\n", encoding="utf-8")
@@ -53,6 +55,13 @@ def save_checkpoint(
             shutil.copyfile(path, temporary)
     print(f"Checkpoint saved to {path}")
     return str(path)
+
+
+def write_tensors(state: dict[str, Any], path: Path) -> None:
+    """torch.save, with an ordinary OSError where the disk is full; torch's writer has none."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _refuse_objects(path: Path) -> None:
@@ -77,7 +86,9 @@ def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
             could restore, or no dict.
     """
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch guesses at what a broken file is
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}{_neighbours(Path(path))}") from None
     except pickle.UnpicklingError as error:
@@ -85,7 +96,7 @@ def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
             f"cannot read the checkpoint {path}: it is no file of torch.save, or it holds more "
             f"than tensors and plain values ({_first_line(error)}); save its state_dict alone"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a broken file can make torch raise nearly anything
         raise UserError(f"cannot read the checkpoint {path}: {_first_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not a dict")

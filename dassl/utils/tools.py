@@ -32,6 +32,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: nothing was written to the temporary path.
+        OSError: no space, no permission, ...; the message names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +43,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
         with contextlib.suppress(OSError):  # some file systems do not sync folders
             _sync(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -132,3 +135,14 @@ def count_num_param(
         tensors = item["params"] if isinstance(item, dict) else [item]
         total += sum(p.numel() for p in tensors)
     return total
+
+
+def flat(content: dict, prefix: str = "") -> dict:
+    """Nested keys joined by dots."""
+    out = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out

@@ -266,6 +266,43 @@ def test_no_test_of_a_suite(run):
     assert content["suite"]["value"] is None
 
 
+class Peeking(Plain):
+    """Looks at the test images before training is over."""
+
+    def after_epoch(self):
+        super().after_epoch()
+        self.test("test")
+
+
+def test_test_images_wait_until_the_model_is_chosen(make):
+    trainer = make(Peeking)
+    with pytest.raises(RuntimeError, match="the test images wait until the model is chosen"):
+        trainer.train()
+    assert trainer.test() >= 0  # nothing is being chosen any more
+
+
+class ValIsTest(Plain):
+    """Toy whose validation images are its test images."""
+
+    def build_data_loader(self):
+        super().build_data_loader()
+        data = self.dm.dataset
+        data._val, self.val_loader = data.test, self.test_loader
+
+
+def test_models_are_not_chosen_on_test_images(make):
+    with pytest.raises(UserError, match=r"best_val would be chosen on .*, such as .*\.png"):
+        make(ValIsTest, "TEST.FINAL_MODEL", "best_val")
+    make(ValIsTest, "TEST.FINAL_MODEL", "best_val", "TEST.SPLIT", "val")
+    make(ValIsTest).train()
+
+
+@pytest.mark.parametrize("choice", ["last_step", "best_val"])
+def test_the_record_says_how_the_model_is_chosen(run, choice):
+    opts = ("TEST.FINAL_MODEL", choice, "OPTIM.MAX_EPOCH", 1)
+    assert run("CoOp", *opts)["protocol"]["selection"] == choice
+
+
 def test_validation_images_can_be_tested_on(make):
     trainer = make(Plain, "TEST.SPLIT", "val")
     trainer.train()
@@ -525,7 +562,7 @@ def test_log_lines(run, tmp_path):
     assert [step[0] for step in steps] == [
         f"epoch [{epoch}/2][{batch}/4]" for epoch in (1, 2) for batch in (3, 4)
     ]
-    heads = ["epoch [", "time ", "data ", "eta ", "loss ", "lr "]
+    heads = ["epoch [", "time ", "data ", "images/s ", "eta ", "loss ", "lr "]
     for step in steps:
         assert all(part.startswith(head) for part, head in zip(step, heads, strict=True)), step
     assert [step[-1] for step in steps] == ["lr 1.000000e-05"] * 2 + ["lr 2.000000e-03"] * 2

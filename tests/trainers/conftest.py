@@ -59,3 +59,14 @@ def batch():
         "label": torch.tensor([0, 2, 3, 1, 2]),
         "task": torch.tensor([0, 0, 2, 2, 0]),
     }
+
+
+@pytest.fixture(scope="session")
+def one_task():
+    """Image features (B, e) and their labels in the last toy task alone."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "feat": torch.randn(5, 64, generator=generator),
+        "label": torch.tensor([0, 2, 3, 1, 2]),
+        "task": torch.zeros(5, dtype=torch.long),
+    }
