@@ -6,11 +6,13 @@ from .logger import setup_logger
 from .memory import free_memory
 from .meters import AverageMeter, MetricMeter
 from .registry import Registry, import_all
+from .stopwatch import Stopwatch
 from .tools import (
     atomic_path,
     check_isfile,
     collect_env_info,
     count_num_param,
+    flat,
     listdir_nohidden,
     mkdir_if_missing,
     read_json,
@@ -22,11 +24,13 @@ __all__ = [
     "AverageMeter",
     "MetricMeter",
     "Registry",
+    "Stopwatch",
     "UserError",
     "atomic_path",
     "check_isfile",
     "collect_env_info",
     "count_num_param",
+    "flat",
     "free_memory",
     "import_all",
     "listdir_nohidden",

@@ -562,7 +562,7 @@ def test_log_lines(run, tmp_path):
     assert [step[0] for step in steps] == [
         f"epoch [{epoch}/2][{batch}/4]" for epoch in (1, 2) for batch in (3, 4)
     ]
-    heads = ["epoch [", "time ", "data ", "eta ", "loss ", "lr "]
+    heads = ["epoch [", "time ", "data ", "images/s ", "eta ", "loss ", "lr "]
     for step in steps:
         assert all(part.startswith(head) for part, head in zip(step, heads, strict=True)), step
     assert [step[-1] for step in steps] == ["lr 1.000000e-05"] * 2 + ["lr 2.000000e-03"] * 2
