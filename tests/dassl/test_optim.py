@@ -127,11 +127,13 @@ def test_sgd_options():
 
 @pytest.mark.parametrize(("name", "cls"), [("adam", "Adam"), ("adamw", "AdamW")])
 def test_adam_options(name, cls):
-    cfg = optim_cfg(NAME=name, ADAM_BETA1=0.7, ADAM_BETA2=0.8, WEIGHT_DECAY=0.02)
+    rest = dict(ADAM_EPS=1e-4, WEIGHT_DECAY=0.02)
+    cfg = optim_cfg(NAME=name, ADAM_BETA1=0.7, ADAM_BETA2=0.8, **rest)
     optimizer = build_optimizer(nn.Linear(2, 2), cfg)
     assert type(optimizer).__name__ == cls
     assert optimizer.param_groups[0]["betas"] == (0.7, 0.8)
     assert optimizer.param_groups[0]["weight_decay"] == 0.02
+    assert optimizer.param_groups[0]["eps"] == 1e-4
 
 
 def test_only_what_requires_gradients_is_optimized():
