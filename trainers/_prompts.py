@@ -192,4 +192,5 @@ def scatter_kept(kept: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
     if keep is None:
         return kept
     out = kept.new_zeros(*kept.shape[:-2], len(keep), kept.shape[-1])
-    return out.index_copy(-2, keep.nonzero()[:, 0], kept)
+    places = keep.nonzero()[:, 0].to(kept.device, non_blocking=True)
+    return out.index_copy(-2, places, kept)

@@ -6,6 +6,7 @@ from .logger import setup_logger
 from .memory import free_memory
 from .meters import AverageMeter, MetricMeter
 from .registry import Registry, import_all
+from .stopwatch import Stopwatch
 from .tools import (
     atomic_path,
     check_isfile,
@@ -23,6 +24,7 @@ __all__ = [
     "AverageMeter",
     "MetricMeter",
     "Registry",
+    "Stopwatch",
     "UserError",
     "atomic_path",
     "check_isfile",
