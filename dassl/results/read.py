@@ -61,9 +61,7 @@ class Run:
     variant: dict[str, str] = field(default_factory=dict)  # the rest of protocol and config, flat
     parameters: int | None = None  # learned
     seconds: float | None = None  # the whole run; None too if the record covers only a part of it
-    minutes: float | None = (
-        None  # of work on data and models; None too if the record covers only a part of it
-    )
+    minutes: float | None = None  # of training and evaluation; None too, as above
     error: str = ""  # of a failed run
 
     @property
