@@ -338,6 +338,8 @@ def test_mistakes_on_the_command_line(place, train, capsys):
     assert "'OPTIM.LR' stands alone" in run(capsys, "OPTIM.LR")[2]
     assert "a sweep sets DATASET.NUM_SHOTS itself" in run(capsys, "DATASET.NUM_SHOTS", "2")[2]
     assert "there is no configuration file" in run_missing(capsys)
+    code, _, err = run(capsys, "--cluster", "local", "--workers", "-1")
+    assert code == 2 and "workers is -1" in err
     with pytest.raises(SystemExit, match="2"):
         sweep.command(["grid.yaml", "--dryrun"])
 

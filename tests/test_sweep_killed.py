@@ -27,6 +27,7 @@ GRID = {
         "SoftCPT": {"trainer": "MTCoOp", "config": "configs/trainers/MTCoOp/tiny_ep50.yaml"},
     },
     "overrides": {"MODEL.BACKBONE.NAME": "tiny/random", "OPTIM.MAX_EPOCH": 100},
+    "cluster": {"jobs": 2, "cpus": 1, "minutes": 10},
 }
 
 pytestmark = pytest.mark.slow

@@ -16,6 +16,7 @@ import torch
 
 from dassl.results.plan import PlannedRun
 from dassl.results.record import Interrupted
+from dassl.utils import UserError
 
 from .events import BUSY, FAILED, RETRY_BUSY, Attempt, Events, Outcome, unmet
 
@@ -40,7 +41,13 @@ def run_pool(
 
 
 def default_workers(wanted: int = 0) -> int:
-    """The number of workers; 0 chooses."""
+    """The number of workers; 0 chooses.
+
+    Raises:
+        UserError: fewer than none.
+    """
+    if wanted < 0:
+        raise UserError(f"a pool needs 1 worker or more (0 chooses), but workers is {wanted}")
     return wanted or torch.cuda.device_count() or min(os.cpu_count() or 1, 4)
 
 

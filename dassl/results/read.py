@@ -61,7 +61,7 @@ class Run:
     variant: dict[str, str] = field(default_factory=dict)  # the rest of protocol and config, flat
     parameters: int | None = None  # learned
     seconds: float | None = None  # the whole run; None too if the record covers only a part of it
-    minutes: float | None = None  # of training; None too if the record covers only a part of it
+    minutes: float | None = None  # of training and evaluation; None too, as above
     error: str = ""  # of a failed run
 
     @property
@@ -205,7 +205,7 @@ def _minutes(reader: Reader) -> float | None:
     if run.get("resumed") or "time_split" not in run:
         return None
     split = reader.get("run.time_split", dict)
-    return sum(reader.number(f"run.time_split.{key}") for key in split if key != "test") / 60
+    return sum(reader.number(f"run.time_split.{key}") for key in split) / 60
 
 
 def _unfinished(folder: Path, status: str, content: dict) -> Run:

@@ -89,7 +89,7 @@ def _shot_table(name: str, suite: str, shots: list, stats: dict, by_place: dict)
     head = ["method", "learned", f"min at {shots_name(most)}", *map(shots_name, shots)]
     notes = [
         "columns: training images per class; learned: number of learned values; min: minutes of "
-        "training",
+        "training and evaluation",
         *(["mean: of the numbers of shots, where all are there"] if averaged else []),
     ]
     return Table(

@@ -75,7 +75,7 @@ def test_differences_are_taken_seed_by_seed(tmp_path):
 def test_tables_by_shots(tmp_path):
     """Means 62 and 70 of A, 60 of B's complete seed; the mean over shots needs all of them."""
     costs = {"trainable": {"parameters": 1024}, "run": {"seconds": 90.0}}
-    costs["run"]["time_split"] = {"data": 10.0, "train": 50.0, "test": 5.0}
+    costs["run"]["time_split"] = {"data": 10.0, "image": 20.0, "text": 25.0, "rest": 5.0}
     a = [
         make_run(
             tmp_path / f"a{shots}{seed}",
@@ -276,6 +276,10 @@ def test_a_run_that_matches_is_compared(tmp_path):
         ({"metric_rule": "overall_acc"}, "metric_rule is overall_acc, published: per_task"),
         ({"selection": "best_val"}, "selection is best_val, published: last_step"),
         ({"suite": "General10"}, "6 tasks, published: 10"),
+        (
+            {"suite": "RS8"},
+            "its published datasets are not known, so ours are this project's choice",
+        ),
     ],
 )
 def test_a_difference_that_matters_suppresses_the_comparison(tmp_path, change, why):
@@ -283,6 +287,12 @@ def test_a_difference_that_matters_suppresses_the_comparison(tmp_path, change, w
     assert found.difference is None and why in found.why_not
     (notes,) = published.published_parts([found.row])
     assert f"not compared: {'; '.join(found.why_not)}" in notes.lines[0]
+
+
+def test_methods_that_are_not_trained_by_steps_are_compared(tmp_path):
+    rows = plant_runs(tmp_path, method="LP-CLIP", selection="none, C on val")
+    (found,) = published.compare(rows)
+    assert found.why_not == () and found.difference == pytest.approx(70.0 - 66.91)
 
 
 def test_other_differences_are_named(tmp_path):
