@@ -49,8 +49,8 @@ class PromptLearner(nn.Module):
                 f"a token position must be one of {', '.join(POSITIONS)}; got {position!r}"
             )
         names = [name.replace("_", " ") for name in names]
-        words = text.tokenize([ctx_init.replace("_", " ")])[0, 1:] if ctx_init else None
-        m = int(words.argmax()) if ctx_init else n_ctx
+        words = embed_words(ctx_init, text) if ctx_init else None
+        m = len(words) if ctx_init else n_ctx
         if m < 0:
             raise UserError(f"a context needs 0 tokens or more; got {m}")
         self.n_ctx = m
@@ -60,9 +60,7 @@ class PromptLearner(nn.Module):
         self.register_buffer("group", groups, persistent=False)  # (n,)
         self.ctx = None
         if learn and m:
-            start = INIT_STD * torch.randn(m, text.width)  # (m, d)
-            if ctx_init:
-                start = text.embed(words[:m].to(text.device)).detach().float().cpu()
+            start = words if ctx_init else INIT_STD * torch.randn(m, text.width)  # (m, d)
             if group is not None:
                 start = self._per_group(start, int(group.max()) + 1, ctx_init)
             self.ctx = nn.Parameter(start)
@@ -90,12 +88,14 @@ class PromptLearner(nn.Module):
         ctx: torch.Tensor | None = None,
         group: torch.Tensor | None = None,
         keep: torch.Tensor | None = None,
+        every: bool = False,
     ) -> Prompts:
         """The prompts of all names, or of those that ``keep`` (n,) marks.
 
         Args:
             ctx: (m, d) or (G, m, d); None takes the learned one.
             group: (n,) which context each name stands in; None as at construction.
+            every: put every name in every context: G * n prompts, context by context.
         """
         ctx = self.ctx if ctx is None else ctx
         d = self.name.shape[-1]
@@ -107,12 +107,24 @@ class PromptLearner(nn.Module):
         if keep is not None:
             name, order, eot, group = name[keep], order[keep], eot[keep], group[keep]
         left, right = ctx[:, : self.left], ctx[:, self.left :]
+        rows = None
+        if every:
+            group = torch.arange(len(ctx), device=ctx.device).repeat_interleave(len(name))
+            rows = torch.arange(len(name), device=ctx.device).repeat(len(ctx))
+            if right.shape[1]:  # what follows a name differs with the context
+                name, order, eot, rows = name[rows], order[rows], eot[rows], None
         own = name
         if right.shape[1]:
             own = torch.cat([name, right[group]], dim=1)  # (n, L + right, d)
             own = own.gather(1, order[..., None].expand_as(own))
         shared = torch.cat([self.sos.expand(len(ctx), 1, d), left], dim=1)  # (G, 1 + left, d)
-        return Prompts(shared=shared, own=own, group=group, eot=eot)
+        return Prompts(shared=shared, own=own, group=group, eot=eot, rows=rows)
+
+
+def embed_words(words: str, text: TextTower) -> torch.Tensor:
+    """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces."""
+    tokens = text.tokenize([words.replace("_", " ")])[0, 1:]
+    return text.embed(tokens[: int(tokens.argmax())].to(text.device)).detach().float().cpu()
 
 
 def tokenize_names(
@@ -141,8 +153,8 @@ def _own_order(name_len: int, right: int, length: int) -> torch.Tensor:
 
 
 def scatter_kept(kept: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-    """Rows (kept, e) put back to their places among (C, e); the others are zero."""
+    """Rows (..., kept, e) put back to their places among (..., C, e); the others are zero."""
     if keep is None:
         return kept
-    out = kept.new_zeros(len(keep), kept.shape[-1])
-    return out.index_put((keep.nonzero()[:, 0],), kept)
+    out = kept.new_zeros(*kept.shape[:-2], len(keep), kept.shape[-1])
+    return out.index_copy(-2, keep.nonzero()[:, 0], kept)

@@ -1,0 +1,218 @@
+"""The chain of CoT against its equations, image by image and step by step."""
+
+import pytest
+import torch
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+from tests.conftest import TASKS
+from tests.reference import conditional as naive
+from tests.reference.prompts import loss as naive_loss
+from tests.trainers._compare import naive_leaf, wide
+
+NAMES = TASKS[2].classnames
+KEEP = torch.tensor([True, False, True, True])
+
+
+def make(build, *options, task="task2"):
+    """A CoT trainer of one task; option names are those of its node, or whole keys."""
+    pairs = zip(options[::2], options[1::2], strict=True)
+    words = [
+        w for key, value in pairs for w in (key if "." in key else f"TRAINER.COT.{key}", value)
+    ]
+    return build("CoT", "DATASET.SUBSAMPLE_TASKS", task, *words)
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "feat": torch.randn(4, 64, generator=generator),
+        "label": torch.tensor([0, 2, 3, 2]),
+        "task": torch.zeros(4, dtype=torch.long),
+    }
+
+
+def widen(trainer):
+    """All learned tensors far from zero; their copies in double precision by name."""
+    for parameter in trainer.model.prompter.parameters():
+        wide(parameter)
+    return {k: naive_leaf(p) for k, p in trainer.model.prompter.named_parameters()}
+
+
+def net_of(leaves, name):
+    layers = ("linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias")
+    return tuple(leaves[f"{name}.{layer}"] for layer in layers)
+
+
+def chains_of(images, leaves, options):
+    """The naive contexts P_1 ... P_N of every image."""
+    ctx = leaves["chain.ctx"]
+    nets = [
+        net_of(leaves, f"chain.meta_nets.{0 if options['SHARED_META_NET'] else i}")
+        for i in range(len(ctx))
+    ]
+    out = []
+    for image in images:
+        weights = [options["LINK_WEIGHT"]] * (len(ctx) - 1)
+        if options["CONTROLLER"] and len(ctx) > 1:
+            controller = net_of(leaves, "chain.controller")
+            weights = naive.link_weights(image, controller, *options["LINK_RANGE"])
+        out.append(
+            naive.chain_contexts(image, ctx, nets, options["ACCUMULATE"], options["LINK"], weights)
+        )
+    return out
+
+
+def check(trainer, batch, text, leaves, close, keep=None):
+    """Logits, loss and the gradient of every learned tensor against naive text features."""
+    found = trainer.compute_logits({"global": batch["feat"]}, keep)
+    expected = naive.logits(batch["feat"].double(), text, trainer.clip.logit_scale.double())
+    kept = slice(None) if keep is None else keep
+    close(found[:, kept], expected[:, kept])
+    loss = trainer.compute_loss(found, batch, keep)["loss"]
+    wanted = naive_loss(
+        expected, batch["label"].tolist(), batch["task"].tolist(), [len(NAMES)], keep
+    )
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    own = dict(trainer.model.prompter.named_parameters())
+    grads = torch.autograd.grad(loss, list(own.values()))
+    wanted_grads = torch.autograd.grad(wanted, [leaves[name] for name in own])
+    for mine, theirs in zip(grads, wanted_grads, strict=True):
+        assert theirs.abs().max() > 0
+        close(mine, theirs, 3e-5)
+
+
+@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "kept"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("CHAIN_LENGTH", 2, "CLASS_TOKEN_POSITION", "middle", "CHUNK", 0),
+        ("LINK", "additive", "LINK_RANGE", "(0.2, 3.0)", "ACCUMULATE", 0.5),
+        ("CHAIN_LENGTH", 4, "CONTROLLER", "False", "LINK_WEIGHT", 0.3, "SHARED_META_NET", "True"),
+        ("CHAIN_LENGTH", 1, "CLASS_TOKEN_POSITION", "front", "HIDDEN", 7),
+    ],
+    ids=["default", "middle", "additive", "constant links", "one step"],
+)
+def test_equations(build, images, naive_model, token_ids, close, options, keep):
+    trainer = make(build, "N_CTX", 2, "CHUNK", 3, *options)
+    leaves = widen(trainer)
+    node = trainer.cfg.TRAINER.COT
+    last = [chain[-1] for chain in chains_of(images["feat"].double(), leaves, node)]
+    text = naive.text_features(last, token_ids(NAMES), node.CLASS_TOKEN_POSITION, naive_model)
+    check(trainer, images, text, leaves, close, keep)
+
+
+@pytest.mark.parametrize(
+    ("link", "weight", "expected"),
+    [
+        ("convex", 0.0, lambda own: own[0]),
+        ("convex", 1.0, lambda own: own[2]),
+        ("additive", 0.0, lambda own: own[2]),
+        ("additive", 1.0, lambda own: own[0] + own[1] + own[2]),
+    ],
+)
+@pytest.mark.parametrize("by", ["range", "constant"])
+def test_links_at_their_ends(build, images, link, weight, expected, by):
+    """Weights of 0 and 1, by the controller's range or with the controller off."""
+    ends = ("LINK_RANGE", f"({weight}, {weight})")
+    if by == "constant":
+        ends = ("CONTROLLER", "False", "LINK_WEIGHT", weight)
+    chain = make(build, "LINK", link, *ends).model.prompter.chain
+    image = torch.nn.functional.normalize(images["feat"], dim=-1)
+    shifts = torch.stack([net(image) for net in chain.meta_nets]).cumsum(0)  # (N, B, d)
+    own = chain.ctx[:, None] + shifts[:, :, None]
+    torch.testing.assert_close(chain(image)[-1], expected(own))
+
+
+@pytest.mark.parametrize(
+    ("carry", "sums"), [(0.0, ((0,), (1,), (2,))), (1.0, ((0,), (0, 1), (0, 1, 2)))]
+)
+def test_shifts_accumulate_or_not(build, images, carry, sums):
+    options = ("ACCUMULATE", carry, "CONTROLLER", "False", "LINK_WEIGHT", 1.0)
+    chain = make(build, *options).model.prompter.chain  # convex links of 1: P_i is own_i
+    image = torch.nn.functional.normalize(images["feat"], dim=-1)
+    for i, terms in enumerate(sums):
+        shift = sum(chain.meta_nets[j](image) for j in terms)
+        torch.testing.assert_close(chain(image)[i], chain.ctx[i] + shift[:, None])
+
+
+def test_one_step_is_cocoop(build, images, naive_model, token_ids, close):
+    trainer = make(build, "CHAIN_LENGTH", 1, "N_CTX", 3, "CONTROLLER", "False")
+    leaves = widen(trainer)
+    assert sorted(leaves) == [
+        "chain.ctx",
+        *(f"chain.meta_nets.0.linear{i}.{part}" for i in (1, 2) for part in ("bias", "weight")),
+    ]
+    net = net_of(leaves, "chain.meta_nets.0")
+    contexts = [
+        naive.cocoop_context(image, leaves["chain.ctx"][0], net)
+        for image in images["feat"].double()
+    ]
+    text = naive.text_features(contexts, token_ids(NAMES), "end", naive_model)
+    check(trainer, images, text, leaves, close)
+
+
+@pytest.mark.skipif("CoCoOp" not in TRAINER_REGISTRY, reason="there is no CoCoOp to compare with")
+def test_one_step_trains_as_cocoop_does(run, tmp_path):
+    task = ("DATASET.SUBSAMPLE_TASKS", "task2")
+    chain = ("TRAINER.COT.CHAIN_LENGTH", 1, "TRAINER.COT.CONTROLLER", "False")
+    a = run("CoT", *task, *chain, "TRAINER.COT.N_CTX", 4, output=tmp_path / "a")
+    b = run("CoCoOp", *task, "TRAINER.COCOOP.N_CTX", 4, output=tmp_path / "b")
+    assert a["tasks"] == b["tasks"]
+    assert a["trainable"] == b["trainable"]
+    weights = [
+        torch.load(tmp_path / r / "prompt_learner/model.pth.tar-2", weights_only=True)["state_dict"]
+        for r in "ab"
+    ]
+    for mine, theirs in zip(*(w.values() for w in weights), strict=True):
+        torch.testing.assert_close(mine.squeeze(0), theirs.squeeze(0))
+
+
+@pytest.mark.parametrize("position", ["end", "middle"])
+def test_chunks_change_nothing(build, images, close, position):
+    results = []
+    for chunk in (0, 1, 3):
+        trainer = make(build, "CHUNK", chunk, "CLASS_TOKEN_POSITION", position)
+        widen(trainer)
+        logits = trainer.compute_logits({"global": images["feat"]})
+        loss = trainer.compute_loss(logits, images)["loss"]
+        results.append([logits, *torch.autograd.grad(loss, trainer.model.prompter.parameters())])
+    for other in results[1:]:
+        for mine, theirs in zip(other, results[0], strict=True):
+            close(mine, theirs.double(), 1e-5)
+
+
+def test_words_start_every_step(build):
+    trainer = make(build, "CTX_INIT", "a photo of a", "N_CTX", 9, "CHAIN_LENGTH", 2)
+    text = trainer.clip.text_tower
+    start = text.embed(text.tokenize(["a photo of a"])[0, 1:5])
+    assert torch.equal(trainer.model.prompter.chain.ctx, start.expand(2, -1, -1))
+
+
+def test_prompts_depend_on_the_image(build, images):
+    trainer = make(build)
+    first = trainer.model.text_features(torch.eye(2, 64))
+    assert first.shape == (2, 4, 64)
+    assert not torch.allclose(first[0], first[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("CHAIN_LENGTH", 0), "TRAINER.COT.CHAIN_LENGTH must be 1 or more; got 0"),
+        (("N_CTX", 0), "TRAINER.COT.N_CTX must be 1 or more; got 0"),
+        (("HIDDEN", -1), "TRAINER.COT.HIDDEN must be 0 or more; got -1"),
+        (("CHUNK", -2), "TRAINER.COT.CHUNK must be 0 or more; got -2"),
+        (("LINK", "convx"), "no TRAINER.COT.LINK named 'convx'; did you mean convex"),
+        (("LINK_RANGE", "(0.0,)"), "takes two numbers, low and high"),
+        (("LINK_RANGE", "(0.8, 0.2)"), "weights of convex links lie between 0 and 1"),
+        (("LINK_RANGE", "(0.0, 2.0)"), "weights of convex links lie between 0 and 1"),
+        (("LINK_RANGE", "('a', 'b')"), "takes two numbers, low and high"),
+        (("LINK_WEIGHT", 1.5), "LINK_WEIGHT 1.5"),
+    ],
+)
+def test_refused(build, options, message):
+    with pytest.raises(UserError, match=message):
+        make(build, *options)

@@ -1,0 +1,145 @@
+"""CoT-PT: chain of thought prompt tuning. https://arxiv.org/abs/2304.07919
+
+The paper's figure is public, its formulas were not to be had: those below are this project's
+reading of the figure. METHODS.md says what is the paper's, what a summary's, and what is ours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError, unknown_name
+
+from ._base import PromptTrainer
+from ._conditional import encode_per_image, image_net
+from ._prompts import INIT_STD, PromptLearner, embed_words
+
+LINKS = ("convex", "additive")
+
+
+class Chain(nn.Module):
+    """N contexts of m tokens, each made from the one before it and from the image.
+
+    With v the normalised image feature, ctx_i the learned context of step i, h_i its Meta-Net:
+
+        b_i = a b_(i-1) + h_i(v), b_0 = 0              the shifts accumulate
+        own_i = ctx_i + b_i                            one shift for all m tokens
+        w = low + (high - low) sigmoid(controller(v))  a weight per link, i = 2 .. N
+        P_1 = own_1
+        P_i = (1 - w_i) P_(i-1) + w_i own_i            convex
+        P_i = w_i P_(i-1) + own_i                      additive
+
+    Args:
+        options: the node TRAINER.COT.
+        steps: N.
+    """
+
+    def __init__(self, options, steps, text):
+        super().__init__()
+        self.carry, self.link = options.ACCUMULATE, options.LINK
+        self.low, self.high = options.LINK_RANGE
+        shape = steps, options.N_CTX, text.width
+        start = INIT_STD * torch.randn(shape)
+        if options.CTX_INIT:
+            start = embed_words(options.CTX_INIT, text).repeat(steps, 1, 1)
+        self.ctx = nn.Parameter(start)  # (N, m, d)
+        nets = 1 if options.SHARED_META_NET else steps
+        self.meta_nets = nn.ModuleList(
+            image_net(text.out_dim, text.width, options.HIDDEN) for _ in range(nets)
+        )
+        self.controller = None
+        if options.CONTROLLER and steps > 1:
+            self.controller = image_net(text.out_dim, steps - 1, options.HIDDEN)
+        self.constant = options.LINK_WEIGHT
+
+    def weights(self, image):
+        """Weights of the links (B, N - 1) for normalised image features (B, e)."""
+        if self.controller is None:
+            return image.new_full((len(image), len(self.ctx) - 1), self.constant)
+        return self.low + (self.high - self.low) * self.controller(image).sigmoid()
+
+    def forward(self, image):
+        """Contexts (N, B, m, d) for normalised image features (B, e)."""
+        weights = self.weights(image)
+        shift, out = 0.0, []
+        for i, ctx in enumerate(self.ctx):
+            net = self.meta_nets[i % len(self.meta_nets)]
+            shift = self.carry * shift + net(image)  # (B, d)
+            own = ctx + shift[:, None]  # (B, m, d)
+            if i:
+                weight = weights[:, i - 1, None, None]
+                own = own * weight if self.link == "convex" else own
+                own = own + out[-1] * (1 - weight if self.link == "convex" else weight)
+            out.append(own)
+        return torch.stack(out)
+
+
+class ChainPrompter(nn.Module):
+    """Text features of the class names in the last context of a :class:`Chain`."""
+
+    conditional = True
+
+    def __init__(self, options, space, text):
+        super().__init__()
+        self.chunk = options.CHUNK
+        self.chain = Chain(options, options.CHAIN_LENGTH, text)
+        self.names = PromptLearner(
+            space.classnames,
+            text,
+            n_ctx=self.chain.ctx.shape[1],
+            learn=False,
+            position=options.CLASS_TOKEN_POSITION,
+        )
+
+    def forward(self, text, image_features, keep=None):
+        """Text features (B, C, e) for normalised image features (B, e)."""
+        last = self.chain(image_features)[-1]
+        return encode_per_image(text, self.names, last, keep, self.chunk)
+
+
+@TRAINER_REGISTRY.register()
+class CoT(PromptTrainer):
+    """Chained contexts: prompts in steps, shifted and linked by the image; each task by itself."""
+
+    KEY = "COT"
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        CHAIN_LENGTH=3,  # steps of the chain
+        N_CTX=4,  # context tokens of every step, if CTX_INIT is empty
+        CTX_INIT="",  # words that start the context of every step
+        CLASS_TOKEN_POSITION="end",  # end, middle or front
+        HIDDEN=0,  # hidden width of Meta-Nets and controller; 0: image feature's width // 16
+        SHARED_META_NET=False,  # one Meta-Net for all steps
+        ACCUMULATE=1.0,  # share of the earlier steps' shift that a step's shift is added to
+        CONTROLLER=True,  # the image sets the weights of the links
+        LINK="convex",  # convex or additive: how a step joins the one before it
+        LINK_RANGE=(0.0, 1.0),  # of the controller's weights
+        LINK_WEIGHT=0.5,  # of every link if CONTROLLER is False
+        CHUNK=8,  # images whose prompts are held in memory at once; 0 for all
+    )
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.COT
+        if options.LINK not in LINKS:
+            raise unknown_name("TRAINER.COT.LINK", options.LINK, LINKS)
+        least = {"CHAIN_LENGTH": 1, "N_CTX": 0 if options.CTX_INIT else 1, "HIDDEN": 0, "CHUNK": 0}
+        for key, low in least.items():
+            if options[key] < low:
+                raise UserError(f"TRAINER.COT.{key} must be {low} or more; got {options[key]}")
+        values = (*options.LINK_RANGE, options.LINK_WEIGHT, options.ACCUMULATE)
+        if len(values) != 4 or not all(isinstance(v, int | float) for v in values):
+            raise UserError(
+                f"TRAINER.COT.LINK_RANGE takes two numbers, low and high; got {options.LINK_RANGE}"
+            )
+        low, high = options.LINK_RANGE
+        limit = 1.0 if options.LINK == "convex" else float("inf")
+        if not (0 <= low <= high <= limit and 0 <= options.LINK_WEIGHT <= limit):
+            raise UserError(
+                f"weights of {options.LINK} links lie between 0 and {limit}; got "
+                f"TRAINER.COT.LINK_RANGE {options.LINK_RANGE} and LINK_WEIGHT {options.LINK_WEIGHT}"
+            )
+
+    def build_prompter(self, options, space, text):
+        return ChainPrompter(options, space, text)
