@@ -20,6 +20,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
 from ._features import cached_loaders, training_loader
+from ._prompts import PromptLearner
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 PRECISIONS = ("fp16", "fp32", "amp")
@@ -169,6 +170,14 @@ class PromptTrainer(TrainerX):
             optim = build_optimizer(learned, self.cfg.OPTIM)
             sched = build_lr_scheduler(optim, self.cfg.OPTIM)
         self.register_model("prompt_learner", prompter, optim, sched)
+
+    def show_prompts(self) -> list[str]:
+        """The prompts in words, one per line, for ``--show-prompts``."""
+        lines = []
+        for name, part in self.model.prompter.named_modules():
+            if isinstance(part, PromptLearner):
+                lines += [f"{name}:", *(f"  {line}" for line in part.show())]
+        return lines or [f"{type(self).__name__} puts no learned context beside names"]
 
     def facts(self) -> dict:
         """What the run's record keeps of the model."""

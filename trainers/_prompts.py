@@ -48,7 +48,7 @@ class PromptLearner(nn.Module):
             raise UserError(
                 f"a token position must be one of {', '.join(POSITIONS)}; got {position!r}"
             )
-        names = [name.replace("_", " ") for name in names]
+        self.texts = names = [name.replace("_", " ") for name in names]
         words = embed_words(ctx_init, text) if ctx_init else None
         m = len(words) if ctx_init else n_ctx
         if m < 0:
@@ -82,6 +82,13 @@ class PromptLearner(nn.Module):
         self.register_buffer("eot", tokens.argmax(1) - 1 + right, persistent=False)  # (n,)
         order = [_own_order(int(b.argmax()) - 1, right, length) for b in bare]
         self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
+
+    def show(self) -> list[str]:
+        """The n prompts in words; [m] stands for m context tokens."""
+        right = self.n_ctx - self.left
+        before = f"[{self.left}] " if self.left else ""
+        behind = f" [{right}]" if right else ""
+        return [f"{before}{text}{behind}." for text in self.texts]
 
     def forward(
         self,

@@ -7,6 +7,7 @@ reading of the figure. METHODS.md says what is the paper's, what a summary's, an
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dassl.engine import TRAINER_REGISTRY
@@ -15,8 +16,10 @@ from dassl.utils import UserError, unknown_name
 from ._base import PromptTrainer
 from ._conditional import encode_per_image, image_net
 from ._prompts import INIT_STD, PromptLearner, embed_words
+from ._step_texts import check_generator, step_texts
 
 LINKS = ("convex", "additive")
+AGGREGATORS = ("last", "linear", "attention")
 
 
 class Chain(nn.Module):
@@ -77,26 +80,71 @@ class Chain(nn.Module):
 
 
 class ChainPrompter(nn.Module):
-    """Text features of the class names in the last context of a :class:`Chain`."""
+    """Text features of the classes from what each step says of them, in that step's context.
+
+    z_i = g([SOS] P_i(x) words_i(class) . [EOT]), normalised. The aggregator takes z_N (last),
+    their mean (linear), or their sum weighted by softmax_i <q, z_i> (attention), q being learned
+    per task from the feature of the task's name on.
+    """
 
     conditional = True
 
     def __init__(self, options, space, text):
         super().__init__()
-        self.chunk = options.CHUNK
-        self.chain = Chain(options, options.CHAIN_LENGTH, text)
-        self.names = PromptLearner(
-            space.classnames,
-            text,
-            n_ctx=self.chain.ctx.shape[1],
-            learn=False,
-            position=options.CLASS_TOKEN_POSITION,
-        )
+        self.chunk, self.aggregator = options.CHUNK, options.AGGREGATOR
+        n_ctx = options.N_CTX
+        if options.CTX_INIT:
+            n_ctx = len(embed_words(options.CTX_INIT, text))
+        words = step_texts(options, space, text, n_ctx)
+        self.chain = Chain(options, len(words), text)
+        used = words[-1:] if self.aggregator == "last" else words
+        learners = {}  # steps that say the same share their embeddings
+        for step in used:
+            if tuple(step) not in learners:
+                position = options.CLASS_TOKEN_POSITION
+                learners[tuple(step)] = PromptLearner(
+                    step, text, n_ctx=n_ctx, learn=False, position=position
+                )
+        self.steps = nn.ModuleList(learners[tuple(step)] for step in used)
+        self.query = None
+        if self.aggregator == "attention":
+            with torch.no_grad():
+                names = [f"{task.name.replace('_', ' ')}." for task in space.tasks]
+                start = F.normalize(text.encode_text(names).float(), dim=-1)
+            self.query = nn.Parameter(start.clone())  # (T, e)
+            self.register_buffer("owner", space.owner, persistent=False)
 
     def forward(self, text, image_features, keep=None):
         """Text features (B, C, e) for normalised image features (B, e)."""
-        last = self.chain(image_features)[-1]
-        return encode_per_image(text, self.names, last, keep, self.chunk)
+        contexts = self.chain(image_features)[-len(self.steps) :]
+        found = [
+            encode_per_image(text, words, context, keep, self.chunk).float()
+            for words, context in zip(self.steps, contexts, strict=True)
+        ]
+        if self.aggregator == "last":
+            return found[0]
+        steps = F.normalize(torch.stack(found), dim=-1)  # (N, B, C, e)
+        if self.query is None:
+            return steps.mean(dim=0)
+        query = self.query[self.owner]  # (C, e)
+        with torch.autocast(steps.device.type, enabled=False):  # amp would round the products
+            weights = torch.einsum("nbce,ce->nbc", steps, query).softmax(dim=0)
+            return torch.einsum("nbc,nbce->bce", weights, steps)
+
+
+def batch_contrast(logits, column, task):
+    """Cross-entropy of an image's class text between the images of its task in the batch.
+
+    For image b of column y, every image b' of the task is scored against class y in its own
+    prompts; the images of that class share the target evenly.
+
+    Args:
+        logits: (B, C). column, task: (B,), the column of each image's class, and its task.
+    """
+    scores = logits[:, column].T  # (B, B): row b holds every image against b's class
+    scores = scores.masked_fill(task[:, None] != task, float("-inf")).log_softmax(dim=1)
+    same = column[:, None] == column
+    return -(scores.masked_fill(~same, 0.0).sum(dim=1) / same.sum(dim=1)).mean()
 
 
 @TRAINER_REGISTRY.register()
@@ -106,7 +154,7 @@ class CoT(PromptTrainer):
     KEY = "COT"
     DEFAULTS = dict(
         PREC="fp16",  # fp16, fp32 or amp
-        CHAIN_LENGTH=3,  # steps of the chain
+        CHAIN_LENGTH=3,  # steps of the chain; the generators rule and neural have their own
         N_CTX=4,  # context tokens of every step, if CTX_INIT is empty
         CTX_INIT="",  # words that start the context of every step
         CLASS_TOKEN_POSITION="end",  # end, middle or front
@@ -118,12 +166,25 @@ class CoT(PromptTrainer):
         LINK_RANGE=(0.0, 1.0),  # of the controller's weights
         LINK_WEIGHT=0.5,  # of every link if CONTROLLER is False
         CHUNK=8,  # images whose prompts are held in memory at once; 0 for all
+        GENERATOR="learned",  # learned, rule or neural: what a step says beside its context
+        TEMPLATES=("a photo of {}", "{task}: {}", "own"),  # rule, neural: a step each
+        LM="gpt2",  # neural: a folder or a name of the Hugging Face hub
+        LM_TOKENS=12,  # neural: at most so many tokens are added to a template
+        AGGREGATOR="last",  # last, linear or attention: what becomes of the steps
+        BATCH_CONTRAST=0.0,  # weight of the contrast between the images of a batch
     )
 
     def check_cfg(self, cfg):
         options = cfg.TRAINER.COT
         if options.LINK not in LINKS:
             raise unknown_name("TRAINER.COT.LINK", options.LINK, LINKS)
+        if options.AGGREGATOR not in AGGREGATORS:
+            raise unknown_name("TRAINER.COT.AGGREGATOR", options.AGGREGATOR, AGGREGATORS)
+        if options.BATCH_CONTRAST < 0:
+            raise UserError(
+                f"TRAINER.COT.BATCH_CONTRAST must be 0 or more; got {options.BATCH_CONTRAST}"
+            )
+        check_generator(options)
         least = {"CHAIN_LENGTH": 1, "N_CTX": 0 if options.CTX_INIT else 1, "HIDDEN": 0, "CHUNK": 0}
         for key, low in least.items():
             if options[key] < low:
@@ -143,3 +204,15 @@ class CoT(PromptTrainer):
 
     def build_prompter(self, options, space, text):
         return ChainPrompter(options, space, text)
+
+    def compute_loss(self, logits, batch, keep=None):
+        losses = super().compute_loss(logits, batch, keep)
+        if weight := self.cfg.TRAINER.COT.BATCH_CONTRAST:
+            column = batch["label"] + self.dm.space.offsets.to(logits.device)[batch["task"]]
+            losses["batch"] = weight * batch_contrast(logits, column, batch["task"])
+        return losses
+
+    def method_name(self):
+        options = self.cfg.TRAINER.COT
+        form = options.GENERATOR, options.AGGREGATOR
+        return "CoT" if form == ("learned", "last") else f"CoT ({', '.join(form)})"

@@ -114,6 +114,13 @@ class EachTask(TrainerBase):
             lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.describe()]
         return lines
 
+    def show_prompts(self) -> list[str]:
+        """The prompts in words, task by task."""
+        lines = []
+        for t, trainer in enumerate(self.trainers):
+            lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.show_prompts()]
+        return lines
+
     def _report(self) -> None:
         out = self.outcome()
         print("\n".join(format_report(out["tasks"], out["suite"], self.cfg.TEST.PER_TASK_RESULT)))

@@ -215,6 +215,10 @@ class SimpleTrainer(TrainerBase):
         epochs = self.max_epoch if steps else 0
         return [*lines, f"{steps} steps per epoch, {epochs} epochs, {self.steps_rule}"]
 
+    def show_prompts(self) -> list[str]:
+        """Lines for ``--show-prompts``."""
+        return [f"{type(self).__name__} has no prompts to show"]
+
 
 class TrainerX(SimpleTrainer):
     """The loop over labelled batches."""

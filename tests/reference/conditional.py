@@ -63,3 +63,30 @@ def logits(images, text, scale):
             for v, rows in zip(images, text, strict=True)
         ]
     )
+
+
+def aggregate(kind, steps, query=None):
+    """One feature (e,) of one image and class from its N step features: a list of (e,)."""
+    steps = [unit(z) for z in steps]
+    if kind == "last":
+        return steps[-1]
+    if kind == "linear":
+        return sum(steps) / len(steps)
+    powers = [torch.exp(query @ z) for z in steps]
+    return sum(p / sum(powers) * z for p, z in zip(powers, steps, strict=True))
+
+
+def batch_contrast(scores, labels, tasks, sizes):
+    """Mean over images of the cross-entropy of their class text between the images of the task.
+
+    ``scores`` (B, C): every image against every class in the image's own prompts.
+    """
+    starts = [sum(sizes[:t]) for t in range(len(sizes))]
+    total = 0
+    for label, task in zip(labels, tasks, strict=True):
+        column = starts[task] + label
+        rivals = [b for b in range(len(labels)) if tasks[b] == task]
+        log_sum = torch.log(sum(torch.exp(scores[b, column]) for b in rivals))
+        same = [b for b in rivals if labels[b] == label]
+        total = total + sum(log_sum - scores[b, column] for b in same) / len(same)
+    return total / len(labels)

@@ -59,3 +59,14 @@ def batch():
         "label": torch.tensor([0, 2, 3, 1, 2]),
         "task": torch.tensor([0, 0, 2, 2, 0]),
     }
+
+
+@pytest.fixture
+def images():
+    """Image features (B, e) and their labels in the toy suite's last task alone."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "feat": torch.randn(4, 64, generator=generator),
+        "label": torch.tensor([0, 2, 3, 2]),
+        "task": torch.zeros(4, dtype=torch.long),
+    }
