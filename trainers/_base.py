@@ -109,7 +109,7 @@ class PromptTrainer(TrainerX):
 
     def choose_classes(self, batch: dict) -> torch.Tensor | None:
         """Mask (C,) of the classes scored in this step; None for all."""
-        return None
+        return self.dm.space.scored(batch)
 
     def compute_logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of image features."""

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from clip import CLIPError
-from clip.text import Prompts, TextTower
+from clip.text import Prompts, TextTower, tokenize
+from dassl.data import FreeText
 from dassl.utils import UserError
 
 POSITIONS = ("end", "middle", "front")
+MAX_TOKENS = 4096  # more than any text tower takes, to count what a text needs
 INIT_STD = 0.02  # of contexts and of meta networks, as published
 
 
@@ -21,7 +23,8 @@ class PromptLearner(nn.Module):
     context tokens is only a permutation of tokens, so CoOp's three positions are one code path.
 
     Args:
-        names: class or task names; underscores become spaces.
+        names: class or task names; underscores become spaces. Free texts that are too long are
+            cut, and counted in the log.
         text: the frozen text tower; used here, not kept.
         n_ctx: m, the number of context tokens; ``ctx_init`` overrides it.
         ctx_init: words that start the context, for example "a photo of a".
@@ -48,11 +51,14 @@ class PromptLearner(nn.Module):
             raise UserError(
                 f"a token position must be one of {', '.join(POSITIONS)}; got {position!r}"
             )
+        free = isinstance(names, FreeText)
         self.texts = names = [name.replace("_", " ") for name in names]
         words = embed_words(ctx_init, text) if ctx_init else None
         m = len(words) if ctx_init else n_ctx
         if m < 0:
             raise UserError(f"a context needs 0 tokens or more; got {m}")
+        if free:
+            self.texts = names = cut_texts(names, text, m)
         self.n_ctx = m
         self.left = {"end": m, "middle": m // 2, "front": 0}[position]
         self._embed_names(names, text)
@@ -132,6 +138,28 @@ def embed_words(words: str, text: TextTower) -> torch.Tensor:
     """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces."""
     tokens = text.tokenize([words.replace("_", " ")])[0, 1:]
     return text.embed(tokens[: int(tokens.argmax())].to(text.device)).detach().float().cpu()
+
+
+def cut_texts(texts: list[str], text: TextTower, n_ctx: int = 0) -> list[str]:
+    """Texts cut at a word where SOS, ``n_ctx`` tokens, the text, "." and EOT would not fit.
+
+    The log counts them.
+    """
+    limit, out, count = text.context_length - n_ctx, [], 0
+    for whole in texts:
+        short = whole
+        while " " in short and _tokens_of(short, text) > limit:
+            short = short.rpartition(" ")[0].rstrip(" ,;:-")
+        count += short != whole
+        out.append(short)
+    if count:
+        print(f"{count} of {len(out)} texts were too long for the text tower and are cut")
+    return out
+
+
+def _tokens_of(sentence: str, text: TextTower) -> int:
+    """Tokens of SOS, a sentence, its full stop and EOT."""
+    return int(tokenize([f"{sentence}."], MAX_TOKENS, tokenizer=text.tokenizer).argmax()) + 1
 
 
 def tokenize_names(

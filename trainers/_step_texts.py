@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from clip.text import TextTower, tokenize
-from dassl.data.tasks import TaskSpace
+from clip.text import TextTower
+from dassl.data import FreeText, TaskSpace
 from dassl.utils import UserError, unknown_name
 
 from ._language_model import continue_texts
+from ._prompts import cut_texts
 
 GENERATORS = ("learned", "rule", "neural")
 OWN = "own"  # stands for the task's own template
-MAX_TOKENS = 1024  # more than any text tower takes, to count what a text needs
 
 
 def check_generator(options) -> None:
@@ -48,9 +48,18 @@ def step_texts(options, space: TaskSpace, text: TextTower, n_ctx: int) -> list[l
 
     Args:
         options: the node TRAINER.COT.
+
+    Raises:
+        UserError: templates for texts that are captions already.
     """
+    names = space.classnames
     if options.GENERATOR == "learned":
-        return [list(space.classnames)] * options.CHAIN_LENGTH
+        return [names] * options.CHAIN_LENGTH
+    if isinstance(names, FreeText):
+        raise UserError(
+            f"TRAINER.COT.GENERATOR {options.GENERATOR} says something of class names; pairs of "
+            "images and texts have their own words: take learned"
+        )
     steps = [
         [
             _fill(template, task.name, name, task.templates[0])
@@ -63,7 +72,7 @@ def step_texts(options, space: TaskSpace, text: TextTower, n_ctx: int) -> list[l
         return steps
     begun = [sentence for step in steps for sentence in step]
     written = continue_texts(options.LM, begun, options.LM_TOKENS)
-    fitting = _cut(written, text, text.context_length - n_ctx)
+    fitting = cut_texts(written, text, n_ctx)
     return [fitting[i : i + space.num_classes] for i in range(0, len(fitting), space.num_classes)]
 
 
@@ -75,23 +84,3 @@ def _fill(template: str, task: str, name: str, own: str) -> str:
     """A template with its names in it, without a full stop: every prompt is given one."""
     template = own if template == OWN else template.replace("{task}", task.replace("_", " "))
     return template.replace("{}", name.replace("_", " ")).rstrip(" .")
-
-
-def _cut(sentences: list[str], text: TextTower, limit: int) -> list[str]:
-    """The sentences, cut at a word where they need more than ``limit`` tokens."""
-    out, count = [], 0
-    for sentence in sentences:
-        short = sentence
-        while " " in short and _needs(short, text) > limit:
-            short = short.rpartition(" ")[0].rstrip(" ,;:-")
-        count += short != sentence
-        out.append(short)
-    if count:
-        print(f"{count} of {len(out)} generated prompts were too long and are cut")
-    return out
-
-
-def _needs(sentence: str, text: TextTower) -> int:
-    """Tokens of SOS, a sentence, its full stop and EOT."""
-    ids = tokenize([f"{sentence}."], MAX_TOKENS, tokenizer=text.tokenizer)
-    return int(ids.argmax()) + 1

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dassl.data import PairSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError, unknown_name
 
@@ -152,6 +153,7 @@ class CoT(PromptTrainer):
     """Chained contexts: prompts in steps, shifted and linked by the image; each task by itself."""
 
     KEY = "COT"
+    pairs = True
     DEFAULTS = dict(
         PREC="fp16",  # fp16, fp32 or amp
         CHAIN_LENGTH=3,  # steps of the chain; the generators rule and neural have their own
@@ -203,6 +205,10 @@ class CoT(PromptTrainer):
             )
 
     def build_prompter(self, options, space, text):
+        if options.BATCH_CONTRAST and isinstance(space, PairSpace):
+            raise UserError(
+                "TRAINER.COT.BATCH_CONTRAST is part of the loss of pairs already: set it to 0"
+            )
         return ChainPrompter(options, space, text)
 
     def compute_loss(self, logits, batch, keep=None):

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dassl.data import FreeText
 from dassl.engine import TRAINER_REGISTRY
 
 from ._base import PromptTrainer
+from ._prompts import cut_texts
 
 # Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
 ENSEMBLE = (
@@ -34,6 +36,8 @@ class TemplatePrompter(nn.Module):
         for task in space.tasks:
             templates = dict.fromkeys((*task.templates, *extra))
             names = [name.replace("_", " ") for name in task.classnames]
+            if isinstance(task.classnames, FreeText):
+                names = cut_texts(names, text)
             parts.append(
                 sum(
                     F.normalize(text.encode_text([t.format(n) for n in names]).float(), dim=-1)
@@ -53,6 +57,7 @@ class ZeroshotCLIP(PromptTrainer):
     """The datasets' own templates; one task or a whole suite."""
 
     KEY = "ZEROSHOT"
+    pairs = True
     DEFAULTS = dict(PREC="fp16")  # fp16, fp32 or amp
     suite = "joint"
     extra_templates = ()

@@ -24,6 +24,7 @@ class TrainerBase:
 
     suite: str | None = None  # see TRAINER_REGISTRY
     steps_rule = "one step per batch"
+    pairs = False  # whether pairs of images and texts can be trained on, not only classes
 
     def __init__(self):
         self._models: OrderedDict[str, nn.Module] = OrderedDict()

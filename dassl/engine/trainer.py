@@ -61,6 +61,12 @@ class SimpleTrainer(TrainerBase):
                 'attribute suite to "each" or "joint" once it handles them'
             )
 
+        if getattr(self.dm.space, "evaluator", "") and not self.pairs:
+            raise UserError(
+                f"{type(self).__name__} learns to tell classes, but {self.cfg.DATASET.NAME} holds "
+                "pairs of images and texts: choose CoOp, CoT or ZeroshotCLIP"
+            )
+
     def check_test(self) -> None:
         """Refuse a choice of test images or of the tested model that cannot be followed."""
         choice = self.cfg.TEST.FINAL_MODEL

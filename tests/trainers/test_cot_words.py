@@ -252,7 +252,7 @@ class Parrot:
     [
         ("", "12 of 12 prompts got an empty continuation and stay as they are"),
         (". And so on", "12 of 12 prompts got an empty continuation"),
-        (" very" * 100, "12 of 12 generated prompts were too long and are cut"),
+        (" very" * 100, "12 of 12 texts were too long for the text tower and are cut"),
     ],
 )
 def test_empty_and_endless_answers_are_counted(build, cache, monkeypatch, capsys, says, line):
@@ -269,9 +269,7 @@ def test_empty_and_endless_answers_are_counted(build, cache, monkeypatch, capsys
 
 def test_without_transformers(build, cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(
-        UserError, match="needs the package transformers"
-    ):
+    with pytest.raises(UserError, match="needs the package transformers"):
         make(build, "GENERATOR", "neural", "LM", "a-name")
 
 
