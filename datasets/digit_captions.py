@@ -1,7 +1,7 @@
 """DigitCaptions: what is true of handwritten digits, in words, to look them up by.
 
-The images are Digits7's. A caption tells the digit, and how it is written: stroke, slant and
-width, which are measured on the pixels.
+The images are Digits7's. A caption tells the digit, and how it is written: stroke and slant,
+which are measured on the pixels.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from ._pairs import Captioned, PairDataset
 STYLES = {  # of each measure: what the lowest, middle and highest third are called
     "ink": ("thin", "", "thick"),
     "slant": ("leaning left", "upright", "leaning right"),
-    "width": ("narrow", "", "wide"),
 }
 
 
 def measure(pixels: np.ndarray) -> dict[str, float]:
-    """How a digit (h, w) is written: its ink, its slant and its width in pixels."""
+    """How a digit (h, w) is written: its ink in white pixels, its slant as a tangent."""
     ink = pixels.astype(float) / pixels.max()
     rows, columns = np.indices(ink.shape)
     x = columns - (ink * columns).sum() / ink.sum()
@@ -34,13 +33,12 @@ def measure(pixels: np.ndarray) -> dict[str, float]:
     return {
         "ink": ink.sum(),
         "slant": -(ink * x * y).sum() / (ink * y * y).sum(),  # rows count downwards
-        "width": np.sqrt((ink * x * x).sum() / ink.sum()),
     }
 
 
 @DATASET_REGISTRY.register()
 class DigitCaptions(PairDataset):
-    """Retrieval of handwritten digits by captions of digit, stroke, slant and width."""
+    """Retrieval of handwritten digits by captions of digit, stroke and slant."""
 
     task_name = "digits and captions"
 

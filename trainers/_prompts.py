@@ -57,6 +57,8 @@ class PromptLearner(nn.Module):
         m = len(words) if ctx_init else n_ctx
         if m < 0:
             raise UserError(f"a context needs 0 tokens or more; got {m}")
+        if free and group is not None:
+            raise UserError("a context per text would not fit the texts that are looked for later")
         if free:
             self.texts = names = cut_texts(names, text, m)
         self.n_ctx = m

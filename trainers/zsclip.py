@@ -75,6 +75,7 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     """The average of the dataset's own template and seven general ones."""
 
     KEY = "ZEROSHOT2"
+    pairs = False  # its templates are for names of things
     extra_templates = ENSEMBLE
 
     def method_name(self):
