@@ -4,8 +4,8 @@ BIN := .venv/bin
 
 .PHONY: demo test lint env clean
 
-demo: env  ## few-shot training of CoOp, CoOp-MT and SoftCPT on real digits; a table and a figure
-	$(BIN)/python sweep.py configs/sweeps/demo.yaml
+demo: env  ## few-shot training on real digits; a table and a figure; METHODS=all for every method
+	$(BIN)/python sweep.py configs/sweeps/demo.yaml $(if $(METHODS),--methods "$(METHODS)")
 
 test: env  ## the tests that are not marked slow
 	$(BIN)/python -m pytest -n 2

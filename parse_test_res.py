@@ -15,12 +15,14 @@ from pathlib import Path
 
 from dassl.results.aggregate import Stat, aggregate, statistic
 from dassl.results.figure import draw_curves
-from dassl.results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run
+from dassl.results.log import log_files
+from dassl.results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
 from dassl.results.table import FORMATS, format_table
 from dassl.utils import UserError, atomic_path, listdir_nohidden, unknown_name
 
 EPILOG = """\
-Values come from the results.json of each run. A run that is not complete is named, never counted.
+Values come from the results.json of each run, or else from its logs, as CoOp, SoftCPT and their
+relatives write them. A run that is not complete is named, never counted.
 
 exit codes: 0 all runs are complete, 1 some are not, 2 wrong command, or no complete run
 """
@@ -50,10 +52,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--test-log",
         action="store_true",
-        help="accepted for old commands: results.json holds evaluations and trainings alike",
+        help="logs without results.json are those of evaluations (--eval-only)",
     )
     parser.add_argument(
-        "--keyword", default=OVERALL, metavar="K", help=f"{OVERALL}, a group or a task, by name"
+        "--keyword",
+        default=OVERALL,
+        metavar="K",
+        help=f"{OVERALL}, a group or a task, by name; accuracy, macro_f1, ... of CoOp's logs",
     )
     below = parser.add_argument_group("over every run below DIR")
     below.add_argument("--table", choices=FORMATS, help="a row per method and number of shots")
@@ -88,7 +93,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
-    runs = find_runs(folder)
+    runs = find_runs(folder, args.test_log)
     unfinished = [run for run in runs if not run.complete]
     if len(unfinished) == len(runs):
         raise UserError(f"there is no complete run below {folder}{_listed(unfinished)}")
@@ -140,7 +145,7 @@ def summarize(folder: Path, args: argparse.Namespace) -> Summary:
     Raises:
         UserError: no complete run, runs of different experiments, or an unknown keyword.
     """
-    runs = _runs_of(folder)
+    runs = _runs_of(folder, args.test_log)
     complete = [run for run in runs if run.complete]
     unfinished = [run for run in runs if not run.complete]
     if not complete:
@@ -168,16 +173,17 @@ def summarize(folder: Path, args: argparse.Namespace) -> Summary:
     return Summary(lines, means, not unfinished)
 
 
-def _runs_of(folder: Path) -> list[Run]:
-    if (folder / FILE).exists():
-        return [read_run(folder)]
+def _runs_of(folder: Path, test_log: bool) -> list[Run]:
+    if (folder / FILE).exists() or log_files(folder):
+        return [read_run_or_log(folder, test_log)]
     names = [name for name in listdir_nohidden(folder) if (folder / name).is_dir()]
-    return [read_run(folder / name) for name in names]
+    return [read_run_or_log(folder / name, test_log) for name in names]
 
 
 def _hint(folder: Path, runs: list[Run]) -> str:
     """What is there instead of complete runs."""
-    if next(folder.rglob(FILE), None) and all(run.status == NO_FILE for run in runs):
+    deeper = next(folder.rglob(FILE), None) or next(folder.rglob("log.txt*"), None)
+    if deeper and all(run.status == NO_FILE for run in runs):
         return "; the runs lie deeper: give one experiment's folder, or add --multi-exp or --table"
     return "".join(f"; {run.folder.name}: {run.status}" for run in runs) or "; it has no subfolder"
 
@@ -197,7 +203,7 @@ def _check_one_experiment(folder: Path, runs: list[Run]) -> None:
                 )
     seeds: dict[int | None, str] = {}
     for run in runs:
-        if run.seed in seeds:
+        if run.seed is not None and run.seed in seeds:
             raise UserError(
                 f"{seeds[run.seed]} and {run.folder.name} in {folder} have the same seed "
                 f"{run.seed}; delete one"

@@ -41,6 +41,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("sweep", metavar="YAML", help="the grid, such as configs/sweeps/demo.yaml")
     parser.add_argument("--output-dir", default="", metavar="DIR", help="instead of the YAML's")
+    parser.add_argument(
+        "--methods", default="", metavar="NAMES", help="all, or names with commas between them"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the runs, and stop")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys of every run")
     args, rest = parser.parse_known_args(argv)
@@ -58,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: the YAML or an override cannot be used.
     """
     configs = Path("configs") if Path("configs").is_dir() else ROOT / "configs"
-    sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs)
+    sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs, args.methods)
     if args.dry_run:
         print("\n".join(_plan_lines(sweep)))
         return 0

@@ -55,7 +55,10 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.006, 0.02])
     parser.add_argument("--draws", type=int, nargs="+", default=[11, 12, 13])
     args = parser.parse_args()
-    runs = {(run.method, run.shots): run for run in read_sweep("configs/sweeps/demo.yaml").runs}
+    runs = {
+        (run.method, run.shots): run
+        for run in read_sweep("configs/sweeps/demo.yaml", methods="all").runs
+    }
     shots = sorted({k for _, k in runs if k})
     print("\n".join(_row(["method", "rate", *(f"{k} shots" for k in shots), "mean"], head=True)))
     print("\n".join(_row(["zero-shot", "", "", *[""] * (len(shots) - 1), _zero_shot(runs)])))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ._errors import CLIPError
+from ._local import encode_places, has_local
 from .simple_tokenizer import SimpleTokenizer
 from .text import TextTower, is_batch_first, run_blocks
 
@@ -115,20 +116,37 @@ class CLIP(nn.Module):
         """Image features, (B, 3, H, W) -> (B, e), not normalised."""
         return self.visual(images.to(self.dtype))
 
+    def check_outputs(self, outputs: frozenset[str]) -> None:
+        """Refuse outputs that :meth:`encode_outputs` cannot give.
+
+        Raises:
+            CLIPError: an output that this tower does not have.
+        """
+        known = {"global", "local"} if has_local(self.visual) else {"global"}
+        if unknown := sorted(set(outputs) - known):
+            hint = "; ResNets and plain ViTs have them" if unknown[0] == "local" else ""
+            raise CLIPError(
+                f"the image tower of {self.name} ({type(self.visual).__name__}) has no "
+                f"{unknown[0]!r} features; it has: {', '.join(sorted(known))}{hint}"
+            )
+
     def encode_outputs(
         self, images: torch.Tensor, outputs: frozenset[str] = frozenset({"global"})
     ) -> dict[str, torch.Tensor]:
         """The named outputs of the image tower for images (B, 3, H, W), not normalised.
 
         Args:
-            outputs: "global" gives (B, e).
+            outputs: "global" (B, e) is always there; "local" adds (B, p, e), a feature for each
+                of p places of the image.
 
         Raises:
             CLIPError: an output that this tower does not have.
         """
-        if unknown := sorted(set(outputs) - {"global"}):
-            raise CLIPError(f"{self.name} has no image output {unknown[0]!r}; known: global")
-        return {"global": self.encode_image(images)}
+        self.check_outputs(outputs)
+        if "local" not in outputs:
+            return {"global": self.encode_image(images)}
+        pooled, places = encode_places(self.visual, images.to(self.dtype))
+        return {"global": pooled, "local": places}
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Text features of token ids, (n, L) -> (n, e), not normalised."""

@@ -81,7 +81,7 @@ def test_protocols(path):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=ids(SWEEPS))
 def test_sweeps(path):
-    runs = read_sweep(path, configs=CONFIGS).runs
+    runs = read_sweep(path, configs=CONFIGS, methods="all").runs
     assert runs
     for run in runs:
         assert config(*run.argv).TRAINER.NAME in TRAINER_REGISTRY

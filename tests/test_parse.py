@@ -59,7 +59,7 @@ def test_unfinished_seeds_are_named_and_not_counted(tmp_path, capsys):
     assert "seed3: interrupted" in lines and "seed4: no results.json" in lines
     assert (
         "n = 2 of 5; not complete: seed3 (interrupted), seed4 (no results.json), "
-        "seed5 (log.txt but no results.json)"
+        "seed5 (no results.json, and a log without an end)"
     ) in lines
 
 

@@ -157,6 +157,24 @@ def test_dry_run(place, train, capsys):
     assert lines[-1] == "5 runs below out"
 
 
+def test_optional_methods_run_when_asked_for(place, train, capsys):
+    methods = {**GRID["methods"], "Slow": {**GRID["methods"]["CoOp"], "optional": True}}
+
+    def planned(*flags):
+        _, lines, _ = run(capsys, "--dry-run", *flags, shots=[1], seeds=[1], methods=methods)
+        return [line.split(",")[0] for line in lines if line.endswith("no results.json")]
+
+    assert planned() == ["zero-shot", "CoOp"]
+    assert planned("--methods", "all") == ["zero-shot", "CoOp", "Slow"]
+    assert planned("--methods", "Slow, zero-shot") == ["zero-shot", "Slow"]
+    _, _, err = run(capsys, "--methods", "CoOp,Slo", methods=methods)
+    assert "grid.yaml: no method named 'Slo'; did you mean Slow?" in err
+    assert "no method is to be run" in run(capsys, "--methods", ",", methods=methods)[2]
+    only_optional = {"Slow": methods["Slow"]}
+    assert "no method is to be run; name some of Slow" in run(capsys, methods=only_optional)[2]
+    assert not train.seen
+
+
 def test_another_output_folder_and_negative_values(place, train, capsys):
     code, _, _ = run(capsys, "--output-dir", "other", "DATASET.X", "-1", report=None)
     assert code == 0 and train.seen[0][-2:] == ["DATASET.X", "-1"]

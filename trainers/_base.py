@@ -15,14 +15,14 @@ from clip.text import TextTower
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
-from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 
-from ._features import cached_loaders, training_loader
-from ._prompts import PromptLearner
+from ._features import Features, cached_loaders
+from ._fitting import FittingTrainer
+from ._prompts import PromptLearner, names_with_contexts
+from ._upstream import load_released
 
-Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 PRECISIONS = ("fp16", "fp32", "amp")
 
 
@@ -43,6 +43,7 @@ class PromptedCLIP(nn.Module):
         super().__init__()
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
+        self.scored_text: torch.Tensor | None = None  # of the latest logits, for losses on it
 
     @property
     def text_tower(self) -> TextTower:
@@ -53,14 +54,18 @@ class PromptedCLIP(nn.Module):
         return self.logits(self.encode_image(images), keep)
 
     def encode_image(self, images: torch.Tensor) -> Features:
-        """What the frozen image tower gives: "global" (B, e), un-normalised."""
+        """What the frozen image tower gives, un-normalised: see ``CLIP.encode_outputs``."""
         with torch.no_grad():
             return self.clip.encode_outputs(images.to(self.clip.dtype), self.outputs)
 
     def logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B, C), fp32, of image features."""
+        """Logits (B, C), fp32, of image features; their text stays as ``scored_text``."""
         x = F.normalize(features["global"].float(), dim=-1)
-        text = self.text_features(x, keep)
+        self.scored_text = self.text_features(x, keep)
+        return self.score(x, self.scored_text)
+
+    def score(self, x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C), fp32, of normalised image (B, e) and text features (C, e) or (B, C, e)."""
         equation = "be,ce->bc" if text.dim() == 2 else "be,bce->bc"
         with torch.autocast(x.device.type, enabled=False):  # amp would round the products
             return self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
@@ -83,7 +88,7 @@ class PromptedCLIP(nn.Module):
             self._text = None
 
 
-class PromptTrainer(TrainerX):
+class PromptTrainer(FittingTrainer):
     """Base of the methods: set KEY and DEFAULTS, and override :meth:`build_prompter`.
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
@@ -94,6 +99,7 @@ class PromptTrainer(TrainerX):
     KEY = ""
     DEFAULTS: dict[str, Any] = {}
     suite = "each"
+    needs_all_classes = False  # whether the loss reads classes that no image of the batch may have
     image_outputs = frozenset({"global"})  # what the image tower must give
 
     @classmethod
@@ -132,9 +138,9 @@ class PromptTrainer(TrainerX):
         self.detect_anomaly(loss)
         self.scaler.scale(loss).backward()
 
-    def fit(self, features: Features, label: torch.Tensor, task: torch.Tensor) -> None:
-        """For methods without SGD: learn from the features, labels (N,) and tasks (N,) of the
-        training images."""
+    def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The prompter's state dict from those of the released code's modules, by their names."""
+        raise UserError(f"{type(self).__name__} reads no checkpoints of CoOp's or SoftCPT's code")
 
     # ------------------------------------------------------------------ given
 
@@ -150,6 +156,7 @@ class PromptTrainer(TrainerX):
             )
         frozen = "fp16" if self.precision == "fp16" else "fp32"
         self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
+        self.clip.check_outputs(self.image_outputs)
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
     def build_data_loader(self) -> None:
@@ -164,7 +171,7 @@ class PromptTrainer(TrainerX):
         self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
         amp = self.precision == "amp"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
-        learned = [p for p in prompter.parameters() if p.requires_grad]
+        learned = [p for p in prompter.parameters() if p.requires_grad and self.sgd]
         optim = sched = None
         if learned:
             optim = build_optimizer(learned, self.cfg.OPTIM)
@@ -185,22 +192,28 @@ class PromptTrainer(TrainerX):
         weights, precision = self.clip.weights_hash, self.precision
         return {"options": options, "weights": weights, "precision": precision}
 
-    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Train by SGD, or, if nothing is learned that way, fit and test."""
-        if self.optimizers():
-            super().train(start_epoch, max_epoch)
-            return
-        self.start_epoch = self.max_epoch = 0
-        if type(self).fit is not PromptTrainer.fit:
-            self.fit(*self.training_features())
-        super().train(0, 0)
+    def checkpoint_facts(self) -> dict:
+        """The frozen weights, and the names that learned tensors belong to."""
+        facts = {"backbone (sha256 of its weights)": self.clip.weights_hash}
+        return {**facts, "set of names": self.bound_names()}
+
+    def bound_names(self) -> list[str]:
+        """Hook: names of classes or tasks that what is learned is for, and no others; by default
+        those that have a context each."""
+        return names_with_contexts(self.model.prompter)
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""
+        if not load_released(self, directory, epoch):
+            super().load_model(directory, epoch)
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         """One optimizer step on a batch."""
         batch = {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
         with self.autocast():
             keep = self.choose_classes(batch)
-            logits = self.compute_logits(self.image_features(batch), keep)
+            batch["features"] = self.image_features(batch)  # once: a loss may read them too
+            logits = self.compute_logits(batch["features"], keep)
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()
         self.backward(losses)
@@ -228,8 +241,11 @@ class PromptTrainer(TrainerX):
 
     def image_features(self, batch: dict) -> Features:
         """The features of a batch: the stored ones it brings, or those of its images."""
+        if "features" in batch:
+            return batch["features"]
         if "feat" in batch:
-            return {"global": batch["feat"].to(self.device)}
+            stored = {"global": batch["feat"], "local": batch.get("local")}
+            return {name: x.to(self.device) for name, x in stored.items() if x is not None}
         return self.model.encode_image(batch["img"].to(self.device))
 
     def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
@@ -240,17 +256,6 @@ class PromptTrainer(TrainerX):
         """Logits (B, C) of images (B, 3, H, W) or of their features."""
         features = images if isinstance(images, dict) else self.model.encode_image(images)
         return self.compute_logits(features)
-
-    @torch.no_grad()
-    def training_features(self) -> tuple[Features, torch.Tensor, torch.Tensor]:
-        """Features, labels (N,) and tasks (N,) of all training images, not augmented."""
-        features, labels, tasks = [], [], []
-        for batch in training_loader(self):
-            features.append(self.image_features(batch))
-            labels.append(batch["label"])
-            tasks.append(batch["task"])
-        joined = {name: torch.cat([f[name] for f in features]) for name in features[0]}
-        return joined, torch.cat(labels), torch.cat(tasks)
 
 
 def choose_precision(wanted: str, device: str) -> str:

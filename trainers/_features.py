@@ -10,11 +10,14 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from clip.features import ENCODE_BATCH, FeatureStore, encode_fixed, feature_key
-from dassl.data import EpochDataLoader, build_data_loader, transform_signature
+from dassl.data import DatasetWrapper, EpochDataLoader, build_data_loader, transform_signature
 from dassl.data.wrapper import read_bytes
 from dassl.utils import UserError
 
 MODES = ("off", "test", "full")
+STORED = {"global"}  # outputs of the image tower that the store keeps
+
+Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 
 
 def cached_loaders(trainer) -> None:
@@ -24,20 +27,34 @@ def cached_loaders(trainer) -> None:
         raise UserError(f"FEATURES.MODE must be one of {', '.join(MODES)}; got {mode!r}")
     if mode == "off":
         return
+    if missing := sorted(trainer.image_outputs - STORED):
+        print(
+            f"FEATURES.MODE {mode}: {type(trainer).__name__} reads {', '.join(missing)} features, "
+            "which are not stored: they are computed from the images in every epoch"
+        )
+        return
     trainer.val_loader = _with_features(trainer, trainer.val_loader, is_train=False)
     trainer.test_loader = _with_features(trainer, trainer.test_loader, is_train=False)
     if mode == "full":
         trainer.train_loader_x = _with_features(trainer, trainer.train_loader_x, is_train=True)
 
 
-def training_loader(trainer):
-    """A loader of every training image once, in order and not augmented."""
+def training_loader(trainer, augmented: bool = False):
+    """A loader of every training image once and in order, as at test time or augmented."""
     items, batch_size = trainer.dm.dataset.train_x, trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+
+    def wrapper(cfg, data_source, transform, is_train):
+        return DatasetWrapper(cfg, data_source, transform, is_train=augmented)
+
     loader = build_data_loader(
-        trainer.cfg, data_source=items, batch_size=batch_size, is_train=False
+        trainer.cfg,
+        data_source=items,
+        batch_size=batch_size,
+        is_train=False,  # keeps the last batch
+        dataset_wrapper=wrapper,
     )
-    full = trainer.cfg.FEATURES.MODE == "full"
-    return _with_features(trainer, loader, is_train=False) if full else loader
+    full = trainer.cfg.FEATURES.MODE == "full" and trainer.image_outputs <= STORED
+    return _with_features(trainer, loader, is_train=augmented) if full else loader
 
 
 def _with_features(trainer, loader, is_train: bool):

@@ -52,18 +52,20 @@ class PromptLearner(nn.Module):
                 f"a token position must be one of {', '.join(POSITIONS)}; got {position!r}"
             )
         free = isinstance(names, FreeText)
-        self.texts = names = [name.replace("_", " ") for name in names]
+        names = [name.replace("_", " ") for name in names]
         words = embed_words(ctx_init, text) if ctx_init else None
         m = len(words) if ctx_init else n_ctx
         if m < 0:
             raise UserError(f"a context needs 0 tokens or more; got {m}")
-        if free and group is not None:
-            raise UserError("a context per text would not fit the texts that are looked for later")
         if free:
-            self.texts = names = cut_texts(names, text, m)
+            if group is not None:
+                raise UserError("a context per text suits no text that is looked for later")
+            names = cut_texts(names, text, m)
         self.n_ctx = m
         self.left = {"end": m, "middle": m // 2, "front": 0}[position]
         self._embed_names(names, text)
+        self.names = names
+        self.per_name = group is not None and len(group.unique()) == len(names)
         groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
         self.register_buffer("group", groups, persistent=False)  # (n,)
         self.ctx = None
@@ -96,7 +98,7 @@ class PromptLearner(nn.Module):
         right = self.n_ctx - self.left
         before = f"[{self.left}] " if self.left else ""
         behind = f" [{right}]" if right else ""
-        return [f"{before}{text}{behind}." for text in self.texts]
+        return [f"{before}{text}{behind}." for text in self.names]
 
     def forward(
         self,
@@ -134,6 +136,43 @@ class PromptLearner(nn.Module):
             own = own.gather(1, order[..., None].expand_as(own))
         shared = torch.cat([self.sos.expand(len(ctx), 1, d), left], dim=1)  # (G, 1 + left, d)
         return Prompts(shared=shared, own=own, group=group, eot=eot, rows=rows)
+
+
+def names_with_contexts(prompter: nn.Module) -> list[str]:
+    """The names within a prompter that have a learned context each: it suits no other name."""
+    learners = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
+    owned = [part for part in learners if part.per_name and part.ctx is not None]
+    return [name for part in owned for name in part.names]
+
+
+class ContextPrompter(nn.Module):
+    """One learned context for all class names, or one per class: CoOp's prompts (equations 2, 3).
+
+    ``options`` has CoOp's keys: N_CTX, CTX_INIT, CSC, CLASS_TOKEN_POSITION.
+    """
+
+    def __init__(self, options, space, text):
+        super().__init__()
+        self.prompts = PromptLearner(
+            space.classnames,
+            text,
+            n_ctx=options.N_CTX,
+            ctx_init=options.CTX_INIT,
+            group=torch.arange(space.num_classes) if options.CSC else None,
+            position=options.CLASS_TOKEN_POSITION,
+        )
+
+    def forward(self, text, image_features, keep=None):
+        """Text features (C, e)."""
+        return scatter_kept(text.encode(self.prompts(keep=keep)), keep)
+
+
+def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
+    """Refuse a context of no tokens, where a method would have nothing to learn."""
+    if n_ctx < 1 and not ctx_init:
+        raise UserError(
+            f"TRAINER.{key}.N_CTX must be 1 or more: the context is what is learned; got {n_ctx}"
+        )
 
 
 def embed_words(words: str, text: TextTower) -> torch.Tensor:

@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
 from dassl.engine import TRAINER_REGISTRY
 
 from ._base import PromptTrainer
-from ._prompts import PromptLearner, scatter_kept
-
-
-class ContextPrompter(nn.Module):
-    """One learned context in front of every class name, or one per class (equations 2 and 3)."""
-
-    def __init__(self, options, space, text):
-        super().__init__()
-        self.prompts = PromptLearner(
-            space.classnames,
-            text,
-            n_ctx=options.N_CTX,
-            ctx_init=options.CTX_INIT,
-            group=torch.arange(space.num_classes) if options.CSC else None,
-            position=options.CLASS_TOKEN_POSITION,
-        )
-
-    def forward(self, text, image_features, keep=None):
-        """Text features (C, e)."""
-        return scatter_kept(text.encode(self.prompts(keep=keep)), keep)
+from ._prompts import ContextPrompter
+from ._upstream import MODULE, context_of
 
 
 @TRAINER_REGISTRY.register()
@@ -46,6 +25,9 @@ class CoOp(PromptTrainer):
 
     def build_prompter(self, options, space, text):
         return ContextPrompter(options, space, text)
+
+    def from_upstream(self, states):
+        return {"prompts.ctx": context_of(states, MODULE, self.model.prompter.prompts)}
 
     def method_name(self):
         return "CoOp-CS" if self.cfg.TRAINER.COOP.CSC else "CoOp-CA"

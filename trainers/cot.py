@@ -16,7 +16,7 @@ from dassl.utils import UserError, unknown_name
 
 from ._base import PromptTrainer
 from ._conditional import encode_per_image, image_net
-from ._prompts import INIT_STD, PromptLearner, embed_words
+from ._prompts import INIT_STD, PromptLearner, embed_words, need_context
 from ._step_texts import check_generator, step_texts
 
 LINKS = ("convex", "additive")
@@ -187,7 +187,8 @@ class CoT(PromptTrainer):
                 f"TRAINER.COT.BATCH_CONTRAST must be 0 or more; got {options.BATCH_CONTRAST}"
             )
         check_generator(options)
-        least = {"CHAIN_LENGTH": 1, "N_CTX": 0 if options.CTX_INIT else 1, "HIDDEN": 0, "CHUNK": 0}
+        need_context(self.KEY, options.N_CTX, options.CTX_INIT)
+        least = {"CHAIN_LENGTH": 1, "HIDDEN": 0, "CHUNK": 0}
         for key, low in least.items():
             if options[key] < low:
                 raise UserError(f"TRAINER.COT.{key} must be {low} or more; got {options[key]}")

@@ -15,7 +15,8 @@ from dassl.utils import UserError
 
 from ._base import PromptTrainer
 from ._meta_net import build_meta_net
-from ._prompts import PromptLearner, scatter_kept
+from ._prompts import INIT_STD, PromptLearner, scatter_kept
+from ._upstream import context_of, same_names, tensor_of
 
 
 class SoftPrompter(nn.Module):
@@ -23,7 +24,7 @@ class SoftPrompter(nn.Module):
 
     With g the frozen text tower, U the task context, V the class context, W the meta network:
 
-        r_t   = g([SOS] U task_t . [EOT])                       (e,)  task feature
+        r_t   = g([SOS] U task_t . [EOT]), or learned           (e,)  task feature
         s_tc  = g([SOS] V class_tc . [EOT])                     (e,)  class feature, only with CSC
         S     = W(r_t), one context per task, or W(s_tc, r_t), one per class
         w_tc  = g([SOS] S class_tc . [EOT])                     (e,)  text feature of class c
@@ -33,9 +34,12 @@ class SoftPrompter(nn.Module):
         super().__init__()
         self.frozen_classes = bool(options.FREEZE_CLS_PROMPT)
         tasks = [task.name for task in space.tasks]
-        self.tasks = _learner(
-            tasks, text, options, "TASK_", torch.arange(len(tasks)) if options.TASK_CSC else None
-        )
+        self.tasks = self.vectors = None
+        if options.TASK_VECTORS:
+            self.vectors = nn.Parameter(INIT_STD * torch.randn(len(tasks), text.out_dim))
+        else:
+            per_task = torch.arange(len(tasks)) if options.TASK_CSC else None
+            self.tasks = _learner(tasks, text, options, "TASK_", per_task)
         self.classes = None
         if options.CSC:
             per_class = torch.arange(space.num_classes) if options.CLASS_CSC else None
@@ -55,7 +59,9 @@ class SoftPrompter(nn.Module):
 
     def contexts(self, text, keep=None):
         """The generated contexts: (T, m, d), or (C, m, d) with class features."""
-        task = text.encode(self.tasks()).float()  # (T, e)
+        task = self.vectors  # (T, e)
+        if task is None:
+            task = text.encode(self.tasks()).float()
         if self.classes is None:
             return self.meta(task)
         owner = self.owner if keep is None else self.owner[keep]
@@ -106,6 +112,7 @@ class MTCoOp(PromptTrainer):
         TASK_CTX_INIT="",  # words that start the task context
         TASK_CSC=False,  # one task context per task
         TASK_TOKEN_POSITION="end",
+        TASK_VECTORS=False,  # SoftCPT*, as read here: learned task features, no task names
         CLASS_N_CTX=16,  # learned tokens beside a class name, if CSC
         CLASS_CTX_INIT="",  # words that start the class context
         CLASS_CSC=False,  # one class context per class
@@ -137,6 +144,11 @@ class MTCoOp(PromptTrainer):
             raise UserError("TRAINER.MTCOOP.CLASS_CSC needs CLASS_N_CTX of 1 or more")
         if options.TASK_CSC and not options.TASK_N_CTX and not options.TASK_CTX_INIT:
             raise UserError("TRAINER.MTCOOP.TASK_CSC needs TASK_N_CTX of 1 or more")
+        if options.TASK_VECTORS and options.TASK_CSC:
+            raise UserError(
+                "TRAINER.MTCOOP.TASK_VECTORS leaves the task names out, so that there is no task "
+                "context: set TASK_CSC False, or TASK_VECTORS False"
+            )
 
     def build_prompter(self, options, space, text):
         return SoftPrompter(options, space, text)
@@ -162,9 +174,29 @@ class MTCoOp(PromptTrainer):
         generator = torch.Generator().manual_seed(seed)
         return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
 
+    def bound_names(self):
+        vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
+        return [*super().bound_names(), *(self.dm.space.tasknames if vectors else [])]
+
+    def from_upstream(self, states):
+        if self.cfg.TRAINER.MTCOOP.TASK_VECTORS:
+            return super().from_upstream(states)
+        prompter = self.model.prompter
+        found = {
+            "tasks.ctx": context_of(states, "task_prompt_learner"),
+            "meta.proj": tensor_of(states, "prompt_gen", "proj"),
+        }
+        if not same_names(states["task_prompt_learner"], prompter.tasks):
+            print("Its task names are worded otherwise than here, so its contexts will be too")
+        if prompter.classes is not None:
+            found["classes.ctx"] = context_of(states, "class_prompt_learner", prompter.classes)
+        return found
+
     def method_name(self):
         options = self.cfg.TRAINER.MTCOOP
         cls = ("CS" if options.CLASS_CSC else "CA") if options.CSC else "NA"
+        if options.TASK_VECTORS:
+            return f"SoftCPT* ({cls})" if options.CSC else "SoftCPT*"
         return f"SoftCPT-{cls}{'TS' if options.TASK_CSC else 'TA'}"
 
 

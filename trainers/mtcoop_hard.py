@@ -13,6 +13,7 @@ from dassl.utils import UserError
 
 from ._base import PromptTrainer
 from ._prompts import PromptLearner, scatter_kept
+from ._upstream import MODULE, context_of
 
 
 class SharedPrompter(nn.Module):
@@ -64,6 +65,13 @@ class MTCoOpHard(PromptTrainer):
 
     def build_prompter(self, options, space, text):
         return SharedPrompter(options, space, text)
+
+    def bound_names(self):
+        per_task = self.cfg.TRAINER.MTCOOPH.TSC
+        return self.dm.space.tasknames if per_task else super().bound_names()
+
+    def from_upstream(self, states):
+        return {"prompts.ctx": context_of(states, MODULE, self.model.prompter.prompts)}
 
     def method_name(self):
         options = self.cfg.TRAINER.MTCOOPH

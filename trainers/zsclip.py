@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from dassl.data import FreeText
 from dassl.engine import TRAINER_REGISTRY
 
 from ._base import PromptTrainer
-from ._prompts import cut_texts
+from ._templates import TemplatePrompter
 
 # Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
 ENSEMBLE = (
@@ -22,34 +19,6 @@ ENSEMBLE = (
     "art of the {}.",
     "a photo of the small {}.",
 )
-
-
-class TemplatePrompter(nn.Module):
-    """Text features of the class names in hand-written templates; nothing is learned.
-
-    Several templates are averaged after normalisation, class by class.
-    """
-
-    def __init__(self, space, text, extra=()):
-        super().__init__()
-        parts = []
-        for task in space.tasks:
-            templates = dict.fromkeys((*task.templates, *extra))
-            names = [name.replace("_", " ") for name in task.classnames]
-            if isinstance(task.classnames, FreeText):
-                names = cut_texts(names, text)
-            parts.append(
-                sum(
-                    F.normalize(text.encode_text([t.format(n) for n in names]).float(), dim=-1)
-                    for t in templates
-                )
-            )
-        features = F.normalize(torch.cat(parts), dim=-1)  # (C, e)
-        self.register_buffer("features", features, persistent=False)
-
-    def forward(self, text, image_features, keep=None):
-        """Text features (C, e)."""
-        return self.features
 
 
 @TRAINER_REGISTRY.register()

@@ -102,6 +102,7 @@ def _optim() -> dict:
         "SGD_NESTEROV": False,
         "ADAM_BETA1": 0.9,
         "ADAM_BETA2": 0.999,
+        "ADAM_EPS": 1e-8,  # of adam and adamw
         "LABEL_SMOOTHING": 0.0,
         "LR_SCHEDULER": "cosine",  # cosine, multi_step, single_step or constant
         "STEPSIZE": (-1,),  # epochs at which multi_step multiplies by GAMMA; single_step: how often

@@ -104,6 +104,11 @@ class DatasetBase:
         """Class name by column."""
         return dict(enumerate(self.classnames))
 
+    def with_space(self, space: TaskSpace) -> DatasetBase:
+        """The same images, with other facts about the tasks."""
+        parts = (self.train_x, self.train_u, self.val, self.test)
+        return DatasetBase(*parts, space, self.split, self.split_hash)
+
     def only_task(self, t: int) -> DatasetBase:
         """Task ``t`` alone, as task 0; the split's record stays that of the whole."""
         parts = [
@@ -111,6 +116,16 @@ class DatasetBase:
             for part in (self.train_x, self.train_u, self.val, self.test)
         ]
         return DatasetBase(*parts, self.space.subset([t]), self.split, self.split_hash)
+
+    def keep_apart(self, what: str) -> None:
+        """Refuse to choose ``what`` on validation images that are test images of the task too."""
+        tested = {(item.task, item.impath) for item in self.test or ()}
+        for item in self.val or ():
+            if (item.task, item.impath) in tested:
+                raise UserError(
+                    f"{what} would be chosen on validation images that are test images too, such "
+                    f"as {item.impath}: set a value instead, or TEST.FINAL_MODEL last_step"
+                )
 
     def relocate(self, old: str, new: str) -> None:
         """Replace ``old`` by ``new`` in the path of every image."""

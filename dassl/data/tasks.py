@@ -84,6 +84,11 @@ class TaskSpace:
         """Class name of each column."""
         return [name for task in self.tasks for name in task.classnames]
 
+    @property
+    def tasknames(self) -> list[str]:
+        """Name of each task."""
+        return [task.name for task in self.tasks]
+
     @cached_property
     def owner(self) -> Tensor:
         """Task of each column: (C,)."""

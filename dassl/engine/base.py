@@ -25,6 +25,7 @@ class TrainerBase:
     suite: str | None = None  # see TRAINER_REGISTRY
     steps_rule = "one step per batch"
     pairs = False  # whether pairs of images and texts can be trained on, not only classes
+    choosing = False  # while the model to test is not chosen yet: from before_train to deploy
 
     def __init__(self):
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
@@ -71,6 +72,7 @@ class TrainerBase:
                 "state_dict": model.state_dict(),
                 "epoch": epoch + 1,
                 "val_result": val_result,
+                "facts": self.checkpoint_facts(),
             }
             save_checkpoint(
                 state, str(Path(directory) / name), is_best=is_best, model_name=model_name
@@ -89,12 +91,29 @@ class TrainerBase:
             path = checkpoint_file(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
             print(f"Loading weights to {name} from {path} (epoch {checkpoint.get('epoch')})")
-            load_strictly(model, checkpoint["state_dict"], path)
+            load_strictly(model, checkpoint.get("state_dict", {}), path)
+            check_facts(self, checkpoint.get("facts", {}), path)
+
+    def checkpoint_facts(self) -> dict:
+        """Hook: what a checkpoint and the trainer that loads it must agree on, by name."""
+        return {}
 
     def load_init_weights(self, path: str) -> None:
         """Start every registered model from the weights in a file."""
         for model in self._models.values():
             load_pretrained_weights(model, path)
+
+    def check_pairs(self, space, dataset: str) -> None:
+        """Refuse pairs of images and texts if this trainer learns to tell classes."""
+        if getattr(space, "evaluator", "") == "Retrieval" and not self.pairs:
+            raise UserError(
+                f"{type(self).__name__} learns to tell classes, but {dataset} holds pairs of "
+                "images and texts: choose CoOp, CoCoOp, CoT or ZeroshotCLIP"
+            )
+
+    def show_prompts(self) -> list[str]:
+        """Hook: lines for ``--show-prompts``."""
+        return [f"{type(self).__name__} has no prompts to show"]
 
     # ------------------------------------------------------------------ one step
 
@@ -151,16 +170,24 @@ class TrainerBase:
     def train(self, start_epoch: int, max_epoch: int) -> None:
         """All epochs from ``start_epoch`` on, with the hooks around them."""
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
-        self.before_train()
-        for epoch in range(self.start_epoch, self.max_epoch):
-            self.epoch = epoch
-            self.before_epoch()
-            self.run_epoch()
-            self.after_epoch()
+        self.choosing = True
+        try:
+            self.before_train()
+            for epoch in range(self.start_epoch, self.max_epoch):
+                self.epoch = epoch
+                self.before_epoch()
+                self.run_epoch()
+                self.after_epoch()
+            self.deploy()
+        finally:
+            self.choosing = False
         self.after_train()
 
     def before_train(self):
         """Hook: before the first epoch."""
+
+    def deploy(self):
+        """Hook: choose the model that is tested; the last thing before :meth:`after_train`."""
 
     def after_train(self):
         """Hook: after the last epoch."""
@@ -229,6 +256,20 @@ def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
             "Was it trained with another method, backbone, context or set of classes?"
         )
     model.load_state_dict(state)
+
+
+def check_facts(trainer: TrainerBase, facts: dict, path: str | Path) -> None:
+    """Refuse weights that fit by their shapes only; facts that a file does not give are let be."""
+    for name, own in trainer.checkpoint_facts().items():
+        if facts.get(name, own) != own:
+            raise UserError(
+                f"{path} was trained with another {name}: {_short(facts[name])}, here {_short(own)}"
+            )
+
+
+def _short(value) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _distinct(items) -> list:

@@ -41,6 +41,7 @@ class EachTask(TrainerBase):
             self._random.append(random_state())
         self.first = self.trainers[0]
         self.device, self.steps_rule = self.first.device, self.first.steps_rule
+        self.selection = self.first.selection
 
     def _sizes(self, t: int) -> str:
         parts = {name: getattr(self.dataset, name) or [] for name in ("train_x", "val", "test")}

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from dassl.utils import UserError, atomic_path, load_checkpoint
+from dassl.utils.checkpoint import write_tensors
 
-from .base import TrainerBase, load_strictly
+from .base import TrainerBase, check_facts, load_strictly
 
 FILE, PREVIOUS = "resume.pt", "resume.previous.pt"
+KEYS = ("epoch", "models", "optims", "scheds", "best_result", "random", "extra")
 
 
 def save_resume(trainer: TrainerBase, directory: str | Path, epochs_done: int) -> None:
@@ -28,9 +30,10 @@ def save_resume(trainer: TrainerBase, directory: str | Path, epochs_done: int) -
         "best_result": trainer.best_result,
         "random": random_state(),
         "extra": trainer.extra_state(),
+        "facts": trainer.checkpoint_facts(),
     }
     with atomic_path(folder / FILE) as path:
-        torch.save(state, path)
+        write_tensors(state, path)
         if (folder / FILE).exists():
             os.replace(folder / FILE, folder / PREVIOUS)
 
@@ -43,6 +46,8 @@ def load_resume(trainer: TrainerBase, directory: str | Path) -> int:
             continue
         try:
             state = load_checkpoint(str(path))
+            if missing := [key for key in KEYS if key not in state]:
+                raise UserError(f"{path} holds no {missing[0]}")
         except UserError as error:
             print(f"{error}; looking for the state before it")
             continue
@@ -58,6 +63,7 @@ def _restore(trainer: TrainerBase, state: dict, path: Path) -> int:
         )
     for name, weights in state["models"].items():
         load_strictly(trainer._models[name], weights, path)
+    check_facts(trainer, state.get("facts", {}), path)
     for optim, saved in zip(trainer.optimizers(), state["optims"], strict=True):
         optim.load_state_dict(saved)
     for sched, saved in zip(trainer.schedulers(), state["scheds"], strict=True):

@@ -19,6 +19,7 @@ from .base import BEST, TrainerBase
 from .resume import load_resume, save_resume
 
 FINAL_MODELS = ("last_step", "best_val")
+SPLITS = ("val", "test")
 
 
 class SimpleTrainer(TrainerBase):
@@ -61,32 +62,47 @@ class SimpleTrainer(TrainerBase):
                 'attribute suite to "each" or "joint" once it handles them'
             )
 
-        if getattr(self.dm.space, "evaluator", "") and not self.pairs:
-            raise UserError(
-                f"{type(self).__name__} learns to tell classes, but {self.cfg.DATASET.NAME} holds "
-                "pairs of images and texts: choose CoOp, CoT or ZeroshotCLIP"
-            )
+        self.check_pairs(self.dm.space, self.cfg.DATASET.NAME)
 
     def check_test(self) -> None:
         """Refuse a choice of test images or of the tested model that cannot be followed."""
-        choice = self.cfg.TEST.FINAL_MODEL
+        choice, where = self.cfg.TEST.FINAL_MODEL, self.cfg.TEST.SPLIT
         if choice not in FINAL_MODELS:
             raise unknown_name("TEST.FINAL_MODEL", choice, FINAL_MODELS)
-        wanted = [self.cfg.TEST.SPLIT, *(["val"] if choice == "best_val" else [])]
-        for split in [] if self.cfg.TEST.NO_TEST else wanted:
-            self.loader_of(split)
+        if not self.cfg.TEST.NO_TEST:
+            self.loader_of(where)
+        if chosen := self.chosen_on_val():
+            self.loader_of("val")
+            if where == "test":
+                self.dataset.keep_apart(" and ".join(chosen))
+
+    def chosen_on_val(self) -> list[str]:
+        """What the validation images choose: the model ("best_val"), values of the method."""
+        best = self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST
+        return ["best_val"] if best else []
 
     def loader_of(self, split: str):
         """The loader of the split "val" or "test"."""
-        loaders = {"val": self.val_loader, "test": self.test_loader}
-        if split not in loaders:
-            raise unknown_name("split", split, loaders)
-        if loaders[split] is None:
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        loader = getattr(self, f"{split}_loader")
+        if loader is None:
             raise UserError(
                 f"{self.cfg.DATASET.NAME} has no {split} images; choose another TEST.SPLIT or "
-                "TEST.FINAL_MODEL"
+                "TEST.FINAL_MODEL, or set the values that the method would choose on them"
             )
-        return loaders[split]
+        return loader
+
+    @property
+    def test_loader(self):
+        """The loader of the test images; an error before the model is chosen."""
+        if self.choosing:
+            raise RuntimeError("the test images wait until the model is chosen; look at val")
+        return self._test_loader
+
+    @test_loader.setter
+    def test_loader(self, loader) -> None:
+        self._test_loader = loader
 
     def build_data_loader(self) -> None:
         """Hook: make the data manager and the loaders."""
@@ -129,23 +145,30 @@ class SimpleTrainer(TrainerBase):
         self.time_start = time.time()
 
     def after_train(self) -> None:
-        """Test the model that ``TEST.FINAL_MODEL`` chooses."""
+        """Test the model that was chosen."""
         print("Finished training")
         if not self.cfg.TEST.NO_TEST:
-            if self.cfg.TEST.FINAL_MODEL == "best_val" and self.optimizers():
-                print("Deploying the model with the best validation result")
-                self.load_model(self.output_dir)
-            else:
-                print("Deploying the model of the last epoch")
             self.test()
         elapsed = datetime.timedelta(seconds=round(time.time() - self.time_start))
         print(f"Elapsed: {elapsed}")
         self.close_writer()
 
+    def deploy(self) -> None:
+        """Take the model that ``TEST.FINAL_MODEL`` chooses."""
+        if self.keeps_best():
+            print("Deploying the model with the best validation result")
+            self.load_model(self.output_dir)
+        else:
+            print("Deploying the model of the last epoch")
+
+    def keeps_best(self) -> bool:
+        """Whether the model with the best validation result is kept while training."""
+        return "best_val" in self.chosen_on_val() and bool(self.optimizers())
+
     def after_epoch(self) -> None:
         """Look at the validation images if they choose the model; save."""
         last = self.epoch + 1 == self.max_epoch
-        if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST:
+        if self.keeps_best():
             result = self.test(split="val")
             if result > self.best_result:
                 self.best_result = result
@@ -190,6 +213,13 @@ class SimpleTrainer(TrainerBase):
         """The data that is trained and tested on."""
         return self.dm.dataset
 
+    @property
+    def selection(self) -> str:
+        """How the tested model is chosen, for the record."""
+        model = self.cfg.TEST.FINAL_MODEL if self.optimizers() else "none"
+        values = [name for name in self.chosen_on_val() if name != "best_val"]
+        return f"{model}, {' and '.join(values)} on val" if values else model
+
     def facts(self) -> dict:
         """What the run's record keeps of the model: the method's options, hash of the frozen
         weights, precision."""
@@ -220,10 +250,6 @@ class SimpleTrainer(TrainerBase):
         steps = len(self.train_loader_x) if self.optimizers() and self.train_loader_x else 0
         epochs = self.max_epoch if steps else 0
         return [*lines, f"{steps} steps per epoch, {epochs} epochs, {self.steps_rule}"]
-
-    def show_prompts(self) -> list[str]:
-        """Lines for ``--show-prompts``."""
-        return [f"{type(self).__name__} has no prompts to show"]
 
 
 class TrainerX(SimpleTrainer):

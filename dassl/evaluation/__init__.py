@@ -1,7 +1,7 @@
 """Evaluators: from logits to metrics, per task and over a suite."""
 
 from .build import EVALUATOR_REGISTRY, build_evaluator
-from .evaluator import Classification, ClassificationMT, EvaluatorBase
+from .evaluator import Classification, ClassificationMT, EvaluatorBase, metric_of
 from .report import format_report, summarize
 from .retrieval import Retrieval
 
@@ -13,5 +13,6 @@ __all__ = [
     "Retrieval",
     "build_evaluator",
     "format_report",
+    "metric_of",
     "summarize",
 ]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from dassl.config import CfgNode
+from dassl.data.tasks import Task
+from dassl.metrics import task_metric
 from dassl.utils import UserError, atomic_path, unknown_name
 
 from .build import EVALUATOR_REGISTRY
@@ -177,13 +179,8 @@ class ClassificationMT(EvaluatorBase):
         task, columns = self.space.tasks[t], self.space.columns(t)
         hits, support = hits[columns], support[columns]
         correct, total = int(hits.sum()), int(support.sum())
-        metric = task.metric if self.cfg.TEST.METRIC == "per_task" else "overall_acc"
-        value = None
-        if total and metric == "mean_acc":
-            there = support > 0
-            value = 100 * (hits[there] / support[there].double()).mean().item()
-        elif total:
-            value = 100 * correct / total
+        metric = metric_of(self.cfg, task)
+        value = task_metric(metric, hits, support).item() if total else None
         about = {"id": t, "name": task.name, "group": task.group, "metric": metric}
         return {**about, "value": value, "correct": correct, "total": total}
 
@@ -192,6 +189,11 @@ class ClassificationMT(EvaluatorBase):
             columns = self.space.columns(t)
             print(f"=> per-class result of task {t} ({task.name})")
             _print_classes(hits[columns], support[columns], dict(enumerate(task.classnames)))
+
+
+def metric_of(cfg: CfgNode, task: Task) -> str:
+    """The metric by which ``TEST.METRIC`` has a task judged."""
+    return task.metric if cfg.TEST.METRIC == "per_task" else "overall_acc"
 
 
 def _print_classes(

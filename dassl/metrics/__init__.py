@@ -1,5 +1,5 @@
 """Metrics of classification."""
 
-from .accuracy import compute_accuracy
+from .accuracy import compute_accuracy, task_metric
 
-__all__ = ["compute_accuracy"]
+__all__ = ["compute_accuracy", "task_metric"]

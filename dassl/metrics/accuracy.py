@@ -1,4 +1,4 @@
-"""Top-k accuracy."""
+"""Accuracies: of a task by its metric, and top-k."""
 
 from __future__ import annotations
 
@@ -27,3 +27,19 @@ def compute_accuracy(
     ranked = output.topk(max(topk), dim=1).indices  # (B, max k)
     hits = (ranked == target[:, None]).float()
     return [100 * hits[:, :k].sum().view(1) / len(target) for k in topk]
+
+
+def task_metric(metric: str, hits: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
+    """A task's metric in percent, (...,): of any number of models at once.
+
+    Args:
+        metric: "overall_acc", the share of images classified right, or "mean_acc", the mean over
+            classes of that share (classes without images left out).
+        hits: (..., C), images of each class that were classified right.
+        support: (C,), images of each class; not all zero.
+    """
+    hits, support = hits.double(), support.double()
+    if metric == "mean_acc":
+        there = support > 0
+        return 100 * (hits[..., there] / support[there]).mean(dim=-1)
+    return 100 * hits.sum(dim=-1) / support.sum()

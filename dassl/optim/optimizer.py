@@ -49,7 +49,8 @@ def build_optimizer(
             **common,
         )
     cls = torch.optim.Adam if optim_cfg.NAME == "adam" else torch.optim.AdamW
-    return cls(groups, betas=(optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), **common)
+    betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    return cls(groups, betas=betas, eps=optim_cfg.ADAM_EPS, **common)
 
 
 def _trainable(items: Iterable[torch.Tensor | dict]) -> list[dict]:

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 from dassl.config import CfgNode
-from dassl.utils import UserError
+from dassl.utils import UserError, read_json
+
+from .record import FILE
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", "pillow")
 
@@ -34,7 +36,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "backbone": cfg.MODEL.BACKBONE.NAME,
             "split": dataset.split,
             "split_hash": dataset.split_hash,
-            "selection": cfg.TEST.FINAL_MODEL,
+            "selection": trainer.selection,
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
         },
@@ -66,13 +68,19 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
     """What an evaluation-only run evaluates, by the content of the checkpoints it loads.
 
     Raises:
-        UserError: ``model_dir`` is no folder.
+        UserError: ``model_dir`` is no folder, or, without an epoch, an unfinished training.
     """
     if not model_dir:
         return "evaluation without checkpoint"
     folder = Path(model_dir)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} for --model-dir")
+    status = read_json(folder / FILE).get("status") if (folder / FILE).exists() else "complete"
+    if epoch is None and status != "complete":
+        raise UserError(
+            f"the training in {folder} is not complete ({status}): give its command again to "
+            "finish it, or choose an epoch with --load-epoch"
+        )
     pattern = "*.pth.tar*" if epoch is None else f"*.pth.tar-{epoch}"
     digest = hashlib.sha256()
     for path in sorted(folder.rglob(pattern)):

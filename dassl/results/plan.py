@@ -26,6 +26,7 @@ METHOD_KEYS = {
     "config": str,
     "opts": dict,  # configuration keys of this method
     "once": bool,  # neither shots nor seeds change anything: one run per dataset
+    "optional": bool,  # run only if it is asked for
 }
 REPORT_KEYS = {"table": str, "figure": str}  # files in the output folder
 # Keys that the sweep sets itself, so that a folder's name says what is in it.
@@ -65,6 +66,7 @@ def read_sweep(
     overrides: Sequence[str] = (),
     output: str = "",
     configs: str | Path = "configs",
+    methods: str = "",
 ) -> Sweep:
     """Read and check a sweep's YAML.
 
@@ -72,9 +74,12 @@ def read_sweep(
         overrides: ``[KEY, VALUE, ...]`` for every run; they win over the YAML's.
         output: another folder for the runs than the YAML's.
         configs: folder that holds ``datasets/<name>.yaml``; the methods' paths start beside it.
+        methods: names of the methods to run, with commas between them; "all" for every one, ""
+            for those that are not optional.
 
     Raises:
-        UserError: a key is unknown, missing or holds something else; a file is missing.
+        UserError: a key is unknown, missing or holds something else; a file is missing; no
+            method is called so.
     """
     path, configs = Path(path), Path(configs)
     content = read_yaml(path)
@@ -87,6 +92,7 @@ def read_sweep(
         _check_dataset(str(dataset), configs, path)
     for name, method in content["methods"].items():
         _check_method(name, method, configs, path)
+    content["methods"] = _chosen(content["methods"], methods, path)
     report = content.get("report") or {}
     _check(report, REPORT_KEYS, "report key", f"{path}: ")
     output = Path(output or content["output"])
@@ -146,6 +152,24 @@ def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
         held = f"; {file.parent} holds {', '.join(near)}" if near else ""
         raise UserError(f"{where}there is no configuration file {file}{held}")
     _pairs(method.get("opts"), path)
+
+
+def _chosen(methods: dict[str, dict], wanted: str, path: Path) -> dict[str, dict]:
+    """The methods to run, in the order of the YAML."""
+    if wanted == "all":
+        return methods
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    for name in names:
+        if name not in methods:
+            raise UserError(f"{path}: {unknown_name('method', name, methods)}")
+    chosen = {
+        name: method
+        for name, method in methods.items()
+        if (name in names if wanted else not method.get("optional"))
+    }
+    if not chosen:
+        raise UserError(f"{path}: no method is to be run; name some of {', '.join(methods)}")
+    return chosen
 
 
 def _pairs(keys: dict | None, path: Path) -> list[str]:

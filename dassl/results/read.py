@@ -1,21 +1,26 @@
-"""Reading runs: a run is a folder with a ``results.json`` of schema 1."""
+"""Reading runs: folders with a ``results.json`` of schema 1, or else with logs."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dassl.utils import UserError, read_json
 
+from .log import Log, log_files, read_logs
+
 FILE = "results.json"
 SCHEMA = 1
 STATUSES = ("running", "interrupted", "failed", "complete")
-ONLY_LOG = "log.txt but no results.json"
+ONLY_LOG = "no results.json, and a log without an end"
 NO_FILE = "no results.json"
-ZERO_SHOT = "zero-shot"  # methods whose name starts so use no training images
+ZERO_SHOT = ("zero-shot", "zeroshotclip")  # methods whose name starts so use no training images
 OVERALL = "overall_metric"
+OVERALL_NAMES = (OVERALL, "accuracy")  # SoftCPT's and CoOp's word for it in logs
 # Keys of a protocol that are columns of a table or may differ between the seeds of a row.
 NOT_VARIANT = ("method", "suite", "shots", "seed", "split_hash")
 
@@ -36,6 +41,7 @@ class Run:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name, as in the record
     overall: float | None = None  # mean over tasks; None if they belong to unlike groups
     groups: dict[str, float | None] = field(default_factory=dict)
+    others: dict[str, float] = field(default_factory=dict)  # more values that a log gives
     variant: dict[str, str] = field(default_factory=dict)  # the rest of the protocol, flat
 
     @property
@@ -49,8 +55,8 @@ class Run:
         return self.overall is None and len(self.groups) > 1
 
     def value_names(self) -> list[str]:
-        """Names of all values: overall_metric, groups, tasks."""
-        return [*([] if self.grouped else [OVERALL]), *self.groups, *self.tasks]
+        """Names of all values: overall_metric, groups, tasks, what else a log gives."""
+        return [*([] if self.grouped else [OVERALL]), *self.groups, *self.tasks, *self.others]
 
     def get(self, key: str) -> float | None:
         """The value named overall_metric, or as a group or task; None if there is none."""
@@ -58,13 +64,14 @@ class Run:
             return self.groups[key]
         if key in self.tasks:
             return self.tasks[key]["value"]
-        return self.overall if key == OVERALL else None
+        return self.overall if key == OVERALL else self.others.get(key)
 
 
-def find_runs(root: str | os.PathLike) -> list[Run]:
+def find_runs(root: str | os.PathLike, test_log: bool = False) -> list[Run]:
     """Every run at or below a folder, sorted by path; hidden folders are left out.
 
-    Folders that hold a log but no record come along as unfinished.
+    Args:
+        test_log: see :func:`read_run_or_log`.
 
     Raises:
         UserError: there is no such folder, or a record is broken.
@@ -75,8 +82,8 @@ def find_runs(root: str | os.PathLike) -> list[Run]:
     runs = []
     for name, folders, files in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        if FILE in files or "log.txt" in files:
-            runs.append(read_run(name))
+        if FILE in files or log_files(Path(name)):
+            runs.append(read_run_or_log(name, test_log))
     return runs
 
 
@@ -85,7 +92,45 @@ def read_run(folder: str | os.PathLike) -> Run:
     folder = Path(folder)
     if (folder / FILE).exists():
         return make_run(folder, read_json(folder / FILE))
-    return Run(folder, ONLY_LOG if (folder / "log.txt").exists() else NO_FILE)
+    return Run(folder, ONLY_LOG if log_files(folder) else NO_FILE)
+
+
+def read_run_or_log(folder: str | os.PathLike, test_log: bool = False) -> Run:
+    """As :func:`read_run`, but where there is no record, a log that came to its end is a run.
+
+    Args:
+        test_log: such logs are those of evaluations.
+    """
+    run = read_run(folder)
+    log = read_logs(run.folder, test_log) if run.status == ONLY_LOG else None
+    return run if log is None else _logged(run.folder, log)
+
+
+def _logged(folder: Path, log: Log) -> Run:
+    """A run from a log; what the log does not say is taken from the names of the folders."""
+    said, values = log.settings, dict(log.values)
+    seed = said.get("SEED", "") if said.get("SEED", "-1") != "-1" else folder.name
+    number = re.search(r"\d+$", seed)
+    overall = next((values[name] for name in OVERALL_NAMES if name in values), None)
+    values.pop(OVERALL, None)
+    method = said.get("TRAINER.NAME") or folder.parent.name
+    shots = said.get("DATASET.NUM_SHOTS", "")
+    tasks = [(i, name, value) for i, (name, value) in sorted(log.tasks.items())]
+    about = {"backbone": "MODEL.BACKBONE.NAME", "classes": "DATASET.SUBSAMPLE_CLASSES"}
+    variant = {key: said[place] for key, place in about.items() if place in said}
+    return Run(
+        folder=folder,
+        status="complete",
+        method=method,
+        suite=said.get("DATASET.NAME", ""),
+        shots=_shots(method, int(shots) if re.fullmatch(r"-?\d+", shots) else 0),
+        seed=int(number[0]) if number else None,
+        tasks=_labelled(tasks),
+        overall=overall,
+        groups=dict(log.groups),
+        others=values,
+        variant=variant | log.options(),
+    )
 
 
 def make_run(folder: Path, content: Any) -> Run:
@@ -137,11 +182,20 @@ def _shots(method: str, shots: int) -> int:
 
 
 def _tasks(reader: _Reader) -> dict[str, dict]:
+    return _labelled(
+        (
+            reader.get(f"tasks.{i}.id", int),
+            reader.get(f"tasks.{i}.name", str),
+            reader.percentage(f"tasks.{i}.value"),
+        )
+        for i, _ in enumerate(reader.get("tasks", list))
+    )
+
+
+def _labelled(found: Iterable[tuple[int, str, float | None]]) -> dict[str, dict]:
+    """Tasks by name, and by number too where a name comes twice."""
     tasks: dict[str, dict] = {}
-    for i, _ in enumerate(reader.get("tasks", list)):
-        name = reader.get(f"tasks.{i}.name", str)
-        number = reader.get(f"tasks.{i}.id", int)
-        value = reader.percentage(f"tasks.{i}.value")
+    for number, name, value in found:
         label = name if name not in tasks else f"{name} (task {number})"
         tasks[label] = {"id": number, "name": name, "value": value}
     return tasks

@@ -89,7 +89,7 @@ class RunRecord:
         if not self.exists:
             return None
         earlier = read_json(self.folder / FILE)
-        if not isinstance(earlier, dict) or earlier.get("schema") != SCHEMA:
+        if not _is_record(earlier):
             raise UserError(
                 f"{self.folder / FILE} is not a results file of schema {SCHEMA}; choose another "
                 "--output-dir, or move the file away"
@@ -167,8 +167,16 @@ class RunRecord:
                 self.finish("interrupted")
                 raise
             except BaseException as error:
-                self.finish("failed", run={"error": f"{type(error).__name__}: {error}"})
+                with contextlib.suppress(OSError):  # on a full disk; it stays "running" then
+                    self.finish("failed", run={"error": f"{type(error).__name__}: {error}"})
                 raise
+
+
+def _is_record(content) -> bool:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        return False
+    hashes = content.get("hashes")
+    return isinstance(hashes, dict) and "config" in hashes and "status" in content
 
 
 @contextlib.contextmanager
@@ -178,6 +186,8 @@ def _sigterm_raises() -> Iterator[None]:
         return
 
     def stop(signum, frame):
+        # A loader's workers that the same signal ends would raise errors of their own.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise Interrupted
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import shutil
@@ -44,7 +45,7 @@ def save_checkpoint(
         state["state_dict"] = _without_module(state["state_dict"])
     path = Path(save_dir) / (model_name or f"model.pth.tar-{state['epoch']}")
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        write_tensors(state, temporary)
         _refuse_objects(temporary)
     with atomic_path(path.parent / "checkpoint") as temporary:
         temporary.write_text(f"{path.name}\n", encoding="utf-8")
@@ -53,6 +54,13 @@ def save_checkpoint(
             shutil.copyfile(path, temporary)
     print(f"Checkpoint saved to {path}")
     return str(path)
+
+
+def write_tensors(state: dict[str, Any], path: Path) -> None:
+    """torch.save, with an ordinary OSError where the disk is full; torch's writer has none."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _refuse_objects(path: Path) -> None:

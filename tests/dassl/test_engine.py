@@ -266,6 +266,43 @@ def test_no_test_of_a_suite(run):
     assert content["suite"]["value"] is None
 
 
+class Peeking(Plain):
+    """Looks at the test images before training is over."""
+
+    def after_epoch(self):
+        super().after_epoch()
+        self.test("test")
+
+
+def test_test_images_wait_until_the_model_is_chosen(make):
+    trainer = make(Peeking)
+    with pytest.raises(RuntimeError, match="the test images wait until the model is chosen"):
+        trainer.train()
+    assert trainer.test() >= 0  # nothing is being chosen any more
+
+
+class ValIsTest(Plain):
+    """Toy whose validation images are its test images."""
+
+    def build_data_loader(self):
+        super().build_data_loader()
+        data = self.dm.dataset
+        data._val, self.val_loader = data.test, self.test_loader
+
+
+def test_models_are_not_chosen_on_test_images(make):
+    with pytest.raises(UserError, match=r"best_val would be chosen on .*, such as .*\.png"):
+        make(ValIsTest, "TEST.FINAL_MODEL", "best_val")
+    make(ValIsTest, "TEST.FINAL_MODEL", "best_val", "TEST.SPLIT", "val")
+    make(ValIsTest).train()
+
+
+@pytest.mark.parametrize("choice", ["last_step", "best_val"])
+def test_the_record_says_how_the_model_is_chosen(run, choice):
+    opts = ("TEST.FINAL_MODEL", choice, "OPTIM.MAX_EPOCH", 1)
+    assert run("CoOp", *opts)["protocol"]["selection"] == choice
+
+
 def test_validation_images_can_be_tested_on(make):
     trainer = make(Plain, "TEST.SPLIT", "val")
     trainer.train()
@@ -339,7 +376,7 @@ def trained(run, tmp_path):
             "CoOp",
             ("TRAINER.COOP.CSC", "True", "DATASET.SUBSAMPLE_TASKS", "task2"),
             2,
-            r"shape \(3, 16, 64\), here \(4, 16, 64\).*another method, backbone, context or set",
+            "belongs to the classes red, grass_green, deep blue; it says nothing about flat",
         ),
     ],
 )

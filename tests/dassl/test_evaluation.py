@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 from dassl.config import get_cfg_default
 from dassl.data.tasks import Task, TaskSpace
 from dassl.evaluation import build_evaluator, format_report, summarize
-from dassl.metrics import compute_accuracy
+from dassl.metrics import compute_accuracy, task_metric
 from dassl.utils import UserError
 from tests.reference.metrics import per_task_metrics, topk_accuracy
 
@@ -268,3 +268,14 @@ def test_no_nan_anywhere():
     evaluator = build_evaluator(make_cfg(), space=make_space())
     run(evaluator, *random_batch(n=3))
     assert not any(math.isnan(t["value"]) for t in evaluator.tasks if t["value"] is not None)
+
+
+@pytest.mark.parametrize("metric", ["overall_acc", "mean_acc"])
+def test_task_metric_of_many_models(metric):
+    logits = torch.randn(4, 30, 5, generator=torch.Generator().manual_seed(3))  # of four models
+    label = torch.arange(30) % 4  # the last class has no image
+    hits = [label[rows.argmax(1) == label].bincount(minlength=5) for rows in logits]
+    found = task_metric(metric, torch.stack(hits), label.bincount(minlength=5))
+    for rows, value in zip(logits, found, strict=True):
+        (expected,) = per_task_metrics(rows.tolist(), label.tolist(), [0] * 30, [5], [metric])
+        assert value.item() == pytest.approx(expected)

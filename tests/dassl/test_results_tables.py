@@ -28,7 +28,7 @@ def test_find_runs_keeps_order_and_hidden_folders_out(tmp_path):
     (tmp_path / "c" / "log.txt").write_text("")
     found = [str(run.folder.relative_to(tmp_path)) for run in find_runs(tmp_path)]
     assert found == ["a/seed1", "b/seed1", "b/seed1/task0", "b/seed2", "c"]
-    assert find_runs(tmp_path)[-1].status == "log.txt but no results.json"
+    assert find_runs(tmp_path)[-1].status == "no results.json, and a log without an end"
 
 
 def test_rows_are_sorted_by_shots_then_method(tmp_path):

@@ -1,6 +1,7 @@
 """SoftCPT from its equations, class by class.
 
-r_t = g([SOS] U task_t . [EOT]); s_tc = g([SOS] V class_tc . [EOT]);
+r_t = g([SOS] U task_t . [EOT]), or learned (SoftCPT*, as read here);
+s_tc = g([SOS] V class_tc . [EOT]);
 S = W r_t, or W of class and task feature; w_tc = g([SOS] S class_tc . [EOT]).
 """
 
@@ -31,17 +32,21 @@ def text_features(model, names, owner, positions, learned, kind="lin", keep=None
         names: ``tasks`` and ``classes``, each a list of (name, tail) token ids.
         owner: task of each class.
         positions: of the "task", "class" and "final" prompts.
-        learned: "U" (M, d) or (T, M, d); "V" None, (K, d) or (C, K, d); "W".
+        learned: "U" (M, d) or (T, M, d), or in its place "R" (T, e), the r_t; "V" None, (K, d) or
+            (C, K, d); "W".
     """
-    u, v, weight = learned["U"], learned["V"], learned["W"]
+    u, r, v, weight = (learned.get(key) for key in "URVW")
     width = model["weights"]["positional_embedding"].shape[1]
     out = []
     for c, t in enumerate(owner):
         if keep is not None and not keep[c]:
             out.append(torch.zeros(model["weights"]["text_projection"].shape[1]).to(weight))
             continue
-        own = u[t] if u.dim() == 3 else u
-        task = features([names["tasks"][t]], [own], positions["task"], **model)[0]
+        if r is not None:
+            task = r[t]
+        else:
+            own = u[t] if u.dim() == 3 else u
+            task = features([names["tasks"][t]], [own], positions["task"], **model)[0]
         cls = None
         if v is not None:
             own = v[c] if v.dim() == 3 else v

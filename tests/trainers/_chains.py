@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import TASKS
-from tests.reference import conditional as naive
+from tests.reference import cot as naive
 from tests.reference.prompts import loss as naive_loss
 from tests.trainers._compare import naive_leaf, wide
 

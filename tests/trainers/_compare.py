@@ -16,26 +16,32 @@ KEPT_BATCH = {"label": torch.tensor([0, 2, 1, 2, 2]), "task": torch.tensor([0, 0
 
 def compare(trainer, batch, expected, naive_ctx, close, keep=None, smoothing=0.0):
     """The trainer's logits, loss and gradients against those of naive text features."""
-    prompter = trainer.model.prompter
-    logits = trainer.compute_logits({"global": batch["feat"]}, keep)
-    loss = trainer.compute_loss(logits, batch, keep)["loss"]
     scale = trainer.clip.logit_scale.double()
     scores = naive.logits(batch["feat"].double(), expected, scale)
-    kept = slice(None) if keep is None else keep
-    close(logits[:, kept], scores[:, kept])
     wanted = naive.loss(
         scores, batch["label"].tolist(), batch["task"].tolist(), SIZES, keep, smoothing
     )
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
-    learned = [p for p in prompter.parameters() if p.requires_grad]
+    return agree(trainer, batch, scores, {"loss": wanted}, naive_ctx, close, keep)
+
+
+def agree(trainer, batch, scores, losses, leaves, close, keep=None):
+    """The trainer's logits, named losses and their gradient against naive ones."""
+    logits = trainer.compute_logits(trainer.image_features(batch), keep)
+    kept = slice(None) if keep is None else keep
+    close(logits[:, kept], scores[:, kept])
+    found = trainer.compute_loss(logits, batch, keep)
+    assert list(found) == list(losses)
+    for name, wanted in losses.items():
+        assert found[name].item() == pytest.approx(wanted.item(), rel=1e-5), name
+    learned = [p for p in trainer.model.prompter.parameters() if p.requires_grad]
     # a tensor that the equations do not use has no gradient: the task context under lincls
-    found = torch.autograd.grad(loss, learned, allow_unused=True)
-    expected_grads = torch.autograd.grad(wanted, naive_ctx, allow_unused=True)
-    for mine, theirs in zip(found, expected_grads, strict=True):
+    grads = torch.autograd.grad(sum(found.values()), learned, allow_unused=True)
+    expected_grads = torch.autograd.grad(sum(losses.values()), leaves, allow_unused=True)
+    for mine, theirs in zip(grads, expected_grads, strict=True):
         assert (mine is None) == (theirs is None)
         if mine is not None:
             close(mine, theirs)
-    return found
+    return grads
 
 
 def naive_leaf(parameter):

@@ -61,12 +61,12 @@ def batch():
     }
 
 
-@pytest.fixture
-def images():
-    """Image features (B, e) and their labels in the toy suite's last task alone."""
+@pytest.fixture(scope="session")
+def one_task():
+    """Image features (B, e) and their labels in the last toy task alone."""
     generator = torch.Generator().manual_seed(0)
     return {
-        "feat": torch.randn(4, 64, generator=generator),
-        "label": torch.tensor([0, 2, 3, 2]),
-        "task": torch.zeros(4, dtype=torch.long),
+        "feat": torch.randn(5, 64, generator=generator),
+        "label": torch.tensor([0, 2, 3, 1, 2]),
+        "task": torch.zeros(5, dtype=torch.long),
     }

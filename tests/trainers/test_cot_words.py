@@ -10,7 +10,7 @@ from clip import load_backbone
 from dassl.data import Task, TaskSpace
 from dassl.utils import UserError
 from tests.conftest import TASKS
-from tests.reference import conditional as naive
+from tests.reference import cot as naive
 from tests.trainers._chains import NAMES, chains_of, check, make, widen
 from trainers._language_model import continue_texts
 from trainers._step_texts import step_texts
@@ -35,13 +35,14 @@ def naive_steps(trainer, leaves, batch, words, token_ids, naive_model, step):
 
 @pytest.mark.parametrize("aggregator", ["last", "linear", "attention"])
 @pytest.mark.parametrize("generator", ["learned", "rule"])
-def test_equations(build, images, naive_model, token_ids, close, generator, aggregator):
+def test_equations(build, one_task, naive_model, token_ids, close, generator, aggregator):
     more = RULE if generator == "rule" else ()
     trainer = make(build, "N_CTX", 2, "CHUNK", 3, "AGGREGATOR", aggregator, *more)
     leaves = widen(trainer)
     words = WORDS if generator == "rule" else [list(NAMES)] * 3
     steps = [
-        naive_steps(trainer, leaves, images, words[i], token_ids, naive_model, i) for i in range(3)
+        naive_steps(trainer, leaves, one_task, words[i], token_ids, naive_model, i)
+        for i in range(3)
     ]
     query = leaves["query"][0] if aggregator == "attention" else None
     text = torch.stack(
@@ -50,7 +51,7 @@ def test_equations(build, images, naive_model, token_ids, close, generator, aggr
             for rows in zip(*steps, strict=True)
         ]
     )
-    check(trainer, images, text, leaves, close)
+    check(trainer, one_task, text, leaves, close)
 
 
 def test_the_query_starts_from_the_task(build):
@@ -60,25 +61,25 @@ def test_the_query_starts_from_the_task(build):
     torch.testing.assert_close(trainer.model.prompter.query.detach(), expected)
 
 
-def test_attention_of_equal_products_is_the_mean(build, images):
+def test_attention_of_equal_products_is_the_mean(build, one_task):
     linear = make(build, "AGGREGATOR", "linear")
     attention = make(build, "AGGREGATOR", "attention")
     attention.model.prompter.chain.load_state_dict(linear.model.prompter.chain.state_dict())
     with torch.no_grad():
         attention.model.prompter.query.zero_()
-    a, b = (t.compute_logits({"global": images["feat"]}) for t in (linear, attention))
+    a, b = (t.compute_logits({"global": one_task["feat"]}) for t in (linear, attention))
     torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
-def test_contrast_in_the_batch(build, images, weight):
+def test_contrast_in_the_batch(build, one_task, weight):
     trainer = make(build, "BATCH_CONTRAST", weight)
-    logits = trainer.compute_logits({"global": images["feat"]})
-    losses = trainer.compute_loss(logits, images)
+    logits = trainer.compute_logits({"global": one_task["feat"]})
+    losses = trainer.compute_loss(logits, one_task)
     assert set(losses) == ({"loss", "batch"} if weight else {"loss"})
     if weight:
-        scores, labels = logits.double(), images["label"].tolist()
-        expected = weight * naive.batch_contrast(scores, labels, [0] * 4, [4])
+        scores, labels = logits.double(), one_task["label"].tolist()
+        expected = weight * naive.batch_contrast(scores, labels, [0] * 5, [4])
         torch.testing.assert_close(losses["batch"].double(), expected, rtol=1e-5, atol=0)
 
 
@@ -218,14 +219,14 @@ def test_other_questions_are_asked_anew(language_model, cache):
     assert not list(cache.glob(".tmp*"))
 
 
-def test_neural_prompts_in_a_run(build, language_model, cache, images, capsys):
+def test_neural_prompts_in_a_run(build, language_model, cache, one_task, capsys):
     options = ("GENERATOR", "neural", "LM", language_model, "AGGREGATOR", "linear")
     trainer = make(build, *options)
     lines = trainer.show_prompts()
     begun = [line for line in lines if line.startswith("  [4] a photo of flat")]
     assert begun and len(lines) == 3 + 3 * 4
-    logits = trainer.compute_logits({"global": images["feat"]})
-    trainer.compute_loss(logits, images)["loss"].backward()
+    logits = trainer.compute_logits({"global": one_task["feat"]})
+    trainer.compute_loss(logits, one_task)["loss"].backward()
     assert trainer.model.prompter.chain.ctx.grad.abs().max() > 0
 
 

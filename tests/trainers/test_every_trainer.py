@@ -4,26 +4,45 @@ import copy
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from clip import load_backbone
 from dassl.data import build_data_loader
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.data.tasks import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.results.record import RunRecord
-from dassl.utils import load_checkpoint
-from tests.conftest import COUNTS, TASKS
+from dassl.utils import UserError, load_checkpoint
+from tests.conftest import COUNTS, TASKS, toy_class
 from tests.reference import prompts as naive
 from trainers._base import PromptTrainer, choose_precision
 from trainers.coop import CoOp
 
-METHODS = ["CoOp", "CoT", "MTCoOp", "MTCoOpHard", "ZeroshotCLIP", "ZeroshotCLIP2"]
+METHODS = [
+    *(
+        "CLIPAdapter",
+        "CoCoOp",
+        "CoOp",
+        "CoT",
+        "KgCoOp",
+        "LinearProbe",
+        "MTCoOp",
+        "MTCoOpHard",
+        "PLOT",
+    ),
+    *("ProGrad", "ProtoNet", "TipAdapter", "ZeroshotCLIP", "ZeroshotCLIP2"),
+]
+TRAINED = ("CoCoOp", "CoOp", "CoT", "KgCoOp", "MTCoOp", "MTCoOpHard", "PLOT", "ProGrad")
 D = E = 64  # widths of the tiny backbone
 M, U, V = 4, 3, 2  # context tokens: made or learned, of the task, of the class
 SIZES = {"MTCOOP.TASK_N_CTX": U, "MTCOOP.CLASS_N_CTX": V}
 SIZES |= {"COT.N_CTX": M}
 SIZES |= {"COOP.N_CTX": M, "MTCOOP.N_CTX": M, "MTCOOPH.N_CTX": M}
+SIZES |= {f"{key}.N_CTX": M for key in ("COCOOP", "KGCOOP", "PLOT", "PROGRAD")}
+SIZES["PROGRAD.LAMBDA"] = 0.5  # untrained, zero-shot CLIP teaches the opposite of the labels
 PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("CoOp",): 3 * M * D,
     ("CoOp", "COOP.CSC"): 9 * M * D,
@@ -36,14 +55,30 @@ PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("MTCoOp", "MTCOOP.CSC"): 2 * E * M * D + U * D + V * D,
     ("MTCoOp", "MTCOOP.CSC", "MTCOOP.TASK_CSC"): 2 * E * M * D + 3 * U * D + V * D,
     ("MTCoOp", "MTCOOP.CSC", "MTCOOP.CLASS_CSC"): 2 * E * M * D + U * D + 9 * V * D,
+    ("MTCoOp", "MTCOOP.TASK_VECTORS"): E * M * D + 3 * E,
+    ("CoCoOp",): 3 * (M * D + (E + 1) * E // 16 + (E // 16 + 1) * D),
+    ("KgCoOp",): 3 * M * D,
+    ("KgCoOp", "KGCOOP.CSC"): 9 * M * D,
+    ("PLOT",): 3 * 4 * M * D,
+    ("PLOT", "PLOT.CSC"): 9 * 4 * M * D,
+    ("PLOT", "PLOT.UNIFORM"): 3 * 4 * M * D,
+    ("ProGrad",): 3 * M * D,
+    ("ProGrad", "PROGRAD.CSC"): 9 * M * D,
+    ("ProGrad", "PROGRAD.CTX_INIT"): 3 * M * D,
     ("ZeroshotCLIP",): 0,
     ("ZeroshotCLIP2",): 0,
+    ("LinearProbe",): 9 * (E + 1),
+    ("ProtoNet",): 0,
+    ("TipAdapter",): 0,
+    ("TipAdapter", "TIP.FINETUNE"): 9 * COUNTS["train_x"] * E,
+    ("CLIPAdapter",): 3 * 2 * E * E // 4,
 }
 VARIANTS = [pytest.param(key, id="-".join(key)) for key in PARAMETERS]
 PROTOCOL = {
     *("name", "suite", "tasks", "classes", "shots", "seed", "trainer", "method", "options"),
     *("backbone", "split", "split_hash", "selection", "metric_rule", "steps_rule"),
 }
+TASK0 = ("DATASET.SUBSAMPLE_TASKS", "task0")
 LOSS = re.compile(r"epoch \[(\d+)/\d+\]\[\d+/\d+\].*?loss \S+ \((\S+)\).*lr (\S+)")
 
 
@@ -115,6 +150,8 @@ def test_learns_and_leaves_clip_alone(build, variant):
     if starts:  # at least halfway down to the loss of guessing; untrained images tell no more
         chance = guessing(trainer)
         assert training_loss(trainer) - chance < (loss - chance) / 2
+    elif parts_of(trainer)[0].steps_rule == "fitted":
+        assert training_loss(trainer) < loss
     else:
         assert training_loss(trainer) == loss
 
@@ -168,8 +205,20 @@ def test_results_are_complete(run, tmp_path, method, dataset):
         (("MTCoOpHard",), "CoOp-MT"),
         (("MTCoOpHard", "MTCOOPH.TSC"), "CoOp-MT (per task)"),
         (("MTCoOpHard", "MTCOOPH.CSC"), "CoOp-MT (per class)"),
+        (("CoCoOp",), "CoCoOp"),
+        (("KgCoOp",), "KgCoOp"),
+        (("PLOT",), "PLOT"),
+        (("PLOT", "PLOT.UNIFORM"), "PLOT (uniform plan)"),
+        (("ProGrad",), "ProGrad"),
         (("ZeroshotCLIP",), "zero-shot"),
         (("ZeroshotCLIP2",), "zero-shot (ensemble)"),
+        (("MTCoOp", "MTCOOP.TASK_VECTORS"), "SoftCPT*"),
+        (("MTCoOp", "MTCOOP.TASK_VECTORS", "MTCOOP.CSC"), "SoftCPT* (CA)"),
+        (("LinearProbe",), "LP-CLIP"),
+        (("ProtoNet",), "ProtoNet"),
+        (("TipAdapter",), "Tip-Adapter"),
+        (("TipAdapter", "TIP.FINETUNE"), "Tip-Adapter-F"),
+        (("CLIPAdapter",), "CLIP-Adapter"),
     ],
 )
 def test_names_in_tables(build, variant, name):
@@ -187,6 +236,96 @@ def test_a_suite_task_by_task_is_each_task_alone(run, tmp_path, t):
         for folder in (f"suite/task{t}", "alone")
     ]
     assert torch.equal(checkpoints[0]["prompts.ctx"], checkpoints[1]["prompts.ctx"])
+
+
+def test_the_words_a_photo_of_a_are_zero_shot(build):
+    trainer = build("CoOp", "TRAINER.COOP.CTX_INIT", "a photo of a", *TASK0)
+    phrases = [f"a photo of a {name.replace('_', ' ')}." for name in TASKS[0].classnames]
+    images, text = torch.randn(4, E), trainer.clip.text_tower
+    scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
+    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+
+
+@pytest.fixture
+def renamed(toy_folder):
+    """Registers NewClasses and NewTasks: the toy suite with other names of classes or tasks."""
+
+    def register(dataset, **changes):
+        def init(self, cfg):
+            super(cls, self).__init__(cfg)
+            tasks = [
+                replace(task, **{key: change(task) for key, change in changes.items()})
+                for task in self.space.tasks
+            ]
+            self._space = TaskSpace(tuple(tasks))
+
+        cls = type(dataset, (toy_class(dataset, toy_folder),), {"__init__": init})
+        DATASET_REGISTRY.register()(cls)
+
+    register("NewClasses", classnames=lambda task: tuple(f"new {n}" for n in task.classnames))
+    register("NewTasks", name=lambda task: f"new {task.name}")
+    yield
+    for name in ("NewClasses", "NewTasks"):
+        DATASET_REGISTRY._classes.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("method", "switches", "passes"),
+    [
+        *((method, [], True) for method in TRAINED),
+        ("CoOp", ["COOP.CSC"], False),
+        ("KgCoOp", ["KGCOOP.CSC"], False),
+        ("MTCoOp", ["MTCOOP.CLASS_CSC", "MTCOOP.CSC"], False),
+        ("MTCoOp", ["MTCOOP.TASK_CSC"], True),  # the tasks are the same
+        ("MTCoOp", ["MTCOOP.TASK_VECTORS"], True),
+        ("MTCoOpHard", ["MTCOOPH.TSC"], True),
+        ("LinearProbe", [], False),
+        ("ProtoNet", [], False),
+        ("TipAdapter", [], False),
+        ("CLIPAdapter", [], True),
+        ("MTCoOpHard", ["MTCOOPH.CSC"], False),
+        ("PLOT", ["PLOT.CSC"], False),
+        ("ProGrad", ["PROGRAD.CSC"], False),
+    ],
+)
+def test_new_classes(run, renamed, tmp_path, method, switches, passes):
+    """Shared contexts go on to other classes; those of classes, which would fit, do not."""
+    run(method, *options(*switches), "OPTIM.MAX_EPOCH", 1)
+    how = {"flags": ("--eval-only", "--model-dir", str(tmp_path / "run")), "dataset": "NewClasses"}
+    if passes:
+        assert run(method, *options(*switches), output=tmp_path / "new", **how)["tasks"]
+        return
+    with pytest.raises(UserError, match="was trained with another set of names"):
+        run(method, *options(*switches), output=tmp_path / "new", **how)
+
+
+@pytest.mark.parametrize(
+    ("method", "switches", "passes"),
+    [
+        ("MTCoOp", [], True),
+        ("MTCoOp", ["MTCOOP.TASK_CSC"], False),
+        ("MTCoOp", ["MTCOOP.TASK_VECTORS"], False),
+        ("MTCoOpHard", [], True),
+        ("MTCoOpHard", ["MTCOOPH.TSC"], False),
+        ("LinearProbe", [], True),
+    ],
+)
+def test_new_tasks(build, run, renamed, tmp_path, method, switches, passes):
+    """What is learned per task does not go on to tasks of other names."""
+    run(method, *options(*switches), "OPTIM.MAX_EPOCH", 1)
+    trainer = build(method, *options(*switches), dataset="NewTasks", output=tmp_path / "new")
+    if passes:
+        trainer.load_model(tmp_path / "run")
+        return
+    with pytest.raises(UserError, match="was trained with another set of names"):
+        trainer.load_model(tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_checkpoint_holds_what_is_learned(build, method):
+    for part in parts_of(build(method, *options())):
+        prompter = part.model.prompter
+        assert set(prompter.state_dict()) == {name for name, _ in prompter.named_parameters()}
 
 
 def test_zero_shot_is_clip_with_the_templates(build):
@@ -328,6 +467,24 @@ def test_logits_are_not_rounded_under_amp(build):
             assert torch.equal(trainer.model.logits({"global": images}), exact)
 
 
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_step_in_half_precision_goes_the_same_way(build, monkeypatch, method):
+    """As under PREC amp on a GPU: towers rounded, gradients finite and nearly the same."""
+    grads = []
+    for enabled in (False, True):
+        trainer = build(method, *options(), "DATASET.SUBSAMPLE_TASKS", "task2")
+        rounding = torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
+        monkeypatch.setattr(trainer, "autocast", lambda rounding=rounding: rounding)
+        trainer.num_batches, trainer.batch_idx = 2, 0
+        trainer.forward_backward(next(iter(trainer.train_loader_x)))
+        learned = trainer.model.prompter.parameters()
+        grads.append(torch.cat([p.grad.flatten() for p in learned if p.requires_grad]))
+    exact, rounded = grads
+    assert rounded.isfinite().all()
+    assert not torch.equal(exact, rounded)
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.9
+
+
 class Named(CoOp):
     """CoOp with a second loss."""
 
@@ -372,7 +529,8 @@ class Fitted(CoOp):
         prompter = super().build_prompter(options, space, text)
         return prompter.requires_grad_(False)
 
-    def fit(self, features, label, task):
+    def fit(self):
+        features, label, task = self.split_features("train")
         self.seen = len(features["global"]), sorted(label.tolist()), task.unique().tolist()
 
 

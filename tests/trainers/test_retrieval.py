@@ -15,7 +15,7 @@ from dassl.utils import UserError
 from datasets._pairs import Captioned
 from datasets.digit_captions import DigitCaptions
 from tests.conftest import TASKS
-from tests.reference import conditional, retrieval
+from tests.reference import cot, retrieval
 from tests.reference import prompts as naive
 from tests.trainers._chains import chains_of, widen
 from tests.trainers._compare import naive_leaf, wide
@@ -72,7 +72,7 @@ def check(trainer, batch, text, leaves, close):
     logits = trainer.compute_logits({"global": batch["feat"]}, keep)
     loss = trainer.compute_loss(logits, batch, keep)["loss"]
     images, scale = batch["feat"].double(), trainer.clip.logit_scale.double()
-    score = naive.logits if text.dim() == 2 else conditional.logits
+    score = naive.logits if text.dim() == 2 else cot.logits
     scores = score(images, text, scale)
     close(logits[:, batch["label"]], scores)
     wanted = retrieval.contrast(scores)
@@ -100,7 +100,7 @@ def test_contrast_of_a_chain(build, pairs, batch, naive_model, token_ids, close)
     chains = chains_of(batch["feat"].double(), leaves, trainer.cfg.TRAINER.COT)
     texts = [TEXTS[2 * i] for i in batch["label"].tolist()]
     last = [chain[-1] for chain in chains]
-    text = conditional.text_features(last, token_ids(texts, 2), "end", naive_model)
+    text = cot.text_features(last, token_ids(texts, 2), "end", naive_model)
     check(trainer, batch, text, leaves, close)
 
 
@@ -163,7 +163,7 @@ def test_options_that_mean_nothing_here(build, pairs, options, message):
 
 
 def test_contexts_per_caption_are_refused(build, pairs):
-    with pytest.raises(UserError, match="a context per text"):
+    with pytest.raises(UserError, match="a context per text suits no"):
         build("CoOp", "TRAINER.COOP.CSC", "True", dataset="ToyPairs")
 
 

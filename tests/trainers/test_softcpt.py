@@ -59,7 +59,10 @@ def make(build, variant, *more, kind="lin", positions=SAME["end"], lengths=(5, 3
 
 def learned_of(prompter):
     """The learned tensors by the names of the equations."""
-    found = {"U": prompter.tasks.ctx, "V": None, "W": prompter.meta.proj}
+    found = {"R": prompter.vectors}
+    if prompter.vectors is None:
+        found = {"U": prompter.tasks.ctx}
+    found |= {"V": None, "W": prompter.meta.proj}
     if prompter.classes is not None:
         found["V"] = prompter.classes.ctx
     return found
@@ -93,6 +96,24 @@ def test_equations(build, batch, naive_model, token_ids, close, variant, kind, p
     trainer = make(build, variant, kind=kind, positions=positions)
     assert trainer.method_name() == f"SoftCPT-{variant}"
     check(trainer, naive_model, token_ids, close, batch, kind, positions)
+
+
+@pytest.mark.parametrize("variant", ["NATA", "CATA"])
+def test_task_vectors(build, batch, naive_model, token_ids, close, variant):
+    trainer = make(build, variant, "TASK_VECTORS", "True")
+    assert trainer.method_name().startswith("SoftCPT*")
+    check(trainer, naive_model, token_ids, close, batch, "lin", SAME["end"])
+
+
+def test_vectors_in_the_place_of_task_features_change_nothing(build):
+    named, starred = make(build, "NATA"), make(build, "NATA", "TASK_VECTORS", "True")
+    with torch.no_grad():
+        prompter = starred.model.prompter
+        tasks = named.clip.text_tower.encode(named.model.prompter.tasks())
+        prompter.vectors.copy_(tasks)
+        prompter.meta.proj.copy_(named.model.prompter.meta.proj)
+    images = {"global": torch.randn(4, 64)}
+    assert torch.equal(starred.compute_logits(images), named.compute_logits(images))
 
 
 @pytest.mark.parametrize("kind", ["lin", "linmean", "lincls"])
@@ -227,6 +248,7 @@ def test_upstream_steps(csc, precision, steps):
         ("CATA", ("CLS_SAMPLE_RATE", -0.5), "a share from 0 to 1; got -0.5"),
         ("NATA", ("CLASS_CSC", "True"), "CLASS_CSC gives each class its own"),
         ("CSTA", ("CLASS_N_CTX", 0), "CLASS_CSC needs CLASS_N_CTX of 1 or more"),
+        ("NATS", ("TASK_VECTORS", "True"), "TASK_VECTORS leaves the task names out"),
         ("NATS", ("TASK_N_CTX", 0), "TASK_CSC needs TASK_N_CTX of 1 or more"),
         ("NATA", ("PG_TYPE", "linmean"), "PG_TYPE linmean is made of class features"),
         ("NATA", ("PG_TYPE", "lincls"), "PG_TYPE lincls is made of class features"),

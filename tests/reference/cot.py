@@ -1,4 +1,4 @@
-"""CoCoOp and the chain of CoT-PT from their equations: one image, one step, one class at a time.
+"""The chain of CoT-PT from its equations: one image, one step, one class at a time.
 
 A Meta-Net is a tuple of its weights (w1, b1, w2, b2).
 """
@@ -18,12 +18,6 @@ def meta_net(v, net):
 def unit(v):
     """v / |v|."""
     return v / torch.sqrt((v * v).sum())
-
-
-def cocoop_context(image, ctx, net):
-    """v_j + h(x), token by token, (m, d)."""
-    shift = meta_net(unit(image), net)
-    return torch.stack([token + shift for token in ctx])
 
 
 def chain_contexts(image, ctxs, nets, carry, link, weights):

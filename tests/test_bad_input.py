@@ -1,0 +1,436 @@
+"""Mistakes and mishaps through the command line: one message, the right exit code, no traceback."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from PIL import Image
+
+import train
+from clip import backbones
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.data.tasks import Task
+from dassl.engine.resume import FILE as STATE
+from dassl.utils.logger import Tee
+from datasets import _store
+from datasets._base import FewShotDataset
+from tests.conftest import SMALL, TASKS
+from trainers.coop import CoOp
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def cli(toy, tmp_path, monkeypatch, capsys):
+    """``cli(*words, trainer=, output=)``: exit code of ``train.py``, stdout, stderr."""
+
+    def go(*words, trainer="CoOp", output=None, backbone="tiny/random", dataset="Toy"):
+        flags = ["--trainer", trainer, "--backbone", backbone, "--seed", "1"]
+        flags += ["--output-dir", str(output or tmp_path / "run")]
+        own = ["DATASET.NAME", dataset, "DATASET.SUBSAMPLE_TASKS", "task0", *SMALL]
+        monkeypatch.setattr(sys, "argv", ["train.py", *flags, *own, *map(str, words)])
+        capsys.readouterr()
+        code = train.command()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return go
+
+
+def status(folder):
+    return json.loads((folder / "results.json").read_text())["status"]
+
+
+def one_line(err, start="error: "):
+    return err.startswith(start) and err.count("\n") == 1
+
+
+# ---------------------------------------------------------------- names, values, files
+
+MISTAKES = [
+    ({"trainer": "CoOps"}, (), "no trainer named 'CoOps'; did you mean CoOp? known: CoOp, "),
+    ({"dataset": "Toi"}, (), "no dataset named 'Toi'; did you mean Toy? known: "),
+    ({"backbone": "RN5"}, (), "no backbone named 'RN5'; did you mean RN50?"),
+    ({"backbone": "gone.pt"}, (), "no weight file at gone.pt"),
+    ({}, ("OPTIM.LRR", "1"), "no config key named 'OPTIM.LRR'; did you mean OPTIM.LR?"),
+    ({}, ("--sed", "1"), "no flag named '--sed'; did you mean --seed?"),
+    ({}, ("OPTIM.MAX_EPOCH",), "overrides come in pairs KEY VALUE, but 'OPTIM.MAX_EPOCH'"),
+    ({}, ("OPTIM.MAX_EPOCH", "two"), "OPTIM.MAX_EPOCH takes a int such as 2, but got 'two'"),
+    ({}, ("OPTIM.MAX_EPOCH", "2.5"), "OPTIM.MAX_EPOCH takes a int such as 2, but got 2.5"),
+    ({}, ("TRAINER.COOP.CSC", "maybe"), "TRAINER.COOP.CSC takes a bool such as False, but got"),
+    ({}, ("OPTIM.MAX_EPOCH", "-1"), "OPTIM.MAX_EPOCH takes a number of 0 or more; got -1"),
+    ({}, ("OPTIM.LR", "-0.1"), "OPTIM.LR takes a number of 0 or more; got -0.1"),
+    ({}, ("OPTIM.LR", "float('nan')"), "OPTIM.LR takes a float such as 0.002"),
+    ({}, ("TRAIN.PRINT_FREQ", "0"), "TRAIN.PRINT_FREQ takes a number of 1 or more; got 0"),
+    ({}, ("DATALOADER.TRAIN_X.BATCH_SIZE", "0"), "TRAIN_X.BATCH_SIZE takes a number of 1"),
+    ({}, ("DATASET.NUM_SHOTS", "0"), "DATASET.NUM_SHOTS takes the number of training images"),
+    ({}, ("SEED", "99999999999999999999"), "SEED takes a number of at most 9223372036854775807"),
+    ({}, ("--seed", "one"), "argument --seed: invalid int value: 'one'; --help shows"),
+    ({}, ("OPTIM.NAME", "sdg"), "no optimizer named 'sdg'; did you mean sgd?"),
+    ({}, ("OPTIM.LR_SCHEDULER", "cosin"), "did you mean cosine?"),
+    ({}, ("INPUT.TRANSFORMS", "('flip',)"), "no transform named 'flip'"),
+    ({}, ("INPUT.SIZE", "(224, 224)"), "takes images of (32, 32), but INPUT.SIZE is (224, 224)"),
+    ({}, ("TRAINER.COOP.N_CTX", "99"), "the text tower takes 77; shorten the name or the context"),
+    ({}, ("TRAINER.COOP.CLASS_TOKEN_POSITION", "back"), "must be one of end, middle, front"),
+    ({}, ("TEST.FINAL_MODEL", "best"), "no TEST.FINAL_MODEL named 'best'; did you mean best_val"),
+    ({}, ("--config-file", "configs/gone.yaml"), "there is no configuration file configs/gone"),
+    ({}, ("--protocol", "fewshot"), "no protocol named 'fewshot'; did you mean few_shot?"),
+    ({"dataset": "Digits7"}, ("DATASET.SUBSAMPLE_TASKS", "task9"), "task9"),
+    ({}, ("--eval-only", "--model-dir", "gone"), "there is no folder gone for --model-dir"),
+]
+
+
+@pytest.mark.parametrize(("how", "words", "message"), MISTAKES)
+def test_a_mistake_is_named_before_the_first_batch(cli, how, words, message):
+    code, out, err = cli(*words, **how)
+    assert code == 2 and one_line(err) and message in err, err
+    assert "epoch [" not in out
+
+
+def test_a_mistake_leaves_the_folder_usable(cli, tmp_path):
+    assert cli("OPTIM.NAME", "sdg")[0] == 2
+    assert cli()[0] == 0 and status(tmp_path / "run") == "complete"
+
+
+def test_debug_shows_the_traceback(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--trainer", "CoOps", "--debug"])
+    assert train.command() == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback") and err.splitlines()[-1].startswith("error: no trainer")
+
+
+# ---------------------------------------------------------------- images
+
+
+class Folders(FewShotDataset):
+    """Two classes in folders."""
+
+    dataset_dir = "pets"
+    task_name = "kind of pet"
+
+
+@pytest.fixture
+def pets(tmp_path, monkeypatch):
+    """A data folder with a registered dataset ``Folders`` in it."""
+    monkeypatch.setattr(_store, "user_cache", lambda: tmp_path / "cache")
+    DATASET_REGISTRY.register()(Folders)
+    for name, colour in (("cat", "red"), ("dog", "blue")):
+        (tmp_path / "data" / "pets" / "images" / name).mkdir(parents=True)
+        for i in range(10):
+            path = tmp_path / "data" / "pets" / "images" / name / f"{i}.png"
+            Image.new("RGB", (40, 40), colour).save(path)
+    yield tmp_path / "data"
+    DATASET_REGISTRY._classes.pop("Folders")
+
+
+def test_data_folders(cli, pets, tmp_path):
+    code, _, err = cli(dataset="Folders")
+    assert code == 2 and one_line(err) and "Folders needs a data folder: give the one that" in err
+    code, _, err = cli("--root", tmp_path / "nowhere", dataset="Folders")
+    assert code == 2 and one_line(err) and f"no folder {tmp_path / 'nowhere' / 'pets'}" in err
+    (pets / "pets" / "images" / "empty").mkdir()
+    code, _, err = cli("--root", pets, dataset="Folders")
+    assert code == 2 and one_line(err) and "images/empty is empty; fill it or remove it" in err
+    (pets / "pets" / "images" / "empty").rmdir()
+    assert cli("--root", pets, dataset="Folders")[0] == 0
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+DAMAGES = {
+    "truncated": (cut, "cannot decode the image"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot decode the image"),
+    "text": (lambda path: path.write_text("not an image"), "cannot decode the image"),
+    "gone": (lambda path: path.unlink(), "cannot read the image"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot read the image"),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_image_that_cannot_be_read_is_named(cli, pets, tmp_path, damage, workers):
+    if workers and damage not in ("truncated", "gone"):
+        pytest.skip("the way through the workers is the same")
+    words = ("--root", pets, "DATALOADER.NUM_WORKERS", workers)
+    assert cli(*words, "--no-train", dataset="Folders", output=tmp_path / "other")[0] == 0
+    split = json.loads((pets / "pets" / "split_own_Folders.json").read_text())
+    bad = pets / "pets" / "images" / split["train"][0][0]
+    do, message = DAMAGES[damage]
+    do(bad)
+    code, _, err = cli(*words, dataset="Folders")
+    assert code == 2 and one_line(err) and f"{message} {bad}" in err, err
+    assert status(tmp_path / "run") == "failed"
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+@pytest.fixture
+def trained(cli, tmp_path):
+    """A finished CoOp run on the first toy task; ``trained(*words)`` evaluates it."""
+    assert cli(output=tmp_path / "trained")[0] == 0
+
+    def evaluate(*words, folder=tmp_path / "trained", **how):
+        return cli("--eval-only", "--model-dir", folder, "--load-epoch", "2", *words, **how)
+
+    return evaluate
+
+
+@pytest.mark.parametrize(
+    ("how", "words", "message"),
+    [
+        (
+            {"trainer": "MTCoOp"},
+            (),
+            "does not fit this trainer and its configuration: tasks.ctx is",
+        ),
+        ({}, ("TRAINER.COOP.N_CTX", "4"), "has shape (16, 64), here (4, 64)"),
+        ({"backbone": "ViT-S-32/random"}, (), "has shape (16, 64), here (16, 384)"),
+        ({}, ("--load-epoch", "9"), "model.pth.tar-9; "),
+    ],
+)
+def test_checkpoints_of_something_else(trained, how, words, message):
+    code, _, err = trained(*words, **how)
+    assert code == 2 and one_line(err) and message in err, err
+    assert trained()[0] == 0
+
+
+def test_other_frozen_weights_of_the_same_shapes(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("clip.backbones.RANDOM_SEED", 1)
+    backbones._cached.cache_clear()
+    code, _, err = trained(output=tmp_path / "new")
+    backbones._cached.cache_clear()
+    assert code == 2 and one_line(err) and "was trained with another backbone" in err, err
+
+
+def test_a_context_per_class_of_other_classes(cli, tmp_path, monkeypatch):
+    csc = ("TRAINER.COOP.CSC", "True")
+    assert cli(*csc, output=tmp_path / "csc")[0] == 0
+    words = ("--eval-only", "--model-dir", tmp_path / "csc")
+    code, _, err = cli(*csc, *words, "DATASET.SUBSAMPLE_TASKS", "task2", output=tmp_path / "a")
+    assert code == 2 and one_line(err) and "has shape (3, 16, 64), here (4, 16, 64)" in err
+    renamed = (Task("colour", ("green", "red", "blue")), *TASKS[1:])
+    monkeypatch.setattr("tests.conftest.TASKS", renamed)
+    code, _, err = cli(*csc, *words, output=tmp_path / "b")
+    assert code == 2 and one_line(err) and "another set of names: ['red', 'grass green'," in err
+
+
+def test_an_unfinished_training_is_not_evaluated_unawares(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(CoOp, "after_epoch", stopping(CoOp.after_epoch, KeyboardInterrupt))
+    assert cli("TRAIN.CHECKPOINT_FREQ", "1")[0] == 130
+    monkeypatch.undo()
+    words = ("--eval-only", "--model-dir", tmp_path / "run")
+    code, _, err = cli(*words, output=tmp_path / "new")
+    assert code == 2 and one_line(err) and "is not complete (interrupted): give its command" in err
+    assert cli(*words, "--load-epoch", "1", output=tmp_path / "new")[0] == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02N.", os.urandom(500)])
+def test_a_broken_checkpoint(trained, tmp_path, content):
+    file = tmp_path / "trained" / "prompt_learner" / "model.pth.tar-2"
+    file.write_bytes(content)
+    code, _, err = trained()
+    assert code == 2 and one_line(err) and f"{file}" in err, err
+
+
+# ---------------------------------------------------------------- mishaps
+
+
+def stopping(method, error, epoch=0):
+    """``method``, and then an error once the epoch is the given one."""
+
+    def after(self):
+        method(self)
+        if self.epoch == epoch:
+            raise error
+
+    return after
+
+
+def kill(number):
+    def method(self):
+        os.kill(os.getpid(), number)
+        time.sleep(5)  # the signal comes first
+
+    return method
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_recorded_and_the_same_command_goes_on(
+    cli, tmp_path, monkeypatch, number
+):
+    assert cli(output=tmp_path / "whole")[0] == 0
+    first = CoOp.before_epoch
+
+    def before(self):
+        if self.epoch == 1:
+            kill(number)(self)
+        first(self)
+
+    monkeypatch.setattr(CoOp, "before_epoch", before)
+    code, _, err = cli()
+    assert code == 130 and err == "interrupted; the same command goes on from here\n"
+    assert status(tmp_path / "run") == "interrupted"
+    monkeypatch.setattr(CoOp, "before_epoch", first)
+    code, out, _ = cli()
+    assert code == 0 and "Resuming after epoch 1 of 2" in out
+    left, right = (
+        json.loads((tmp_path / f / "results.json").read_text()) for f in ("run", "whole")
+    )
+    assert left["run"].pop("resumed") and not right["run"].pop("resumed")
+    assert {**left, "run": 0} == {**right, "run": 0}
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "other", "empty"])
+def test_a_corrupt_state_is_said_and_the_one_before_is_used(cli, tmp_path, monkeypatch, damage):
+    whole = CoOp.after_epoch
+    monkeypatch.setattr(CoOp, "after_epoch", stopping(whole, KeyboardInterrupt, epoch=2))
+    assert cli("OPTIM.MAX_EPOCH", "4")[0] == 130
+    path = tmp_path / "run" / STATE
+    content = path.read_bytes()
+    if damage == "other":
+        torch.save({"epoch": 3}, path)
+    else:
+        noise = {"cut": content[: len(content) // 2], "noise": os.urandom(999), "empty": b""}
+        path.write_bytes(noise[damage])
+    monkeypatch.setattr(CoOp, "after_epoch", whole)
+    code, out, _ = cli("OPTIM.MAX_EPOCH", "4")
+    assert code == 0 and f"{path}" in out and "looking for the state before it" in out
+    assert "Resuming after epoch 2 of 4" in out
+
+
+@pytest.mark.parametrize("part", ["model", "state", "record", "log"])
+def test_a_full_disk(cli, tmp_path, monkeypatch, part):
+    """Writes of one kind of file fail from the first epoch on; then there is space again."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch:
+        if part == "log":
+
+            def write(self, text):
+                if text.startswith("epoch ["):
+                    raise full
+                return len(text)
+
+            patch.setattr(Tee, "write", write)
+        else:
+            module = {"model": "dassl.utils.checkpoint", "state": "dassl.engine.resume"}.get(part)
+            name = f"{module}.write_tensors" if module else "dassl.results.record.write_json"
+
+            def fail(*args):
+                raise full
+
+            patch.setattr(name, fail)
+        code, _, err = cli()
+    assert code == 1 and one_line(err) and "No space left on device" in err, err
+    assert cli()[0] == 0 and status(tmp_path / "run") == "complete"
+    assert not list((tmp_path / "run").rglob(".tmp*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounts a file system")
+def test_a_disk_that_is_full(cli, tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        code, _, err = cli(output=place / "run")
+        assert code == 1 and one_line(err) and "No space left on device" in err, err
+        subprocess.run(["mount", "-o", "remount,size=8m", str(place)], check=True)
+        assert cli(output=place / "run")[0] == 0
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_an_output_folder_that_cannot_be_written(cli, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = cli(output=tmp_path / "file")
+    assert code == 2 and one_line(err, f"error: cannot write to {tmp_path / 'file'}: "), err
+    code, _, err = cli(output=tmp_path / "file" / "below")
+    assert code == 2 and "cannot write to" in err
+    readonly = tmp_path / "readonly"
+    readonly.mkdir()
+    readonly.chmod(0o555)
+    if os.access(readonly, os.W_OK):
+        readonly = Path("/proc/softcpt")  # nobody may write there, root included
+    code, _, err = cli(output=readonly)
+    assert code == 2 and one_line(err, f"error: cannot write to {readonly}"), err
+
+
+def test_two_launches_of_one_run(cli, tmp_path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"):
+        code, _, err = cli()
+    assert code == 2 and one_line(err) and "another process is working in" in err
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert cli()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "hashes": [], "status": "complete"}']
+)
+def test_a_broken_record(cli, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text(content)
+    code, _, err = cli()
+    assert code == 2 and one_line(err) and "results.json" in err
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_never_mix(tmp_path):
+    words = ["--trainer", "CoOp", "--backbone", "tiny/random", "--seed", "1"]
+    words += ["--dataset-config-file", "configs/datasets/digits7.yaml"]
+    words += ["--output-dir", str(tmp_path / "run"), "DATASET.SUBSAMPLE_TASKS", "task0"]
+    words += ["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "3", "DATALOADER.NUM_WORKERS", "0"]
+    command = [sys.executable, "train.py", *words]
+    both = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    ends = [(*process.communicate(timeout=300), process.returncode) for process in both]
+    assert all("Traceback" not in err for _, err, _ in ends)
+    codes = sorted(code for _, _, code in ends)
+    assert codes in ([0, 0], [0, 2])  # the second found it complete, or was refused
+    assert status(tmp_path / "run") == "complete"
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("Finished training") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run(tmp_path, number):
+    """Ctrl-C and a scheduler's SIGTERM reach the loader's workers too."""
+    words = ["--trainer", "CoOp", "--backbone", "tiny/random", "--seed", "1"]
+    words += ["--dataset-config-file", "configs/datasets/digits7.yaml"]
+    words += ["--output-dir", str(tmp_path / "run"), "DATASET.SUBSAMPLE_TASKS", "task0"]
+    words += ["DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "500", "DATALOADER.NUM_WORKERS", "2"]
+    words += ["DATALOADER.TRAIN_X.BATCH_SIZE", "8"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "run" / STATE).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err == "interrupted; the same command goes on from here\n"
+    assert status(tmp_path / "run") == "interrupted"

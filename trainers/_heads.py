@@ -1,0 +1,36 @@
+"""What the methods on frozen features share: heads, and the choice of values by validation."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dassl.config import CfgNode
+from dassl.data.tasks import TaskSpace
+from dassl.evaluation import metric_of
+from dassl.metrics import task_metric
+from dassl.utils import UserError
+
+
+class Head(nn.Module):
+    """Scores image features of one task by what it learned, without text features."""
+
+    conditional = True  # there are no text features to encode once for an evaluation
+
+
+def score(cfg: CfgNode, space: TaskSpace, logits: torch.Tensor, label: torch.Tensor):
+    """The metric of a single task in percent, (...,), of logits (..., N, C) and labels (N,)."""
+    classes = torch.eye(space.num_classes, dtype=torch.float64, device=label.device)[label]
+    right = (logits.argmax(dim=-1) == label).double()  # (..., N)
+    return task_metric(metric_of(cfg, space.tasks[0]), right @ classes, classes.sum(dim=0))
+
+
+def require_every_class(space: TaskSpace, label: torch.Tensor, method: str) -> None:
+    """Refuse the training images of a single task if a class has none."""
+    there = label.bincount(minlength=space.num_classes)
+    if (there == 0).any():
+        name = space.classnames[int(there.argmin())]
+        raise UserError(
+            f"{method} needs a training image of every class, but {name!r} of the task "
+            f"{space.tasks[0].name!r} has none; leave the class out, or use a method of prompts"
+        )

@@ -1,0 +1,83 @@
+"""CLIP-Adapter: a bottleneck on the image feature. https://arxiv.org/abs/2110.04544"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from ._base import PromptTrainer
+from ._heads import score
+from ._templates import TemplatePrompter
+
+RATIOS = tuple(i / 10 for i in range(1, 11))  # those that SEARCH tries
+
+
+class AdapterPrompter(TemplatePrompter):
+    """Templates, and an adapter of the image feature f before it is normalised.
+
+    f' = r A(f) + (1 - r) f,   A(f) = ReLU(W2 ReLU(W1 f)),   W1 (e/k, e), W2 (e, e/k), no biases
+    """
+
+    def __init__(self, options, space, text):
+        super().__init__(space, text)
+        width, hidden = text.out_dim, text.out_dim // options.REDUCTION
+        if hidden < 1:
+            raise UserError(
+                f"TRAINER.CLIP_ADAPTER.REDUCTION divides the feature's width {width}; "
+                f"got {options.REDUCTION}"
+            )
+        layers = (nn.Linear(width, hidden, bias=False), nn.Linear(hidden, width, bias=False))
+        self.adapter = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU())
+        self.register_buffer("ratio", torch.tensor(options.RATIO))
+
+    def adapt(self, features):
+        """f' (B, e) of f (B, e)."""
+        return self.ratio * self.adapter(features.float()) + (1 - self.ratio) * features.float()
+
+
+@TRAINER_REGISTRY.register()
+class CLIPAdapter(PromptTrainer):
+    """A small residual network on the image feature, each task by itself."""
+
+    KEY = "CLIP_ADAPTER"
+    DEFAULTS = dict(
+        PREC="fp32",  # fp16, fp32 or amp
+        REDUCTION=4,  # k: the hidden width is the feature's divided by it
+        RATIO=0.2,  # r
+        SEARCH=False,  # after training, choose RATIO among 0.1, 0.2 ... 1 on the validation images
+    )
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.CLIP_ADAPTER
+        if not 0 < options.RATIO <= 1 or options.REDUCTION < 1:
+            raise UserError(
+                "TRAINER.CLIP_ADAPTER takes a RATIO above 0 and up to 1, and a REDUCTION of 1 or "
+                f"more; got RATIO {options.RATIO}, REDUCTION {options.REDUCTION}"
+            )
+
+    @torch.no_grad()
+    def build_prompter(self, options, space, text):
+        return AdapterPrompter(options, space, text)
+
+    def compute_logits(self, features, keep=None):
+        return self.model.logits({"global": self.model.prompter.adapt(features["global"])}, keep)
+
+    def tuned(self):
+        return ["RATIO"] if self.cfg.TRAINER.CLIP_ADAPTER.SEARCH else []
+
+    def tune(self):
+        features, label, _ = self.split_features("val")
+        ratio, found = self.model.prompter.ratio, {}
+        for value in RATIOS:
+            ratio.fill_(value)
+            logits = self.compute_logits(features)
+            found[value] = score(self.cfg, self.dm.space, logits, label).item()
+        best = max(found, key=found.get)  # the smallest of the best
+        ratio.fill_(best)
+        print(f"ratio {best}: {found[best]:.2f}% on {len(label)} validation images")
+
+    def method_name(self):
+        return "CLIP-Adapter"

@@ -1,0 +1,68 @@
+"""CoCoOp: conditional prompt learning for vision-language models.
+
+https://arxiv.org/abs/2203.05557
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from ._base import PromptTrainer
+from ._conditional import encode_per_image, image_net
+from ._prompts import PromptLearner, need_context
+
+
+class ConditionalPrompter(nn.Module):
+    """A learned context that every image shifts: v_j(x) = v_j + h(x), j = 1 .. m.
+
+    h is the meta-net, linear, ReLU, linear, of the normalised image feature; one shift for all m
+    tokens. Images are taken CHUNK at a time, so that memory does not grow with B.
+    """
+
+    conditional = True
+
+    def __init__(self, options, space, text):
+        super().__init__()
+        self.chunk = options.CHUNK
+        self.prompts = PromptLearner(
+            space.classnames,
+            text,
+            n_ctx=options.N_CTX,
+            ctx_init=options.CTX_INIT,
+            position=options.CLASS_TOKEN_POSITION,
+        )
+        self.meta_net = image_net(text.out_dim, text.width)
+
+    def forward(self, text, image_features, keep=None):
+        """Text features (B, C, e) for normalised image features (B, e)."""
+        contexts = self.prompts.ctx + self.meta_net(image_features)[:, None]  # (B, m, d)
+        return encode_per_image(text, self.prompts, contexts, keep, self.chunk)
+
+
+@TRAINER_REGISTRY.register()
+class CoCoOp(PromptTrainer):
+    """Conditional contexts: every image shifts the learned words, each task by itself."""
+
+    KEY = "COCOOP"
+    pairs = True
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        N_CTX=16,  # number of context tokens, if CTX_INIT is empty
+        CTX_INIT="",  # words that start the context; published: "a photo of a"
+        CLASS_TOKEN_POSITION="end",  # end, middle or front
+        CHUNK=8,  # images whose prompts are held in memory at once; 0 for all
+    )
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.COCOOP
+        need_context(self.KEY, options.N_CTX, options.CTX_INIT)
+        if options.CHUNK < 0:
+            raise UserError(
+                f"TRAINER.COCOOP.CHUNK counts images, 0 for all at once; got {options.CHUNK}"
+            )
+
+    def build_prompter(self, options, space, text):
+        return ConditionalPrompter(options, space, text)

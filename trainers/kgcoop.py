@@ -1,0 +1,46 @@
+"""KgCoOp: visual-language prompt tuning with knowledge-guided context optimization.
+
+https://arxiv.org/abs/2303.13283
+"""
+
+from __future__ import annotations
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from ._base import PromptTrainer
+from ._prompts import ContextPrompter, need_context
+from ._templates import TemplatePrompter, with_template
+
+
+@TRAINER_REGISTRY.register()
+class KgCoOp(PromptTrainer):
+    """CoOp kept near hand-written prompts in feature space, each task by itself."""
+
+    KEY = "KGCOOP"
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        N_CTX=4,  # number of context tokens, if CTX_INIT is empty
+        CTX_INIT="a photo of a",  # words that start the context; empty for random
+        CSC=False,  # class-specific context
+        CLASS_TOKEN_POSITION="end",  # end, middle or front
+        W=8.0,  # weight of 1 - cosine to the hand-written prompt's feature
+        TEMPLATE="",  # the hand-written prompt, with {} for the class; empty: the dataset's own
+    )
+    needs_all_classes = True  # the distance is a mean over classes, images of them or not
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.KGCOOP
+        need_context(self.KEY, options.N_CTX, options.CTX_INIT)
+        if options.W < 0:
+            raise UserError(f"TRAINER.KGCOOP.W must be 0 or more; got {options.W}")
+
+    def build_prompter(self, options, space, text):
+        self.templates = TemplatePrompter(with_template(space, options.TEMPLATE), text)
+        return ContextPrompter(options, space, text)
+
+    def compute_loss(self, logits, batch, keep=None):
+        """Cross-entropy, and W times the mean of 1 - cos(learned, hand-written) over classes."""
+        losses = super().compute_loss(logits, batch, keep)
+        cosine = (self.model.scored_text * self.templates.features).sum(-1)  # (C,)
+        return {**losses, "distance": self.cfg.TRAINER.KGCOOP.W * (1 - cosine).mean()}

@@ -1,0 +1,150 @@
+"""LP-CLIP: logistic regression on frozen image features. https://arxiv.org/abs/2103.00020
+
+The choice of C as in CoOp's and SoftCPT's comparisons, https://arxiv.org/abs/2109.01134.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from dassl.data.datasets import build_dataset
+from dassl.data.tasks import TaskSpace
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from ._base import PromptTrainer
+from ._heads import Head, require_every_class, score
+
+GRID = (6, 4, 2, 0, -2, -4, -6)  # log10 of the values of C that are tried first
+HALVINGS = 8
+SWAPPED = {"overall_acc": "mean_acc", "mean_acc": "overall_acc"}
+
+
+class LinearHead(Head):
+    """logits = W f(x) + b on the un-normalised feature f(x)."""
+
+    def __init__(self, classes: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(classes, width))  # (C, e)
+        self.bias = nn.Parameter(torch.zeros(classes))  # (C,)
+
+    def forward(self, x):
+        """Logits (B, C) of features (B, e)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight, self.bias)
+
+    def take(self, model: LogisticRegression) -> None:
+        """Take over a fitted regression; one of two classes has a single row for the second."""
+        weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+        if len(weight) < len(self.weight):
+            weight = torch.cat([torch.zeros_like(weight), weight])
+            bias = torch.cat([torch.zeros_like(bias), bias])
+        self.weight.data.copy_(weight)
+        self.bias.data.copy_(bias)
+
+
+@TRAINER_REGISTRY.register()
+class LinearProbe(PromptTrainer):
+    """Logistic regression on frozen features, C chosen on the validation images."""
+
+    KEY = "LP"
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        C=0.0,  # inverse strength of the L2 penalty; 0: chosen on the validation images
+        MAX_ITER=1000,  # of the solver, lbfgs
+        UPSTREAM_METRICS=False,  # judge each task by the other metric, as the released code does
+    )
+    sgd = False
+    steps_rule = "fitted"
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.LP
+        if options.C < 0 or options.MAX_ITER < 1:
+            raise UserError(
+                "TRAINER.LP takes a C above 0, or 0 to have it chosen, and a MAX_ITER of 1 or "
+                f"more; got C {options.C}, MAX_ITER {options.MAX_ITER}"
+            )
+        if options.UPSTREAM_METRICS and cfg.TEST.METRIC != "per_task":
+            raise UserError(
+                "TRAINER.LP.UPSTREAM_METRICS swaps the metrics of the tasks, which only "
+                f"TEST.METRIC per_task looks at; got {cfg.TEST.METRIC}"
+            )
+
+    def build_data_loader(self):
+        if self.cfg.TRAINER.LP.UPSTREAM_METRICS:
+            dataset = self._dataset or build_dataset(self.cfg)
+            tasks = [replace(task, metric=SWAPPED[task.metric]) for task in dataset.space.tasks]
+            self._dataset = dataset.with_space(TaskSpace(tuple(tasks)))
+        super().build_data_loader()
+
+    def build_prompter(self, options, space, text):
+        return LinearHead(space.num_classes, text.out_dim)
+
+    def compute_logits(self, features, keep=None):
+        return self.model.prompter(features["global"])
+
+    def tuned(self):
+        return [] if self.cfg.TRAINER.LP.C else ["C"]
+
+    def bound_names(self):
+        return self.dm.space.classnames
+
+    def fit(self):
+        space, options = self.dm.space, self.cfg.TRAINER.LP
+        features, label, _ = self.split_features("train")
+        require_every_class(space, label, self.method_name())
+        if space.num_classes == 1:
+            return  # nothing to tell apart
+        x, y = features["global"].double().cpu().numpy(), label.cpu().numpy()
+        head = self.model.prompter
+        if options.C:
+            head.take(regression(x, y, options.C, options.MAX_ITER))
+            return
+        val, val_label, _ = self.split_features("val")
+        models: dict[float, LogisticRegression] = {}
+
+        def quality(exponent: float) -> float:
+            if exponent not in models:
+                models[exponent] = regression(x, y, 10.0**exponent, options.MAX_ITER)
+            head.take(models[exponent])
+            return score(self.cfg, space, head(val["global"]), val_label).item()
+
+        best = choose_exponent(quality)
+        print(f"C {10.0**best:.4g}: {quality(best):.2f}% on {len(val_label)} validation images")
+
+    def method_name(self):
+        upstream = self.cfg.TRAINER.LP.UPSTREAM_METRICS
+        return "LP-CLIP (upstream's metrics)" if upstream else "LP-CLIP"
+
+
+def regression(x, y, c: float, max_iter: int) -> LogisticRegression:
+    """The minimum of |W|^2 / 2 + C Σ_i CE(W x_i + b, y_i), for features (N, e), labels (N,)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # C 1e6 hardly ever converges
+        return LogisticRegression(C=c, max_iter=max_iter).fit(x, y)
+
+
+def choose_exponent(quality: Callable[[float], float]) -> float:
+    """log10 of C: the best of :data:`GRID`, then eight halvings of the decade on either side.
+
+    A halving keeps the better end of the interval, the lower one if they are equal, and moves the
+    other to the middle. The better end of the last interval is the choice.
+    """
+    peak = max(GRID, key=quality)  # the first of the best, from the largest C on
+    low, high = peak - 1.0, peak + 1.0
+    best = low
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if quality(low) < quality(high):
+            best, low = high, middle
+        else:
+            best, high = low, middle
+    return best

@@ -1,0 +1,122 @@
+"""PLOT: prompt learning with optimal transport for vision-language models.
+
+https://arxiv.org/abs/2210.01253
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from ._base import PromptTrainer
+from ._prompts import PromptLearner, need_context, scatter_kept
+
+
+class PromptSets(nn.Module):
+    """N learned contexts, every class name in each of them."""
+
+    def __init__(self, options, space, text):
+        super().__init__()
+        self.sets, classes = options.N, space.num_classes
+        group = torch.arange(self.sets).repeat_interleave(classes)
+        if options.CSC:
+            group = torch.arange(self.sets * classes)
+        self.prompts = PromptLearner(
+            space.classnames * self.sets,
+            text,
+            n_ctx=options.N_CTX,
+            group=group,
+            position=options.CLASS_TOKEN_POSITION,
+        )
+
+    def forward(self, text, image_features, keep=None):
+        """Text features (N, C, e)."""
+        every = None if keep is None else keep.repeat(self.sets)
+        found = text.encode(self.prompts(keep=every))  # (N * C, e), set by set
+        return scatter_kept(found, every).unflatten(0, (self.sets, -1))
+
+
+@TRAINER_REGISTRY.register()
+class PLOT(PromptTrainer):
+    """Several prompts per class, matched to the places of an image; each task by itself."""
+
+    KEY = "PLOT"
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        N=4,  # prompts per class
+        N_CTX=16,  # number of context tokens of each
+        CSC=False,  # class-specific contexts
+        CLASS_TOKEN_POSITION="end",  # end, middle or front
+        EPS=0.1,  # weight of the entropy of the plan
+        MAX_ITER=100,  # of Sinkhorn's iterations
+        THRESH=0.01,  # mean change of a scaling vector at which they stop; 0: never before MAX_ITER
+        UNIFORM=False,  # no transport: every place is matched to every prompt alike
+    )
+    image_outputs = frozenset({"global", "local"})
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.PLOT
+        need_context(self.KEY, options.N_CTX)
+        for key in ("N", "MAX_ITER"):
+            if options[key] < 1:
+                raise UserError(f"TRAINER.PLOT.{key} must be 1 or more; got {options[key]}")
+        if options.EPS <= 0:
+            raise UserError(f"TRAINER.PLOT.EPS must be positive; got {options.EPS}")
+
+    def build_prompter(self, options, space, text):
+        return PromptSets(options, space, text)
+
+    def compute_logits(self, features, keep=None):
+        """Logits (B, C): similarity of places and prompts under the transport plan."""
+        options = self.cfg.TRAINER.PLOT
+        places = F.normalize(features["local"].float(), dim=-1)  # (B, p, e)
+        text = self.model.text_features(places, keep)  # (N, C, e)
+        with torch.autocast(places.device.type, enabled=False):  # amp would round the products
+            similarity = torch.einsum("bpe,nce->bcpn", places, text)
+            if options.UNIFORM:
+                score = similarity.mean((2, 3))
+            else:
+                cost = 1 - similarity.detach()  # the plan is held fixed in the gradient
+                plan = transport_plan(cost, options.EPS, options.MAX_ITER, options.THRESH)
+                score = (plan * similarity).sum((2, 3))
+            return self.clip.logit_scale.float().exp() * score
+
+    def method_name(self):
+        return "PLOT (uniform plan)" if self.cfg.TRAINER.PLOT.UNIFORM else "PLOT"
+
+
+@torch.no_grad()
+def transport_plan(
+    cost: torch.Tensor, eps: float, max_iter: int = 100, thresh: float = 1e-2
+) -> torch.Tensor:
+    """Sinkhorn's plan (..., p, n) between uniform weights of p places and n prompts.
+
+    plan = diag(r) exp(-cost / eps) diag(c), whose columns sum to 1 / n, and whose rows come to sum
+    to 1 / p. Each pair of image and class stops by itself, when r changes by less than ``thresh``
+    in the mean, so that no plan depends on what else is in the batch. Computed with the logarithms
+    of r and c: exp(-cost / eps) underflows in half precision, and for a small ``eps`` in single.
+
+    Args:
+        cost: (..., p, n), fp32.
+    """
+    p, n = cost.shape[-2:]
+    log_k = -cost / eps
+    log_r = cost.new_zeros(cost.shape[:-1])  # (..., p)
+    log_c = cost.new_zeros(*cost.shape[:-2], n)
+    going = torch.ones_like(log_r[..., 0], dtype=torch.bool)  # (...)
+    for _ in range(max_iter):
+        next_r = -math.log(p) - (log_k + log_c[..., None, :]).logsumexp(-1)
+        next_c = -math.log(n) - (log_k + next_r[..., None]).logsumexp(-2)
+        change = (next_r.exp() - log_r.exp()).abs().mean(-1)
+        log_r = torch.where(going[..., None], next_r, log_r)
+        log_c = torch.where(going[..., None], next_c, log_c)
+        going = going & ~(change < thresh)
+        if not going.any():
+            break
+    return (log_r[..., None] + log_k + log_c[..., None, :]).exp()

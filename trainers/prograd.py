@@ -1,0 +1,99 @@
+"""ProGrad: prompt-aligned gradient for prompt tuning. https://arxiv.org/abs/2205.14865"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from dassl.config import CfgNode
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from ._base import PromptTrainer
+from ._prompts import ContextPrompter, need_context
+from ._templates import TemplatePrompter, with_template
+
+
+@TRAINER_REGISTRY.register()
+class ProGrad(PromptTrainer):
+    """CoOp without the part of its gradient that goes against zero-shot CLIP, task by task."""
+
+    KEY = "PROGRAD"
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        N_CTX=16,  # number of context tokens
+        CTX_INIT=False,  # start the last context tokens with the words of the template
+        CSC=False,  # class-specific context
+        CLASS_TOKEN_POSITION="end",  # end, middle or front
+        LAMBDA=1.0,  # share of the conflicting part that is taken away
+        T=1.0,  # temperature of both sides of the divergence from zero-shot CLIP
+        TEMPLATE="",  # of zero-shot CLIP, with {} for the class; empty: the dataset's own
+    )
+    needs_all_classes = True  # both sides of the divergence are over all classes
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.PROGRAD
+        need_context(self.KEY, options.N_CTX)
+        if options.T <= 0:
+            raise UserError(f"TRAINER.PROGRAD.T must be positive; got {options.T}")
+        if options.LAMBDA < 0:
+            raise UserError(f"TRAINER.PROGRAD.LAMBDA must be 0 or more; got {options.LAMBDA}")
+
+    def build_prompter(self, options, space, text):
+        space = with_template(space, options.TEMPLATE)
+        self.templates = TemplatePrompter(space, text)
+        prompter = ContextPrompter(CfgNode({**options, "CTX_INIT": ""}), space, text)
+        if options.CTX_INIT:
+            start_with_words(prompter.prompts.ctx, space.tasks[0].templates[0], text)
+        return prompter
+
+    def compute_loss(self, logits, batch, keep=None):
+        """Cross-entropy, and the one against zero-shot CLIP's probabilities on the same images."""
+        losses = super().compute_loss(logits, batch, keep)
+        t = self.cfg.TRAINER.PROGRAD.T
+        x = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
+        zero_shot = self.model.score(x, self.templates.features)  # (B, C)
+        match = F.cross_entropy(logits / t, (zero_shot / t).softmax(dim=1))
+        return {**losses, "match": t**2 * match}
+
+    def backward(self, losses):
+        """Leave in each learned tensor its gradient of the loss, projected."""
+        self.detect_anomaly(sum(losses.values()))
+        learned = [p for p in self.model.prompter.parameters() if p.requires_grad]
+        match, loss = (self.scaler.scale(losses[name]) for name in ("match", "loss"))
+        toward = torch.autograd.grad(match, learned, retain_graph=True)
+        own = torch.autograd.grad(loss, learned)
+        for p, gradient, direction in zip(learned, own, toward, strict=True):
+            p.grad = project(gradient, direction, self.cfg.TRAINER.PROGRAD.LAMBDA)
+
+
+def project(gradient: torch.Tensor, direction: torch.Tensor, share: float) -> torch.Tensor:
+    """The gradient less ``share`` of its part against ``direction``, if it goes against it.
+
+    Of a zero direction nothing is taken away. In double precision the square of no fp32 number
+    but zero is zero, so a tiny direction is as good as any other.
+    """
+    g, u = gradient.double().flatten(), direction.double().flatten()
+    against = (g @ u).clamp(max=0) / (u @ u).clamp(min=torch.finfo(u.dtype).tiny)
+    return (g - share * against * u).view_as(gradient).to(gradient.dtype)
+
+
+@torch.no_grad()
+def start_with_words(ctx: torch.Tensor, template: str, text) -> None:
+    """Start contexts (m, d) or (C, m, d) with the template's words left of the name, at the end.
+
+    The tokens before them are zero. A template that begins with the name leaves ``ctx`` alone.
+
+    Raises:
+        UserError: more words than context tokens.
+    """
+    tokens = text.tokenize([template.partition("{}")[0]])[0]
+    words = tokens[1 : int(tokens.argmax())]
+    if len(words) > ctx.shape[-2]:
+        raise UserError(
+            f"the words of the template {template!r} left of {{}} are {len(words)} tokens, but "
+            f"TRAINER.PROGRAD.N_CTX is {ctx.shape[-2]}: raise it, or set CTX_INIT False"
+        )
+    if len(words):
+        ctx.zero_()
+        ctx[..., -len(words) :, :] = text.embed(words.to(text.device)).to(ctx)

@@ -1,0 +1,131 @@
+"""Tip-Adapter and Tip-Adapter-F: a cache of training features beside zero-shot CLIP.
+
+https://arxiv.org/abs/2207.09519
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+
+from ._base import PromptTrainer
+from ._heads import score
+from ._templates import TemplatePrompter
+
+START = 0.1  # of the searched values
+
+
+class CachePrompter(TemplatePrompter):
+    """Templates, and a cache: features K (N, e) of the training images with their classes.
+
+        logits = exp(s) f w^T + alpha exp(-beta (1 - f K^T)) V,   V (N, C) one-hot
+
+    with f the normalised image features and w the text features of the templates.
+    """
+
+    def __init__(self, options, space, text, images: int):
+        super().__init__(space, text)
+        keys = torch.zeros(images, text.out_dim)
+        self.keys = nn.Parameter(keys, requires_grad=options.FINETUNE)
+        self.register_buffer("label", torch.zeros(images, dtype=torch.long))  # (N,)
+        self.register_buffer("alpha", torch.tensor(options.ALPHA))
+        self.register_buffer("beta", torch.tensor(options.BETA))
+
+    def affinity(self, features):
+        """f K^T (B, N) of image features (B, e)."""
+        with torch.autocast(features.device.type, enabled=False):
+            return F.normalize(features.float(), dim=-1) @ self.keys.T
+
+    def vote(self, affinity, beta):
+        """exp(-beta (1 - A)) V (B, C) of affinities A (B, N)."""
+        votes = torch.exp(-beta * (1 - affinity))
+        out = votes.new_zeros(len(votes), len(self.features))
+        return out.index_add(1, self.label, votes)
+
+
+@TRAINER_REGISTRY.register()
+class TipAdapter(PromptTrainer):
+    """A cache of training features beside the templates; with FINETUNE True its keys are trained.
+
+    alpha and beta are chosen on the validation images, never on the test images.
+    """
+
+    KEY = "TIP"
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        FINETUNE=False,  # Tip-Adapter-F: train the keys, which start as the cache
+        VIEWS=10,  # augmented views whose features are averaged; 0: the image as at test
+        ALPHA=1.0,  # weight of the cache; while keys are trained, and for good without SEARCH
+        BETA=1.0,  # sharpness of the cache, likewise
+        SEARCH=True,  # choose ALPHA and BETA on the validation images
+        ALPHA_MAX=3.0,  # the largest ALPHA and BETA that are tried, the smallest being 0.1,
+        BETA_MAX=7.0,
+        ALPHA_STEPS=20,  # and how many of each
+        BETA_STEPS=200,
+    )
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.TIP
+        low = min(options.ALPHA_MAX, options.BETA_MAX)
+        if options.SEARCH and (low <= START or min(options.ALPHA_STEPS, options.BETA_STEPS) < 1):
+            raise UserError(
+                "TRAINER.TIP.SEARCH needs ALPHA_MAX and BETA_MAX above 0.1 and steps of 1 or more"
+            )
+        if options.VIEWS < 0 or options.ALPHA < 0 or options.BETA < 0:
+            raise UserError("TRAINER.TIP: VIEWS, ALPHA and BETA must be 0 or more")
+
+    @property
+    def steps_rule(self):
+        """How the run was stepped, for the record."""
+        return super().steps_rule if self.cfg.TRAINER.TIP.FINETUNE else "fitted"
+
+    @torch.no_grad()
+    def build_prompter(self, options, space, text):
+        return CachePrompter(options, space, text, len(self.dataset.train_x or ()))
+
+    def compute_logits(self, features, keep=None):
+        cache = self.model.prompter
+        votes = cache.vote(cache.affinity(features["global"]), cache.beta)
+        return self.model.logits(features, keep) + cache.alpha * votes
+
+    def fit(self):
+        cache = self.model.prompter
+        features, label, _ = self.split_features("train", self.cfg.TRAINER.TIP.VIEWS)
+        cache.keys.data.copy_(F.normalize(features["global"], dim=-1))
+        cache.label.copy_(label)
+
+    def tuned(self):
+        return ["ALPHA", "BETA"] if self.cfg.TRAINER.TIP.SEARCH else []
+
+    def tune(self):
+        options, cache = self.cfg.TRAINER.TIP, self.model.prompter
+        features, label, _ = self.split_features("val")
+        clip, affinity = self.model.logits(features), cache.affinity(features["global"])
+        alphas = grid(options.ALPHA_MAX, options.ALPHA_STEPS).to(clip)
+        best = float("-inf")
+        for beta in grid(options.BETA_MAX, options.BETA_STEPS).to(clip):
+            votes = cache.vote(affinity, beta)
+            found = score(self.cfg, self.dm.space, clip + alphas[:, None, None] * votes, label)
+            if found.max() > best:
+                best = found.max().item()
+                cache.alpha.copy_(alphas[found.argmax()])
+                cache.beta.copy_(beta)
+        print(
+            f"alpha {cache.alpha:.3g}, beta {cache.beta:.3g}: {best:.2f}% on {len(label)} "
+            "validation images"
+        )
+
+    def bound_names(self):
+        return self.dm.space.classnames
+
+    def method_name(self):
+        return "Tip-Adapter-F" if self.cfg.TRAINER.TIP.FINETUNE else "Tip-Adapter"
+
+
+def grid(end: float, steps: int) -> torch.Tensor:
+    """The tried values: ``steps`` of them from 0.1 up to just below ``end``."""
+    return START + torch.arange(steps) * (end - START) / steps
