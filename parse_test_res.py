@@ -2,7 +2,8 @@
 
 python parse_test_res.py output/run              # output/run/seed1, output/run/seed2, ...
 python parse_test_res.py output/runs --multi-exp # output/runs/A/seed1, output/runs/B/seed1, ...
-python parse_test_res.py output --table md --out table.md --figure curves.png
+python parse_test_res.py output --format md --published --out tables.md
+python parse_test_res.py output --format html    # output/report.html
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from pathlib import Path
 
 from dassl.results.aggregate import Stat, aggregate, statistic
 from dassl.results.figure import draw_curves
+from dassl.results.html import write_report
 from dassl.results.log import log_files
+from dassl.results.pictures import draw_all
 from dassl.results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
-from dassl.results.table import FORMATS, format_table
+from dassl.results.report import Choices, report_parts
+from dassl.results.table import FORMS, render
+from dassl.results.tables import format_table
 from dassl.utils import UserError, atomic_path, listdir_nohidden, unknown_name
 
 EPILOG = """\
@@ -61,12 +66,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"{OVERALL}, a group or a task, by name; accuracy, macro_f1, ... of CoOp's logs",
     )
     below = parser.add_argument_group("over every run below DIR")
-    below.add_argument("--table", choices=FORMATS, help="a row per method and number of shots")
+    below.add_argument(
+        "--table", choices=("text", "md"), help="a row per method and number of shots"
+    )
+    below.add_argument(
+        "--format",
+        choices=(*FORMS, "html"),
+        help="all tables: by shots, base and new, paired, by task; what is missing",
+    )
+    below.add_argument(
+        "--published", action="store_true", help="with --format: SoftCPT's published numbers beside"
+    )
+    below.add_argument(
+        "--reference", default="", metavar="METHOD", help="with --format: compare others with it"
+    )
     below.add_argument("--out", metavar="FILE", help="also write what is printed to a file")
     below.add_argument("--figure", metavar="FILE", help="draw few-shot curves (.png, .pdf, .svg)")
+    below.add_argument("--pictures", metavar="DIR", help="all figures, as .png and .svg")
     args = parser.parse_args(argv)
-    if args.table and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
-        parser.error("--table goes with --sample-std, --out and --figure only")
+    if (args.table or args.format) and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
+        parser.error("--table goes with --sample-std, --out and --figure only; --format too")
+    if args.table and args.format:
+        parser.error("--format holds what --table shows; give one of them")
+    if (args.published or args.reference) and not args.format:
+        parser.error("--published and --reference go with --format")
     return args
 
 
@@ -77,7 +100,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: nothing was found, or the runs do not belong together.
     """
     folder = Path(args.directory)
-    if args.table or args.figure:
+    if args.table or args.format or args.figure or args.pictures:
         text, complete = _report_below(folder, args)
     elif args.multi_exp:
         text, complete = _report_experiments(folder, args)
@@ -86,7 +109,7 @@ def main(args: argparse.Namespace) -> int:
         text, complete = "\n".join(summary.lines), summary.complete
     if text:
         print(text)
-    if args.out:
+    if args.out and args.format != "html":
         with atomic_path(args.out) as path:
             path.write_text(f"{text.rstrip()}\n", encoding="utf-8")
     return 0 if complete else 1
@@ -99,12 +122,20 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
         raise UserError(f"there is no complete run below {folder}{_listed(unfinished)}")
     rows = aggregate(runs)
     parts = []
+    choices = Choices((), args.sample_std, args.reference, args.published)
     if args.table:
         parts.append(format_table(rows, args.table, unfinished, args.sample_std))
+    elif args.format == "html":
+        place = args.out or folder / "report.html"
+        parts.append(f"report: {write_report(runs, choices, place)}")
+    elif args.format:
+        parts.append(render(report_parts(runs, choices), args.format))
     elif unfinished:
         parts.append(f"not counted{_listed(unfinished)}")
     if args.figure:
         print(f"figure: {draw_curves(rows, args.figure)}", file=sys.stderr)
+    if args.pictures:
+        print(f"figures: {', '.join(map(str, draw_all(rows, args.pictures)))}", file=sys.stderr)
     return "\n".join(parts), not unfinished
 
 

@@ -1,4 +1,4 @@
-"""Run a grid of methods, shots and seeds, and report it as a table and a figure.
+"""Run a grid of methods, datasets, backbones, shots and seeds; report it.
 
     python sweep.py configs/sweeps/demo.yaml
 
@@ -8,21 +8,24 @@ What is complete is not run again, what was interrupted goes on: the same comman
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from dassl.cluster import Estimate, Events, Outcome, run_pool, run_serial, run_slurm
+from dassl.cluster.pool import default_workers
+from dassl.cluster.progress import progress
 from dassl.results.aggregate import aggregate
 from dassl.results.figure import draw_curves
-from dassl.results.plan import PlannedRun, Sweep, read_sweep
-from dassl.results.read import Run, make_run, read_run
-from dassl.results.record import Interrupted
-from dassl.results.table import format_table
+from dassl.results.plan import ENGINES, PlannedRun, Sweep, read_sweep
+from dassl.results.read import Run, read_run
+from dassl.results.record import Busy, Interrupted, is_locked
+from dassl.results.tables import format_table
 from dassl.utils import UserError, atomic_path
 
 ROOT = Path(__file__).parent
@@ -45,6 +48,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--methods", default="", metavar="NAMES", help="all, or names with commas between them"
     )
     parser.add_argument("--dry-run", action="store_true", help="show the runs, and stop")
+    parser.add_argument("--status", action="store_true", help="show what is complete, and stop")
+    parser.add_argument("--retry-failed", action="store_true", help="run again what has failed")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="KEY=A|B,...",
+        help="a part: keys method, dataset, backbone, shots, seed",
+    )
+    parser.add_argument("--cluster", choices=ENGINES, help="where to run, instead of the YAML's")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes of local")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys of every run")
     args, rest = parser.parse_known_args(argv)
     unknown = [word for word in rest if word.startswith("--")]
@@ -62,10 +75,21 @@ def main(args: argparse.Namespace) -> int:
     """
     configs = Path("configs") if Path("configs").is_dir() else ROOT / "configs"
     sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs, args.methods)
+    sweep = sweep.only(args.only)
+    cluster = {"engine": "debug", **sweep.cluster}
+    cluster |= {k: v for k, v in (("engine", args.cluster), ("workers", args.workers)) if v}
+    sweep = replace(sweep, cluster=cluster)
+    records = [read_run(run.folder) for run in sweep.runs]
+    estimate = Estimate()
+    for run, record in zip(sweep.runs, records, strict=True):
+        estimate.add(run, record.seconds if record.complete else None)
     if args.dry_run:
-        print("\n".join(_plan_lines(sweep)))
+        print("\n".join(_plan_lines(sweep, records, estimate)))
         return 0
-    results, failures = run_all(sweep)
+    if args.status:
+        print("\n".join(_status_lines(sweep, records, estimate)))
+        return 0 if all(record.complete for record in records) else 1
+    results, failures = run_all(sweep, records, estimate, args.retry_failed)
     report(sweep, results)
     for run, error in failures:
         named = str(run.folder) in error
@@ -73,50 +97,121 @@ def main(args: argparse.Namespace) -> int:
     return 0 if all(run.complete for run in results) else 1
 
 
-def _plan_lines(sweep: Sweep) -> list[str]:
+def _plan_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list[str]:
     lines = []
-    for run in sweep.runs:
-        status = read_run(run.folder).status
-        lines += [f"{run}: {status}", f"  python train.py {' '.join(map(_quoted, run.argv))}"]
-    return [*lines, f"{len(sweep.runs)} runs below {sweep.output}"]
+    for run, record in zip(sweep.runs, records, strict=True):
+        lines += [
+            f"{run}: {record.status}",
+            f"  python train.py {' '.join(map(_quoted, run.argv))}",
+        ]
+    return [*lines, _summary(sweep, records, estimate)]
 
 
 def _quoted(word: str) -> str:
     return f"'{word}'" if set(word) & set(" ()[]*'\"") or not word else word
 
 
-def run_all(sweep: Sweep) -> tuple[list[Run], list[tuple[PlannedRun, str]]]:
-    """Run the sweep; returns a record per planned run, and the failures with their errors."""
-    import train  # imports every method, the datasets and CLIP
+def _status_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list[str]:
+    """What is not complete, run by run, and the sum."""
+    lines = []
+    for run, record in zip(sweep.runs, records, strict=True):
+        if not record.complete:
+            status = record.status
+            if is_locked(run.folder):
+                status = "running"
+            elif status == "running":
+                status = "stopped without a word; it goes on from its last epoch"
+            lines.append(f"{run}: {status}{f': {record.error}' if record.error else ''}")
+    return [*lines, _summary(sweep, records, estimate)]
 
-    results, failures = [], []
-    with _progress(sweep) as (announce, finished):
-        for planned in sweep.runs:
-            announce(planned)
-            result, seconds, error = _run(train, planned)
-            results.append(result)
-            if error:
-                failures.append((planned, error))
-            finished(result, seconds, error)
-            gc.collect()  # the models of the run, before the next one needs the memory
+
+def _summary(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> str:
+    """How many runs there are, how many complete or failed, how long the rest will take."""
+    counts = Counter(record.status for record in records)
+    done = ", ".join(f"{counts[key]} {key}" for key in ("complete", "failed") if counts[key])
+    left = [run for run, record in zip(sweep.runs, records, strict=True) if not record.complete]
+    guess = estimate.left(left, _workers(sweep)) if left else None
+    about = ""
+    if guess is not None:
+        about = f"; about {timedelta(seconds=round(guess))} left, from {estimate.n} complete runs"
+    return f"{len(records)} runs below {sweep.output}{f', {done}' if done else ''}{about}"
+
+
+def _workers(sweep: Sweep) -> int:
+    """How many runs are done at once."""
+    engine = sweep.cluster["engine"]
+    if engine == "local":
+        return default_workers(sweep.cluster.get("workers", 0))
+    return sweep.cluster.get("jobs", 1) if engine == "slurm" else 1
+
+
+def run_all(
+    sweep: Sweep, records: Sequence[Run], estimate: Estimate, retry_failed: bool = True
+) -> tuple[list[Run], list[tuple[PlannedRun, str]]]:
+    """Run the sweep; returns a record per planned run, and the failures with their errors."""
+    known = dict(zip((run.folder for run in sweep.runs), records, strict=True))
+    outcomes: dict[Path, Outcome] = {}
+    todo = []
+    for run in sweep.runs:
+        if known[run.folder].status == "failed" and not retry_failed:
+            error = f"{known[run.folder].error}; it failed before: --retry-failed runs it again"
+            outcomes[run.folder] = Outcome("failed", error=error)
+        else:
+            todo.append(run)
+    print(_summary(sweep, records, estimate), flush=True)
+    alone = sweep.cluster["engine"] == "debug"
+    with progress(todo, estimate, _workers(sweep), alone) as events:
+
+        def ended(run: PlannedRun, outcome: Outcome) -> None:
+            outcomes[run.folder] = outcome
+            events.ended(run, outcome)
+
+        _engine(sweep, todo, Events(events.started, ended))
+    results = [_result(run, outcomes[run.folder]) for run in sweep.runs]
+    failures = [(r, outcomes[r.folder].error) for r in sweep.runs if outcomes[r.folder].error]
     return _with_suites(results, sweep.runs), failures
 
 
-def _run(train, planned: PlannedRun) -> tuple[Run, float, str]:
-    """One run: what it gave, its seconds (0: complete before), its error if it failed.
+def _engine(sweep: Sweep, runs: Sequence[PlannedRun], events: Events) -> None:
+    engine = sweep.cluster["engine"]
+    if engine == "local":
+        run_pool(runs, attempt, events, _workers(sweep))
+    elif engine == "slurm":
+        run_slurm(runs, attempt, events, sweep.output, sweep.cluster)
+    else:
+        run_serial(runs, attempt, events)
+
+
+def attempt(planned: PlannedRun) -> Outcome:
+    """One run, in this process: how it ended."""
+    import train  # every method, the datasets and CLIP, which stays loaded for the next run
+
+    started = time.monotonic()
+    try:
+        was_complete = read_run(planned.folder).complete
+        train.main(train.parse_args(list(planned.argv)))
+    except Busy:
+        return Outcome("busy")
+    except SystemExit as error:
+        if error.code != 2:  # not argparse's
+            raise
+        return Outcome("failed", time.monotonic() - started, "train.py refused its arguments")
+    except Exception as error:
+        return Outcome("failed", time.monotonic() - started, _message(error))
+    finally:
+        gc.collect()  # the models of the run, before the next one needs the memory
+    return Outcome("complete", 0.0 if was_complete else time.monotonic() - started)
+
+
+def _result(planned: PlannedRun, outcome: Outcome) -> Run:
+    """The record of a run under the sweep's names.
 
     A failed one is reported as such, whatever an earlier run left in its folder.
     """
-    started = time.monotonic()
     named = {"method": planned.method, "shots": planned.shots, "seed": planned.seed}
-    try:
-        was_complete = read_run(planned.folder).complete
-        content = train.main(train.parse_args(list(planned.argv)))
-        result = replace(make_run(planned.folder, content), **named)
-    except (Exception, SystemExit) as error:  # argparse exits when it refuses
-        failed = Run(planned.folder, "failed", **named)
-        return failed, time.monotonic() - started, _message(error)
-    return result, 0.0 if was_complete else time.monotonic() - started, ""
+    if outcome.status == "failed":
+        return Run(planned.folder, "failed", error=outcome.error, **named)
+    return replace(read_run(planned.folder), **named)
 
 
 def _with_suites(results: list[Run], planned: Sequence[PlannedRun]) -> list[Run]:
@@ -129,86 +224,8 @@ def _with_suites(results: list[Run], planned: Sequence[PlannedRun]) -> list[Run]
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return "train.py refused its arguments"
     text = str(error).strip().split("\n")[0] or "no message"
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
-
-
-@contextlib.contextmanager
-def _progress(sweep: Sweep) -> Iterator[tuple[Callable, Callable]]:
-    """Two functions: announce a run, and say how it ended."""
-    clock = _Clock(len(sweep.runs))
-    if sys.stdout.isatty():
-        with _bar(clock) as functions:
-            yield functions
-        return
-
-    def announce(planned: PlannedRun) -> None:
-        print(f"[{clock.done + 1}/{clock.total}] {planned} ...", end=" ", flush=True)
-
-    def finished(result: Run, seconds: float, error: str) -> None:
-        clock.count(seconds)
-        took = f" in {seconds:.0f} s" if seconds else " before"
-        print(f"{result.status}{took if result.complete else ''}{error and ': '}{error}; {clock}")
-
-    yield announce, finished
-
-
-class _Clock:
-    """Counts runs and guesses the time that the rest will take."""
-
-    def __init__(self, total: int):
-        self.total, self.done, self.times = total, 0, []
-        self.started = time.monotonic()
-
-    def count(self, seconds: float) -> None:
-        """A run is over; 0 seconds: it was complete before."""
-        self.done += 1
-        if seconds:
-            self.times.append(seconds)
-
-    @property
-    def left(self) -> str:
-        """Time left, if the other runs take as long as those so far."""
-        if self.done == self.total:
-            return "0:00:00"
-        if not self.times:
-            return "?"
-        mean = sum(self.times) / len(self.times)
-        return str(timedelta(seconds=round(mean * (self.total - self.done))))
-
-    def __str__(self) -> str:
-        elapsed = timedelta(seconds=round(time.monotonic() - self.started))
-        return f"elapsed {elapsed}, left about {self.left}"
-
-
-@contextlib.contextmanager
-def _bar(clock: _Clock) -> Iterator[tuple[Callable, Callable]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[clock]}"),
-        TextColumn("{task.description}"),
-    )
-    # The console keeps the real stdout: a run's log takes its place while it lasts.
-    console = Console(file=sys.stdout)
-    with Progress(*columns, console=console, redirect_stdout=False, refresh_per_second=2) as bar:
-        task = bar.add_task("", total=clock.total, clock=clock)
-
-        def announce(planned: PlannedRun) -> None:
-            bar.update(task, description=str(planned))
-
-        def finished(result: Run, seconds: float, error: str) -> None:
-            clock.count(seconds)
-            if error:
-                console.print(f"failed: {result.folder}: {error}", markup=False, highlight=False)
-            bar.update(task, completed=clock.done)
-
-        yield announce, finished
 
 
 def report(sweep: Sweep, results: list[Run]) -> None:
@@ -243,4 +260,6 @@ def command(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    from sweep import command  # so that other processes find its functions under this name
+
     sys.exit(command())

@@ -23,7 +23,14 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.results.facts import describe_run, describe_weights, measure_run
 from dassl.results.record import Interrupted, RunRecord
-from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger, unknown_name
+from dassl.utils import (
+    UserError,
+    collect_env_info,
+    distributed,
+    set_random_seed,
+    setup_logger,
+    unknown_name,
+)
 
 CONFIGS = Path(__file__).parent / "configs"
 EPILOG = """\
@@ -161,9 +168,12 @@ def main(args: argparse.Namespace) -> dict:
         trainer = _build(cfg)
         print("\n".join(trainer.show_prompts() if args.show_prompts else trainer.describe()))
         return {}
+    if not distributed.is_main():
+        return _follow(args, cfg)
     evaluates = describe_weights(args.model_dir, args.load_epoch) if args.eval_only else ""
     with RunRecord(cfg.OUTPUT_DIR, cfg, evaluates).locked() as record:
         if record.complete:
+            distributed.broadcast(None)
             if not args.quiet:
                 print(f"{cfg.OUTPUT_DIR} holds this run, complete: nothing to do")
             return record.earlier
@@ -173,6 +183,7 @@ def main(args: argparse.Namespace) -> dict:
 
 def _run(args: argparse.Namespace, cfg: CfgNode, record: RunRecord) -> dict:
     cfg = _with_seed(cfg, record.earlier)
+    distributed.broadcast(cfg.SEED)
     record.begin(seed=cfg.SEED)
     with record.watched():
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
@@ -182,12 +193,31 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record: RunRecord) -> dict:
         print(f"Computing in {facts['run']['precision']} on {facts['run']['device']}")
         if args.no_train:
             return record.finish("interrupted")
-        if args.eval_only:
-            trainer.load_model(args.model_dir, epoch=args.load_epoch)
-            trainer.test()
-        else:
-            trainer.train()
+        _work(args, trainer)
         return record.finish("complete", **trainer.outcome(), run=measure_run(trainer))
+
+
+def _work(args: argparse.Namespace, trainer) -> None:
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.test()
+    else:
+        trainer.train()
+
+
+def _follow(args: argparse.Namespace, cfg: CfgNode) -> dict:
+    """What the other processes of torchrun do: the same work, without record and log."""
+    seed = distributed.broadcast(None)
+    if seed is None:
+        return {}  # the run is complete
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = seed
+    cfg.freeze()
+    trainer = _build(cfg)
+    if not args.no_train:
+        _work(args, trainer)
+    return {}
 
 
 def _build(cfg: CfgNode):
@@ -230,7 +260,8 @@ def listing() -> str:
 def command() -> int:
     """Run the command line; the exit code."""
     try:
-        main(parse_args())
+        with distributed.session():
+            main(parse_args())
     except (KeyboardInterrupt, Interrupted):
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -25,7 +25,7 @@ from .backbones import (
 )
 from .model import CLIP
 from .simple_tokenizer import SimpleTokenizer as _Tokenizer
-from .text import tokenize
+from .simple_tokenizer import tokenize
 
 __all__ = ["_Tokenizer", "available_models", "build_model", "load", "tokenize"]
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 
 import open_clip.tokenizer
+import torch
+
+from ._errors import CLIPError
 
 
 class SimpleTokenizer(open_clip.tokenizer.SimpleTokenizer):
@@ -23,3 +26,33 @@ class SimpleTokenizer(open_clip.tokenizer.SimpleTokenizer):
 def shared_tokenizer() -> SimpleTokenizer:
     """One tokenizer per process: reading the vocabulary takes a moment."""
     return SimpleTokenizer()
+
+
+def tokenize(
+    texts: str | list[str],
+    context_length: int = 77,
+    truncate: bool = False,
+    tokenizer: SimpleTokenizer | None = None,
+) -> torch.Tensor:
+    """Token ids (n, context_length) of CLIP's BPE vocabulary; 0 behind EOT.
+
+    Args:
+        truncate: cut texts that are too long (EOT stays) instead of refusing them.
+
+    Raises:
+        CLIPError: a text is too long, and ``truncate`` is off.
+    """
+    tokenizer = tokenizer or shared_tokenizer()
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    ids = torch.zeros(len(texts), context_length, dtype=torch.long)
+    for row, text in zip(ids, texts, strict=True):
+        found = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+        if len(found) > context_length:
+            if not truncate:
+                raise CLIPError(
+                    f"a text of {len(found)} tokens does not fit the context of {context_length}: "
+                    f"{text!r}; shorten it"
+                )
+            found = [*found[: context_length - 1], tokenizer.eot_token_id]
+        row[: len(found)] = torch.tensor(found)
+    return ids

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from . import _chunks, _layout, _packed
 from ._errors import CLIPError
-from .simple_tokenizer import SimpleTokenizer, shared_tokenizer
+from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
+
+ROW_VALUES = 14  # activations kept per row, layer and channel, measured on RN50 and ViT-B towers
 
 
 @dataclass
 class Prompts:
     """n prompts in two pieces: the beginning that a group shares, and what each prompt adds.
 
+    The index tensors are looked at on the CPU, where they are best kept.
+
     Args:
-        shared: (G, P, d) embeddings at positions 0 .. P-1, SOS first.
+        shared: (G, P, d) embeddings at positions 0 .. P-1, SOS first, which is one constant.
         own: (r, S, d) embeddings from position P on, up to EOT and padded behind it.
         group: (n,) row of ``shared`` that each prompt begins with.
         eot: (r,) place of EOT in ``own``.
@@ -60,8 +66,11 @@ class TextTower(nn.Module):
     """The text half of an open_clip model; it shares the model's weights and does not train.
 
     Where attention is causal and the feature is read at EOT (``causal``), nothing behind EOT
-    matters and a batch is cut at its longest prompt. Other towers see every prompt padded to the
-    context length, as open_clip pads it.
+    matters and what a group of prompts shares is computed once. Other towers see every prompt
+    padded to the context length, as open_clip pads it.
+
+    ``chunk``: rows (token positions) whose activations are kept at once, about; longer batches go
+    through in pieces that the backward pass computes again. 0: no limit.
 
     Args:
         clip_model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
@@ -85,6 +94,8 @@ class TextTower(nn.Module):
         self.text_projection = text.text_projection
         self.context_length = len(self.positional_embedding)
         self.tokenizer = tokenizer or shared_tokenizer()
+        self.chunk = 0
+        self.packed = self.causal and all(map(_packed.is_plain, self.transformer.resblocks))
         self.requires_grad_(False)
         self.train(False)
 
@@ -139,6 +150,24 @@ class TextTower(nn.Module):
         """Token embeddings, (...) -> (..., d), without positions."""
         return self.token_embedding(tokens)
 
+    @property
+    def row_bytes(self) -> int:
+        """About what the activations of one row take until its backward pass."""
+        layers = len(self.transformer.resblocks)
+        return ROW_VALUES * layers * self.width * self.positional_embedding.element_size()
+
+    def with_chunk(self, rows: int) -> TextTower:
+        """This tower, its weights shared, with another ``chunk``."""
+        other = copy.copy(self)
+        other.chunk = rows
+        return other
+
+    def count_rows(self, prompts: Prompts) -> int:
+        """Rows (token positions) that :meth:`encode` runs through the blocks."""
+        prompts = self._tidy(prompts)
+        cost, begin = self._cost(prompts)
+        return int(cost.sum()) + begin * len(prompts.shared)
+
     def encode(self, prompts: Prompts) -> torch.Tensor:
         """Text features (n, e), not normalised, in the tower's dtype.
 
@@ -147,10 +176,9 @@ class TextTower(nn.Module):
         """
         if len(prompts.group) == 0:
             return prompts.own.new_zeros((0, self.out_dim), dtype=self.dtype)
-        x, last = self._assemble(prompts)  # (n, L, d), (n,)
-        x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
-        x = run_blocks(self.transformer, x, self.masked)
-        return self._project(self.ln_final(self._read(x, last)))  # (n, e)
+        prompts = self._tidy(prompts)
+        inside = self._encode_packed if self._packs(prompts) else self._encode_plain
+        return _chunks.run(inside, prompts, *self._cost(prompts), self.chunk)
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """Text features (n, e) of token ids (n, L)."""
@@ -162,19 +190,61 @@ class TextTower(nn.Module):
         """Text features (n, e) of plain texts."""
         return self.encode_tokens(self.tokenize(texts))
 
+    def _tidy(self, prompts: Prompts) -> Prompts:
+        return _layout.tidy(prompts) if self._packs(prompts) else prompts
+
+    def _packs(self, prompts: Prompts) -> bool:
+        """Whether rows need to be computed once only; an EOT in a beginning is not provided for."""
+        return self.packed and int(prompts.eot.min()) >= 0
+
+    def _cost(self, prompts: Prompts) -> tuple[torch.Tensor, int]:
+        """Rows that each prompt adds (n,), on the CPU, and rows that each group adds."""
+        length = _own_length(prompts)
+        shared = prompts.shared.shape[1]
+        longest = int(length.max()) + shared
+        if longest > self.context_length:
+            raise CLIPError(
+                f"a prompt of {longest} tokens (SOS, context, name, '.', EOT) is too long: this "
+                f"text tower takes {self.context_length}; use fewer context tokens or shorter names"
+            )
+        if self._packs(prompts):
+            return length, shared
+        return torch.full_like(length, longest if self.causal else self.context_length), 0
+
+    def _encode_packed(self, prompts: Prompts) -> torch.Tensor:
+        """Every row once; see :mod:`clip._packed`."""
+        shared, own = prompts.shared.to(self.dtype), prompts.own.to(self.dtype)
+        position = self.positional_embedding.to(self.dtype)
+        begin = shared.shape[1]
+        layout = _layout.make_layout(prompts.group.cpu(), _own_length(prompts), begin, own.device)
+        row, repeat = layout.prompt, None
+        if prompts.rows is not None:
+            row = prompts.rows.to(own.device)[row]
+        source = row * own.shape[1] + layout.token  # (k,)
+        token = layout.token
+        if prompts.rows is not None:
+            source, repeat = source.unique(return_inverse=True)
+            token = source % own.shape[1]
+        own = own.flatten(0, 1).index_select(0, source) + position[begin + token]
+        x = _packed.encode(
+            self.transformer.resblocks, shared + position[:begin], own, layout, repeat
+        )
+        return self._project(self.ln_final(x))
+
+    def _encode_plain(self, prompts: Prompts) -> torch.Tensor:
+        """Every prompt by itself, through open_clip's own blocks."""
+        x, last = self._assemble(prompts)  # (n, L, d), (n,)
+        x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
+        x = run_blocks(self.transformer, x, self.masked)
+        return self._project(self.ln_final(self._read(x, last)))  # (n, e)
+
     def _assemble(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompts side by side (n, L, d), and the place of each EOT (n,)."""
         own, eot = prompts.own, prompts.eot.to(self.device)
         if prompts.rows is not None:
             own, eot = own[prompts.rows], eot[prompts.rows]
         last = eot + prompts.shared.shape[1]  # (n,)
-        length = int(last.max()) + 1
-        if length > self.context_length:
-            raise CLIPError(
-                f"a prompt of {length} tokens (SOS, context, name, '.', EOT) is too long: this "
-                f"text tower takes {self.context_length}; use fewer context tokens or shorter names"
-            )
-        own = own[:, : length - prompts.shared.shape[1]]
+        own = own[:, : int(eot.max()) + 1]
         x = torch.cat([prompts.shared[prompts.group], own], 1).to(self.dtype)  # (n, L, d)
         return (x if self.causal else self._pad(x, last)), last
 
@@ -198,34 +268,10 @@ class TextTower(nn.Module):
         return x @ self.text_projection
 
 
-def tokenize(
-    texts: str | list[str],
-    context_length: int = 77,
-    truncate: bool = False,
-    tokenizer: SimpleTokenizer | None = None,
-) -> torch.Tensor:
-    """Token ids (n, context_length) of CLIP's BPE vocabulary; 0 behind EOT.
-
-    Args:
-        truncate: cut texts that are too long (EOT stays) instead of refusing them.
-
-    Raises:
-        CLIPError: a text is too long, and ``truncate`` is off.
-    """
-    tokenizer = tokenizer or shared_tokenizer()
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    ids = torch.zeros(len(texts), context_length, dtype=torch.long)
-    for row, text in zip(ids, texts, strict=True):
-        found = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
-        if len(found) > context_length:
-            if not truncate:
-                raise CLIPError(
-                    f"a text of {len(found)} tokens does not fit the context of {context_length}: "
-                    f"{text!r}; shorten it"
-                )
-            found = [*found[: context_length - 1], tokenizer.eot_token_id]
-        row[: len(found)] = torch.tensor(found)
-    return ids
+def _own_length(prompts: Prompts) -> torch.Tensor:
+    """(n,) tokens of each prompt behind its beginning, EOT included; on the CPU."""
+    length = prompts.eot.cpu() + 1
+    return length if prompts.rows is None else length[prompts.rows.cpu()]
 
 
 def _check_tower(text: nn.Module) -> bool:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dassl.data import Datum
-from dassl.utils import UserError, listdir_nohidden
+from dassl.utils import UserError
 
 PARTS = ("train", "val", "test")
+MAX_BYTES = 2**30  # a split of a million images has about a tenth of that
 ENTRY = {  # what an item looks like, for the messages
     "own": "[path, label, task]",
     "zhou": "[path, label, class name]",
@@ -63,23 +64,29 @@ class Split:
         for part, piece in zip(self.parts, pieces, strict=True):
             part += piece
 
+    def hold_out(self, items: Iterable[Datum], rng: random.Random, where: object) -> None:
+        """Give 20 % of the images of each class to val and the others to train.
 
-def read_folders(root: Path, rng: random.Random, ignored: Iterable[str] = ()) -> Split:
-    """``root/<class>/<image>``, divided class by class; the classes are the sorted folders."""
-    names = [name for name in listdir_nohidden(root) if (root / name).is_dir()]
-    names = [name for name in names if name not in set(ignored)]
-    if not names:
-        raise UserError(f"{root} has no folder in it; expected one folder of images per class")
-    split = Split([tuple(names)])
-    for label, name in enumerate(names):
-        files = [file for file in listdir_nohidden(root / name) if (root / name / file).is_file()]
-        if not files:
-            raise UserError(f"the class folder {root / name} is empty; fill it or remove it")
-        for path in (root / name / file for file in files):
-            if not _is_text(str(path)):
-                raise UserError(f"the file name {str(path)!r} is not valid UTF-8; rename the file")
-        split.add([Datum(f"{name}/{file}", label) for file in files], rng, root / name)
-    return split
+        Classes come in the order of their labels.
+
+        Args:
+            where: the list to name if a class has too few images.
+        """
+        groups: dict[tuple[int, int], list[Datum]] = {}
+        for item in items:
+            groups.setdefault((item.task, item.label), []).append(item)
+        for task, label in sorted(groups):
+            group = groups[task, label]
+            rng.shuffle(group)
+            n_val = round(0.2 * len(group))
+            if not n_val:
+                raise UserError(
+                    f"{where} has {len(group)} training images of class "
+                    f"{self.classnames[task][label]!r}, too few to hold 20 % of them out for "
+                    "val; a class needs 3 at least"
+                )
+            self.val += group[:n_val]
+            self.train += group[n_val:]
 
 
 def content_hash(*parts: Iterable[Datum]) -> str:
@@ -120,6 +127,8 @@ def read_split(path: Path, kind: str) -> Split:
 def load_json(path: Path) -> Any:
     """The content of a JSON file; a UserError if it is none."""
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"it has {size:,} bytes, more than any split or draw would")
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
@@ -137,7 +146,7 @@ class _Checker:
 
     def names(self, value: Any, where: str) -> tuple[str, ...]:
         """A list of texts."""
-        fine = isinstance(value, list) and all(_is_text(name) for name in value)
+        fine = isinstance(value, list) and all(is_text(name) for name in value)
         self(fine, f"{where} must be a list of names, not {_short(value)}")
         return tuple(value)
 
@@ -150,7 +159,7 @@ class _Checker:
                 found = parse(entry) if isinstance(entry, list) and len(entry) == 3 else None
                 if not found:
                     self(False, f"{part}[{i}] must be {ENTRY[kind]}, not {_short(entry)}")
-                if not _stays_inside(entry[0]):
+                if not stays_inside(entry[0]):
                     self(
                         False,
                         f"{part}[{i}] has the path {_short(entry[0])}; it must be relative to "
@@ -176,7 +185,7 @@ class _Checker:
 def _read_own(content: dict, check: _Checker) -> Split:
     def parse(entry: list) -> list[Datum] | None:
         path, label, task = entry
-        fine = _is_text(path) and _is_index(label) and _is_index(task)
+        fine = is_text(path) and _is_index(label) and _is_index(task)
         return [Datum(path, label, task=task)] if fine else None
 
     body = {key: value for key, value in content.items() if key not in ("format", "hash")}
@@ -199,7 +208,7 @@ def _read_zhou(content: dict, check: _Checker) -> Split:
 
     def parse(entry: list) -> list[Datum] | None:
         path, label, name = entry
-        if not (_is_text(path) and _is_index(label) and _is_text(name)):
+        if not (is_text(path) and _is_index(label) and is_text(name)):
             return None
         if names.setdefault(label, name) != name:
             check(False, f"label {label} is called both {names[label]!r} and {name!r}")
@@ -216,7 +225,7 @@ def _read_zhou(content: dict, check: _Checker) -> Split:
 def _read_dk(content: dict, check: _Checker) -> Split:
     def parse(entry: list) -> list[Datum] | None:
         path, labels, tasks = entry
-        if not (_is_text(path) and isinstance(labels, list) and isinstance(tasks, list)):
+        if not (is_text(path) and isinstance(labels, list) and isinstance(tasks, list)):
             return None
         if len(labels) != len(tasks) or not all(map(_is_index, labels + tasks)):
             return None
@@ -256,14 +265,15 @@ def _is_index(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Something that a file, and a file name, can hold."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return False
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _stays_inside(path: str) -> bool:
+def stays_inside(path: str) -> bool:
+    """Whether a relative path, of any system, cannot leave its folder."""
     parts = path.replace("\\", "/").split("/")
     return parts[0] != "" and parts[0][1:2] != ":" and ".." not in parts
 

@@ -43,11 +43,3 @@ def store(content: dict, root: Path, name: str) -> Path:
         f"can write neither {' nor '.join(failures)}; XDG_CACHE_HOME may name a cache folder "
         "that can be written"
     )
-
-
-def read_line(path: Path) -> str:
-    """The first line of a text file, without the space around it."""
-    try:
-        return path.read_text(encoding="utf-8").strip().partition("\n")[0].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None

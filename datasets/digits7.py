@@ -29,6 +29,9 @@ class DigitTask(FewShotDataset):
     templates = ("a photo of {}.",)
     group = "trained words"
 
+    def __init_subclass__(cls):
+        cls.num_columns = len(cls.classnames)
+
     def find_root(self, cfg) -> Path:
         """The cache; ``cfg.DATASET.ROOT`` is not looked at."""
         return digit_folder()

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.conftest import SMALL, TASKS
 from trainers.coop import CoOp
 
 ROOT = Path(__file__).parents[1]
+NOISE = random.Random(0).randbytes(500)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def one_line(err, start="error: "):
 # ---------------------------------------------------------------- names, values, files
 
 MISTAKES = [
-    ({"trainer": "CoOps"}, (), "no trainer named 'CoOps'; did you mean CoOp? known: CoOp, "),
+    ({"trainer": "CoOps"}, (), "no trainer named 'CoOps'; did you mean CoOp? known: CLIPAdapter, "),
     ({"dataset": "Toi"}, (), "no dataset named 'Toi'; did you mean Toy? known: "),
     ({"backbone": "RN5"}, (), "no backbone named 'RN5'; did you mean RN50?"),
     ({"backbone": "gone.pt"}, (), "no weight file at gone.pt"),
@@ -236,7 +238,7 @@ def test_an_unfinished_training_is_not_evaluated_unawares(cli, tmp_path, monkeyp
     assert cli(*words, "--load-epoch", "1", output=tmp_path / "new")[0] == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02N.", os.urandom(500)])
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02N.", NOISE])
 def test_a_broken_checkpoint(trained, tmp_path, content):
     file = tmp_path / "trained" / "prompt_learner" / "model.pth.tar-2"
     file.write_bytes(content)
@@ -302,7 +304,7 @@ def test_a_corrupt_state_is_said_and_the_one_before_is_used(cli, tmp_path, monke
     if damage == "other":
         torch.save({"epoch": 3}, path)
     else:
-        noise = {"cut": content[: len(content) // 2], "noise": os.urandom(999), "empty": b""}
+        noise = {"cut": content[: len(content) // 2], "noise": NOISE, "empty": b""}
         path.write_bytes(noise[damage])
     monkeypatch.setattr(CoOp, "after_epoch", whole)
     code, out, _ = cli("OPTIM.MAX_EPOCH", "4")

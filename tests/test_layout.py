@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("clip", "dassl", "datasets", "trainers")
-PROGRAMS = ("train", "sweep", "parse_test_res")
+PROGRAMS = ("train", "sweep", "parse_test_res", "interpret_prompt")
 ALLOWED = {"clip": set(), "dassl": set(), "datasets": {"dassl"}, "trainers": {"clip", "dassl"}}
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 

@@ -1,4 +1,5 @@
 import json
+import math
 import statistics
 
 import pytest
@@ -211,6 +212,14 @@ def test_flags_that_do_not_go_together(tmp_path, capsys):
         ),
         (lambda c: c["tasks"][1].pop("value"), "tasks.1.value is missing"),
         (lambda c: c["tasks"][0].update(value="a"), "tasks.0.value must be a percentage"),
+        (lambda c: c["tasks"][0].update(value=math.nan), "tasks.0.value must be a percentage"),
+        (lambda c: c["suite"].update(value=101.0), "suite.value must be a percentage"),
+        (lambda c: c.update(trainable={"parameters": "x"}), "trainable.parameters must be of type"),
+        (lambda c: c.update(run={"seconds": math.inf}), "run.seconds must be a number, but is inf"),
+        (
+            lambda c: c.update(run={"time_split": {"data": None}}),
+            "run.time_split.data must be a number, but is None",
+        ),
         (lambda c: c["suite"].update(groups={"a": "b"}), "suite.groups.a must be a percentage"),
     ],
 )
@@ -227,3 +236,49 @@ def test_broken_records_are_named(tmp_path, capsys, change, message):
 def test_records_that_are_no_record(tmp_path, capsys):
     (tmp_path / "results.json").write_text("[]")
     assert "must hold keys and values, not a list" in parse(capsys, tmp_path)[2]
+
+
+def test_a_half_written_record_is_named(tmp_path, capsys):
+    file = write(tmp_path / "seed1") / "results.json"
+    file.write_text(file.read_text()[:99])
+    for flags in ([], ["--format", "md"]):
+        code, _, err = parse(capsys, tmp_path, *flags)
+        assert code == 2 and f"{file} is not valid JSON" in err
+
+
+@pytest.mark.parametrize("form", ["text", "md", "csv", "latex"])
+def test_everything_in_every_form(tmp_path, capsys, form):
+    seeds(tmp_path / "a", VALUES)
+    seeds(tmp_path / "b", VALUES[:2], method="CoOp-MT", shots=16)
+    out = tmp_path / "out.txt"
+    code, lines, _ = parse(capsys, tmp_path, "--format", form, "--published", "--out", out)
+    assert code == 0
+    text = out.read_text(encoding="utf-8")
+    assert text.splitlines() == "\n".join(lines).rstrip().splitlines()
+    mean = f"{statistics.mean(MEANS):.1f}"
+    assert mean in text and "Trees, by shots" in text
+    if form != "csv":
+        assert "Trees, CoOp-MT, 16 shots, seed 3: no run" in text
+        assert "no run is of a suite" in text
+
+
+def test_flags_of_the_report_alone(tmp_path, capsys):
+    for flags, message in {
+        ("--published",): "--published and --reference go with --format",
+        ("--format", "md", "--table", "md"): "--format holds what --table shows",
+        ("--format", "md", "--multi-exp"): "--format too",
+    }.items():
+        with pytest.raises(SystemExit, match="2"):
+            parse_test_res.command([str(tmp_path), *flags])
+        assert message in capsys.readouterr().err
+
+
+def test_all_pictures(tmp_path, capsys):
+    seeds(tmp_path / "a", VALUES)
+    code, _, err = parse(capsys, tmp_path, "--pictures", tmp_path / "p")
+    assert code == 0 and "curves.png" in err
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["curves.png", "curves.svg"]
+    seeds(tmp_path / "z", VALUES[:1], method="zero-shot")
+    parse(capsys, tmp_path, "--pictures", tmp_path / "p")
+    names = {path.name for path in (tmp_path / "p").iterdir()}
+    assert names == {"curves.png", "curves.svg", "gains.png", "gains.svg"}

@@ -4,11 +4,14 @@ import types
 
 import pytest
 import yaml
+from filelock import FileLock
 
 import sweep
+from dassl.cluster import serial
 from dassl.results.plan import read_sweep
+from dassl.results.record import Busy
 from dassl.utils import UserError, write_json
-from tests._records import record
+from tests._records import record, write
 
 GRID = {
     "output": "out",
@@ -90,8 +93,9 @@ def test_every_run_is_made_and_reported(place, train, capsys):
         *("DATASET.NUM_SHOTS", "4", "A.B", "[1, 2]"),
         *("OPTIM.MAX_EPOCH", "5", "OPTIM.LR", "0.1"),
     ]
-    assert lines[0].startswith("[1/5] zero-shot, trees ... complete in 0 s; elapsed 0:00:0")
-    assert lines[2].startswith("[3/5] CoOp, trees, 1 shot, seed 2 ... complete")
+    assert lines[0] == "5 runs below out"
+    assert lines[1].startswith("[1/5] zero-shot, trees ... complete in 0 s; elapsed 0:00:0")
+    assert lines[3].startswith("[3/5] CoOp, trees, 1 shot, seed 2 ... complete")
     table = (place / "out" / "table.md").read_text(encoding="utf-8")
     assert "| zero-shot | 0 | 1 | 55.0 | 50.0 | 60.0 |" in table
     assert "| CoOp | 4 | 2 | 65.0 ± 0.0 | 60.0 ± 0.0 | 70.0 ± 0.0 |" in table
@@ -102,7 +106,8 @@ def test_every_run_is_made_and_reported(place, train, capsys):
 def test_finished_runs_are_left_to_train_and_take_no_time(place, train, capsys):
     run(capsys)
     code, lines, _ = run(capsys)
-    assert code == 0 and "complete before" in lines[0]
+    assert lines[0] == "5 runs below out, 5 complete"
+    assert code == 0 and "complete before" in lines[1]
     assert len(train.seen) == 10  # train.py itself knows whether anything is left to do
 
 
@@ -154,7 +159,7 @@ def test_dry_run(place, train, capsys):
     assert lines[0] == "zero-shot, trees: complete"
     assert "CoOp, trees, 4 shots, seed 2: no results.json" in lines
     assert "A.B '[1, 2]' OPTIM.MAX_EPOCH 5" in lines[-2]
-    assert lines[-1] == "5 runs below out"
+    assert lines[-1] == "5 runs below out, 3 complete"
 
 
 def test_optional_methods_run_when_asked_for(place, train, capsys):
@@ -207,6 +212,91 @@ def test_keys_by_shots(place, train, capsys):
         assert args[-2:] == ["OPTIM.LR", "3"]
 
 
+def test_a_part_of_the_grid(place, train, capsys):
+    run(capsys, "--only", "method=CoOp,shots=1|4,seed=2")
+    assert [args[args.index("--output-dir") + 1] for args in train.seen] == [
+        "out/CoOp/trees_1shots/seed2",
+        "out/CoOp/trees_4shots/seed2",
+    ]
+    for choice, message in {
+        "methods=CoOp": "no key of --only named 'methods'; did you mean method?",
+        "method=coop": "no method in the sweep named 'coop'; did you mean CoOp?",
+        "method=zero-shot,shots=4": "no run of the sweep fits --only method=zero-shot,shots=4",
+    }.items():
+        code, _, err = run(capsys, "--only", choice)
+        assert code == 2 and message in err
+
+
+def test_status_and_time_left(place, train, capsys):
+    """CoOp's complete run took 60 s: the three others will too."""
+    run(capsys, "--only", "method=zero-shot")
+    write(place / "out/CoOp/trees_1shots/seed1", run={"seconds": 60.0, "resumed": False})
+    write(place / "out/CoOp/trees_1shots/seed2", status="failed", run={"error": "ValueError: x"})
+    write(place / "out/CoOp/trees_4shots/seed1", status="running")
+    code, lines, _ = run(capsys, "--status")
+    assert code == 1 and len(train.seen) == 1
+    assert lines == [
+        "CoOp, trees, 1 shot, seed 2: failed: ValueError: x",
+        "CoOp, trees, 4 shots, seed 1: stopped without a word; it goes on from its last epoch",
+        "CoOp, trees, 4 shots, seed 2: no results.json",
+        "5 runs below out, 2 complete, 1 failed; about 0:03:00 left, from 1 complete runs",
+    ]
+    with FileLock(place / "out/CoOp/trees_4shots/seed1/.lock"):
+        assert "CoOp, trees, 4 shots, seed 1: running" in run(capsys, "--status")[1]
+
+
+def test_what_has_failed_is_left_until_it_is_asked_for(place, train, capsys):
+    folder = write(place / "out/CoOp/trees_1shots/seed1", status="failed", run={"error": "E: x"})
+    code, lines, _ = run(capsys)
+    assert code == 1 and len(train.seen) == 4
+    assert lines[-1] == (
+        "failed: CoOp, trees, 1 shot, seed 1: E: x; it failed before: --retry-failed runs it again "
+        f"(see {folder.relative_to(place)})"
+    )
+    code, _, _ = run(capsys, "--retry-failed")
+    assert code == 0 and len(train.seen) == 9
+    assert run(capsys, "--status")[0] == 0
+
+
+def test_backbones_and_base_to_new(place, train, capsys):
+    (place / "configs/protocols").mkdir()
+    (place / "configs/protocols/base_to_new.yaml").write_text("")
+    changes = {"backbones": ["RN50", "ViT-B/16"], "protocol": "base_to_new", "shots": [4]}
+    code, lines, _ = run(capsys, seeds=[1], **changes)
+    assert code == 0 and len(train.seen) == 8
+    folders = [args[args.index("--output-dir") + 1] for args in train.seen]
+    assert folders[4:6] == [
+        "out/CoOp/RN50/trees_4shots/seed1",
+        "out/CoOp/RN50/trees_4shots_new/seed1",
+    ]
+    assert folders[3] == "out/zero-shot/ViT-B-16/trees_new/seed1"
+    base, new = train.seen[4:6]
+    assert base[base.index("--backbone") + 1] == "RN50" and "--eval-only" not in base
+    assert new[new.index("--model-dir") + 1] == folders[4] and "--eval-only" in new
+    assert new[-2:] == ["DATASET.SUBSAMPLE_CLASSES", "new"]
+    assert base[base.index("--protocol") + 1] == new[new.index("--protocol") + 1] == "base_to_new"
+    assert "--eval-only" not in train.seen[3]  # zero-shot has nothing to load
+    assert lines[6].startswith("[6/8] CoOp, RN50, trees, 4 shots, seed 1, new classes ... complete")
+
+
+def test_new_classes_are_not_tested_if_the_training_failed(place, train, capsys):
+    (place / "configs/protocols").mkdir()
+    (place / "configs/protocols/base_to_new.yaml").write_text("")
+    train.fails = {"out/CoOp/trees_1shots/seed1": RuntimeError("x")}
+    code, lines, _ = run(capsys, shots=[1], seeds=[1], protocol="base_to_new")
+    assert code == 1
+    assert "it needs out/CoOp/trees_1shots/seed1, which failed" in lines[-1]
+
+
+def test_a_run_that_another_process_is_at_comes_last(place, train, capsys, monkeypatch):
+    folder = "out/CoOp/trees_1shots/seed1"
+    train.fails = {folder: Busy("x")}
+    monkeypatch.setattr(serial.time, "sleep", lambda _: train.fails.clear())
+    code, lines, _ = run(capsys)
+    assert code == 0 and len(train.seen) == 6
+    assert folder in train.seen[-1] and "5/5" in lines[5]
+
+
 def method(**keys):
     return {"methods": {"m": {"trainer": "CoOp", "config": "configs/coop.yaml", **keys}}}
 
@@ -227,6 +317,10 @@ def method(**keys):
         (method(trainer=""), "method m: trainer is missing or empty"),
         (method(config="configs/cop.yaml"), "no configuration file configs/cop.yaml; configs hold"),
         (method(opts={"SEED": 3}), "grid.yaml: a sweep sets SEED itself"),
+        ({"protocol": "few_shots"}, "grid.yaml: no protocol named 'few_shots'"),
+        ({"cluster": {"engine": "slrm"}}, "no engine named 'slrm'; did you mean slurm?"),
+        ({"cluster": {"worker": 2}}, "no cluster key named 'worker'; did you mean workers?"),
+        ({"cluster": {"workers": "2"}}, "workers takes a int, but is '2'"),
         ({"report": {"tabel": "x"}}, "no report key named 'tabel'; did you mean table?"),
         (
             {"methods": {"a b": method()["methods"]["m"], "a/b": method()["methods"]["m"]}},

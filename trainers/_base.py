@@ -16,14 +16,15 @@ from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError
+from dassl.utils import UserError, distributed
 
-from ._features import Features, cached_loaders
+from ._compute import choose_precision, prepare_clip, time_text, to_device
+from ._features import Features, cached_loaders, field_of
 from ._fitting import FittingTrainer
-from ._prompts import PromptLearner, names_with_contexts
+from ._prompts import names_with_contexts, show_prompts
+from ._sharding import DividedText
+from ._text_memory import TextInChunks, parse_chunk
 from ._upstream import load_released
-
-PRECISIONS = ("fp16", "fp32", "amp")
 
 
 class PromptedCLIP(nn.Module):
@@ -39,15 +40,19 @@ class PromptedCLIP(nn.Module):
         clip_model: nn.Module,
         prompter: nn.Module,
         outputs: frozenset[str] = frozenset({"global"}),
+        text_chunk: int | None = None,
     ):
         super().__init__()
+        self.text = TextInChunks(clip_model.text_tower, text_chunk)
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
         self.scored_text: torch.Tensor | None = None  # of the latest logits, for losses on it
 
     @property
     def text_tower(self) -> TextTower:
-        return self.clip.text_tower
+        """The frozen text tower; of several processes each encodes its share of the rows."""
+        text = self.text.tower
+        return text if distributed.world_size() == 1 else DividedText(text)
 
     def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of images (B, 3, H, W)."""
@@ -93,6 +98,7 @@ class PromptTrainer(FittingTrainer):
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
     DEFAULTS: that node's keys and default values, which a YAML or the command line may change.
+    needs_all_classes: False lets a step encode only the classes of the tasks in its batch.
     image_outputs: the names of the image tower's outputs that the method reads.
     """
 
@@ -144,6 +150,12 @@ class PromptTrainer(FittingTrainer):
 
     # ------------------------------------------------------------------ given
 
+    @property
+    def divides_work(self) -> bool:
+        """Whether several processes can do a run: not if the gradient is shaped in each."""
+        own = type(self).backward, type(self).forward_backward
+        return own == (PromptTrainer.backward, PromptTrainer.forward_backward)
+
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         device = "cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu"
         options = cfg.TRAINER[self.KEY]
@@ -157,6 +169,8 @@ class PromptTrainer(FittingTrainer):
         frozen = "fp16" if self.precision == "fp16" else "fp32"
         self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
         self.clip.check_outputs(self.image_outputs)
+        prepare_clip(self.clip, cfg.COMPUTE)
+        self.text_chunk = parse_chunk(cfg.MODEL.TEXT_CHUNK)
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
     def build_data_loader(self) -> None:
@@ -168,7 +182,10 @@ class PromptTrainer(FittingTrainer):
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
         space, text = self.dm.space, self.clip.text_tower
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
-        self.model = PromptedCLIP(self.clip, prompter, self.image_outputs).to(self.device)
+        model = PromptedCLIP(self.clip, prompter, self.image_outputs, self.text_chunk)
+        self.model = model.to(self.device)
+        time_text(self.clock, prompter)
+        distributed.same_everywhere(prompter.state_dict().values())
         amp = self.precision == "amp"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
         learned = [p for p in prompter.parameters() if p.requires_grad and self.sgd]
@@ -180,10 +197,7 @@ class PromptTrainer(FittingTrainer):
 
     def show_prompts(self) -> list[str]:
         """The prompts in words, one per line, for ``--show-prompts``."""
-        lines = []
-        for name, part in self.model.prompter.named_modules():
-            if isinstance(part, PromptLearner):
-                lines += [f"{name}:", *(f"  {line}" for line in part.show())]
+        lines = show_prompts(self.model.prompter)
         return lines or [f"{type(self).__name__} puts no learned context beside names"]
 
     def facts(self) -> dict:
@@ -207,20 +221,27 @@ class PromptTrainer(FittingTrainer):
         if not load_released(self, directory, epoch):
             super().load_model(directory, epoch)
 
-    def forward_backward(self, batch: dict) -> dict[str, float]:
+    def forward_backward(self, batch: dict) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch."""
-        batch = {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+        keep = self.choose_classes(batch)  # where the labels still are on the CPU
+        if not self.needs_all_classes:
+            keep = self.dm.space.of_tasks(batch["task"], keep)
+        batch = {k: to_device(v, self.device) for k, v in batch.items()}
         with self.autocast():
-            keep = self.choose_classes(batch)
-            batch["features"] = self.image_features(batch)  # once: a loss may read them too
-            logits = self.compute_logits(batch["features"], keep)
+            features = batch["features"] = self.image_features(batch)  # a loss may read them too
+            self.model.text.plan(lambda: self.compute_logits(features))
+            logits = self.compute_logits(features, keep)
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()
-        self.backward(losses)
+        with self.clock.part("rest"):
+            # each process takes its part of the loss: see dassl.utils.distributed
+            parts = distributed.world_size()
+            self.backward({name: loss / parts for name, loss in losses.items()})
+            distributed.sum_gradients(self.model.prompter.parameters())
         self.model_update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {name: loss.item() for name, loss in losses.items()}
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def model_update(self, names=None) -> None:
         """Step each optimizer, through the loss scaler under amp."""
@@ -244,9 +265,12 @@ class PromptTrainer(FittingTrainer):
         if "features" in batch:
             return batch["features"]
         if "feat" in batch:
-            stored = {"global": batch["feat"], "local": batch.get("local")}
-            return {name: x.to(self.device) for name, x in stored.items() if x is not None}
-        return self.model.encode_image(batch["img"].to(self.device))
+            names = self.image_outputs
+            return {name: to_device(batch[field_of(name)], self.device) for name in names}
+        with self.clock.part("image"):
+            own = self.model.encode_image(to_device(batch["img"], self.device))
+        images = len(batch["label"])
+        return {name: distributed.gather_rows(x, images) for name, x in own.items()}
 
     def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
         """Features and labels."""
@@ -256,15 +280,6 @@ class PromptTrainer(FittingTrainer):
         """Logits (B, C) of images (B, 3, H, W) or of their features."""
         features = images if isinstance(images, dict) else self.model.encode_image(images)
         return self.compute_logits(features)
-
-
-def choose_precision(wanted: str, device: str) -> str:
-    """The precision of the frozen towers; half precision needs a GPU."""
-    if wanted not in PRECISIONS:
-        raise UserError(f"PREC must be one of {', '.join(PRECISIONS)}; got {wanted!r}")
-    if device == "cpu" and wanted != "fp32":
-        return "fp32"
-    return wanted
 
 
 def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:

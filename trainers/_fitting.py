@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -87,11 +86,9 @@ class FittingTrainer(TrainerX):
             self.save_model(self.max_epoch - 1, self.output_dir, model_name=best)
 
     def _timed(self, hook: Callable[[], None]) -> None:
-        started = time.perf_counter()
         self.set_model_mode("eval")
-        with torch.no_grad():
+        with torch.no_grad(), self.clock.part("rest"):
             hook()
-        self.seconds["train"] += time.perf_counter() - started
 
     def _fits(self) -> bool:
         return type(self).fit is not FittingTrainer.fit

@@ -18,7 +18,9 @@ class Head(nn.Module):
     conditional = True  # there are no text features to encode once for an evaluation
 
 
-def score(cfg: CfgNode, space: TaskSpace, logits: torch.Tensor, label: torch.Tensor):
+def score(
+    cfg: CfgNode, space: TaskSpace, logits: torch.Tensor, label: torch.Tensor
+) -> torch.Tensor:
     """The metric of a single task in percent, (...,), of logits (..., N, C) and labels (N,)."""
     classes = torch.eye(space.num_classes, dtype=torch.float64, device=label.device)[label]
     right = (logits.argmax(dim=-1) == label).double()  # (..., N)

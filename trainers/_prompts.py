@@ -138,6 +138,15 @@ class PromptLearner(nn.Module):
         return Prompts(shared=shared, own=own, group=group, eot=eot, rows=rows)
 
 
+def show_prompts(prompter: nn.Module) -> list[str]:
+    """The prompts of every learner within a prompter, in words."""
+    lines = []
+    for name, part in prompter.named_modules():
+        if isinstance(part, PromptLearner):
+            lines += [f"{name}:", *(f"  {line}" for line in part.show())]
+    return lines
+
+
 def names_with_contexts(prompter: nn.Module) -> list[str]:
     """The names within a prompter that have a learned context each: it suits no other name."""
     learners = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
@@ -233,4 +242,5 @@ def scatter_kept(kept: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
     if keep is None:
         return kept
     out = kept.new_zeros(*kept.shape[:-2], len(keep), kept.shape[-1])
-    return out.index_copy(-2, keep.nonzero()[:, 0], kept)
+    places = keep.nonzero()[:, 0].to(kept.device, non_blocking=True)
+    return out.index_copy(-2, places, kept)

@@ -55,28 +55,53 @@ class SoftPrompter(nn.Module):
             with_classes=options.CSC,
             ratio=options.PG_RATIO,
         )
-        self.register_buffer("owner", space.owner, persistent=False)  # (C,) task of each class
+        self._class_features: tuple | None = None
+        self.n_tasks, self.owner = len(tasks), space.owner  # (C,) task of each class
+
+    def kept_tasks(self, keep):
+        """(T,) bool, the tasks that have a kept class."""
+        owner = self.owner if keep is None else self.owner[keep]
+        return torch.isin(torch.arange(self.n_tasks), owner)
 
     def contexts(self, text, keep=None):
-        """The generated contexts: (T, m, d), or (C, m, d) with class features."""
-        task = self.vectors  # (T, e)
-        if task is None:
-            task = text.encode(self.tasks()).float()
+        """The generated contexts: one per task that has a kept class (T, m, d), or, with class
+        features, one per kept class (C, m, d)."""
+        tasks = self.kept_tasks(keep)
+        if self.vectors is None:
+            task = text.encode(self.tasks(keep=tasks)).float()  # (T, e)
+        else:
+            task = self.vectors[tasks]
         if self.classes is None:
             return self.meta(task)
         owner = self.owner if keep is None else self.owner[keep]
-        cls = text.encode(self.classes(keep=keep)).float()  # (C, e)
-        return self.meta(task[owner], cls)
+        return self.meta(task[places(tasks)[owner]], self.class_features(text, keep))
+
+    def class_features(self, text, keep=None):
+        """Features (kept classes, e); those of a class context that is not learned only once."""
+        if not self.frozen_classes:
+            return text.encode(self.classes(keep=keep)).float()
+        ctx = self.classes.ctx
+        state = None if ctx is None else (ctx._version, ctx.device)  # loading writes in place
+        if self._class_features is None or self._class_features[0] != state:
+            with torch.no_grad():
+                self._class_features = state, text.encode(self.classes()).float()
+        features = self._class_features[1]
+        return features if keep is None else features[keep]
 
     def forward(self, text, image_features, keep=None):
         """Text features (C, e); zero where ``keep`` drops a class."""
+        keep = None if keep is None else keep.cpu()
         ctx = self.contexts(text, keep)
-        group = self.owner
-        if self.classes is not None:
-            group = torch.arange(len(self.owner), device=self.owner.device)
-            if keep is not None:
-                group = keep.cumsum(0) - 1  # place of each kept class among the contexts
+        if self.classes is None:
+            group = places(self.kept_tasks(keep))[self.owner]
+        else:
+            group = torch.arange(len(self.owner)) if keep is None else places(keep)
         return scatter_kept(text.encode(self.names(ctx, group, keep)), keep)
+
+
+def places(mask):
+    """Place of each marked one among those marked."""
+    return mask.cumsum(0) - 1
 
 
 def _learner(names, text, options, level, group, learn=True):

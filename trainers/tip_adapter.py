@@ -42,9 +42,9 @@ class CachePrompter(TemplatePrompter):
 
     def vote(self, affinity, beta):
         """exp(-beta (1 - A)) V (B, C) of affinities A (B, N)."""
-        votes = torch.exp(-beta * (1 - affinity))
-        out = votes.new_zeros(len(votes), len(self.features))
-        return out.index_add(1, self.label, votes)
+        classes = F.one_hot(self.label, len(self.features)).to(affinity.dtype)  # V
+        with torch.autocast(affinity.device.type, enabled=False):
+            return torch.exp(-beta * (1 - affinity)) @ classes
 
 
 @TRAINER_REGISTRY.register()

@@ -25,6 +25,9 @@ def get_cfg_default() -> CfgNode:
                     "ARCH": "",  # the architecture of a file that does not tell
                 },
                 "HEAD": {"NAME": ""},
+                # token positions whose activations the text tower keeps at once; others it computes
+                # again in the backward pass. 0: no limit; auto: a limit only if memory is short
+                "TEXT_CHUNK": "auto",
             },
             "OPTIM": _optim(),
             "TRAIN": {
@@ -42,11 +45,12 @@ def get_cfg_default() -> CfgNode:
                 "FINAL_MODEL": "last_step",  # last_step or best_val
             },
             "TRAINER": {"NAME": ""},
-            "FEATURES": {
-                "MODE": "off",  # frozen image features kept: off, test (test images), full
-                "DIR": "",  # "": the user's cache folder
-                "VIEWS": 0,  # augmented views kept per training image; 0: a new one each epoch
+            "COMPUTE": {  # how, not what: nothing here changes more than the last digits
+                "TF32": False,  # on a GPU, products of fp32 numbers with 10 bits of mantissa
+                "CHANNELS_LAST": True,  # on a GPU, memory layout of ResNets
+                "COMPILE": False,  # torch.compile of the image tower
             },
+            "FEATURES": _features(),
         }
     )
 
@@ -79,6 +83,11 @@ def _dataset() -> dict:
         "SUBSAMPLE_CLASSES": "all",  # all, base (first half of each task's classes) or new
         "SUBSAMPLE_TASKS": "all",  # all, task<i>, base (first half of the tasks) or new
         "SPLIT": "auto",  # zhou, dk or own; auto: the first of these that is there
+        "TASK_NAMES": (),  # words for the prompts of all tasks, instead of the dataset's
+        "TEMPLATE": "",  # a sentence with {} for all tasks, instead of the dataset's
+        "METRIC": "",  # overall_acc or mean_acc for all tasks, instead of the dataset's
+        "MANIFEST": "manifest.csv",  # the table of a Manifest, in ROOT
+        "MEMBERS": (),  # of a suite of one's own: NAME, ROOT, TASK_NAME, TEMPLATE, METRIC, ...
     }
 
 
@@ -113,4 +122,15 @@ def _optim() -> dict:
         "WARMUP_CONS_LR": 1e-5,
         "WARMUP_MIN_LR": 1e-5,
         "WARMUP_RECOUNT": True,  # the schedule starts after the warm-up
+    }
+
+
+def _features() -> dict:
+    """Frozen image features that are kept."""
+    return {
+        "MODE": "off",  # off, test (test images) or full
+        "DIR": "",  # "": the user's cache folder
+        "VIEWS": 0,  # augmented views kept per training image; 0: a new one each epoch
+        "DTYPE": "",  # fp16: kept in half precision; "": as they are computed
+        "LIMIT_GB": 50.0,  # of the folder; the least recently used are deleted first
     }

@@ -1,7 +1,7 @@
 """Tasks, datasets, transforms and loaders."""
 
 from .data_manager import DataManager, EpochDataLoader, build_data_loader
-from .datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
+from .datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset, dataset_class
 from .pairs import FreeText, PairSpace, PairTask
 from .samplers import build_sampler
 from .tasks import Task, TaskSpace
@@ -24,6 +24,7 @@ __all__ = [
     "build_dataset",
     "build_sampler",
     "build_transform",
+    "dataset_class",
     "transform_signature",
     "view_seed",
 ]

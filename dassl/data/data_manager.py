@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from dassl.utils import UserError
+from dassl.utils import UserError, distributed
 
 from .datasets import DatasetBase, Datum, build_dataset
 from .samplers import build_sampler, stable_seed
+from .sharding import ShareOfBatches, columns_of
 from .tasks import TaskSpace
 from .wrapper import DatasetWrapper
 
@@ -19,11 +20,47 @@ from .wrapper import DatasetWrapper
 class EpochDataLoader(DataLoader):
     """A data loader whose order and augmentations are those of an epoch."""
 
+    @property
+    def batches(self) -> BatchSampler:
+        """The places of the images of every batch."""
+        return self.batch_sampler
+
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch; call it before iterating. Workers stay alive."""
-        for part in (self.sampler, self.dataset):
+        for part in (self.batches.sampler, self.dataset):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
+
+
+class SharedDataLoader(EpochDataLoader):
+    """The loader of one of several processes that do a run together.
+
+    Each loads its share of the images of a batch; what else there is of a batch (label, task,
+    domain, index, impath) every process gets of all its images.
+
+    Args:
+        batches: the places of the images of every batch of the run.
+    """
+
+    def __init__(self, dataset: Dataset, batches: BatchSampler, **options):
+        self._whole = batches
+        super().__init__(dataset, batch_sampler=ShareOfBatches(batches), **options)
+
+    @property
+    def batches(self) -> BatchSampler:
+        return self._whole
+
+    def __iter__(self) -> Iterator[dict]:
+        items = self.dataset.data_source
+        columns = columns_of(items)
+        for share, places in zip(super().__iter__(), self._whole, strict=True):
+            index = torch.tensor(places)
+            yield {
+                "img": share["img"],
+                **{name: values[index] for name, values in columns.items()},
+                "index": index,
+                "impath": [items[i].impath for i in places],
+            }
 
 
 def build_data_loader(
@@ -58,20 +95,24 @@ def build_data_loader(
         )
     if batch_size < 1:
         raise UserError(f"the batch size must be at least 1, but is {batch_size}")
-    wrapper = DatasetWrapper if dataset_wrapper is None else dataset_wrapper
-    batches = -(-len(data_source) // batch_size)
-    workers = min(cfg.DATALOADER.NUM_WORKERS, batches, _cores())
-    return EpochDataLoader(
-        wrapper(cfg, data_source, transform=tfm, is_train=is_train),
-        batch_size=batch_size,
-        sampler=build_sampler(sampler_type, data_source, cfg.SEED),
-        num_workers=workers,
-        drop_last=is_train and len(data_source) >= batch_size,
-        pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        # a loader without one advances the global generator whenever it is iterated
-        generator=torch.Generator().manual_seed(stable_seed(cfg.SEED, "workers")),
-    )
+    workers = min(cfg.DATALOADER.NUM_WORKERS, -(-len(data_source) // batch_size), _cores())
+    wrapper = dataset_wrapper or DatasetWrapper
+    dataset = wrapper(cfg, data_source, transform=tfm, is_train=is_train)
+    order = {
+        "batch_size": batch_size,
+        "sampler": build_sampler(sampler_type, data_source, cfg.SEED),
+        "drop_last": is_train and len(data_source) >= batch_size,
+    }
+    options = {
+        "num_workers": workers,
+        "pin_memory": cfg.USE_CUDA and torch.cuda.is_available(),
+        "persistent_workers": workers > 0,
+        # without one, iterating advances the global generator
+        "generator": torch.Generator().manual_seed(stable_seed(cfg.SEED, "workers")),
+    }
+    if distributed.world_size() > 1:
+        return SharedDataLoader(dataset, BatchSampler(**order), **options)
+    return EpochDataLoader(dataset, **order, **options)
 
 
 def _cores() -> int:

@@ -12,9 +12,23 @@ from .tasks import Task, TaskSpace
 DATASET_REGISTRY = Registry("dataset")
 
 
+def dataset_class(cfg) -> type[DatasetBase]:
+    """What ``cfg.DATASET.NAME`` means; with ``DATASET.MEMBERS`` a Suite, called as one likes."""
+    name = cfg.DATASET.NAME
+    members = getattr(cfg.DATASET, "MEMBERS", ())  # a configuration of Dassl's own has none
+    if not members or name == "Suite":
+        return DATASET_REGISTRY.get(name)
+    if name in DATASET_REGISTRY:
+        raise UserError(
+            f"DATASET.NAME is {name}, which takes no DATASET.MEMBERS; give the suite of these "
+            "members a name of its own"
+        )
+    return DATASET_REGISTRY.get("Suite")
+
+
 def build_dataset(cfg) -> DatasetBase:
     """The dataset ``cfg.DATASET.NAME``."""
-    return DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)
+    return dataset_class(cfg)(cfg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,16 @@ class TaskSpace:
         """The logit columns of task ``t``."""
         return slice(int(self.offsets[t]), int(self.offsets[t + 1]))
 
+    def of_tasks(self, task: Tensor, keep: Tensor | None = None) -> Tensor | None:
+        """Columns (C,) of those that ``keep`` marks whose task is in a batch (B,); None for all.
+
+        The loss of an image reads only the columns of its own task.
+        """
+        present = torch.isin(self._on(task.device)[0], task)
+        if keep is not None:
+            return keep & present.to(keep.device)
+        return None if present.all() else present
+
     def subset(self, ids: Iterable[int]) -> TaskSpace:
         """A space of some of the tasks, in the order of ``ids``."""
         return TaskSpace(tuple(self.tasks[i] for i in ids))
@@ -143,7 +153,7 @@ class TaskSpace:
         owner, offsets = self._on(logits.device)
         allowed = owner == task[:, None]  # (B, C)
         if keep is not None:
-            allowed = allowed & keep
+            allowed = allowed & keep.to(allowed.device)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         log_p = logits.masked_fill(~allowed, float("-inf")).log_softmax(dim=1)  # (B, C)
         loss = -log_p.gather(1, (label + offsets[task])[:, None])[:, 0]  # (B,)

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -37,14 +38,28 @@ def read_bytes(path: str | os.PathLike) -> tuple[bytes, str]:
 
 
 def decode(content: bytes, path: str | os.PathLike) -> Image.Image:
-    """An RGB image; ``path`` is for the message if it cannot be decoded."""
+    """An RGB image; ``path`` is for the message if it cannot be decoded.
+
+    Of an animation it is the first picture. 16 bits become 8; pixels of 32 bits have no known
+    range and are refused.
+    """
     try:
-        return Image.open(io.BytesIO(content)).convert("RGB")
+        return _rgb(Image.open(io.BytesIO(content)))
     except Exception as error:  # a broken file can make PIL raise nearly anything
         raise UserError(
             f"cannot decode the image {path} ({error}); it is damaged or no image: "
             "replace it, or take it out of the dataset and its split"
         ) from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # convert() would cut every value at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits; save it with 8 or 16")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 class DatasetWrapper(Dataset):
@@ -87,15 +102,19 @@ class DatasetWrapper(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         item = self.data_source[index]
-        content, digest = read_bytes(item.impath)
         return {
-            "img": self._view(decode(content, item.impath), digest),
+            "img": self.view(item.impath)[0],
             "label": item.label,
             "task": item.task,
             "domain": item.domain,
             "index": index,
             "impath": item.impath,
         }
+
+    def view(self, path: str) -> tuple[Tensor, str]:
+        """The epoch's view (3, H, W) of an image, and the sha256 of the bytes it was made from."""
+        content, digest = read_bytes(path)
+        return self._view(decode(content, path), digest), digest
 
     def _view(self, image: Image.Image, digest: str) -> Tensor:
         if not self.draws:

@@ -3,7 +3,8 @@
 from .base import TrainerBase
 from .build import TRAINER_REGISTRY, build_trainer
 from .each_task import EachTask
-from .trainer import SimpleTrainer, TrainerX
+from .loop import TrainerX
+from .trainer import SimpleTrainer
 
 __all__ = [
     "TRAINER_REGISTRY",

@@ -9,7 +9,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dassl.utils import UserError, load_checkpoint, load_pretrained_weights, save_checkpoint
+from dassl.utils import (
+    UserError,
+    distributed,
+    load_checkpoint,
+    load_pretrained_weights,
+    save_checkpoint,
+)
 
 MODES = ("train", "test", "eval")
 BEST = "model-best.pth.tar"
@@ -24,6 +30,7 @@ class TrainerBase:
 
     suite: str | None = None  # see TRAINER_REGISTRY
     steps_rule = "one step per batch"
+    divides_work = False  # whether the processes that torchrun starts can do one run together
     pairs = False  # whether pairs of images and texts can be trained on, not only classes
     choosing = False  # while the model to test is not chosen yet: from before_train to deploy
 
@@ -32,6 +39,7 @@ class TrainerBase:
         self._optims: OrderedDict[str, torch.optim.Optimizer | None] = OrderedDict()
         self._scheds: OrderedDict[str, object | None] = OrderedDict()
         self._writer = None
+        self._unchecked: list[torch.Tensor] = []  # losses on a GPU: see detect_anomaly
         self.optim_steps_per_batch = 1
         self.sched_steps_per_epoch = 1
 
@@ -67,7 +75,7 @@ class TrainerBase:
         Args:
             epoch: epochs done before this one, so that the file's number is ``epoch + 1``.
         """
-        for name, model in self._models.items():
+        for name, model in self._models.items() if distributed.is_main() else ():
             state = {
                 "state_dict": model.state_dict(),
                 "epoch": epoch + 1,
@@ -77,6 +85,7 @@ class TrainerBase:
             save_checkpoint(
                 state, str(Path(directory) / name), is_best=is_best, model_name=model_name
             )
+        distributed.barrier()  # the others may want to read it
 
     def load_model(self, directory, epoch=None) -> None:
         """Load every registered model from ``directory``.
@@ -102,18 +111,6 @@ class TrainerBase:
         """Start every registered model from the weights in a file."""
         for model in self._models.values():
             load_pretrained_weights(model, path)
-
-    def check_pairs(self, space, dataset: str) -> None:
-        """Refuse pairs of images and texts if this trainer learns to tell classes."""
-        if getattr(space, "evaluator", "") == "Retrieval" and not self.pairs:
-            raise UserError(
-                f"{type(self).__name__} learns to tell classes, but {dataset} holds pairs of "
-                "images and texts: choose CoOp, CoCoOp, CoT or ZeroshotCLIP"
-            )
-
-    def show_prompts(self) -> list[str]:
-        """Hook: lines for ``--show-prompts``."""
-        return [f"{type(self).__name__} has no prompts to show"]
 
     # ------------------------------------------------------------------ one step
 
@@ -158,8 +155,25 @@ class TrainerBase:
         return optims[0].param_groups[0]["lr"] if optims else 0.0
 
     def detect_anomaly(self, loss) -> None:
-        """Stop a training whose loss is no number any more."""
-        value = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        """Stop a training whose loss is no number any more.
+
+        A loss on a GPU is looked at in :meth:`check_losses`, since looking would wait for it.
+        """
+        if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
+            self._unchecked.append(loss.detach())
+        else:
+            self._stop_unless_finite(float(loss.detach() if torch.is_tensor(loss) else loss))
+
+    def check_losses(self) -> None:
+        """Stop a training in which a loss since the last call was no number."""
+        if self._unchecked:
+            losses = torch.stack([loss.reshape(()) for loss in self._unchecked])
+            self._unchecked = []
+            for value in losses.tolist():
+                self._stop_unless_finite(value)
+
+    @staticmethod
+    def _stop_unless_finite(value: float) -> None:
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss is {value}; try a smaller OPTIM.LR, or PREC fp32 if it is not"
@@ -206,15 +220,18 @@ class TrainerBase:
         """Evaluate."""
         raise NotImplementedError(f"{type(self).__name__} must override test")
 
-    def forward_backward(self, batch) -> dict[str, float]:
-        """One step on a batch; returns named numbers for the log, "loss" among them."""
+    def forward_backward(self, batch) -> dict[str, float | torch.Tensor]:
+        """One step on a batch; returns named numbers for the log, "loss" among them.
+
+        Tensors will do, and on a GPU are better: they are read once per line of the log.
+        """
         raise NotImplementedError(f"{type(self).__name__} must override forward_backward")
 
     # ------------------------------------------------------------------ TensorBoard
 
     def init_writer(self, log_dir) -> None:
         """Open the TensorBoard event file."""
-        if self._writer is None:
+        if self._writer is None and distributed.is_main():
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             self._writer = SummaryWriter(log_dir=str(log_dir))

@@ -94,7 +94,7 @@ class EachTask(TrainerBase):
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Time of all tasks by purpose."""
+        """Time of all tasks by part of the work."""
         keys = self.trainers[0].seconds
         return {key: sum(trainer.seconds[key] for trainer in self.trainers) for key in keys}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dassl.utils import UserError, atomic_path, load_checkpoint
+from dassl.utils import UserError, atomic_path, distributed, load_checkpoint
 from dassl.utils.checkpoint import write_tensors
 
 from .base import TrainerBase, check_facts, load_strictly
@@ -20,6 +20,8 @@ KEYS = ("epoch", "models", "optims", "scheds", "best_result", "random", "extra")
 
 def save_resume(trainer: TrainerBase, directory: str | Path, epochs_done: int) -> None:
     """Write ``resume.pt``, keeping the one before it until the next."""
+    if not distributed.is_main():
+        return
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     state = {

@@ -10,15 +10,23 @@ import torch
 from torch import nn
 
 from dassl.config import CfgNode
-from dassl.data import DataManager
+from dassl.data import DataManager, PairSpace
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import build_evaluator
-from dassl.utils import AverageMeter, MetricMeter, UserError, count_num_param, unknown_name
+from dassl.utils import (
+    Stopwatch,
+    UserError,
+    count_num_param,
+    distributed,
+    unknown_name,
+)
 
 from .base import BEST, TrainerBase
 from .resume import load_resume, save_resume
 
 FINAL_MODELS = ("last_step", "best_val")
+# Of the time that training and evaluation take; text includes what a prompter does, backwards too.
+PARTS = ("data", "image", "text", "rest")
 SPLITS = ("val", "test")
 
 
@@ -32,6 +40,8 @@ class SimpleTrainer(TrainerBase):
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         super().__init__()
+        if not self.divides_work:
+            distributed.refuse(type(self).__name__)
         self.check_cfg(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.cfg = cfg
@@ -39,7 +49,7 @@ class SimpleTrainer(TrainerBase):
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = Path(cfg.OUTPUT_DIR)
         self.best_result = float("-inf")
-        self.seconds = {"data": 0.0, "train": 0.0, "test": 0.0}
+        self.clock = Stopwatch(PARTS, self.device)
         self._dataset = dataset
         self.build_data_loader()
         self.check_suite()
@@ -62,7 +72,11 @@ class SimpleTrainer(TrainerBase):
                 'attribute suite to "each" or "joint" once it handles them'
             )
 
-        self.check_pairs(self.dm.space, self.cfg.DATASET.NAME)
+        if isinstance(self.dm.space, PairSpace) and not self.pairs:
+            raise UserError(
+                f"{type(self).__name__} learns to tell classes, but {self.cfg.DATASET.NAME} holds "
+                "pairs of images and texts: choose CoOp, CoCoOp, CoT or ZeroshotCLIP"
+            )
 
     def check_test(self) -> None:
         """Refuse a choice of test images or of the tested model that cannot be followed."""
@@ -183,19 +197,20 @@ class SimpleTrainer(TrainerBase):
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate on a split; the first number of the evaluator's result."""
-        started = time.perf_counter()
         self.set_model_mode("eval")
         self.evaluator.reset()
         split = split or self.cfg.TEST.SPLIT
         loader = self.loader_of(split)
         print(f"Do evaluation on {split} set")
-        for batch in loader:
-            images, label = self.parse_batch_test(batch)
-            self.evaluator.process(self.model_inference(images), label, batch.get("task"))
-        results = self.evaluator.evaluate()
+        with self.clock.part("data"):
+            for batch in loader:
+                with self.clock.part("rest"):
+                    images, label = self.parse_batch_test(batch)
+                    self.evaluator.process(self.model_inference(images), label, batch.get("task"))
+        with self.clock.part("rest"):
+            results = self.evaluator.evaluate()
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
-        self.seconds["test"] += time.perf_counter() - started
         return next(iter(results.values()))
 
     def model_inference(self, images):
@@ -207,6 +222,11 @@ class SimpleTrainer(TrainerBase):
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     # ------------------------------------------------------------------ for the run's record
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time of training and evaluation by part."""
+        return self.clock.seconds()
 
     @property
     def dataset(self) -> DatasetBase:
@@ -251,49 +271,9 @@ class SimpleTrainer(TrainerBase):
         epochs = self.max_epoch if steps else 0
         return [*lines, f"{steps} steps per epoch, {epochs} epochs, {self.steps_rule}"]
 
-
-class TrainerX(SimpleTrainer):
-    """The loop over labelled batches."""
-
-    def run_epoch(self) -> None:
-        """One pass over the training loader."""
-        self.set_model_mode("train")
-        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
-        self.num_batches = len(self.train_loader_x)
-        self.train_loader_x.set_epoch(self.epoch)
-        end = time.perf_counter()
-        for batch_idx, batch in enumerate(self.train_loader_x):
-            self.batch_idx = batch_idx
-            data_time.update(time.perf_counter() - end)
-            self.lr = self.get_current_lr()  # the last batch moves it on to the next epoch's
-            losses.update(self.forward_backward(batch))
-            batch_time.update(time.perf_counter() - end)
-            last = self.batch_idx + 1 == self.num_batches
-            if last or (self.batch_idx + 1) % self.cfg.TRAIN.PRINT_FREQ == 0:
-                self.log_step(losses, batch_time, data_time)
-            end = time.perf_counter()
-        self.seconds["data"] += data_time.sum
-        self.seconds["train"] += batch_time.sum - data_time.sum
-
-    def log_step(self, losses, batch_time, data_time) -> None:
-        """One line in the log and one point per TensorBoard curve."""
-        batches_left = self.num_batches - self.batch_idx - 1
-        batches_left += (self.max_epoch - self.epoch - 1) * self.num_batches
-        eta = datetime.timedelta(seconds=int(batch_time.avg * batches_left))
-        print(
-            f"epoch [{self.epoch + 1}/{self.max_epoch}][{self.batch_idx + 1}/{self.num_batches}]\t"
-            f"time {batch_time.val:.3f} ({batch_time.avg:.3f})\t"
-            f"data {data_time.val:.3f} ({data_time.avg:.3f})\t"
-            f"eta {eta}\t{losses}\tlr {self.lr:.6e}"
-        )
-        step = self.epoch * self.num_batches + self.batch_idx
-        for name, meter in losses.meters.items():
-            self.write_scalar(f"train/{name}", meter.avg, step)
-        self.write_scalar("train/lr", self.lr, step)
-
-    def parse_batch_train(self, batch):
-        """Hook: what of a training batch goes to the device: images, labels and domains."""
-        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+    def show_prompts(self) -> list[str]:
+        """Lines for ``--show-prompts``."""
+        return [f"{type(self).__name__} has no prompts to show"]
 
 
 def _trainable(model: nn.Module) -> int:

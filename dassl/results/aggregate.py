@@ -39,13 +39,18 @@ def statistic(values: Iterable[float | None], sample: bool = False, ci95: bool =
 
 @dataclass(frozen=True)
 class Row:
-    """The seeds of one method on one suite with one number of shots."""
+    """The seeds of one method on one suite with one number of shots.
+
+    ``suite`` names the part too whose values may be compared: the backbone, if there are several,
+    and base or new classes.
+    """
 
     suite: str
     method: str
     shots: int
     runs: tuple[Run, ...]  # complete
     unfinished: tuple[Run, ...] = field(default=())
+    repeats: tuple[Run, ...] = field(default=())  # complete, but of a seed that is there already
 
     def stat(self, key: str, sample: bool = False) -> Stat:
         """Statistic of the value of that name; see :meth:`Run.get`."""
@@ -64,39 +69,56 @@ def aggregate(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Row]:
 
     Runs that differ in more than their seed (backbone, an option, ...) never share a row; the
     method's name then says in what they differ. Unfinished runs that stopped before they knew
-    their method are left out.
+    their method are left out. A seed counts once.
 
     Args:
         order: methods in the order of the rows; others follow by name.
     """
     groups: dict[tuple, list[Run]] = {}
+    backbones: dict[str, set[str]] = {}
+    for run in runs:
+        backbones.setdefault(run.suite, set()).add(run.variant.get("backbone", ""))
     for run in sorted(runs, key=lambda run: not run.complete):  # stable: complete ones first
         if run.method:
-            groups.setdefault(_place(run, groups), []).append(run)
+            several = len(backbones[run.suite] - {""}) > 1
+            groups.setdefault(_place(run, groups, several), []).append(run)
     told_apart = _differences(groups)
     rows = []
     for (suite, method, shots, variant), members in groups.items():
         keys = told_apart[suite, method]
         extra = ", ".join(f"{k} {v}" for k, v in variant if k in keys)
+        by_seed: dict[int | None, Run] = {}
+        for run in members:
+            if run.complete:
+                by_seed.setdefault(run.seed, run)
+        counted = tuple(by_seed.values())
         rows.append(
             Row(
                 suite=suite,
                 method=f"{method} ({extra})" if extra else method,
                 shots=shots,
-                runs=tuple(run for run in members if run.complete),
+                runs=counted,
                 unfinished=tuple(run for run in members if not run.complete),
+                repeats=tuple(run for run in members if run.complete and run not in counted),
             )
         )
     return sorted(rows, key=lambda row: _sort_key(row, list(order)))
 
 
-def _place(run: Run, groups: Iterable[tuple]) -> tuple:
+def _place(run: Run, groups: Iterable[tuple], backbones: bool) -> tuple:
     """The key of a run's group; an unfinished one joins a group that it does not contradict."""
-    own = (run.suite, run.method, run.shots)
+    parts = [run.suite]
+    if backbones and run.variant.get("backbone"):
+        parts.append(run.variant["backbone"])
+    if run.variant.get("classes", "all") != "all":
+        parts.append(f"{run.variant['classes']} classes")
+    suite = ", ".join(parts)
+    own = (suite, run.method, run.shots)
     if not run.complete:
         for key in groups:
             known = dict(key[3])
-            if key[:3] == own and all(known.get(k) == v for k, v in run.variant.items()):
+            part = key[0] == suite or (not run.variant and key[0].startswith(f"{suite}, "))
+            if part and key[1:3] == own[1:] and run.variant.items() <= known.items():
                 return key
     return (*own, tuple(sorted(run.variant.items())))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from dassl.config import CfgNode
-from dassl.utils import UserError, read_json
+from dassl.utils import UserError, distributed, read_json
 
 from .record import FILE
 
@@ -47,13 +47,14 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
         "run": {
             "device": _device_name(trainer.device),
             "precision": model["precision"],
+            "processes": distributed.world_size(),
             "versions": {"python": platform.python_version(), **_versions()},
         },
     }
 
 
 def measure_run(trainer) -> dict:
-    """What a run cost: seconds by purpose and the peak of memory in bytes."""
+    """What a run cost: seconds by part of the work and the peak of memory in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     measured = {
         "time_split": {key: round(value, 3) for key, value in trainer.seconds.items()},

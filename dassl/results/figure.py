@@ -12,7 +12,7 @@ from dassl.utils import UserError, atomic_path
 
 from .aggregate import Row
 from .read import OVERALL
-from .table import shots_name
+from .tables import shots_name
 
 # Okabe and Ito's palette without yellow, which is too light on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -52,16 +52,12 @@ def draw_curves(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) ->
         UserError: no row has a value, or matplotlib cannot write such a file.
     """
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path = Path(path)
     panels = panels_of(rows)
     if not panels:
         raise UserError("there is nothing to draw: no complete run")
-    supported = FigureCanvasAgg.get_supported_filetypes()
-    if path.suffix.lstrip(".").lower() not in supported:
-        raise UserError(f"cannot draw {path}; a figure ends in .png, .pdf or .svg")
+    path = check_suffix(path)
     across = min(len(panels), COLUMNS)
     down = math.ceil(len(panels) / across)
     with rc_context(STYLE):
@@ -75,6 +71,20 @@ def draw_curves(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) ->
         _legend(figure, axes, styles, across, _spread_note(panels))
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=dpi)
+    return path
+
+
+def check_suffix(path: str | os.PathLike) -> Path:
+    """The path of a figure.
+
+    Raises:
+        UserError: matplotlib cannot write such a file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path = Path(path)
+    if path.suffix.lstrip(".").lower() not in FigureCanvasAgg.get_supported_filetypes():
+        raise UserError(f"cannot draw {path}; a figure ends in .png, .pdf or .svg")
     return path
 
 

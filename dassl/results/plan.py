@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dassl.config.node import read_yaml
 from dassl.utils import UserError, unknown_name
 
+from .grid import PlannedRun, grid_runs, words_of
+
 KEYS = {
     "output": str,  # folder of all runs
     "datasets": list,  # names of configs/datasets/<name>.yaml
     "shots": (list, dict),  # training images per class, -1: all; a dict adds keys to each
     "seeds": list,
+    "backbones": list,  # instead of each method's own
+    "protocol": str,  # a preset of configs/protocols/; base_to_new tests the new classes too
     "methods": dict,  # name in the report: METHOD_KEYS
     "overrides": dict,  # configuration keys of every run
     "report": dict,  # REPORT_KEYS
+    "cluster": dict,  # CLUSTER_KEYS
 }
 REQUIRED = ("output", "datasets", "shots", "seeds", "methods")
 METHOD_KEYS = {
@@ -29,26 +33,22 @@ METHOD_KEYS = {
     "optional": bool,  # run only if it is asked for
 }
 REPORT_KEYS = {"table": str, "figure": str}  # files in the output folder
+CLUSTER_KEYS = {
+    "engine": str,  # debug (in this process), local (a pool of workers) or slurm
+    "workers": int,  # local: processes; 0: one per GPU, or per core up to 4 without GPUs
+    "jobs": int,  # slurm: size of the array; its jobs share the runs
+    "partition": str,
+    "gpus": int,  # per job
+    "cpus": int,  # per job
+    "memory_gb": int,  # per job
+    "minutes": int,  # time limit of a job (60); it is requeued and goes on
+    "requeues": int,  # how often a job may run into its time limit
+    "extra": dict,  # other parameters of sbatch
+}
+ENGINES = ("debug", "local", "slurm")
 # Keys that the sweep sets itself, so that a folder's name says what is in it.
-OWN = ("SEED", "OUTPUT_DIR", "DATASET.NAME", "DATASET.NUM_SHOTS", "TRAINER.NAME")
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of a sweep: what it is, where it goes, and the arguments of train.py."""
-
-    method: str
-    dataset: str
-    shots: int  # 0 for a method that uses none
-    seed: int
-    folder: Path
-    argv: tuple[str, ...]
-
-    def __str__(self) -> str:
-        if self.shots == 0:
-            return f"{self.method}, {self.dataset}"
-        shots = "all images" if self.shots < 0 else f"{self.shots} shot{'s'[: self.shots != 1]}"
-        return f"{self.method}, {self.dataset}, {shots}, seed {self.seed}"
+OWN = ("SEED", "OUTPUT_DIR", "DATASET.NAME", "DATASET.NUM_SHOTS", "TRAINER.NAME", "PROTOCOL")
+ONLY_KEYS = ("method", "dataset", "backbone", "shots", "seed")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,27 @@ class Sweep:
     runs: tuple[PlannedRun, ...]
     methods: tuple[str, ...]
     report: dict[str, Path]
+    cluster: dict[str, Any]
+
+    def only(self, choice: str) -> Sweep:
+        """The part that a choice such as ``method=CoOp|CoOp-MT,shots=4,seed=1`` leaves.
+
+        Raises:
+            UserError: an unknown key, or a value that no run has.
+        """
+        runs = self.runs
+        for part in filter(None, choice.split(",")):
+            key, _, values = part.partition("=")
+            if key not in ONLY_KEYS:
+                raise unknown_name("key of --only", key, ONLY_KEYS)
+            known = list(dict.fromkeys(str(getattr(run, key)) for run in self.runs))
+            for value in values.split("|"):
+                if value not in known:
+                    raise unknown_name(f"{key} in the sweep", value, known)
+            runs = tuple(run for run in runs if str(getattr(run, key)) in values.split("|"))
+        if not runs:
+            raise UserError(f"no run of the sweep fits --only {choice}")
+        return replace(self, runs=runs)
 
 
 def read_sweep(
@@ -93,15 +114,21 @@ def read_sweep(
     for name, method in content["methods"].items():
         _check_method(name, method, configs, path)
     content["methods"] = _chosen(content["methods"], methods, path)
+    cluster = content.get("cluster") or {}
+    _check(cluster, CLUSTER_KEYS, "cluster key", f"{path}: ")
+    if cluster.get("engine", ENGINES[0]) not in ENGINES:
+        raise UserError(f"{path}: {unknown_name('engine', cluster['engine'], ENGINES)}")
+    _check_protocol(content.get("protocol"), configs, path)
     report = content.get("report") or {}
     _check(report, REPORT_KEYS, "report key", f"{path}: ")
     output = Path(output or content["output"])
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
     return Sweep(
         output=output,
-        runs=tuple(_runs(content, output, shared, configs)),
+        runs=tuple(grid_runs(content, output, shared, configs)),
         methods=tuple(content["methods"]),
         report={key: output / name for key, name in report.items()},
+        cluster=cluster,
     )
 
 
@@ -140,6 +167,12 @@ def _check_dataset(name: str, configs: Path, path: Path) -> None:
         raise UserError(f"{path}: {unknown_name('dataset', name, known)}")
 
 
+def _check_protocol(name: str | None, configs: Path, path: Path) -> None:
+    if name and not (configs / "protocols" / f"{name}.yaml").is_file():
+        known = sorted(file.stem for file in (configs / "protocols").glob("*.yaml"))
+        raise UserError(f"{path}: {unknown_name('protocol', name, known)}")
+
+
 def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
     where = f"{path}: method {name}: "
     _check(method, METHOD_KEYS, "method key", where)
@@ -175,13 +208,9 @@ def _chosen(methods: dict[str, dict], wanted: str, path: Path) -> dict[str, dict
 def _pairs(keys: dict | None, path: Path) -> list[str]:
     """``KEY VALUE ...`` of a mapping."""
     try:
-        return _checked_overrides(_words(keys))
+        return _checked_overrides(words_of(keys))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def _words(keys: dict | None) -> list[str]:
-    return [str(word) for pair in (keys or {}).items() for word in pair]
 
 
 def _checked_overrides(words: Sequence[str]) -> list[str]:
@@ -191,49 +220,3 @@ def _checked_overrides(words: Sequence[str]) -> list[str]:
         if key in OWN:
             raise UserError(f"a sweep sets {key} itself; change its YAML instead")
     return list(words)
-
-
-def _runs(content: dict, output: Path, shared: list[str], configs: Path) -> list[PlannedRun]:
-    runs, owner = [], {}
-    for name, method in content["methods"].items():
-        folder = re.sub(r"[^\w.+-]+", "-", str(name))
-        if owner.setdefault(folder.lower(), name) != name:
-            raise UserError(
-                f"the methods {owner[folder.lower()]!r} and {name!r} would share the folder "
-                f"{output / folder}; rename one"
-            )
-        for dataset in map(str, content["datasets"]):
-            runs += _runs_of(str(name), method, dataset, content, output / folder, shared, configs)
-    return runs
-
-
-def _runs_of(
-    name: str,
-    method: dict,
-    dataset: str,
-    content: dict,
-    folder: Path,
-    shared: list[str],
-    configs: Path,
-) -> list[PlannedRun]:
-    """The runs of one method on one dataset."""
-    once = bool(method.get("once"))
-    grid = [(shots, seed) for shots in content["shots"] for seed in content["seeds"]]
-    by_shots = content["shots"] if isinstance(content["shots"], dict) and not once else {}
-    runs = []
-    for shots, seed in grid[:1] if once else grid:
-        place = folder / (dataset if once else f"{dataset}_{shots}shots") / f"seed{seed}"
-        argv = [
-            *("--trainer", method["trainer"]),
-            *("--config-file", str(configs.parent / method["config"])),
-            *("--dataset-config-file", str(configs / "datasets" / f"{dataset}.yaml")),
-            *("--output-dir", str(place)),
-            *("--seed", str(seed)),
-            "--quiet",
-            *("DATASET.NUM_SHOTS", str(shots)),
-            *_words(by_shots.get(shots)),
-            *_words(method.get("opts")),
-            *shared,
-        ]
-        runs.append(PlannedRun(name, dataset, 0 if once else shots, seed, place, tuple(argv)))
-    return runs

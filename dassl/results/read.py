@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import UserError, read_json
+from dassl.utils import UserError, flat, read_json
 
+from .checked import Reader, is_percentage, read_config
 from .log import Log, log_files, read_logs
 
 FILE = "results.json"
-SCHEMA = 1
 STATUSES = ("running", "interrupted", "failed", "complete")
 ONLY_LOG = "no results.json, and a log without an end"
 NO_FILE = "no results.json"
@@ -23,6 +23,22 @@ OVERALL = "overall_metric"
 OVERALL_NAMES = (OVERALL, "accuracy")  # SoftCPT's and CoOp's word for it in logs
 # Keys of a protocol that are columns of a table or may differ between the seeds of a row.
 NOT_VARIANT = ("method", "suite", "shots", "seed", "split_hash")
+# Keys of a config.yaml that the protocol holds under its own names, or that only shape the log.
+NOT_RECIPE = (
+    "SEED",
+    "PROTOCOL",
+    "DATASET.NAME",
+    "DATASET.NUM_SHOTS",
+    "DATASET.SUBSAMPLE_CLASSES",
+    "DATASET.SUBSAMPLE_TASKS",
+    "DATASET.SPLIT",
+    "MODEL.BACKBONE.NAME",
+    "TEST.FINAL_MODEL",
+    "TEST.METRIC",
+    "TEST.PER_CLASS_RESULT",
+    "TEST.PER_TASK_RESULT",
+    "TEST.COMPUTE_CMAT",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,11 @@ class Run:
     overall: float | None = None  # mean over tasks; None if they belong to unlike groups
     groups: dict[str, float | None] = field(default_factory=dict)
     others: dict[str, float] = field(default_factory=dict)  # more values that a log gives
-    variant: dict[str, str] = field(default_factory=dict)  # the rest of the protocol, flat
+    variant: dict[str, str] = field(default_factory=dict)  # the rest of protocol and config, flat
+    parameters: int | None = None  # learned
+    seconds: float | None = None  # the whole run; None too if the record covers only a part of it
+    minutes: float | None = None  # of training; None too if the record covers only a part of it
+    error: str = ""  # of a failed run
 
     @property
     def complete(self) -> bool:
@@ -139,16 +159,16 @@ def make_run(folder: Path, content: Any) -> Run:
     Raises:
         UserError: a key is missing or holds something else; the message names file and key.
     """
-    reader = _Reader(folder / FILE, content)
+    reader = Reader(folder / FILE, content)
     status = reader.get("status", str)
     if status not in STATUSES:
         raise reader.error("status", f"is {status!r}, not one of {', '.join(STATUSES)}")
     if status != "complete":
-        return _unfinished(folder, status, content.get("protocol") or {})
+        return _unfinished(folder, status, content)
     method = reader.get("protocol.method", str)
     shots = reader.get("protocol.shots", int)
     for key, value in reader.get("suite.groups", dict).items():
-        if not _is_percentage(value):
+        if not is_percentage(value):
             raise reader.error(f"suite.groups.{key}", f"must be a percentage, but is {value!r}")
     return Run(
         folder=folder,
@@ -160,11 +180,36 @@ def make_run(folder: Path, content: Any) -> Run:
         tasks=_tasks(reader),
         overall=reader.percentage("suite.value"),
         groups=reader.get("suite.groups", dict),
-        variant=_variant(content["protocol"]),
+        variant=_variant(folder, content),
+        parameters=_parameters(reader),
+        seconds=_seconds(reader),
+        minutes=_minutes(reader),
     )
 
 
-def _unfinished(folder: Path, status: str, protocol: dict) -> Run:
+def _parameters(reader: Reader) -> int | None:
+    if "parameters" not in (reader.content.get("trainable") or {}):
+        return None
+    return reader.get("trainable.parameters", int)
+
+
+def _seconds(reader: Reader) -> float | None:
+    run = reader.content.get("run") or {}
+    if run.get("resumed") or "seconds" not in run:
+        return None
+    return reader.number("run.seconds")
+
+
+def _minutes(reader: Reader) -> float | None:
+    run = reader.content.get("run") or {}
+    if run.get("resumed") or "time_split" not in run:
+        return None
+    split = reader.get("run.time_split", dict)
+    return sum(reader.number(f"run.time_split.{key}") for key in split if key != "test") / 60
+
+
+def _unfinished(folder: Path, status: str, content: dict) -> Run:
+    protocol = content.get("protocol") or {}
     method = protocol.get("method", "")
     return Run(
         folder=folder,
@@ -173,7 +218,8 @@ def _unfinished(folder: Path, status: str, protocol: dict) -> Run:
         suite=protocol.get("suite", ""),
         shots=_shots(method, protocol.get("shots", 0)),
         seed=protocol.get("seed"),
-        variant=_variant(protocol),
+        variant=_variant(folder, content),
+        error=str((content.get("run") or {}).get("error", "")),
     )
 
 
@@ -181,7 +227,7 @@ def _shots(method: str, shots: int) -> int:
     return 0 if method.lower().startswith(ZERO_SHOT) else shots
 
 
-def _tasks(reader: _Reader) -> dict[str, dict]:
+def _tasks(reader: Reader) -> dict[str, dict]:
     return _labelled(
         (
             reader.get(f"tasks.{i}.id", int),
@@ -201,44 +247,20 @@ def _labelled(found: Iterable[tuple[int, str, float | None]]) -> dict[str, dict]
     return tasks
 
 
-def _variant(protocol: dict) -> dict[str, str]:
-    flat = {k: v for k, v in protocol.items() if k not in NOT_VARIANT}
-    options = flat.pop("options", None)
+def _variant(folder: Path, content: dict) -> dict[str, str]:
+    """Everything that seeds of one experiment share: the protocol, the weights, the config."""
+    protocol = content.get("protocol") or {}
+    facts = {k: v for k, v in protocol.items() if k not in NOT_VARIANT}
+    options = facts.pop("options", None)
     if isinstance(options, dict):
-        flat |= options
-    return {key: str(value) for key, value in flat.items()}
-
-
-def _is_percentage(value: Any) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-
-
-class _Reader:
-    """Looks up dotted keys in a record, with errors that name the file and the key."""
-
-    def __init__(self, file: Path, content: Any):
-        self.file, self.content = file, content
-        if not isinstance(content, dict):
-            raise UserError(f"{file} must hold keys and values, not a {type(content).__name__}")
-        if content.get("schema") != SCHEMA:
-            raise self.error("schema", f"is {content.get('schema')!r}; this version reads {SCHEMA}")
-
-    def error(self, key: str, what: str) -> UserError:
-        return UserError(f"{self.file}: {key} {what}")
-
-    def get(self, key: str, kind: type | None = None) -> Any:
-        node = self.content
-        for part in key.split("."):
-            try:
-                node = node[int(part)] if isinstance(node, list) else node[part]
-            except (KeyError, TypeError):
-                raise self.error(key, "is missing") from None
-        if kind is not None and (not isinstance(node, kind) or isinstance(node, bool)):
-            raise self.error(key, f"must be of type {kind.__name__}, but is {node!r}")
-        return node
-
-    def percentage(self, key: str) -> float | None:
-        value = self.get(key)
-        if not _is_percentage(value):
-            raise self.error(key, f"must be a percentage, but is {value!r}")
-        return value
+        facts |= options
+    weights = (content.get("hashes") or {}).get("weights")
+    if weights:
+        facts["weights"] = str(weights)[:8]
+    if protocol:  # a run that stopped before knows nothing that could be compared
+        facts |= {
+            key: value
+            for key, value in flat(read_config(folder)).items()
+            if key not in NOT_RECIPE and not key.startswith("TRAINER.")
+        }
+    return {key: str(value) for key, value in facts.items()}

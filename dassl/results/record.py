@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import signal
@@ -15,21 +16,26 @@ import yaml
 from filelock import FileLock, Timeout
 
 from dassl.config import CfgNode
-from dassl.utils import UserError, atomic_path, read_json, write_json
+from dassl.utils import UserError, atomic_path, flat, read_json, write_json
 
 SCHEMA = 1
 FILE = "results.json"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # Keys that say where and how a run is done, not what is computed.
 PLACE_KEYS = (
     "OUTPUT_DIR",
     "RESUME",
     "USE_CUDA",
     "VERBOSE",
+    "COMPUTE.CHANNELS_LAST",
+    "COMPUTE.COMPILE",
+    "COMPUTE.TF32",
     "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.OLD_DATA_PATH",
     "DATALOADER.NEW_DATA_PATH",
     "FEATURES.DIR",
+    "FEATURES.LIMIT_GB",
     "FEATURES.MODE",
     "TRAIN.PRINT_FREQ",
     "TRAIN.CHECKPOINT_FREQ",
@@ -38,6 +44,10 @@ PLACE_KEYS = (
 
 class Interrupted(BaseException):
     """The process was asked to stop (SIGTERM)."""
+
+
+class Busy(UserError):
+    """Another process is working in the run directory."""
 
 
 class RunRecord:
@@ -73,7 +83,7 @@ class RunRecord:
             lock = FileLock(self.folder / ".lock", timeout=0)
             lock.acquire()
         except Timeout:
-            raise UserError(
+            raise Busy(
                 f"another process is working in {self.folder}; wait for it, or choose another "
                 "--output-dir"
             ) from None
@@ -163,12 +173,15 @@ class RunRecord:
         with _sigterm_raises():
             try:
                 yield
-            except (KeyboardInterrupt, Interrupted):
+            except (KeyboardInterrupt, Interrupted, SystemExit):
                 self.finish("interrupted")
                 raise
             except BaseException as error:
                 with contextlib.suppress(OSError):  # on a full disk; it stays "running" then
-                    self.finish("failed", run={"error": f"{type(error).__name__}: {error}"})
+                    if isinstance(error, OSError) and error.errno in FULL_DISK:
+                        self.finish("interrupted")  # there is nothing wrong with the run
+                    else:
+                        self.finish("failed", run={"error": f"{type(error).__name__}: {error}"})
                 raise
 
 
@@ -181,8 +194,9 @@ def _is_record(content) -> bool:
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
+    main = threading.current_thread() is threading.main_thread()  # only it may set handlers
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # another handler, such as a cluster's, knows what its signal means
         return
 
     def stop(signum, frame):
@@ -195,6 +209,18 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def is_locked(folder: str | Path) -> bool:
+    """Whether a process is working in a run directory now."""
+    path = Path(folder) / ".lock"
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 def content_of(cfg: CfgNode) -> dict:
@@ -213,14 +239,3 @@ def config_hash(cfg: CfgNode, evaluates: str = "") -> str:
     """Hex digest of what a run computes; two runs with the same digest may share a folder."""
     text = json.dumps([content_of(cfg), evaluates], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def flat(content: dict, prefix: str = "") -> dict:
-    """Nested keys joined by dots."""
-    out = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value
-    return out

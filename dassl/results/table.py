@@ -1,84 +1,216 @@
-"""Tables over many runs, in Markdown or as plain text."""
+"""Tables as data, and their forms: plain text, Markdown, CSV, LaTeX."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from dassl.utils import unknown_name
 
-from .aggregate import Row, Stat, columns
-from .read import Run
+TEXT_WIDTH = 110  # wider text tables are cut into parts with the same first columns
+BEST = "*"  # behind the best of a column, in plain text
+CSV_HEAD = ("table", "suite", "row", "column", "mean", "spread", "n", "best", "text")
+LATEX_HEAD = """\
+% Compiles as it is; with \\usepackage{booktabs} the rules are drawn as that package does.
+\\providecommand{\\toprule}{\\hline}
+\\providecommand{\\midrule}{\\hline}
+\\providecommand{\\bottomrule}{\\hline}
+"""
+LATEX_BOLD = "\\textbf{{{}}}"
+LATEX_ESCAPES = {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "±": "$\\pm$",
+    "−": "$-$",
+    "–": "--",
+    "<": "$<$",
+    ">": "$>$",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}
 
-FORMATS = ("text", "md")
-TEXT_WIDTH = 110  # wider tables are cut into parts with the same first columns
-FIRST = ("method", "shots", "seeds")
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table shows in one place; the numbers behind it are for CSV and for sorting."""
+
+    text: str
+    mean: float | None = None
+    spread: float | None = None
+    n: int | None = None
+    best: bool = False
 
 
-def format_table(
-    rows: Sequence[Row], form: str = "text", unfinished: Sequence[Run] = (), sample: bool = False
-) -> str:
-    """A table per suite: mean and standard deviation in percent, a row per method and shots.
+@dataclass(frozen=True)
+class Table:
+    """A titled table; the first ``keys`` columns say what a row is.
+
+    ``breaks`` names the column whose change starts a new block of rows (-1: none).
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    keys: int = 1
+    breaks: int = -1
+    suite: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Notes:
+    """A titled list of remarks, such as what is missing."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+def render(parts: Sequence[Table | Notes], form: str) -> str:
+    """Tables and notes one below the other.
 
     Args:
-        rows: sorted by suite, as :func:`~dassl.results.aggregate.aggregate` gives them.
-        form: ``text`` or ``md``.
-        unfinished: runs that no row counts; they are named below the table.
-        sample: the sample standard deviation instead of the population's.
+        form: ``text``, ``md``, ``csv`` (one line per number) or ``latex``.
+
+    Raises:
+        UserError: another form.
     """
-    if form not in FORMATS:
-        raise unknown_name("table format", form, FORMATS)
-    parts = []
-    for suite, members in groupby(rows, key=lambda row: row.suite):
-        members = list(members)
-        title = f"{suite}: mean {'±' if form == 'md' else '+-'} std over seeds, in %"
-        parts.append(f"### {title}\n" if form == "md" else title)
-        cells = _cells(members, form, sample)
-        parts.append(_markdown(cells) if form == "md" else _text(cells))
-    if unfinished:
-        parts.append("Not complete, not counted:" + ("\n" if form == "md" else ""))
-        parts.append("\n".join(f"- {run.folder}: {run.status}" for run in unfinished) + "\n")
-    return "\n".join(parts)
+    if form not in FORMS:
+        raise unknown_name("table format", form, FORMS)
+    return FORMS[form](parts)
 
 
-def _cells(rows: list[Row], form: str, sample: bool) -> list[list[str]]:
-    """All cells as text; the first row is the head."""
-    keys = columns(rows)
-    out = [[*FIRST, *(title for _, title in keys)]]
-    for row in rows:
-        shown = [_shown(row.stat(key, sample), form) for key, _ in keys]
-        out.append([row.method, shots_name(row.shots), row.seeds, *shown])
-    return out
+def _text(parts: Sequence[Table | Notes]) -> str:
+    return "\n".join(_text_part(part) for part in parts)
 
 
-def shots_name(shots: int) -> str:
-    """A number of shots for people."""
-    return "all" if shots < 0 else str(shots)
+def _text_part(part: Table | Notes) -> str:
+    if isinstance(part, Notes):
+        return _plain(f"{part.title}:\n{_bullets(part.lines)}")
+    notes = "".join(f"({note})\n" for note in part.notes)
+    return _plain(f"{part.title}\n{_text_table(part)}{notes}")
 
 
-def _shown(stat: Stat, form: str) -> str:
-    if stat.mean is None:
-        return "n/a"
-    if stat.n == 1 or stat.spread is None:
-        return f"{stat.mean:.1f}"
-    return f"{stat.mean:.1f} {'±' if form == 'md' else '+-'} {stat.spread:.1f}"
+def _plain(text: str) -> str:
+    return text.replace("±", "+-").replace("−", "-").replace("–", "-")
 
 
-def _markdown(cells: list[list[str]]) -> str:
+def _bullets(lines: Sequence[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _markdown(parts: Sequence[Table | Notes]) -> str:
+    return "\n".join(_markdown_part(part) for part in parts)
+
+
+def _markdown_part(part: Table | Notes) -> str:
+    if isinstance(part, Notes):
+        return f"{part.title}:\n\n{_bullets(part.lines)}"
+    cells = [list(part.head), *([_marked(c, "**{}**") for c in row] for row in part.rows)]
     cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
-    align = ["---", *["---:"] * (len(cells[0]) - 1)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in [cells[0], align, *cells[1:]])
+    align = ["---", *["---:"] * (len(part.head) - 1)]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in [cells[0], align, *cells[1:]])
+    notes = "".join(f"\n{note}\n" for note in part.notes)
+    return f"### {part.title}\n\n{table}{notes}"
 
 
-def _text(cells: list[list[str]]) -> str:
+def _marked(cell: Cell, mark: str, escape: Callable[[str], str] = str) -> str:
+    return mark.format(escape(cell.text)) if cell.best else escape(cell.text)
+
+
+def _csv(parts: Sequence[Table | Notes]) -> str:
+    """A line per number, with full precision; notes are left to the other forms."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_HEAD)
+    for part in parts:
+        if isinstance(part, Table):
+            writer.writerows(_csv_lines(part))
+    return out.getvalue()
+
+
+def _csv_lines(table: Table) -> list[list]:
+    lines = []
+    for row in table.rows:
+        label = "; ".join(
+            f"{name} {cell.text}" if i else cell.text
+            for i, (name, cell) in enumerate(zip(table.head[: table.keys], row, strict=False))
+        )
+        for name, cell in zip(table.head[table.keys :], row[table.keys :], strict=True):
+            if cell.text:
+                numbers = ["" if v is None else v for v in (cell.mean, cell.spread, cell.n)]
+                best = int(cell.best)
+                lines.append([table.title, table.suite, label, name, *numbers, best, cell.text])
+    return lines
+
+
+def _latex(parts: Sequence[Table | Notes]) -> str:
+    return LATEX_HEAD + "\n".join(_latex_part(part) for part in parts)
+
+
+def _latex_part(part: Table | Notes) -> str:
+    if isinstance(part, Notes):
+        lines = "".join(f"  \\item {latex_escape(line)}\n" for line in part.lines)
+        title = latex_escape(part.title)
+        return f"\\paragraph{{{title}}}\n\\begin{{itemize}}\n{lines}\\end{{itemize}}\n"
+    widths = [
+        max(map(len, column))
+        for column in zip(part.head, *([c.text for c in row] for row in part.rows), strict=True)
+    ]
+    tabulars = [
+        _tabular(part, [*range(part.keys), *columns]) for columns in _parts(widths, part.keys)
+    ]
+    caption = " ".join(latex_escape(words) for words in (f"{part.title}.", *part.notes))
+    return "\n".join(
+        [
+            "\\begin{table}[ht]",
+            f"  \\caption{{{caption}}}",
+            "  \\centering\\scriptsize\\setlength{\\tabcolsep}{4pt}",
+            "\n\n  \\medskip\n".join(tabulars),
+            "\\end{table}\n",
+        ]
+    )
+
+
+def _tabular(table: Table, shown: Sequence[int]) -> str:
+    """A tabular of some of the columns."""
+    lines = [
+        f"  \\begin{{tabular}}{{l{'r' * (len(shown) - 1)}}}",
+        "  \\toprule",
+        f"  {' & '.join(latex_escape(table.head[i]) for i in shown)} \\\\",
+        "  \\midrule",
+    ]
+    key = table.breaks
+    for i, row in enumerate(table.rows):
+        if i and key >= 0 and row[key].text != table.rows[i - 1][key].text:
+            lines.append("  \\midrule")
+        cells = [_marked(row[j], LATEX_BOLD, latex_escape) for j in shown]
+        lines.append(f"  {' & '.join(cells)} \\\\")
+    return "\n".join([*lines, "  \\bottomrule", "  \\end{tabular}"])
+
+
+def latex_escape(text: str) -> str:
+    """The text as LaTeX shows it."""
+    return "".join(LATEX_ESCAPES.get(char, char) for char in text)
+
+
+def _text_table(table: Table) -> str:
+    cells = [list(table.head), *([_marked(c, f"{{}}{BEST}") for c in row] for row in table.rows)]
+    cells = [[_plain(cell) for cell in row] for row in cells]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     parts = []
-    for part in _parts(widths):
-        shown = [*range(len(FIRST)), *part]
+    for part in _parts(widths, table.keys):
+        shown = [*range(table.keys), *part]
         lines = ["  ".join(_padded(row[i], widths[i], i) for i in shown).rstrip() for row in cells]
         rule = "-" * (sum(widths[i] + 2 for i in shown) - 2)
-        starts = [i for i in range(1, len(cells)) if i == 1 or cells[i][1] != cells[i - 1][1]]
-        for i in reversed(starts):  # a line before each number of shots
+        key = table.breaks
+        starts = [
+            i
+            for i in range(1, len(cells))
+            if i == 1 or (key >= 0 and cells[i][key] != cells[i - 1][key])
+        ]
+        for i in reversed(starts):
             lines.insert(i, rule)
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
@@ -88,15 +220,18 @@ def _padded(cell: str, width: int, column: int) -> str:
     return cell.ljust(width) if column == 0 else cell.rjust(width)
 
 
-def _parts(widths: list[int]) -> list[list[int]]:
+def _parts(widths: list[int], keys: int) -> list[list[int]]:
     """Columns after the first ones, cut so that each part fits TEXT_WIDTH."""
-    start = sum(width + 2 for width in widths[: len(FIRST)])
+    start = sum(width + 2 for width in widths[:keys])
     parts: list[list[int]] = [[]]
     room = TEXT_WIDTH - start
-    for i in range(len(FIRST), len(widths)):
+    for i in range(keys, len(widths)):
         if parts[-1] and room < widths[i]:
             parts.append([])
             room = TEXT_WIDTH - start
         parts[-1].append(i)
         room -= widths[i] + 2
     return parts
+
+
+FORMS = {"text": _text, "md": _markdown, "csv": _csv, "latex": _latex}

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
             could restore, or no dict.
     """
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch guesses at what a broken file is
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}{_neighbours(Path(path))}") from None
     except pickle.UnpicklingError as error:
@@ -93,7 +96,7 @@ def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
             f"cannot read the checkpoint {path}: it is no file of torch.save, or it holds more "
             f"than tensors and plain values ({_first_line(error)}); save its state_dict alone"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a broken file can make torch raise nearly anything
         raise UserError(f"cannot read the checkpoint {path}: {_first_line(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not a dict")

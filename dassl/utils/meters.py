@@ -21,19 +21,63 @@ class AverageMeter:
 
     def reset(self) -> None:
         """Forget everything."""
-        self.val = self.avg = self.sum = 0.0
-        self.count = 0
+        self._val = self._avg = self._sum = 0.0
+        self._count = 0
+        self._pending: list[tuple[torch.Tensor, int]] = []
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
-        """Take in a value that stands for ``n`` of them, such as the mean over a batch."""
-        self.val = val.item() if isinstance(val, torch.Tensor) else val
-        first = self.count == 0
-        self.sum += self.val * n
-        self.count += n
-        if not self.ema:
-            self.avg = self.sum / self.count
+        """Take in a value that stands for ``n`` of them, such as the mean over a batch.
+
+        A tensor is kept as it is until a number is asked for, so that nothing waits for the GPU.
+        """
+        if isinstance(val, torch.Tensor):
+            self._pending.append((val.detach(), n))
         else:
-            self.avg = self.val if first else 0.9 * self.avg + 0.1 * self.val
+            self._settle()
+            self._take(val, n)
+
+    @property
+    def val(self) -> float:
+        """The last value."""
+        self._settle()
+        return self._val
+
+    @property
+    def avg(self) -> float:
+        """The average."""
+        self._settle()
+        return self._avg
+
+    @property
+    def sum(self) -> float:
+        """The sum of all values."""
+        self._settle()
+        return self._sum
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        self._settle()
+        return self._count
+
+    def _settle(self) -> None:
+        if not self._pending:
+            return
+        tensors, numbers = zip(*self._pending, strict=True)
+        self._pending = []
+        values = torch.stack([t.reshape(()) for t in tensors]).tolist()  # one copy from the device
+        for val, n in zip(values, numbers, strict=True):
+            self._take(val, n)
+
+    def _take(self, val: float, n: int) -> None:
+        first = self._count == 0
+        self._val = val
+        self._sum += val * n
+        self._count += n
+        if not self.ema:
+            self._avg = self._sum / self._count
+        else:
+            self._avg = val if first else 0.9 * self._avg + 0.1 * val
 
 
 class MetricMeter:

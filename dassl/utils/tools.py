@@ -135,3 +135,14 @@ def count_num_param(
         tensors = item["params"] if isinstance(item, dict) else [item]
         total += sum(p.numel() for p in tensors)
     return total
+
+
+def flat(content: dict, prefix: str = "") -> dict:
+    """Nested keys joined by dots."""
+    out = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out

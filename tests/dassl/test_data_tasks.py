@@ -131,3 +131,13 @@ def test_task_refuses_what_cannot_be_used(options, message):
 def test_space_refuses_to_be_empty():
     with pytest.raises(UserError, match="there are no tasks"):
         TaskSpace(())
+
+
+def test_columns_of_the_tasks_in_a_batch():
+    space = TaskSpace((Task("a", ("x", "y")), Task("b", ("x",)), Task("c", ("u", "v", "w"))))
+    task = torch.tensor([2, 0, 2])
+    assert space.of_tasks(task).tolist() == [True, True, False, True, True, True]
+    assert space.of_tasks(torch.tensor([0, 1, 2])) is None
+    keep = torch.tensor([0, 1, 1, 0, 0, 1]).bool()
+    assert space.of_tasks(task, keep).tolist() == [False, True, False, False, False, True]
+    assert space.of_tasks(torch.tensor([0, 1, 2]), keep).equal(keep)

@@ -6,7 +6,7 @@ from matplotlib import image
 from dassl.results.aggregate import aggregate, columns, statistic
 from dassl.results.figure import draw_curves, panels_of
 from dassl.results.read import find_runs, make_run
-from dassl.results.table import format_table
+from dassl.results.tables import format_table
 from dassl.utils import UserError
 from tests._records import record, write
 

@@ -1,4 +1,5 @@
 import os
+import random
 import subprocess
 import sys
 
@@ -108,6 +109,21 @@ def test_unreadable_checkpoints(tmp_path):
         load_checkpoint(tmp_path)
 
 
+def test_any_bytes_are_answered_with_a_message(tmp_path, recwarn):
+    torch.save({"state_dict": {"w": torch.ones(3)}, "epoch": 1}, tmp_path / "whole")
+    whole, rng = (tmp_path / "whole").read_bytes(), random.Random(0)
+    for i in range(400):
+        noise = rng.randbytes(60)
+        place = rng.randrange(len(whole) - 60)
+        kinds = (noise, b"\x80\x02" + noise, whole[:place] + noise + whole[place + 60 :])
+        (tmp_path / "x").write_bytes(kinds[i % 3])
+        try:
+            assert isinstance(load_checkpoint(tmp_path / "x"), dict)
+        except UserError as error:
+            assert str(tmp_path / "x") in str(error) and "\n" not in str(error)
+    assert not len(recwarn)
+
+
 def test_pretrained_weights(tmp_path, capsys):
     model = nn.Linear(2, 2)
     given = {"module.weight": torch.ones(2, 2), "module.bias": torch.ones(3), "head": torch.ones(1)}
@@ -123,3 +139,17 @@ def test_pretrained_weights_that_do_not_fit(tmp_path):
     torch.save({"other": torch.ones(2)}, tmp_path / "w")
     with pytest.raises(UserError, match=r"nothing in .*w fits the model: it holds other \(2,\)"):
         load_pretrained_weights(nn.Linear(2, 2), tmp_path / "w")
+
+
+def test_any_noise_is_answered_with_the_file(tmp_path):
+    path, rng = tmp_path / "noise.pt", random.Random(0)
+    torch.save({"state_dict": {"w": torch.ones(3)}}, path)
+    whole = path.read_bytes()
+    for _ in range(400):
+        cut = rng.randrange(len(whole))
+        damaged = whole[:cut] + rng.randbytes(3) + whole[cut + 3 :]
+        path.write_bytes(rng.choice([damaged, whole[:cut], rng.randbytes(rng.randrange(300))]))
+        try:
+            assert isinstance(load_checkpoint(path), dict)  # the damage missed what matters
+        except UserError as error:
+            assert str(path) in str(error)

@@ -190,7 +190,8 @@ def test_refuses_what_cannot_be_used(cfg, key, value, message):
 
 
 @pytest.mark.parametrize(
-    ("count", "message"), [(0, "class folder .*/wolf is empty"), (3, "wolf has 3 images, too few")]
+    ("count", "message"),
+    [(0, "class folder .*/wolf has no images"), (3, "wolf has 3 images, too few")],
 )
 def test_small_class_folder_is_named(cfg, root, count, message):
     fill(root / "pets" / "images", {"wolf": count})

@@ -13,6 +13,7 @@ from dassl.utils import UserError
 from datasets import _store
 from datasets._base import FewShotDataset
 from datasets._splits import Split, _sha256, read_split, to_json
+from tests.datasets.folders import fill
 
 ZHOU = {
     "train": [["b/1.jpg", 1, "bee"], ["a/1.jpg", 0, "ant"]],
@@ -40,7 +41,13 @@ class Zoo(FewShotDataset):
 @pytest.fixture
 def cfg(tmp_path, monkeypatch):
     monkeypatch.setattr(_store, "user_cache", lambda: tmp_path / "cache")
-    (tmp_path / "zoo" / "images").mkdir(parents=True)
+    images = tmp_path / "zoo" / "images"
+    for number in "12349":
+        for file in (f"a/{number}.jpg", f"b/{number}.jpg", f"c/{number}.jpg", f"{number}.jpg"):
+            (images / file).parent.mkdir(parents=True, exist_ok=True)
+            (images / file).write_bytes(b"not looked at")
+    for file in ("a.jpg", "b/c.jpg"):
+        (images / file).write_bytes(b"not looked at")
     cfg = get_cfg_default()
     cfg.DATASET.ROOT, cfg.SEED = str(tmp_path), 1
     return cfg
@@ -81,9 +88,7 @@ def test_dk(cfg, tmp_path, keyed):
 
 
 def test_auto_takes_zhou_then_dk_then_own(cfg, tmp_path):
-    for i in range(4):
-        (tmp_path / "zoo" / "images" / "gnu").mkdir(exist_ok=True)
-        (tmp_path / "zoo" / "images" / "gnu" / f"{i}.jpg").touch()
+    fill(tmp_path / "zoo" / "images", {name: 5 for name in "abc"})
     assert Zoo(cfg).split == "own"
     write(tmp_path, "dk", DK)
     assert Zoo(cfg).split == "dk"
@@ -172,6 +177,20 @@ def test_own_split_with_a_fitting_hash_is_still_checked(tmp_path, change, messag
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=message):
         read_split(path, "own")
+
+
+def test_huge_file_is_not_read(tmp_path):
+    path = tmp_path / "split.json"
+    with path.open("wb") as file:
+        file.truncate(2**31)  # takes no room on the disk
+    with pytest.raises(UserError, match="has 2,147,483,648 bytes, more than any split"):
+        read_split(path, "zhou")
+
+
+def test_split_of_missing_images_is_refused(cfg, tmp_path):
+    write(tmp_path, "zhou", {**ZHOU, "test": [[f"a/{i}.jpg", 0, "ant"] for i in range(20, 26)]})
+    with pytest.raises(UserError, match=r"names 6 images .*: a/20.jpg, a/21.jpg, a/22.jpg and 3"):
+        Zoo(cfg)
 
 
 def test_deep_nesting_is_refused(tmp_path):

@@ -192,7 +192,9 @@ def test_results_are_complete(run, tmp_path, method, dataset):
     assert cost["device"]
     assert cost["seconds"] > 0
     assert cost["peak_memory"] > 0
-    assert set(cost["time_split"]) == {"data", "train", "test"}
+    assert set(cost["time_split"]) == {"data", "image", "text", "rest"}
+    assert all(seconds >= 0 for seconds in cost["time_split"].values())
+    assert 0 < sum(cost["time_split"].values()) <= cost["seconds"]
     assert {"python", "torch", "open_clip_torch"} <= set(cost["versions"])
 
 

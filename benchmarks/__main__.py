@@ -1,0 +1,96 @@
+"""Every benchmark in one command: a table of naive against ours, and the same as JSON.
+
+    python -m benchmarks all        # every suite
+    python -m benchmarks small      # every suite in miniature
+    python -m benchmarks text step  # some; --small for these in miniature
+
+A suite is a module of this folder with ``run(small) -> list of rows``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import os
+import pkgutil
+import platform
+import sys
+import time
+from pathlib import Path
+
+import open_clip
+import torch
+
+import benchmarks
+from dassl.utils import write_json
+
+
+def suites() -> list[str]:
+    """Modules with a ``run``, by name."""
+    found = (m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name[0] != "_")
+    return sorted(n for n in found if hasattr(importlib.import_module(f"benchmarks.{n}"), "run"))
+
+
+def conditions() -> dict:
+    """Where and with what the numbers were taken."""
+    return {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
+        "processor": platform.processor() or platform.machine(),
+        "threads": int(os.environ["BENCHMARK_THREADS"]),
+        "load": os.getloadavg()[0],
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "open_clip": open_clip.__version__,
+        },
+    }
+
+
+def show(suite: str, rows: list[dict], seconds: float) -> None:
+    """A Markdown table."""
+    print(f"\n### {suite} ({seconds:.0f} s)\n\n| | naive | ours | ratio | |\n|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| {row['what']} | {row['naive']:.3f} s | {row['ours']:.3f} s "
+            f"| **{row['ratio']:.1f}x** | {row['notes']} |",
+            flush=True,
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the suites; 2 if one of the names is none."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("suites", nargs="+", help=f"all, small, or {', '.join(suites())}")
+    parser.add_argument("--small", action="store_true", help="in miniature, to see that it works")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, default=Path("output/benchmarks.json"))
+    args = parser.parse_args(arguments)
+    known = suites()
+    chosen = known if set(args.suites) & {"all", "small"} else args.suites
+    if unknown := sorted(set(chosen) - set(known)):
+        print(f"no suite {unknown[0]!r}; known: all, small, {', '.join(known)}", file=sys.stderr)
+        return 2
+    os.environ["BENCHMARK_THREADS"] = str(args.threads)
+    torch.set_num_threads(args.threads)
+    content = {"conditions": conditions(), "suites": {}}
+    small = args.small or "small" in args.suites
+    print(f"{'In miniature. ' if small else ''}{content['conditions']}")
+    for name in chosen:
+        start = time.perf_counter()
+        rows = importlib.import_module(f"benchmarks.{name}").run(small)
+        show(name, rows, time.perf_counter() - start)
+        content["suites"][name] = rows
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(content, args.out)
+    print(f"\nwritten to {args.out}; load now {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""SoftCPT at General-10's size on one GPU: the naive step against ours, images and warm features.
+
+    python -m benchmarks.gpu            # RN50 and ViT-B/16, 1,191 classes in 10 tasks, batch 32
+    python -m benchmarks.gpu --small    # in miniature, also what a machine without a GPU does
+
+Weights are random and images synthetic: neither changes the time of a step. The naive side,
+``benchmarks/_plain.py``, is open_clip's model in a plain loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+import train
+from benchmarks._plain import PlainStep, plain_clip
+from dassl.data.datasets import DatasetBase, Datum
+from dassl.data.tasks import Task, TaskSpace
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import set_random_seed
+
+# General-10: Caltech101, Pets, Cars, Flowers, Food, Aircraft, SUN397, DTD, EuroSAT, UCF101.
+CLASSES = (100, 37, 196, 102, 101, 100, 397, 47, 10, 101)
+SHOTS, EPOCHS, BATCH = 16, 50, 32
+STEPS = SHOTS * sum(CLASSES) // BATCH * EPOCHS  # 29,750
+TEST_IMAGES = 83_696  # in CoOp's splits
+WORDS = (
+    "river field maple golden spotted highway station sedan coupe yellow striped garden temple "
+    "kitchen forest market harbour orchid terrier spaniel salad dumpling glider annual crop "
+    "woven knitted office tower bridge stadium playing swinging throwing breast stroke"
+)
+VARIANTS = {  # trainer and its switches
+    "CoOp-MT": ("MTCoOpHard", ()),
+    "NATA": ("MTCoOp", ()),
+    "NATS": ("MTCoOp", ("TASK_CSC",)),
+    "CATA": ("MTCoOp", ("CSC",)),
+    "CSTA": ("MTCoOp", ("CSC", "CLASS_CSC")),
+    "CSTS": ("MTCoOp", ("CSC", "CLASS_CSC", "TASK_CSC")),
+}
+NAMES = {"tasks.ctx": "U", "classes.ctx": "V", "meta.proj": "W", "prompts.ctx": "ctx"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a benchmark is."""
+
+    backbones: tuple[str, ...]
+    classes: tuple[int, ...]
+    batch: int
+    steps: int
+    variants: tuple[str, ...] = tuple(VARIANTS)
+
+
+FULL = Size(("RN50/random", "ViT-B-16/random"), CLASSES, BATCH, 20)
+SMALL = Size(("tiny/random",), (8, 5, 11), 8, 3)
+
+
+def make_space(classes: tuple[int, ...]) -> TaskSpace:
+    """Tasks with made-up class names of one to four words, about as long as real ones."""
+    rng, words, tasks = random.Random(0), WORDS.split(), []
+    for t, count in enumerate(classes):
+        names: dict[str, None] = {}
+        while len(names) < count:
+            names[" ".join(rng.sample(words, rng.choice((1, 2, 2, 3, 4))))] = None
+        tasks.append(Task(f"a made-up kind {words[t]}", tuple(names)))
+    return TaskSpace(tuple(tasks))
+
+
+def make_trainer(variant: str, backbone: str, size: Size, space: TaskSpace):
+    """The trainer of a variant on images that are never read."""
+    name, switches = VARIANTS[variant]
+    key = TRAINER_REGISTRY.get(name).KEY
+    words = [f"TRAINER.{key}.{switch}" for switch in switches]
+    words = [word for switch in words for word in (switch, "True")]
+    args = ["--trainer", name, "--backbone", backbone, "--seed", "1", *words]
+    args += ["DATASET.NAME", "Digits7", "VERBOSE", "False", "DATALOADER.NUM_WORKERS", "0"]
+    args += ["DATALOADER.TRAIN_X.BATCH_SIZE", str(size.batch)]
+    cfg = train.setup_cfg(train.parse_args(args))
+    items = [
+        Datum(f"{t}-{label}.png", label, 0, classname, t)
+        for t, task in enumerate(space.tasks)
+        for label, classname in enumerate(task.classnames)
+    ]
+    set_random_seed(1)
+    dataset = DatasetBase(train_x=items, test=items, space=space)
+    trainer = TRAINER_REGISTRY.get(name)(cfg, dataset=dataset)
+    trainer.set_model_mode("train")
+    trainer.batch_idx, trainer.num_batches = 0, 10**9  # no step is the last of an epoch
+    return trainer
+
+
+def make_plain(trainer) -> PlainStep:
+    """The naive step of the same weights, names and learned numbers."""
+    clip_model, space = trainer.clip, trainer.dm.space
+    state = {key: value.float() for key, value in clip_model.state_dict().items()}
+    model = plain_clip(clip_model.config, state, half=trainer.precision == "fp16")
+    learned = trainer.model.prompter.state_dict()
+    return PlainStep(
+        model.to(trainer.device),
+        [task.name for task in space.tasks],
+        space.classnames,
+        space.owner.to(trainer.device),
+        {NAMES[key]: value for key, value in learned.items()},
+    )
+
+
+def make_batch(trainer, size: Size) -> dict[str, torch.Tensor]:
+    """Images of every task in turn."""
+    generator = torch.Generator().manual_seed(0)
+    task = torch.arange(size.batch) % len(size.classes)
+    label = torch.tensor([b % size.classes[t] for b, t in enumerate(task.tolist())])
+    images = torch.randn(size.batch, 3, *trainer.clip.image_size, generator=generator)
+    return {"img": images, "label": label, "task": task}
+
+
+def measure(step: Callable[[], object], times: int, device: torch.device) -> tuple[float, int]:
+    """Seconds of a step after two to warm up, and the peak of the GPU's memory in bytes."""
+    gpu = device.type == "cuda"
+    for _ in range(2):
+        step()
+    if gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    for _ in range(times):
+        step()
+    if gpu:
+        torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated() if gpu else 0
+    return (time.perf_counter() - start) / times, peak
+
+
+def row(what: str, naive: float, ours: float, notes: str) -> dict:
+    """A line of the table; times in seconds."""
+    return {"what": what, "naive": naive, "ours": ours, "ratio": naive / ours, "notes": notes}
+
+
+def compare(backbone: str, variant: str, size: Size, space: TaskSpace) -> list[dict]:
+    """A step with images encoded, a step with warm features, and an evaluation."""
+    trainer = make_trainer(variant, backbone, size, space)
+    device, batch = trainer.device, make_batch(trainer, size)
+    moved = {key: value.to(device) for key, value in batch.items()}
+    feat = trainer.image_features(moved)["global"]
+    stored = {**batch, "feat": feat}
+    stored.pop("img")
+    encode, _ = measure(lambda: trainer.image_features(moved), size.steps, device)
+    ours, memory = measure(lambda: trainer.forward_backward(batch), size.steps, device)
+    warm, warm_memory = measure(lambda: trainer.forward_backward(stored), size.steps, device)
+    with torch.no_grad(), trainer.model.frozen_text():
+        score, _ = measure(lambda: trainer.model_inference({"global": feat}), size.steps, device)
+    plain = make_plain(trainer)
+    arguments = (moved["img"], moved["label"], moved["task"])
+    naive, naive_memory = measure(lambda: plain(*arguments), size.steps, device)
+    tests = TEST_IMAGES / size.batch * score
+    images = EPOCHS * SHOTS * sum(CLASSES) + TEST_IMAGES
+    minutes = {
+        "images encoded": (STEPS * ours + tests + TEST_IMAGES / size.batch * encode) / 60,
+        "warm features": (STEPS * warm + tests) / 60,
+    }
+    peaks = [f"{m / 2**30:.1f}" for m in (naive_memory, memory, warm_memory)]
+    where = f"{backbone.split('/')[0]} {variant}"
+    return [
+        row(
+            f"{where}: step, images encoded",
+            naive,
+            ours,
+            f"peak {peaks[0]} and {peaks[1]} GiB; General-10 in {minutes['images encoded']:.1f} "
+            f"min, naive {STEPS * naive / 60:.0f} min and its evaluation",
+        ),
+        row(
+            f"{where}: step, warm features",
+            naive,
+            warm,
+            f"peak {peaks[0]} and {peaks[2]} GiB; General-10 in {minutes['warm features']:.1f} "
+            f"min, after {images / size.batch * encode / 60:.1f} min of encoding once",
+        ),
+    ]
+
+
+def run(small: bool = False) -> list[dict]:
+    """All rows; in miniature if asked for, or if there is no GPU."""
+    size = SMALL if small or not torch.cuda.is_available() else FULL
+    space = make_space(size.classes)
+    rows = []
+    for backbone in size.backbones:
+        for variant in size.variants:
+            rows += compare(backbone, variant, size, space)
+    if size is SMALL:
+        for line in rows:
+            line["notes"] = "in miniature: the times say nothing of a GPU"
+    return rows
+
+
+def main() -> None:
+    """Print the rows as they are, one JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--small", action="store_true", help="in miniature")
+    for line in run(parser.parse_args().small):
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

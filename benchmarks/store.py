@@ -1,0 +1,155 @@
+"""The feature store: one pass over images cold and warm, and a whole sweep with and without it.
+
+    python -m benchmarks.store           # 256 photos through RN50; 60 runs on Digits7
+    python -m benchmarks.store --small   # in miniature
+
+The naive side reads, transforms and encodes every image whenever it is needed: in the passes a
+plain loop over open_clip (``benchmarks/_plain.py``), in the sweep the same runs with FEATURES.MODE
+off. Each sweep starts with no stored feature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+import sweep
+import train
+from benchmarks._plain import plain_clip, plain_features
+from dassl.data.datasets import DatasetBase, Datum
+from dassl.engine import TRAINER_REGISTRY
+from trainers import _features
+
+ROOT = Path(__file__).parent.parent
+PHOTO = (400, 300)  # pixels
+
+
+def run(small: bool = False) -> list[dict]:
+    """All rows: what, naive and ours in seconds, their ratio, notes."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        if small:
+            return [*passes(folder, "tiny/random", 96), whole_sweep(folder, [1], [1], epochs=2)]
+        shots, seeds = [1, 2, 4, 8, 16], [1, 2, 3]
+        return [*passes(folder, "RN50/random", 256), whole_sweep(folder, shots, seeds)]
+
+
+def make_photos(folder: Path, count: int) -> list[str]:
+    """JPEG files of noise that is smooth, as photos are."""
+    rng, paths = np.random.default_rng(0), []
+    folder.mkdir(parents=True)
+    for i in range(count):
+        coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        paths.append(str(folder / f"{i}.jpg"))
+        Image.fromarray(coarse).resize(PHOTO, Image.Resampling.BICUBIC).save(paths[-1], quality=90)
+    return paths
+
+
+def make_trainer(backbone: str, paths: list[str], store: Path):
+    """A method whose test images are these, with their features stored."""
+    args = ["--trainer", "MTCoOpHard", "--backbone", backbone, "--seed", "1"]
+    args += ["DATASET.NAME", "Digits7", "VERBOSE", "False", "DATALOADER.NUM_WORKERS", "0"]
+    args += ["INPUT.TRANSFORMS", "('normalize',)", "DATALOADER.TEST.BATCH_SIZE", "64"]
+    args += ["FEATURES.MODE", "test", "FEATURES.DIR", str(store)]
+    items = [Datum(path, 0, 0, "thing") for path in paths]
+    cfg = train.setup_cfg(train.parse_args(args))
+    return TRAINER_REGISTRY.get("MTCoOpHard")(cfg, dataset=DatasetBase(test=items))
+
+
+def forget() -> None:
+    """What this process remembers of stores; the next pass opens them as another would."""
+    _features._open_store.cache_clear()
+    _features._open_digests.cache_clear()
+
+
+@torch.no_grad()
+def stored_features(trainer) -> torch.Tensor:
+    """Features (n, e) of the test images."""
+    forget()
+    with contextlib.redirect_stdout(io.StringIO()):
+        return torch.cat([trainer.image_features(b)["global"] for b in trainer.test_loader])
+
+
+def passes(folder: Path, backbone: str, count: int) -> list[dict]:
+    """One pass over the images: nothing stored, everything stored."""
+    paths = make_photos(folder / "photos", count)
+    trainer = make_trainer(backbone, paths, folder / "store")
+    clip_model = trainer.clip
+    model = plain_clip(clip_model.config, clip_model.state_dict())
+    mean, std = clip_model.image_mean, clip_model.image_std
+    size, mode = clip_model.image_size[0], clip_model.interpolation
+
+    def naive():
+        return plain_features(model, paths, size, mean, std, mode)
+
+    naive()  # the first pass of a process also loads kernels
+    plain_time, plain = timed(naive)
+    cold_time, cold = timed(lambda: stored_features(trainer))
+    warm_time, warm = timed(lambda: stored_features(trainer))
+    error = ((cold - plain).norm() / plain.norm()).item()
+    assert torch.equal(cold, warm) and error < 1e-4  # a ratio of unequal things says nothing
+    what = f"features of {count} images, {backbone.split('/')[0]}"
+    return [
+        row(f"{what}: nothing stored", plain_time, cold_time, f"relative L2 {error:.0e}"),
+        row(f"{what}: all stored", plain_time, warm_time, "equal to the stored ones"),
+    ]
+
+
+def timed(function):
+    """Seconds, and the result."""
+    start = time.perf_counter()
+    found = function()
+    return time.perf_counter() - start, found
+
+
+def row(what: str, naive: float, ours: float, notes: str) -> dict:
+    """A line of the table."""
+    return {"what": what, "naive": naive, "ours": ours, "ratio": naive / ours, "notes": notes}
+
+
+def whole_sweep(folder: Path, shots: list[int], seeds: list[int], epochs: int = 50) -> dict:
+    """The demo's methods at these shots and seeds, with and without the store."""
+    plan = folder / "sweep.yaml"
+    content = yaml.safe_load((ROOT / "configs/sweeps/demo.yaml").read_text(encoding="utf-8"))
+    content |= {"shots": shots, "seeds": seeds}
+    plan.write_text(yaml.safe_dump(content), encoding="utf-8")
+    opts = ["MODEL.BACKBONE.NAME", "tiny/random", "OPTIM.MAX_EPOCH", str(epochs)]
+    seconds, results = {}, {}
+    for mode in ("off", "full"):
+        more = ["FEATURES.MODE", mode, "FEATURES.DIR", str(folder / "sweep_store")]
+        planned = sweep.read_sweep(plan, [*opts, *more], str(folder / mode), ROOT / "configs")
+        forget()
+        with contextlib.redirect_stdout(io.StringIO()):
+            seconds[mode], (runs, failures) = timed(lambda p=planned: sweep.run_all(p))
+        if failures:
+            raise RuntimeError(f"{failures[0][0]}: {failures[0][1]}")
+        results[mode] = [task["value"] for run in runs for task in run.tasks.values()]
+    apart = max(abs(a - b) for a, b in zip(*results.values(), strict=True))
+    return row(
+        f"sweep of {len(runs)} runs on Digits7",
+        seconds["off"],
+        seconds["full"],
+        f"naive: FEATURES.MODE off; accuracies apart by at most {apart:.2f} points",
+    )
+
+
+def main() -> None:
+    """Print the rows as they are, one JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--small", action="store_true", help="in miniature")
+    for line in run(parser.parse_args().small):
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Where the rows of prompts stand: who begins alike, and which rows attend to each other.
+
+Prompts of one group are laid into tiles of a few names. The rows of a tile attend to the group's
+beginning and, under a mask, to the rows before them of the same name; tiles of one size are a
+bucket, and attention is one fused kernel per bucket.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+TILE = 32  # rows of a tile; a longer prompt has one to itself
+ALIGN = 8  # a tile's keys are a multiple of this, as fused kernels want their masks
+
+
+def tidy(prompts):
+    """The same :class:`clip.Prompts` without beginnings that nobody uses or nobody shares.
+
+    Where no two prompts have a beginning in common, they have SOS in common: what is behind it
+    becomes their own.
+    """
+    used, group = prompts.group.cpu().unique(return_inverse=True)
+    shared = prompts.shared
+    if len(used) < len(group) or shared.shape[1] < 2:
+        shared = shared if len(used) == len(shared) else shared[used]
+        return dataclasses.replace(prompts, shared=shared, group=group)
+    own, eot = prompts.own, prompts.eot.cpu()
+    if prompts.rows is not None:
+        own, eot = own[prompts.rows], eot[prompts.rows.cpu()]
+    beginning = shared[:, 1:][prompts.group]
+    return dataclasses.replace(
+        prompts,
+        shared=shared[:1, :1],
+        own=torch.cat([beginning, own.to(shared.dtype)], 1),
+        group=torch.zeros_like(group),
+        eot=eot + beginning.shape[1],
+        rows=None,
+    )
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Rows of a bucket that ask: all of them, or in the last layer those of EOT.
+
+    width: M, places for queries in a tile.
+    place: (k,) place of each among the T * M of the bucket.
+    mask: (T, 1, M, P + R) bool, the keys that it sees.
+    """
+
+    width: int
+    place: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """T tiles of one size: R places for own rows behind the P rows of a group.
+
+    group: (T,) the group of each tile.
+    keys: (k,) place of each own row among the T * (P + R) keys.
+    """
+
+    group: torch.Tensor
+    keys: torch.Tensor
+    every: Queries
+    ends: Queries
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of n prompts stand, k of them their own.
+
+    prompt: (k,) prompt of each own row. token: (k,) its place behind the beginning.
+    ends: (n,) own row of each EOT. order: (n,) where prompt i stands among ``ends``.
+    """
+
+    prompt: torch.Tensor
+    token: torch.Tensor
+    ends: torch.Tensor
+    order: torch.Tensor
+    buckets: tuple[Bucket, ...]
+
+
+def make_layout(
+    group: torch.Tensor, length: torch.Tensor, n_shared: int, device: torch.device
+) -> Layout:
+    """The layout of prompts of own ``length`` (n,) in ``group`` (n,), both on the CPU."""
+    return _layout(tuple(group.tolist()), tuple(length.tolist()), n_shared, device)
+
+
+@lru_cache(maxsize=8)
+def _layout(group: tuple, length: tuple, n_shared: int, device: torch.device) -> Layout:
+    by_size: dict[int, list[list[int]]] = {}
+    for tile in _tiles(group, length):
+        keys = n_shared + sum(length[i] for i in tile)
+        by_size.setdefault(-(-keys // ALIGN) * ALIGN, []).append(tile)
+    sized = sorted(by_size.items())
+    prompts = torch.tensor([i for _, tiles in sized for tile in tiles for i in tile])  # (n,)
+    lengths = torch.tensor(length)[prompts]
+    ends = lengths.cumsum(0)
+    return Layout(
+        prompt=prompts.repeat_interleave(lengths).to(device),
+        token=_count_up(lengths).to(device),
+        ends=(ends - 1).to(device),
+        order=prompts.argsort().to(device),
+        buckets=tuple(
+            _bucket(tiles, group, length, n_shared, size, device) for size, tiles in sized
+        ),
+    )
+
+
+def _tiles(group: tuple, length: tuple) -> list[list[int]]:
+    """Prompts of one group together, as many as fit a tile."""
+    tiles: list[list[int]] = []
+    room, current = 0, None
+    for i in sorted(range(len(group)), key=lambda i: (group[i], length[i])):
+        if group[i] != current or length[i] > room:
+            tiles.append([])
+            room, current = TILE, group[i]
+        tiles[-1].append(i)
+        room -= length[i]
+    return tiles
+
+
+def _count_up(lengths: torch.Tensor) -> torch.Tensor:
+    """0 .. length - 1 for each length, one after the other."""
+    starts = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum())) - starts.repeat_interleave(lengths)
+
+
+def _bucket(tiles: list[list[int]], group, length, n_shared: int, size: int, device) -> Bucket:
+    """The tiles whose keys are padded to ``size``."""
+    width = size - n_shared  # R
+    names = torch.tensor([len(tile) for tile in tiles])  # (T,)
+    rows = torch.tensor([sum(length[i] for i in tile) for tile in tiles])  # (T,)
+    tile = torch.arange(len(tiles)).repeat_interleave(rows)  # (k,)
+    place = tile * width + _count_up(rows)  # (k,)
+    lengths = torch.tensor([length[i] for tile in tiles for i in tile])  # (number of prompts,)
+    owner = torch.full((len(tiles) * width,), -1)
+    owner[place] = torch.arange(len(lengths)).repeat_interleave(lengths)
+    owner = owner.view(len(tiles), width)
+    own = (owner[:, :, None] == owner[:, None, :]).tril()  # padding sees padding, never nothing
+    mask = torch.cat([own.new_ones(len(tiles), width, n_shared), own], 2)  # (T, R, P + R)
+
+    last = place[lengths.cumsum(0) - 1]  # (number of prompts,)
+    at = torch.arange(len(tiles)).repeat_interleave(names) * int(names.max()) + _count_up(names)
+    ends = own.new_ones(len(tiles) * int(names.max()), size)
+    ends[at] = mask.flatten(0, 1)[last]
+    ends = ends.view(len(tiles), -1, size)
+    return Bucket(
+        group=torch.tensor([group[tile[0]] for tile in tiles]).to(device),
+        keys=(place + (tile + 1) * n_shared).to(device),
+        every=Queries(width, place.to(device), mask[:, None].to(device)),
+        ends=Queries(int(names.max()), at.to(device), ends[:, None].to(device)),
+    )

@@ -1,0 +1,26 @@
+"""Stored features of the frozen image tower: a feature is computed once and then read.
+
+    python -m clip.features info|verify|clear [--dir DIR]
+
+A feature is a function of the weights, the tower's output, the precision, the versions, the
+transform, the content of the image and the augmentation drawn for it: a change in any of them is
+a miss.
+"""
+
+from ._admin import Part, clear, make_room, parts, verify_shards
+from ._digests import DigestCache
+from ._store import ENCODE_BATCH, FeatureStore, encode_fixed, feature_key, store_root
+
+__all__ = [
+    "ENCODE_BATCH",
+    "DigestCache",
+    "FeatureStore",
+    "Part",
+    "clear",
+    "encode_fixed",
+    "feature_key",
+    "make_room",
+    "parts",
+    "store_root",
+    "verify_shards",
+]

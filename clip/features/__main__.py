@@ -1,0 +1,81 @@
+"""Look after the stored image features.
+
+python -m clip.features info            what is stored, how large, when it was last used
+python -m clip.features verify          read files and images again; damaged ones are dropped
+python -m clip.features clear --days 30 delete what was not used for 30 days; without: all
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from . import DigestCache, clear, parts, store_root, verify_shards
+from ._digests import FILE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks; the exit code, 1 if ``verify`` found something wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clip.features",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", choices=("info", "verify", "clear"))
+    parser.add_argument("--dir", default="", help="FEATURES.DIR; by default in the user's cache")
+    parser.add_argument("--days", type=float, default=None, help="for clear: not used so long")
+    args = parser.parse_args(argv)
+    if args.days is not None and args.action != "clear":
+        parser.error("--days is for clear")
+    root = store_root(args.dir)
+    if not root.is_dir():
+        print(f"there is no folder {root}: nothing is stored")
+        return 0
+    actions = {"info": info, "verify": verify, "clear": lambda root: delete(root, args.days)}
+    return actions[args.action](root)
+
+
+def info(root: Path) -> int:
+    """A line for each key and view, and the sum."""
+    every = parts(root)
+    for part in every:
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(part.used))
+        kept = part.key.get("dtype") or "as computed"
+        print(
+            f"{part.folder.relative_to(root)}: {part.images():,} {part.key.get('output', '?')} "
+            f"of {part.label or '?'} ({part.key.get('precision', '?')}, kept {kept}), "
+            f"{mebibytes(part.size)}, used {day}"
+        )
+    print(f"{len(every)} parts, {mebibytes(sum(part.size for part in every))}, in {root}")
+    return 0
+
+
+def verify(root: Path) -> int:
+    """Check the files by their own names' digests, and the digests of the images."""
+    files, broken = verify_shards(root)
+    images, wrong = DigestCache(root).verify()
+    for line in [*broken, *wrong]:
+        print(line)
+    print(f"{files} files read, {len(broken)} bad; {images:,} images read, {len(wrong)} changed")
+    return 1 if broken or wrong else 0
+
+
+def delete(root: Path, days: float | None) -> int:
+    """Delete what was not used for so many days, or all of it."""
+    removed = clear(root, None if days is None else time.time() - 86_400 * days)
+    if days is None:
+        (root / FILE).unlink(missing_ok=True)
+    size = mebibytes(sum(part.size for part in removed))
+    print(f"{len(removed)} parts, {size}, deleted from {root}")
+    return 0
+
+
+def mebibytes(size: int) -> str:
+    """A size for people."""
+    return f"{size / 2**20:,.1f} MiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

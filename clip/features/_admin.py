@@ -1,0 +1,130 @@
+"""What lies in the folder of stores: sizes, checks, removal of the least recently used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ._store import KEY_FILE, SUFFIX, USED_FILE
+
+HALF_WRITTEN_SECONDS = 3600  # a file that is older and still has no name never gets one
+
+
+@dataclass(frozen=True)
+class Part:
+    """The features of one key and one view."""
+
+    folder: Path
+    label: str
+    key: dict
+    size: int  # bytes
+    used: float  # when last; seconds since the epoch
+
+    @property
+    def shards(self) -> list[Path]:
+        """The files that hold the features."""
+        return sorted(self.folder.glob(f"*{SUFFIX}"))
+
+    def images(self) -> int:
+        """How many features there are, as far as files can be read."""
+        return sum(_count(path) for path in self.shards)
+
+
+def parts(root: Path) -> list[Part]:
+    """All parts below a folder of stores, the least recently used first."""
+    found = []
+    for described in root.glob(f"*/{KEY_FILE}"):
+        about = _described(described)
+        for folder in sorted(p for p in described.parent.iterdir() if p.is_dir()):
+            try:
+                files = [path.stat() for path in folder.iterdir()]
+                used = (folder / USED_FILE).stat().st_mtime
+            except OSError:  # written or removed at this moment
+                continue
+            size = sum(stat.st_size for stat in files)
+            found.append(Part(folder, about.get("label", ""), about.get("key", {}), size, used))
+    return sorted(found, key=lambda part: part.used)
+
+
+def make_room(root: Path, needed: int, limit: int, keep: Iterable[Path] = ()) -> list[Part]:
+    """Remove the least recently used parts until ``needed`` more bytes stay within ``limit``.
+
+    Args:
+        keep: folders of parts that stay in any case.
+
+    Returns:
+        The parts that were removed.
+    """
+    kept, removed = set(keep), []
+    every = parts(root)
+    total = sum(part.size for part in every)
+    for part in every:
+        if total + needed <= limit:
+            break
+        if part.folder not in kept:
+            remove(part)
+            total -= part.size
+            removed.append(part)
+    return removed
+
+
+def remove(part: Part) -> None:
+    """Delete a part; processes that read it keep what they have mapped."""
+    shutil.rmtree(part.folder, ignore_errors=True)
+    if not any(path.is_dir() for path in part.folder.parent.iterdir()):
+        shutil.rmtree(part.folder.parent, ignore_errors=True)
+
+
+def clear(root: Path, older_than: float | None = None) -> list[Part]:
+    """Delete all parts, or those last used before a time in seconds since the epoch."""
+    removed = [part for part in parts(root) if older_than is None or part.used < older_than]
+    for part in removed:
+        remove(part)
+    return removed
+
+
+def verify_shards(root: Path) -> tuple[int, list[str]]:
+    """Read every file again: how many, and a line on each that is damaged, which is deleted.
+
+    What killed processes have left half written is deleted too.
+    """
+    count, broken = 0, []
+    for part in parts(root):
+        for path in part.folder.glob(".*.*"):
+            if path.stat().st_mtime < time.time() - HALF_WRITTEN_SECONDS:
+                path.unlink(missing_ok=True)
+        for path in part.shards:
+            count += 1
+            try:
+                with open(path, "rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                broken.append(f"{path}: {error.strerror}")
+                continue
+            if not digest.startswith(path.stem):
+                broken.append(f"{path}: damaged; deleted, its features will be computed again")
+                path.unlink(missing_ok=True)
+    return count, broken
+
+
+def _count(path: Path) -> int:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_slice("features").get_shape()[0]
+    except (SafetensorError, OSError):
+        return 0
+
+
+def _described(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else {}

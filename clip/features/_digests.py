@@ -1,0 +1,151 @@
+"""The content digest of an image, computed again only if its file may have changed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from clip._files import sha256_of
+
+FILE = "digests.sqlite"
+CHUNK = 500  # paths in one question to the database
+# A file that is written twice within the resolution of its time stamps looks unchanged. Some file
+# systems count whole seconds, FAT pairs of them.
+SETTLED_NS = 2_500_000_000
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS digests "
+    "(path TEXT PRIMARY KEY, size INT, mtime INT, ctime INT, inode INT, digest TEXT)"
+)
+Stat = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
+
+
+class DigestCache:
+    """Digests of files by (path, size, mtime_ns, ctime_ns, inode), shared by processes.
+
+    A file changed a moment ago is read every time. Paths are kept relative to the cache's
+    folder. Without a usable database, digests are kept for the life of the process.
+
+    Args:
+        root: the folder of the feature stores.
+        read: digest (hex) of the content of a file.
+    """
+
+    def __init__(self, root: str | Path, read: Callable[[str], str] = sha256_of):
+        self.root, self.read = Path(root), read
+        self._known: dict[str, tuple[Stat, str]] = {}
+        self._asked: set[str] = set()
+
+    def of(self, paths: Sequence[str]) -> list[str]:
+        """The digest of each file; an error of reading one is passed on."""
+        self._ask([path for path in dict.fromkeys(paths) if path not in self._asked])
+        fresh: dict[str, tuple[Stat, str]] = {}
+        digests = {path: self._one(path, fresh) for path in dict.fromkeys(paths)}
+        if fresh:
+            self._known |= fresh
+            self._keep(fresh)
+        return [digests[path] for path in paths]
+
+    def _one(self, path: str, fresh: dict) -> str:
+        try:
+            stat = _stat(path)
+        except OSError:
+            return self.read(path)  # fails, with the reader's message for a missing image
+        known = self._known.get(path)
+        if known and known[0] == stat:
+            return known[1]
+        digest = self.read(path)
+        if time.time_ns() - max(stat[1], stat[2]) > SETTLED_NS:
+            fresh[path] = stat, digest
+        return digest
+
+    def verify(self) -> tuple[int, list[str]]:
+        """Read every known file again: how many, and a line on each whose digest was wrong.
+
+        Entries that are wrong, or whose file is gone, are forgotten.
+        """
+        with self._database() as base:
+            rows = base.execute("SELECT * FROM digests").fetchall() if base else []
+        wrong, stale = [], []
+        for name, *stat, digest in rows:
+            path = self.root / name
+            try:
+                if _stat(path) != tuple(stat):
+                    stale.append(name)  # it would have been read again
+                elif sha256_of(path) != digest:
+                    wrong.append(name)
+            except OSError:
+                stale.append(name)
+        with self._database() as base:
+            if base:
+                drop = [(name,) for name in [*stale, *wrong]]
+                base.executemany("DELETE FROM digests WHERE path = ?", drop)
+        lines = [f"{os.path.normpath(self.root / name)}: its digest was wrong" for name in wrong]
+        return len(rows) - len(stale), lines
+
+    def _ask(self, paths: Sequence[str]) -> None:
+        """Learn what the database knows of the paths."""
+        self._asked |= set(paths)
+        names = {name: path for path in paths if (name := self._name(path))}
+        with self._database() as base:
+            if not base:
+                return
+            every = list(names)
+            for start in range(0, len(every), CHUNK):
+                some = every[start : start + CHUNK]
+                marks = ",".join("?" * len(some))
+                for name, *stat, digest in base.execute(
+                    f"SELECT * FROM digests WHERE path IN ({marks})", some
+                ):
+                    self._known[names[name]] = tuple(stat), digest
+
+    def _keep(self, fresh: dict[str, tuple[Stat, str]]) -> None:
+        rows = [(self._name(path), *stat, digest) for path, (stat, digest) in fresh.items()]
+        with self._database(make=True) as base:
+            if base:
+                base.executemany(
+                    "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?, ?)",
+                    [row for row in rows if row[0]],
+                )
+
+    def _name(self, path: str) -> str:
+        try:
+            return os.path.relpath(path, self.root)
+        except ValueError:  # another drive
+            return ""
+
+    @contextlib.contextmanager
+    def _database(self, make: bool = False) -> Iterator[sqlite3.Connection | None]:
+        """The database, committed at the end; None if there is none or it cannot be used."""
+        file, base = self.root / FILE, None
+        if not make and not file.exists():
+            yield None
+            return
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            base = sqlite3.connect(file, timeout=30)
+            base.execute(TABLE)
+        except (sqlite3.Error, OSError) as error:
+            print(f"passing over the digests in {file} ({error})")
+            if base:
+                base.close()
+            base = None
+            if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
+                file.unlink(missing_ok=True)
+        try:
+            yield base
+            if base:
+                base.commit()
+        except sqlite3.Error as error:
+            print(f"passing over the digests in {file} ({error})")
+        finally:
+            if base:
+                base.close()
+
+
+def _stat(path: str | Path) -> Stat:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino

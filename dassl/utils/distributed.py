@@ -1,0 +1,165 @@
+"""One run over several processes, as ``torchrun`` starts them; alone, all of this does nothing.
+
+Every process holds the whole learned state and computes the whole loss. What is expensive, images
+and rows of text through frozen towers, is divided: each process computes its share and all
+gather the results. With W processes each minimises 1/W of the loss, so that the gradient of the
+run is the sum of theirs, whichever way it has come: through rows that one process computed, or
+through what all computed alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .errors import UserError
+
+PATIENCE = datetime.timedelta(days=1)  # one process may encode images while the others wait
+
+
+def world_size() -> int:
+    """W, how many processes do this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0 to W - 1."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this process writes and prints."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def session() -> Iterator[None]:
+    """Join the processes that torchrun started, if it did; only the first one prints."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        yield
+        return
+    gpus = torch.cuda.device_count()
+    if gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % gpus)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+    with contextlib.ExitStack() as stack:
+        stack.callback(dist.destroy_process_group)
+        if not is_main():
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        yield
+
+
+def refuse(name: str) -> None:
+    """Raise UserError in a run of several processes, of which ``name`` would not know."""
+    if world_size() > 1:
+        raise UserError(
+            f"{name} runs in one process, but torchrun started {world_size()}: start it with "
+            "python train.py"
+        )
+
+
+def barrier() -> None:
+    """Wait for the others."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def broadcast(value: Any) -> Any:
+    """The first process's value."""
+    if world_size() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0)
+    return held[0]
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether the flag is up in any process."""
+    if world_size() == 1:
+        return flag
+    flags = [False] * world_size()
+    dist.all_gather_object(flags, flag)
+    return any(flags)
+
+
+def share(n: int, of: int | None = None) -> slice:
+    """Which of n rows are a process's, by default this one's: floor or ceil of n / W rows."""
+    number, parts = rank() if of is None else of, world_size()
+    return slice(n * number // parts, n * (number + 1) // parts)
+
+
+def largest_share(n: int) -> int:
+    """Rows in the largest of the shares of n rows."""
+    return -(-n // world_size())
+
+
+def gather_rows(own: Tensor, n: int) -> Tensor:
+    """All n rows (n, ...), each from the process whose :func:`share` it is in; with gradients.
+
+    Args:
+        own: this process's share; rows behind it are not looked at.
+    """
+    return own if world_size() == 1 else _Gather.apply(own, n)
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenates; its adjoint for a loss that is the sum of the processes' losses."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor, n: int) -> Tensor:
+        ctx.n = n
+        ctx.rows = len(own)
+        shares = [share(n, of) for of in range(world_size())]
+        padded = own.new_zeros((largest_share(n), *own.shape[1:]))
+        padded[: len(own)] = own
+        pieces = [torch.empty_like(padded) for _ in shares]
+        dist.all_gather(pieces, padded)
+        sizes = [part.stop - part.start for part in shares]
+        return torch.cat([piece[:size] for piece, size in zip(pieces, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        own = gradient[share(ctx.n)]
+        more = ctx.rows - len(own)
+        return (torch.cat([own, own.new_zeros((more, *own.shape[1:]))]) if more else own), None
+
+
+def sum_gradients(params: Iterable[Tensor]) -> None:
+    """Add up the gradients of all processes, in one message per type.
+
+    A parameter without a gradient in any process keeps none, since an optimizer passes it over.
+    """
+    if world_size() == 1:
+        return
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for param in params:
+        groups.setdefault(param.dtype, []).append(param)
+    for some in groups.values():
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
+        there = torch.tensor([p.grad is not None for p in some]).to(grads[0])
+        flat = torch.cat([*(g.flatten() for g in grads), there])
+        dist.all_reduce(flat)
+        *summed, there = flat.split([*(g.numel() for g in grads), len(some)])
+        if all(p.grad is not None for p in some):  # reading flags would wait for the device
+            found = [True] * len(some)
+        else:
+            found = [count > 0 for count in there.tolist()]
+        for param, grad, known in zip(some, summed, found, strict=True):
+            param.grad = grad.view_as(param) if known else None
+
+
+def same_everywhere(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors by the first process's."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)

@@ -1,0 +1,22 @@
+"""AID: 30 kinds of scenes in Google Earth images."""
+
+from dassl.data import DATASET_REGISTRY
+
+from ._base import FewShotDataset
+from ._folders import words_of
+
+
+@DATASET_REGISTRY.register()
+class AID(FewShotDataset):
+    """AID: 30 kinds of scenes in Google Earth images."""
+
+    dataset_dir = "AID"
+    image_dir = ""
+    task_name = "aerial scene"
+    templates = ("a satellite photo of {}.",)
+    sizes = (10000,)
+    num_columns = 30
+
+    def class_name(self, folder: str) -> str:
+        """The words of the folder's name."""
+        return words_of(folder)

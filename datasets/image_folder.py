@@ -1,0 +1,85 @@
+"""A folder of one's own images: one folder per class."""
+
+from __future__ import annotations
+
+import random
+from functools import cached_property
+
+from dassl.data import DATASET_REGISTRY, Datum
+from dassl.utils import UserError
+
+from ._base import FewShotDataset
+from ._folders import class_images, folders_in, read_folders, some
+from ._given_names import given_classnames
+from ._splits import PARTS, Split
+
+SPELLINGS = {"val": ("val", "valid", "validation"), "train": ("train",), "test": ("test",)}
+
+
+@DATASET_REGISTRY.register()
+class ImageFolder(FewShotDataset):
+    """Your own images: root/class/image, or root/{train,val,test}/class/image.
+
+    Without ``train`` and ``test`` folders each class is divided 50/20/30; without ``val`` a fifth
+    of the training images is held out for it. The task is called what ``task_name.txt`` says, or
+    else the folder; classes what ``classnames.txt`` or ``classnames.yaml`` says, or else their
+    folders.
+    """
+
+    image_dir = ""
+
+    @property
+    def task_name(self) -> str:
+        """The folder's name, in words."""
+        return self.root.name.replace("_", " ").strip() or "kind of image"
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """Folder by part, for the parts that there are; none if the classes lie in the root."""
+        there = folders_in(self.root)
+        found = {part: name for part in PARTS for name in SPELLINGS[part] if name in there}
+        if "train" not in found or len(found) == 1:
+            return {}
+        if "test" not in found:
+            raise UserError(
+                f"{self.root} has the folders {', '.join(found.values())}, but no test; evaluation "
+                f"needs one: rename {found['val']} to test, and a fifth of the training images "
+                "is held out for validation"
+            )
+        return found
+
+    @property
+    def official(self) -> bool:
+        """Whether the folders say which images are for train, val and test."""
+        return len(self.parts) == len(PARTS)
+
+    @cached_property
+    def renames(self) -> dict[str, str]:
+        """Class name by folder, where a file beside the images gives it."""
+        start = self.root / self.parts.get("train", "")
+        return given_classnames(self.root, folders_in(start))
+
+    def read(self, rng: random.Random) -> Split:
+        """The folders' division, or one that is drawn."""
+        if not self.parts:
+            return read_folders(self.root, rng)
+        classes = {
+            part: class_images(self.root / folder, prefix=f"{folder}/")
+            for part, folder in self.parts.items()
+        }
+        names = tuple(classes["train"])
+        for part, found in classes.items():
+            if strange := sorted(set(found) - set(names)):
+                raise UserError(
+                    f"{self.root / self.parts[part]} has class folders that {self.parts['train']} "
+                    f"has not: {some(strange)}"
+                )
+        items = {
+            part: [Datum(p, names.index(name)) for name in found for p in found[name]]
+            for part, found in classes.items()
+        }
+        if "val" in items:
+            return Split([names], items["train"], items["val"], items["test"])
+        split = Split([names], test=items["test"])
+        split.hold_out(items["train"], rng, self.root / self.parts["train"])
+        return split

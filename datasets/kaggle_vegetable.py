@@ -1,0 +1,26 @@
+"""Kaggle's Vegetable Image Dataset: 15 kinds."""
+
+from __future__ import annotations
+
+import random
+
+from dassl.data import DATASET_REGISTRY
+
+from ._base import FewShotDataset
+from ._folders import read_parts
+from ._splits import Split
+
+
+@DATASET_REGISTRY.register()
+class KaggleVegetable(FewShotDataset):
+    """Kaggle's Vegetable Image Dataset: 15 kinds."""
+
+    dataset_dir = "kaggle_vegetable"
+    task_name = "kind of vegetable"
+    templates = ("a photo of a {}, a type of vegetable.",)
+    sizes = (21000,)
+    num_columns = 15
+
+    def read(self, rng: random.Random) -> Split:
+        """Each of the three folders divided by itself, class by class."""
+        return read_parts(self.image_root, ("train", "test", "validation"), rng)

@@ -1,0 +1,75 @@
+"""How the frozen towers are run: precision, memory layout, compilation, copies, time."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dassl.config import CfgNode
+from dassl.utils import Stopwatch, UserError
+
+PRECISIONS = ("fp16", "fp32", "amp")
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """The precision of the frozen towers; half precision needs a GPU."""
+    if wanted not in PRECISIONS:
+        raise UserError(f"PREC must be one of {', '.join(PRECISIONS)}; got {wanted!r}")
+    if device == "cpu" and wanted != "fp32":
+        return "fp32"
+    return wanted
+
+
+def prepare_clip(clip_model: nn.Module, options: CfgNode) -> None:
+    """Lay out and, if wanted, compile the frozen image tower, as ``cfg.COMPUTE`` says.
+
+    The weights and their names stay what they are, for all that use the model in this process.
+    On a CPU only COMPILE does something.
+    """
+    if clip_model.device.type == "cuda":
+        rounding = "tf32" if options.TF32 else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = rounding
+        torch.backends.cudnn.conv.fp32_precision = rounding
+        if options.CHANNELS_LAST:
+            lay_out(clip_model.visual)
+    if options.COMPILE and clip_model.visual._compiled_call_impl is None:
+        clip_model.visual.compile()
+
+
+def lay_out(visual: nn.Module) -> None:
+    """Channels last in the weights of a ResNet, whose convolutions then run in that layout.
+
+    A ViT has but one convolution, which cuts the patches: it is left alone.
+    """
+    if sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > 1:
+        visual.to(memory_format=torch.channels_last)
+
+
+def precision_name(precision: str, device: torch.device) -> str:
+    """The precision as stored features must tell it: with what a GPU rounds in fp32."""
+    tf32 = device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return f"{precision}, tf32" if tf32 else precision
+
+
+def to_device(value, device: torch.device):
+    """A tensor on a device; from pinned memory the copy is not waited for."""
+    return value.to(device, non_blocking=True) if torch.is_tensor(value) else value
+
+
+def time_text(clock: Stopwatch, prompter: nn.Module) -> None:
+    """Count what the prompter does, forwards and (up to the end of a backward pass) backwards."""
+    before = []
+
+    def start(*_) -> None:
+        before.append(clock.switch("text"))
+
+    def stop(module, args, text) -> None:
+        clock.switch(before.pop())
+        if torch.is_tensor(text) and text.requires_grad:
+            text.register_hook(back)
+
+    def back(gradient) -> None:
+        clock.switch("text")
+
+    prompter.register_forward_pre_hook(start)
+    prompter.register_forward_hook(stop)
