@@ -33,7 +33,8 @@ def shifted(toy):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_base_to_new(run, tmp_path, method):
+def test_base_to_new(run, tmp_path, monkeypatch, method):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # the digits' draws
     digits = ("DATASET.SUBSAMPLE_TASKS", "task0", "DATASET.NUM_SHOTS", 1)
     how = dict(dataset="Digits7")
     base = run(method, *digits, **how, flags=("--protocol", "base_to_new"))

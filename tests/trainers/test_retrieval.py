@@ -187,12 +187,11 @@ def test_learned_pairs_beat_zero_shot_and_shuffled_ones_do_not(tmp_path):
     DATASET_REGISTRY.register(force=True)(Shuffled)
     results = {}
     try:
-        for method, name, seeds in (
-            ("ZeroshotCLIP", "DigitCaptions", (1,)),
-            ("CoT", "DigitCaptions", (1, 2, 3)),
-            ("CoT", "Shuffled", (1, 2, 3)),
+        for method, preset, name, seeds in (
+            ("ZeroshotCLIP", "ZeroShot/tiny", "DigitCaptions", (1,)),
+            ("CoOp", "CoOp/tiny_pairs", "DigitCaptions", (1, 2, 3)),
+            ("CoOp", "CoOp/tiny_pairs", "Shuffled", (1, 2, 3)),
         ):
-            preset = "CoT/tiny_pairs" if method == "CoT" else "ZeroShot/tiny"
             values = []
             for seed in seeds:
                 words = [
@@ -207,5 +206,5 @@ def test_learned_pairs_beat_zero_shot_and_shuffled_ones_do_not(tmp_path):
     finally:
         DATASET_REGISTRY._classes.pop("Shuffled")
     zero_shot = results["ZeroshotCLIP", "DigitCaptions"]
-    assert results["CoT", "DigitCaptions"] >= zero_shot + 5
-    assert results["CoT", "Shuffled"] < zero_shot + 5
+    assert results["CoOp", "DigitCaptions"] >= zero_shot + 5
+    assert results["CoOp", "Shuffled"] < zero_shot + 5
