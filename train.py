@@ -85,6 +85,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     how.add_argument("--load-epoch", type=int, default=None, metavar="N", help="its epoch to load")
     how.add_argument("--no-train", action="store_true", help="build everything, train nothing")
     how.add_argument("--dry-run", action="store_true", help="show what would be learned, and stop")
+    how.add_argument("--show-prompts", action="store_true", help="show the prompts, and stop")
     how.add_argument("--transforms", nargs="+", default=None, help="augmentations in training")
     how.add_argument("--source-domains", nargs="+", default=None, help="Dassl's source domains")
     how.add_argument("--target-domains", nargs="+", default=None, help="Dassl's target domains")
@@ -163,8 +164,9 @@ def main(args: argparse.Namespace) -> dict:
         print(listing())
         return {}
     cfg = setup_cfg(args)
-    if args.dry_run:
-        print("\n".join(_build(cfg).describe()))
+    if args.dry_run or args.show_prompts:
+        trainer = _build(cfg)
+        print("\n".join(trainer.show_prompts() if args.show_prompts else trainer.describe()))
         return {}
     if not distributed.is_main():
         return _follow(args, cfg)

@@ -21,7 +21,7 @@ from dassl.utils import UserError, distributed
 from ._compute import choose_precision, prepare_clip, time_text, to_device
 from ._features import Features, cached_loaders, field_of
 from ._fitting import FittingTrainer
-from ._prompts import names_with_contexts
+from ._prompts import names_with_contexts, show_prompts
 from ._sharding import DividedText
 from ._text_memory import TextInChunks, parse_chunk
 from ._upstream import load_released
@@ -121,7 +121,7 @@ class PromptTrainer(FittingTrainer):
 
     def choose_classes(self, batch: dict) -> torch.Tensor | None:
         """Mask (C,) of the classes scored in this step; None for all."""
-        return None
+        return self.dm.space.scored(batch)
 
     def compute_logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of image features."""
@@ -194,6 +194,11 @@ class PromptTrainer(FittingTrainer):
             optim = build_optimizer(learned, self.cfg.OPTIM)
             sched = build_lr_scheduler(optim, self.cfg.OPTIM)
         self.register_model("prompt_learner", prompter, optim, sched)
+
+    def show_prompts(self) -> list[str]:
+        """The prompts in words, one per line, for ``--show-prompts``."""
+        lines = show_prompts(self.model.prompter)
+        return lines or [f"{type(self).__name__} puts no learned context beside names"]
 
     def facts(self) -> dict:
         """What the run's record keeps of the model."""

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from clip import CLIPError
-from clip.text import Prompts, TextTower
+from clip.text import Prompts, TextTower, tokenize
+from dassl.data import FreeText
 from dassl.utils import UserError
 
 POSITIONS = ("end", "middle", "front")
+MAX_TOKENS = 4096  # more than any text tower takes, to count what a text needs
 INIT_STD = 0.02  # of contexts and of meta networks, as published
 
 
@@ -21,7 +23,8 @@ class PromptLearner(nn.Module):
     context tokens is only a permutation of tokens, so CoOp's three positions are one code path.
 
     Args:
-        names: class or task names; underscores become spaces.
+        names: class or task names; underscores become spaces. Free texts that are too long are
+            cut, and counted in the log.
         text: the frozen text tower; used here, not kept.
         n_ctx: m, the number of context tokens; ``ctx_init`` overrides it.
         ctx_init: words that start the context, for example "a photo of a".
@@ -48,11 +51,16 @@ class PromptLearner(nn.Module):
             raise UserError(
                 f"a token position must be one of {', '.join(POSITIONS)}; got {position!r}"
             )
+        free = isinstance(names, FreeText)
         names = [name.replace("_", " ") for name in names]
-        words = text.tokenize([ctx_init.replace("_", " ")])[0, 1:] if ctx_init else None
-        m = int(words.argmax()) if ctx_init else n_ctx
+        words = embed_words(ctx_init, text) if ctx_init else None
+        m = len(words) if ctx_init else n_ctx
         if m < 0:
             raise UserError(f"a context needs 0 tokens or more; got {m}")
+        if free:
+            if group is not None:
+                raise UserError("a context per text suits no text that is looked for later")
+            names = cut_texts(names, text, m)
         self.n_ctx = m
         self.left = {"end": m, "middle": m // 2, "front": 0}[position]
         self._embed_names(names, text)
@@ -62,9 +70,7 @@ class PromptLearner(nn.Module):
         self.register_buffer("group", groups, persistent=False)  # (n,)
         self.ctx = None
         if learn and m:
-            start = INIT_STD * torch.randn(m, text.width)  # (m, d)
-            if ctx_init:
-                start = text.embed(words[:m].to(text.device)).detach().float().cpu()
+            start = words if ctx_init else INIT_STD * torch.randn(m, text.width)  # (m, d)
             if group is not None:
                 start = self._per_group(start, int(group.max()) + 1, ctx_init)
             self.ctx = nn.Parameter(start)
@@ -86,6 +92,13 @@ class PromptLearner(nn.Module):
         self.register_buffer("eot", tokens.argmax(1) - 1 + right, persistent=False)  # (n,)
         order = [_own_order(int(b.argmax()) - 1, right, length) for b in bare]
         self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
+
+    def show(self) -> list[str]:
+        """The n prompts in words; [m] stands for m context tokens."""
+        right = self.n_ctx - self.left
+        before = f"[{self.left}] " if self.left else ""
+        behind = f" [{right}]" if right else ""
+        return [f"{before}{text}{behind}." for text in self.names]
 
     def forward(
         self,
@@ -125,6 +138,15 @@ class PromptLearner(nn.Module):
         return Prompts(shared=shared, own=own, group=group, eot=eot, rows=rows)
 
 
+def show_prompts(prompter: nn.Module) -> list[str]:
+    """The prompts of every learner within a prompter, in words."""
+    lines = []
+    for name, part in prompter.named_modules():
+        if isinstance(part, PromptLearner):
+            lines += [f"{name}:", *(f"  {line}" for line in part.show())]
+    return lines
+
+
 def names_with_contexts(prompter: nn.Module) -> list[str]:
     """The names within a prompter that have a learned context each: it suits no other name."""
     learners = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
@@ -160,6 +182,34 @@ def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
         raise UserError(
             f"TRAINER.{key}.N_CTX must be 1 or more: the context is what is learned; got {n_ctx}"
         )
+
+
+def embed_words(words: str, text: TextTower) -> torch.Tensor:
+    """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces."""
+    tokens = text.tokenize([words.replace("_", " ")])[0, 1:]
+    return text.embed(tokens[: int(tokens.argmax())].to(text.device)).detach().float().cpu()
+
+
+def cut_texts(texts: list[str], text: TextTower, n_ctx: int = 0) -> list[str]:
+    """Texts cut at a word where SOS, ``n_ctx`` tokens, the text, "." and EOT would not fit.
+
+    The log counts them.
+    """
+    limit, out, count = text.context_length - n_ctx, [], 0
+    for whole in texts:
+        short = whole
+        while " " in short and _tokens_of(short, text) > limit:
+            short = short.rpartition(" ")[0].rstrip(" ,;:-")
+        count += short != whole
+        out.append(short)
+    if count:
+        print(f"{count} of {len(out)} texts were too long for the text tower and are cut")
+    return out
+
+
+def _tokens_of(sentence: str, text: TextTower) -> int:
+    """Tokens of SOS, a sentence, its full stop and EOT."""
+    return int(tokenize([f"{sentence}."], MAX_TOKENS, tokenizer=text.tokenizer).argmax()) + 1
 
 
 def tokenize_names(

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dassl.data.tasks import TaskSpace
+from dassl.data import FreeText, TaskSpace
+
+from ._prompts import cut_texts
 
 
 class TemplatePrompter(nn.Module):
@@ -23,6 +25,8 @@ class TemplatePrompter(nn.Module):
         for task in space.tasks:
             templates = dict.fromkeys((*task.templates, *extra))
             names = [name.replace("_", " ") for name in task.classnames]
+            if isinstance(task.classnames, FreeText):
+                names = cut_texts(names, text)
             parts.append(
                 sum(
                     F.normalize(text.encode_text([t.format(n) for n in names]).float(), dim=-1)

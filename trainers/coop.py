@@ -14,6 +14,7 @@ class CoOp(PromptTrainer):
     """Context optimization: the words around the class names are learned, each task by itself."""
 
     KEY = "COOP"
+    pairs = True
     DEFAULTS = dict(
         PREC="fp16",  # fp16, fp32 or amp
         N_CTX=16,  # number of context tokens

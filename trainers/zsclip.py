@@ -26,6 +26,7 @@ class ZeroshotCLIP(PromptTrainer):
     """The datasets' own templates; one task or a whole suite."""
 
     KEY = "ZEROSHOT"
+    pairs = True
     DEFAULTS = dict(PREC="fp16")  # fp16, fp32 or amp
     suite = "joint"
     extra_templates = ()
@@ -43,6 +44,7 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     """The average of the dataset's own template and seven general ones."""
 
     KEY = "ZEROSHOT2"
+    pairs = False  # its templates are for names of things
     extra_templates = ENSEMBLE
 
     def method_name(self):

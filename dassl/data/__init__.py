@@ -2,6 +2,7 @@
 
 from .data_manager import DataManager, EpochDataLoader, build_data_loader
 from .datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset, dataset_class
+from .pairs import FreeText, PairSpace, PairTask
 from .samplers import build_sampler
 from .tasks import Task, TaskSpace
 from .transforms import build_transform, transform_signature
@@ -14,6 +15,9 @@ __all__ = [
     "DatasetWrapper",
     "Datum",
     "EpochDataLoader",
+    "FreeText",
+    "PairSpace",
+    "PairTask",
     "Task",
     "TaskSpace",
     "build_data_loader",

@@ -127,6 +127,10 @@ class TaskSpace:
         """A space of some of the tasks, in the order of ``ids``."""
         return TaskSpace(tuple(self.tasks[i] for i in ids))
 
+    def scored(self, batch: dict) -> Tensor | None:
+        """Mask (C,) of the columns that a training batch is scored on; None for all."""
+        return None
+
     def cross_entropy(
         self,
         logits: Tensor,

@@ -73,10 +73,24 @@ class EachTask(TrainerBase):
         return sum(results) / len(results)
 
     def load_model(self, directory, epoch=None) -> None:
-        """Load each task's models from ``directory/task<i>``."""
-        if directory:
-            for t, trainer in enumerate(self.trainers):
-                trainer.load_model(Path(directory) / f"task{t}", epoch)
+        """Load each task's models from ``directory/task<i>``.
+
+        From the run of a single task, every task is given that one's models (cross-dataset
+        transfer).
+        """
+        if not directory:
+            return
+        source = Path(directory)
+        whole = source if self._is_single(source) else None
+        if whole:
+            print(f"{source} holds a training on one task: it is evaluated on all of them")
+        for t, trainer in enumerate(self.trainers):
+            trainer.load_model(whole or source / f"task{t}", epoch)
+
+    def _is_single(self, source: Path) -> bool:
+        names = self.first.get_model_names()
+        there = bool(names) and all((source / name).is_dir() for name in names)
+        return there and not (source / "task0").exists()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -99,6 +113,13 @@ class EachTask(TrainerBase):
         lines = ["each task by itself:"]
         for t, trainer in enumerate(self.trainers):
             lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.describe()]
+        return lines
+
+    def show_prompts(self) -> list[str]:
+        """The prompts in words, task by task."""
+        lines = []
+        for t, trainer in enumerate(self.trainers):
+            lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.show_prompts()]
         return lines
 
     def _report(self) -> None:

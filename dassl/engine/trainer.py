@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dassl.config import CfgNode
-from dassl.data import DataManager
+from dassl.data import DataManager, PairSpace
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import build_evaluator
 from dassl.utils import (
@@ -70,6 +70,12 @@ class SimpleTrainer(TrainerBase):
                 f"{type(self).__name__} does not know tasks, but {self.cfg.DATASET.NAME} has "
                 f"{tasks}: choose one with DATASET.SUBSAMPLE_TASKS task<i>, or set the class's "
                 'attribute suite to "each" or "joint" once it handles them'
+            )
+
+        if isinstance(self.dm.space, PairSpace) and not self.pairs:
+            raise UserError(
+                f"{type(self).__name__} learns to tell classes, but {self.cfg.DATASET.NAME} holds "
+                "pairs of images and texts: choose CoOp, CoCoOp, CoT or ZeroshotCLIP"
             )
 
     def check_test(self) -> None:
@@ -264,6 +270,10 @@ class SimpleTrainer(TrainerBase):
         steps = len(self.train_loader_x) if self.optimizers() and self.train_loader_x else 0
         epochs = self.max_epoch if steps else 0
         return [*lines, f"{steps} steps per epoch, {epochs} epochs, {self.steps_rule}"]
+
+    def show_prompts(self) -> list[str]:
+        """Lines for ``--show-prompts``."""
+        return [f"{type(self).__name__} has no prompts to show"]
 
 
 def _trainable(model: nn.Module) -> int:

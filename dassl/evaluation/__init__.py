@@ -3,12 +3,14 @@
 from .build import EVALUATOR_REGISTRY, build_evaluator
 from .evaluator import Classification, ClassificationMT, EvaluatorBase, metric_of
 from .report import format_report, summarize
+from .retrieval import Retrieval
 
 __all__ = [
     "EVALUATOR_REGISTRY",
     "Classification",
     "ClassificationMT",
     "EvaluatorBase",
+    "Retrieval",
     "build_evaluator",
     "format_report",
     "metric_of",

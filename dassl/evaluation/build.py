@@ -18,10 +18,11 @@ EVALUATOR_REGISTRY.__doc__ = """Evaluators by name; a registered class is built 
 def build_evaluator(
     cfg: CfgNode, lab2cname: dict[int, str] | None = None, space: Any = None
 ) -> EvaluatorBase:
-    """The evaluator that the configuration names.
+    """The evaluator that the configuration names, or the one that the space asks for.
 
     Args:
         lab2cname: class name of each label.
         space: the :class:`~dassl.data.tasks.TaskSpace` of the logits.
     """
-    return EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg, lab2cname=lab2cname, space=space)
+    name = getattr(space, "evaluator", "") or cfg.TEST.EVALUATOR
+    return EVALUATOR_REGISTRY.get(name)(cfg, lab2cname=lab2cname, space=space)

@@ -22,19 +22,31 @@ from trainers._base import PromptTrainer, choose_precision
 from trainers.coop import CoOp
 
 METHODS = [
-    *("CLIPAdapter", "CoCoOp", "CoOp", "KgCoOp", "LinearProbe", "MTCoOp", "MTCoOpHard", "PLOT"),
+    *(
+        "CLIPAdapter",
+        "CoCoOp",
+        "CoOp",
+        "CoT",
+        "KgCoOp",
+        "LinearProbe",
+        "MTCoOp",
+        "MTCoOpHard",
+        "PLOT",
+    ),
     *("ProGrad", "ProtoNet", "TipAdapter", "ZeroshotCLIP", "ZeroshotCLIP2"),
 ]
-TRAINED = ("CoCoOp", "CoOp", "KgCoOp", "MTCoOp", "MTCoOpHard", "PLOT", "ProGrad")
+TRAINED = ("CoCoOp", "CoOp", "CoT", "KgCoOp", "MTCoOp", "MTCoOpHard", "PLOT", "ProGrad")
 D = E = 64  # widths of the tiny backbone
 M, U, V = 4, 3, 2  # context tokens: made or learned, of the task, of the class
 SIZES = {"MTCOOP.TASK_N_CTX": U, "MTCOOP.CLASS_N_CTX": V}
+SIZES |= {"COT.N_CTX": M}
 SIZES |= {"COOP.N_CTX": M, "MTCOOP.N_CTX": M, "MTCOOPH.N_CTX": M}
 SIZES |= {f"{key}.N_CTX": M for key in ("COCOOP", "KGCOOP", "PLOT", "PROGRAD")}
 SIZES["PROGRAD.LAMBDA"] = 0.5  # untrained, zero-shot CLIP teaches the opposite of the labels
 PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("CoOp",): 3 * M * D,
     ("CoOp", "COOP.CSC"): 9 * M * D,
+    ("CoT",): 3 * (3 * M * D + 3 * (4 * E + 4 + 4 * D + D) + 4 * E + 4 + 4 * 2 + 2),
     ("MTCoOpHard",): M * D,
     ("MTCoOpHard", "MTCOOPH.TSC"): 3 * M * D,
     ("MTCoOpHard", "MTCOOPH.CSC"): 9 * M * D,
@@ -191,6 +203,7 @@ def test_results_are_complete(run, tmp_path, method, dataset):
     [
         (("CoOp",), "CoOp-CA"),
         (("CoOp", "COOP.CSC"), "CoOp-CS"),
+        (("CoT",), "CoT"),
         (("MTCoOpHard",), "CoOp-MT"),
         (("MTCoOpHard", "MTCOOPH.TSC"), "CoOp-MT (per task)"),
         (("MTCoOpHard", "MTCOOPH.CSC"), "CoOp-MT (per class)"),

@@ -1,0 +1,86 @@
+"""The words of a chain's steps: what every step says of every class."""
+
+from __future__ import annotations
+
+from clip.text import TextTower
+from dassl.data import FreeText, TaskSpace
+from dassl.utils import UserError, unknown_name
+
+from ._language_model import continue_texts
+from ._prompts import cut_texts
+
+GENERATORS = ("learned", "rule", "neural")
+OWN = "own"  # stands for the task's own template
+
+
+def check_generator(options) -> None:
+    """Refuse a generator, or templates, that the node TRAINER.COT cannot have.
+
+    Raises:
+        UserError: an unknown generator, no template, one without ``{}``.
+    """
+    if options.GENERATOR not in GENERATORS:
+        raise unknown_name("TRAINER.COT.GENERATOR", options.GENERATOR, GENERATORS)
+    if options.GENERATOR == "learned":
+        return
+    if not options.TEMPLATES:
+        raise UserError(
+            f"TRAINER.COT.GENERATOR {options.GENERATOR} needs TEMPLATES, one per step, such as "
+            "['a photo of {}', '{task}: {}', 'own']"
+        )
+    for template in options.TEMPLATES:
+        rest = str(template).replace("{task}", "").replace("{}", "", 1)
+        if template != OWN and (not _has_place(template) or set(rest) & set("{}")):
+            raise UserError(
+                f"template {template!r} of TRAINER.COT.TEMPLATES must hold {{}} once, where the "
+                "class name goes; {task} and 'own' (the task's own template) are allowed beside it"
+            )
+    if options.LM_TOKENS < 1:
+        raise UserError(f"TRAINER.COT.LM_TOKENS must be 1 or more; got {options.LM_TOKENS}")
+
+
+def step_texts(options, space: TaskSpace, text: TextTower, n_ctx: int) -> list[list[str]]:
+    """What each of the N steps says of each of the C classes, from general to specific.
+
+    "learned": the class name at every step. "rule": TEMPLATES, a step each. "neural": what a
+    language model makes of the templates; a text that is too long behind ``n_ctx`` tokens is cut
+    at a word, and counted in the log.
+
+    Args:
+        options: the node TRAINER.COT.
+
+    Raises:
+        UserError: templates for texts that are captions already.
+    """
+    names = space.classnames
+    if options.GENERATOR == "learned":
+        return [names] * options.CHAIN_LENGTH
+    if isinstance(names, FreeText):
+        raise UserError(
+            f"TRAINER.COT.GENERATOR {options.GENERATOR} says something of class names; pairs of "
+            "images and texts have their own words: take learned"
+        )
+    steps = [
+        [
+            _fill(template, task.name, name, task.templates[0])
+            for task in space.tasks
+            for name in task.classnames
+        ]
+        for template in options.TEMPLATES
+    ]
+    if options.GENERATOR == "rule":
+        return steps
+    begun = [sentence for step in steps for sentence in step]
+    written = continue_texts(options.LM, begun, options.LM_TOKENS)
+    fitting = cut_texts(written, text, n_ctx)
+    return [fitting[i : i + space.num_classes] for i in range(0, len(fitting), space.num_classes)]
+
+
+def _has_place(template: str) -> bool:
+    return str(template).replace("{task}", "").count("{}") == 1
+
+
+def _fill(template: str, task: str, name: str, own: str) -> str:
+    """A template with its names in it, without a full stop: every prompt is given one."""
+    template = own if template == OWN else template.replace("{task}", task.replace("_", " "))
+    return template.replace("{}", name.replace("_", " ")).rstrip(" .")
