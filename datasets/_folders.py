@@ -126,7 +126,7 @@ def verify(split: Split, root: Path, source: object) -> None:
             )
     if missing := missing_images(root, list(dict.fromkeys(paths))):
         raise UserError(
-            f"{source} names {len(missing)} images that are not in {root}: {some(missing)}; "
+            f"{source} names images that are not in {root}: {some(missing)}; "
             "put them back, or take the split that belongs to these images (delete it if it is "
             "one of this project's own)"
         )

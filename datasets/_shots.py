@@ -107,7 +107,7 @@ def _chosen(lists: dict, split: Split, path: Path) -> list[list[Datum]]:
             raise UserError(f"{path} is no few-shot draw: {part!r} must be a list of paths")
         if strange := [p for p in dict.fromkeys(chosen) if p not in known]:
             raise UserError(
-                f"{path} draws {len(strange)} {part} images that the split does not have "
+                f"{path} draws {part} images that the split does not have "
                 f"there: {some(strange)}; use the split that it was drawn from"
             )
         parts.append([item for p in dict.fromkeys(chosen) for item in known[p]])
@@ -127,6 +127,6 @@ def _compare(old: object, new: dict, path: Path) -> None:
     before = old["bytes"] if isinstance(old.get("bytes"), dict) else {}
     if changed := [name for name, size in new["bytes"].items() if before.get(name) != size]:
         raise UserError(
-            f"{len(changed)} images have changed since {path} was written: {some(changed)}; put "
+            f"images have changed since {path} was written: {some(changed)}; put "
             "the old ones back, or delete the file to go on with the new ones"
         )
