@@ -88,7 +88,8 @@ def _text(parts: Sequence[Table | Notes]) -> str:
 def _text_part(part: Table | Notes) -> str:
     if isinstance(part, Notes):
         return _plain(f"{part.title}:\n{_bullets(part.lines)}")
-    notes = "".join(f"({note})\n" for note in part.notes)
+    best = (f"{BEST} best of its block",) if any(c.best for row in part.rows for c in row) else ()
+    notes = "".join(f"({note})\n" for note in (*best, *part.notes))
     return _plain(f"{part.title}\n{_text_table(part)}{notes}")
 
 
