@@ -28,6 +28,7 @@ import train
 from benchmarks._plain import plain_clip, plain_features
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY
+from dassl.results.read import read_run
 from trainers import _features
 
 ROOT = Path(__file__).parent.parent
@@ -127,12 +128,14 @@ def whole_sweep(folder: Path, shots: list[int], seeds: list[int], epochs: int = 
     seconds, results = {}, {}
     for mode in ("off", "full"):
         more = ["FEATURES.MODE", mode, "FEATURES.DIR", str(folder / "sweep_store")]
-        planned = sweep.read_sweep(plan, [*opts, *more], str(folder / mode), ROOT / "configs")
+        words = [str(plan), "--output-dir", str(folder / mode), *opts, *more]
         forget()
         with contextlib.redirect_stdout(io.StringIO()):
-            seconds[mode], (runs, failures) = timed(lambda p=planned: sweep.run_all(p))
-        if failures:
-            raise RuntimeError(f"{failures[0][0]}: {failures[0][1]}")
+            args = sweep.parse_args(words)
+            seconds[mode], code = timed(lambda args=args: sweep.main(args))
+        if code:
+            raise RuntimeError(f"the sweep in {folder / mode} failed")
+        runs = [read_run(path.parent) for path in sorted((folder / mode).rglob("results.json"))]
         results[mode] = [task["value"] for run in runs for task in run.tasks.values()]
     apart = max(abs(a - b) for a, b in zip(*results.values(), strict=True))
     return row(
