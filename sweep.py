@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import shlex
 import sys
 import time
 from collections import Counter
@@ -38,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; ``None`` reads ``sys.argv``."""
     parser = argparse.ArgumentParser(
         prog="sweep.py",
-        description="Run a grid of methods, shots and seeds; write a table and a figure.",
+        description="Run a grid of methods, datasets, backbones, shots and seeds; report it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -102,13 +103,9 @@ def _plan_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> lis
     for run, record in zip(sweep.runs, records, strict=True):
         lines += [
             f"{run}: {record.status}",
-            f"  python train.py {' '.join(map(_quoted, run.argv))}",
+            f"  python train.py {shlex.join(run.argv)}",
         ]
     return [*lines, _summary(sweep, records, estimate)]
-
-
-def _quoted(word: str) -> str:
-    return f"'{word}'" if set(word) & set(" ()[]*'\"") or not word else word
 
 
 def _status_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list[str]:

@@ -210,11 +210,7 @@ def _follow(args: argparse.Namespace, cfg: CfgNode) -> dict:
     seed = distributed.broadcast(None)
     if seed is None:
         return {}  # the run is complete
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.SEED = seed
-    cfg.freeze()
-    trainer = _build(cfg)
+    trainer = _build(_seeded(cfg, seed))
     if not args.no_train:
         _work(args, trainer)
     return {}
@@ -232,10 +228,14 @@ def _with_seed(cfg: CfgNode, earlier: dict | None) -> CfgNode:
     """The configuration with a seed: for SEED -1 the one recorded before, or a new one."""
     if cfg.SEED >= 0:
         return cfg
+    recorded = (earlier or {}).get("protocol", {}).get("seed")
+    return _seeded(cfg, random.SystemRandom().randrange(2**31) if recorded is None else recorded)
+
+
+def _seeded(cfg: CfgNode, seed: int) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
-    recorded = (earlier or {}).get("protocol", {}).get("seed")
-    cfg.SEED = random.SystemRandom().randrange(2**31) if recorded is None else recorded
+    cfg.SEED = seed
     cfg.freeze()
     return cfg
 
@@ -247,7 +247,7 @@ def listing() -> str:
         lines.append(f"{registry.name}s:")
         for name in registry.registered_names():
             about = (registry.get(name).__doc__ or "").strip().split("\n")[0]
-            lines.append(f"  {name:<16} {about}")
+            lines.append(f"  {name:<20} {about}")
     lines.append("backbones (a name, arch/tag of open_clip, arch/random, or a file):")
     lines.append(
         textwrap.indent(
@@ -268,8 +268,12 @@ def command() -> int:
     except Exception as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, (UserError, CLIPError)) else 1
+        if isinstance(error, (UserError, CLIPError)):
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        name = type(error).__name__
+        print(f"error: {name}: {error} (--debug shows where)", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -97,7 +97,7 @@ def list_datasets(args: argparse.Namespace) -> int:
         columns = sum(leaf.num_columns for leaf in leaves)
         folder, task = "several", ", ".join(leaf.__name__ for leaf in leaves)
         if leaves == [cls]:
-            folder, task = cls.dataset_dir or "any", cls.task_name
+            folder, task = cls.dataset_dir or "any", cls.task_name or "named in its files"
         if not columns:
             tasks = columns = "any"
             folder, task = "any", (cls.__doc__ or "").split("\n")[0]

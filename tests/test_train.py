@@ -230,3 +230,13 @@ def test_ctrl_c_leaves_a_run_that_goes_on(command, tmp_path):
     assert process.returncode == 130 and "Traceback" not in err
     assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "interrupted"
     finished(command(*words))
+
+
+def test_an_unforeseen_error_is_named(monkeypatch, capsys):
+    def fail(args):
+        raise KeyError("feat")
+
+    monkeypatch.setattr(train, "main", fail)
+    monkeypatch.setattr("sys.argv", ["train.py", "--list"])
+    assert train.command() == 1
+    assert capsys.readouterr().err == "error: KeyError: 'feat' (--debug shows where)\n"

@@ -32,7 +32,8 @@ class PromptedCLIP(nn.Module):
 
     The prompter owns what is learned and nothing else; it is handed the frozen text tower:
     ``prompter(text, image_features, keep)`` returns (C, e), or (B, C, e) if its prompts depend on
-    the image (it then says so with ``conditional = True``). ``keep`` (C,) may drop classes.
+    the image (it then says so with ``conditional = True``). ``keep`` (C,) marks the classes that
+    are needed, None all; the rows of the others stay, and may be zero.
     """
 
     def __init__(
@@ -98,8 +99,7 @@ class PromptTrainer(FittingTrainer):
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
     DEFAULTS: that node's keys and default values, which a YAML or the command line may change.
-    needs_all_classes: False lets a step encode only the classes of the tasks in its batch.
-    image_outputs: the names of the image tower's outputs that the method reads.
+    suite: what becomes of several tasks, see TRAINER_REGISTRY.
     """
 
     KEY = ""

@@ -71,7 +71,6 @@ class SimpleTrainer(TrainerBase):
                 f"{tasks}: choose one with DATASET.SUBSAMPLE_TASKS task<i>, or set the class's "
                 'attribute suite to "each" or "joint" once it handles them'
             )
-
         if isinstance(self.dm.space, PairSpace) and not self.pairs:
             raise UserError(
                 f"{type(self).__name__} learns to tell classes, but {self.cfg.DATASET.NAME} holds "

@@ -149,7 +149,7 @@ def _check_numbers(content: dict, path: Path) -> None:
     for key in ("shots", "seeds"):
         values = list(content[key])
         wrong = [v for v in values if not isinstance(v, int) or isinstance(v, bool)]
-        wrong += [v for v in values if v in (0,) and key == "shots"]
+        wrong += [v for v in values if v == 0 and key == "shots"]
         if wrong:
             raise UserError(f"{path}: {key} takes whole numbers, but holds {wrong[0]!r}")
         if len(set(values)) < len(values):
