@@ -149,6 +149,8 @@ def _flags(args: argparse.Namespace) -> list[tuple[str, object]]:
 
 def _keep_own_node(cfg: CfgNode) -> None:
     """Drop the nodes of the other methods: a new method must not change the hash of old runs."""
+    if not cfg.TRAINER.NAME:
+        raise UserError("no trainer chosen: give one with --trainer; --list names them")
     own = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "KEY", "")
     if own:
         cfg.TRAINER = CfgNode({key: cfg.TRAINER[key] for key in ("NAME", own)})

@@ -5,7 +5,7 @@ few-shot draws that the demo does not use, scored on the rest of the 900 pool im
 mean over the trained-word tasks, shots and draws tells the rate to put into a method's preset.
 
     python -m benchmarks.demo_rates
-    python -m benchmarks.demo_rates --methods CoOp --rates 0.002 0.02 --draws 11
+    python -m benchmarks.demo_rates --methods CoOp-CA --rates 0.002 0.02 --draws 11
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def score(run: PlannedRun, draw: int, options: list[str]) -> float:
 def main() -> None:
     """Print a table of methods and rates."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--methods", nargs="+", default=["CoOp", "CoOp-MT", "SoftCPT-NATA"])
+    parser.add_argument("--methods", nargs="+", default=["CoOp-CA", "CoOp-MT", "SoftCPT-NATA"])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.006, 0.02])
     parser.add_argument("--draws", type=int, nargs="+", default=[11, 12, 13])
     args = parser.parse_args()

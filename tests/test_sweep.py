@@ -352,7 +352,7 @@ def run_missing(capsys):
 def test_the_demo_is_a_valid_sweep():
     plan = read_sweep(sweep.ROOT / "configs/sweeps/demo.yaml", configs=sweep.ROOT / "configs")
     assert len(plan.runs) == 1 + 3 * 3 * 3
-    assert plan.methods == ("zero-shot", "CoOp", "CoOp-MT", "SoftCPT-NATA")
+    assert plan.methods == ("zero-shot", "CoOp-CA", "CoOp-MT", "SoftCPT-NATA")
     assert {key: path.name for key, path in plan.report.items()} == {
         "table": "table.md",
         "figure": "figure.png",

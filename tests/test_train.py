@@ -73,6 +73,7 @@ def test_later_sources_win(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ([], "no trainer chosen: give one with --trainer; --list names them"),
         (["--trainer", "COOP"], r"no trainer named 'COOP'; did you mean CoOp\?"),
         (["--trainer", "CoOp", "--protocl", "x"], r"no flag named '--protocl'; did you mean"),
         (["--trainer", "CoOp", "--protocol", "fewshot"], r"did you mean few_shot\?"),
