@@ -129,6 +129,7 @@ def regression(x, y, c: float, max_iter: int) -> LogisticRegression:
     """The minimum of |W|^2 / 2 + C Σ_i CE(W x_i + b, y_i), for features (N, e), labels (N,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # C 1e6 hardly ever converges
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # 1 shot
         return LogisticRegression(C=c, max_iter=max_iter).fit(x, y)
 
 

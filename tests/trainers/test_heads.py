@@ -235,6 +235,11 @@ def test_more_than_the_limit_of_steps_is_no_error():
     assert regression(x, y, 1e6, 2).n_iter_.max() == 2
 
 
+def test_regression_on_one_image_per_class_is_silent(recwarn):
+    regression(drawn(30).numpy(), np.arange(30), 1.0, 1000)  # 1 shot of 30 classes
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("t", [0, 1])  # three classes, two classes
 def test_probe_scores_with_the_fitted_regression(build, close, t):
     trainer = build("LinearProbe", "TRAINER.LP.C", 0.5, "DATASET.SUBSAMPLE_TASKS", f"task{t}")
