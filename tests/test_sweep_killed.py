@@ -38,8 +38,14 @@ def start(folder, *argv):
     (folder / "grid.yaml").write_text(yaml.safe_dump(GRID, sort_keys=False))
     command = [sys.executable, str(ROOT / "sweep.py"), "grid.yaml", *argv]
     output = (folder / "output.txt").open("a")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # runs side by side share the cores
     return subprocess.Popen(
-        command, cwd=folder, stdout=output, stderr=output, start_new_session=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
     )
 
 
