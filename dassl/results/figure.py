@@ -21,6 +21,7 @@ SIZES = {"^": 6.5, "v": 6.5, "<": 6.5, ">": 6.5, "P": 6.0, "X": 6.0}  # to look 
 ZERO_SHOT_LINES = ((0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 COLUMNS = 3  # panels side by side
 DODGE = 0.016  # of the axis: neighbouring methods are drawn side by side, so that bars stay apart
+DODGE_ALL = 0.06  # of the axis, at most, from the first method to the last
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -154,8 +155,9 @@ def _draw_methods(ax, panel: Panel, styles: dict[str, dict], positions: dict[int
         if 0 in points.get(name, {}):
             ax.axhline(points[name].pop(0).mean, label=name, linewidth=1.3, **styles[name])
     octaves = math.log2(1.7 * max(positions.values()) / min(positions.values())) if curves else 0
+    step = min(DODGE, DODGE_ALL / max(1, len(curves) - 1))
     for i, name in enumerate(curves):
-        dodge = 2 ** (DODGE * octaves * (i - (len(curves) - 1) / 2))
+        dodge = 2 ** (step * octaves * (i - (len(curves) - 1) / 2))
         curve = sorted((positions[shots] * dodge, stat) for shots, stat in points[name].items())
         ax.errorbar(
             [x for x, _ in curve],
