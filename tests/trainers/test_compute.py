@@ -5,6 +5,7 @@ import torch
 
 from clip.backbones import load_uncached
 from dassl.utils import load_checkpoint
+from tests._processes import in_processes
 from trainers._compute import lay_out, precision_name, prepare_clip
 
 
@@ -40,13 +41,17 @@ def test_a_vit_keeps_its_layout():
 
 @pytest.mark.slow
 def test_a_compiled_tower_gives_the_same_features(backbone, build):
-    expected = backbone.encode_image(images())
-    weights = backbone.weights_hash
-    options = build("MTCoOpHard", "COMPUTE.COMPILE", True).cfg.COMPUTE
-    prepare_clip(backbone, options)
-    assert backbone.visual._compiled_call_impl is not None
-    assert same(backbone.encode_image(images()), expected)
-    assert load_uncached("tiny/random").weights_hash == weights
+    def compiled():
+        expected = backbone.encode_image(images())
+        weights = backbone.weights_hash
+        options = build("MTCoOpHard", "COMPUTE.COMPILE", True).cfg.COMPUTE
+        prepare_clip(backbone, options)
+        assert backbone.visual._compiled_call_impl is not None
+        assert same(backbone.encode_image(images()), expected)
+        assert load_uncached("tiny/random").weights_hash == weights
+
+    # The compiler starts autograd's threads, and a process that has them cannot fork any more.
+    assert in_processes(compiled, count=1) == [0]
 
 
 def test_the_precision_of_a_cpu_has_no_tf32():
