@@ -9,8 +9,6 @@ Weights are random and images synthetic: neither changes the time of a step. The
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 import train
+from benchmarks._main import print_rows
 from benchmarks._plain import PlainStep, plain_clip
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.tasks import Task, TaskSpace
@@ -197,13 +196,5 @@ def run(small: bool = False) -> list[dict]:
     return rows
 
 
-def main() -> None:
-    """Print the rows as they are, one JSON object a line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--small", action="store_true", help="in miniature")
-    for line in run(parser.parse_args().small):
-        print(json.dumps(line))
-
-
 if __name__ == "__main__":
-    main()
+    print_rows(run, __doc__)

@@ -10,10 +10,8 @@ off. Each sweep starts with no stored feature.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +23,7 @@ from PIL import Image
 
 import sweep
 import train
+from benchmarks._main import print_rows
 from benchmarks._plain import plain_clip, plain_features
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY
@@ -146,13 +145,5 @@ def whole_sweep(folder: Path, shots: list[int], seeds: list[int], epochs: int = 
     )
 
 
-def main() -> None:
-    """Print the rows as they are, one JSON object a line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--small", action="store_true", help="in miniature")
-    for line in run(parser.parse_args().small):
-        print(json.dumps(line))
-
-
 if __name__ == "__main__":
-    main()
+    print_rows(run, __doc__)
