@@ -67,15 +67,16 @@ def compare(module: str, cases: dict[str, dict], sides: dict[str, str]) -> list[
             naive = in_a_process(module, NAIVE, case, malloc)
             for side, says in sides.items():
                 ours = in_a_process(module, side, case, malloc)
-                rows.append(
-                    {
-                        "what": ", ".join(filter(None, (name, says, malloc))),
-                        "naive": naive["seconds"],
-                        "ours": ours["seconds"],
-                        "ratio": naive["seconds"] / ours["seconds"],
-                        "notes": f"peak {naive['peak'] / 1e9:.2f} and {ours['peak'] / 1e9:.2f} GB",
-                    }
-                )
+                ratio = naive["seconds"] / ours["seconds"]
+                row = {
+                    "what": ", ".join(filter(None, (name, says, malloc))),
+                    "naive": naive["seconds"],
+                    "ours": ours["seconds"],
+                    "ratio": ratio,
+                    "notes": f"peak {naive['peak'] / 1e9:.2f} and {ours['peak'] / 1e9:.2f} GB",
+                }
+                print(f"{row['what']}: {ratio:.1f}x, {row['notes']}", file=sys.stderr, flush=True)
+                rows.append(row)
     return rows
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from ._layout import take
+
 
 def run(inside: Callable, prompts, cost: torch.Tensor, begin: int, limit: int) -> torch.Tensor:
     """Features (n, e) of ``inside(prompts)``, in chunks of about ``limit`` rows.
@@ -25,7 +27,7 @@ def run(inside: Callable, prompts, cost: torch.Tensor, begin: int, limit: int) -
     order = group.argsort(stable=True)
     chunk = _number_of(cost[order], group[order], begin, limit)
     sizes = chunk.bincount().tolist()
-    own = prompts.own if prompts.rows is not None else prompts.own[order]
+    own = prompts.own if prompts.rows is not None else take(prompts.own, order)
     owns = [own] * len(sizes) if prompts.rows is not None else own.split(sizes)
     parts = []
     for part, own in zip(order.split(sizes), owns, strict=True):
@@ -33,8 +35,8 @@ def run(inside: Callable, prompts, cost: torch.Tensor, begin: int, limit: int) -
         rows = None if prompts.rows is None else prompts.rows.cpu()[part]
         eot = prompts.eot.cpu() if rows is not None else prompts.eot.cpu()[part]
         piece = dataclasses.replace(prompts, own=own, group=inverse, eot=eot, rows=rows)
-        parts.append(_recomputed(inside, piece, prompts.shared[used]))
-    return torch.cat(parts)[order.argsort()]
+        parts.append(_recomputed(inside, piece, take(prompts.shared, used)))
+    return take(torch.cat(parts), order.argsort())
 
 
 def _number_of(cost, group, begin: int, limit: int) -> torch.Tensor:

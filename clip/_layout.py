@@ -17,6 +17,16 @@ TILE = 32  # rows of a tile; a longer prompt has one to itself
 ALIGN = 8  # a tile's keys are a multiple of this, as fused kernels want their masks
 
 
+def send(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; a copy from the CPU is not waited for."""
+    return x.to(device, non_blocking=x.device.type == "cpu")
+
+
+def take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """x[index] for an index (k,) that may be on the CPU while x is not."""
+    return x[send(index, x.device)]
+
+
 def tidy(prompts):
     """The same :class:`clip.Prompts` without beginnings that nobody uses or nobody shares.
 
@@ -26,12 +36,12 @@ def tidy(prompts):
     used, group = prompts.group.cpu().unique(return_inverse=True)
     shared = prompts.shared
     if len(used) < len(group) or shared.shape[1] < 2:
-        shared = shared if len(used) == len(shared) else shared[used]
+        shared = shared if len(used) == len(shared) else take(shared, used)
         return dataclasses.replace(prompts, shared=shared, group=group)
     own, eot = prompts.own, prompts.eot.cpu()
     if prompts.rows is not None:
-        own, eot = own[prompts.rows], eot[prompts.rows.cpu()]
-    beginning = shared[:, 1:][prompts.group]
+        own, eot = take(own, prompts.rows), eot[prompts.rows.cpu()]
+    beginning = take(shared[:, 1:], prompts.group)
     return dataclasses.replace(
         prompts,
         shared=shared[:1, :1],
@@ -74,7 +84,8 @@ class Bucket:
 class Layout:
     """Where the rows of n prompts stand, k of them their own.
 
-    prompt: (k,) prompt of each own row. token: (k,) its place behind the beginning.
+    prompt: (k,) prompt of each own row. token: (k,) its place behind the beginning. Both on the
+        CPU, the rest on the device.
     ends: (n,) own row of each EOT. order: (n,) where prompt i stands among ``ends``.
     """
 
@@ -103,10 +114,10 @@ def _layout(group: tuple, length: tuple, n_shared: int, device: torch.device) ->
     lengths = torch.tensor(length)[prompts]
     ends = lengths.cumsum(0)
     return Layout(
-        prompt=prompts.repeat_interleave(lengths).to(device),
-        token=_count_up(lengths).to(device),
-        ends=(ends - 1).to(device),
-        order=prompts.argsort().to(device),
+        prompt=prompts.repeat_interleave(lengths),
+        token=_count_up(lengths),
+        ends=send(ends - 1, device),
+        order=send(prompts.argsort(), device),
         buckets=tuple(
             _bucket(tiles, group, length, n_shared, size, device) for size, tiles in sized
         ),
@@ -152,8 +163,8 @@ def _bucket(tiles: list[list[int]], group, length, n_shared: int, size: int, dev
     ends[at] = mask.flatten(0, 1)[last]
     ends = ends.view(len(tiles), -1, size)
     return Bucket(
-        group=torch.tensor([group[tile[0]] for tile in tiles]).to(device),
-        keys=(place + (tile + 1) * n_shared).to(device),
-        every=Queries(width, place.to(device), mask[:, None].to(device)),
-        ends=Queries(int(names.max()), at.to(device), ends[:, None].to(device)),
+        group=send(torch.tensor([group[tile[0]] for tile in tiles]), device),
+        keys=send(place + (tile + 1) * n_shared, device),
+        every=Queries(width, send(place, device), send(mask[:, None], device)),
+        ends=Queries(int(names.max()), send(at, device), send(ends[:, None], device)),
     )

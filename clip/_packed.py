@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import nn
 
-from ._layout import Layout
+from ._layout import Layout, send
 
 QUICK = 1.702  # QuickGELU(x) = x sigmoid(1.702 x) = SiLU(1.702 x) / 1.702
 
@@ -80,12 +80,14 @@ def encode(
     Args:
         shared: (G, P, d) beginnings, positions added.
         own: (k, d) own rows in the layout's order, positions added.
-        repeat: (k,) row of ``own`` that each row of the layout starts as; None if they are equal.
+        repeat: (k,) row of ``own`` that each row of the layout starts as, on the CPU; None if they
+            are equal.
     """
     shape = shared.shape[:2]
     x = torch.cat([shared.flatten(0, 1), own])  # (G P + k, d)
     if repeat is not None:
-        repeat = torch.cat([torch.arange(shape.numel(), device=x.device), repeat + shape.numel()])
+        repeat = torch.cat([torch.arange(shape.numel()), repeat + shape.numel()])
+        repeat = send(repeat, x.device)
     for i, block in enumerate(blocks):
         last = i + 1 == len(blocks)
         x = _block(block, x, shape, layout, last, repeat if i == 0 else None)

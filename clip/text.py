@@ -10,6 +10,7 @@ from torch import nn
 
 from . import _chunks, _layout, _packed
 from ._errors import CLIPError
+from ._layout import send, take
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
 
 ROW_VALUES = 14  # activations kept per row, layer and channel, measured on RN50 and ViT-B towers
@@ -19,7 +20,7 @@ ROW_VALUES = 14  # activations kept per row, layer and channel, measured on RN50
 class Prompts:
     """n prompts in two pieces: the beginning that a group shares, and what each prompt adds.
 
-    The index tensors are looked at on the CPU, where they are best kept.
+    The index tensors are read on the CPU, and are best kept there: a GPU would be waited for.
 
     Args:
         shared: (G, P, d) embeddings at positions 0 .. P-1, SOS first, which is one constant.
@@ -217,15 +218,15 @@ class TextTower(nn.Module):
         position = self.positional_embedding.to(self.dtype)
         begin = shared.shape[1]
         layout = _layout.make_layout(prompts.group.cpu(), _own_length(prompts), begin, own.device)
-        row, repeat = layout.prompt, None
+        row, token, repeat = layout.prompt, layout.token, None
         if prompts.rows is not None:
-            row = prompts.rows.to(own.device)[row]
-        source = row * own.shape[1] + layout.token  # (k,)
-        token = layout.token
+            row = prompts.rows.cpu()[row]
+        source = row * own.shape[1] + token  # (k,)
         if prompts.rows is not None:
             source, repeat = source.unique(return_inverse=True)
             token = source % own.shape[1]
-        own = own.flatten(0, 1).index_select(0, source) + position[begin + token]
+        own = own.flatten(0, 1).index_select(0, send(source, own.device))
+        own = own + take(position, begin + token)
         x = _packed.encode(
             self.transformer.resblocks, shared + position[:begin], own, layout, repeat
         )
@@ -240,12 +241,12 @@ class TextTower(nn.Module):
 
     def _assemble(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompts side by side (n, L, d), and the place of each EOT (n,)."""
-        own, eot = prompts.own, prompts.eot.to(self.device)
+        own, eot = prompts.own, send(prompts.eot, self.device)
         if prompts.rows is not None:
-            own, eot = own[prompts.rows], eot[prompts.rows]
+            own, eot = take(own, prompts.rows), take(eot, prompts.rows)
         last = eot + prompts.shared.shape[1]  # (n,)
-        own = own[:, : int(eot.max()) + 1]
-        x = torch.cat([prompts.shared[prompts.group], own], 1).to(self.dtype)  # (n, L, d)
+        own = own[:, : int(prompts.eot.max()) + 1]
+        x = torch.cat([take(prompts.shared, prompts.group), own], 1).to(self.dtype)  # (n, L, d)
         return (x if self.causal else self._pad(x, last)), last
 
     def _pad(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from clip import CLIPError
-from clip.text import Prompts, TextTower, tokenize
+from clip.text import Prompts, TextTower, take, tokenize
 from dassl.data import FreeText
 from dassl.utils import UserError
 
@@ -67,7 +67,7 @@ class PromptLearner(nn.Module):
         self.names = names
         self.per_name = group is not None and len(group.unique()) == len(names)
         groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
-        self.register_buffer("group", groups, persistent=False)  # (n,)
+        self.group = groups  # (n,), on the CPU, where a layout is made of it
         self.ctx = None
         if learn and m:
             start = words if ctx_init else INIT_STD * torch.randn(m, text.width)  # (m, d)
@@ -89,7 +89,7 @@ class PromptLearner(nn.Module):
             embedded = text.embed(tokens[:, : 1 + length].to(text.device)).cpu()
         self.register_buffer("sos", embedded[:1, :1], persistent=False)  # (1, 1, d)
         self.register_buffer("name", embedded[:, 1:], persistent=False)  # (n, L, d)
-        self.register_buffer("eot", tokens.argmax(1) - 1 + right, persistent=False)  # (n,)
+        self.eot = tokens.argmax(1) - 1 + right  # (n,), on the CPU too
         order = [_own_order(int(b.argmax()) - 1, right, length) for b in bare]
         self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
 
@@ -112,6 +112,7 @@ class PromptLearner(nn.Module):
         Args:
             ctx: (m, d) or (G, m, d); None takes the learned one.
             group: (n,) which context each name stands in; None as at construction.
+            keep: best on the CPU, as ``group``: a device would be waited for.
             every: put every name in every context: G * n prompts, context by context.
         """
         ctx = self.ctx if ctx is None else ctx
@@ -122,17 +123,19 @@ class PromptLearner(nn.Module):
         group = self.group if group is None else group
         name, order, eot = self.name, self.order, self.eot
         if keep is not None:
-            name, order, eot, group = name[keep], order[keep], eot[keep], group[keep]
+            kept = keep.cpu().nonzero()[:, 0]
+            name, order, eot, group = (take(x, kept) for x in (name, order, eot, group))
         left, right = ctx[:, : self.left], ctx[:, self.left :]
         rows = None
         if every:
-            group = torch.arange(len(ctx), device=ctx.device).repeat_interleave(len(name))
-            rows = torch.arange(len(name), device=ctx.device).repeat(len(ctx))
+            group = torch.arange(len(ctx)).repeat_interleave(len(name))
+            rows = torch.arange(len(name)).repeat(len(ctx))
             if right.shape[1]:  # what follows a name differs with the context
-                name, order, eot, rows = name[rows], order[rows], eot[rows], None
+                name, order, eot = (take(x, rows) for x in (name, order, eot))
+                rows = None
         own = name
         if right.shape[1]:
-            own = torch.cat([name, right[group]], dim=1)  # (n, L + right, d)
+            own = torch.cat([name, take(right, group)], dim=1)  # (n, L + right, d)
             own = own.gather(1, order[..., None].expand_as(own))
         shared = torch.cat([self.sos.expand(len(ctx), 1, d), left], dim=1)  # (G, 1 + left, d)
         return Prompts(shared=shared, own=own, group=group, eot=eot, rows=rows)
@@ -242,5 +245,5 @@ def scatter_kept(kept: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
     if keep is None:
         return kept
     out = kept.new_zeros(*kept.shape[:-2], len(keep), kept.shape[-1])
-    places = keep.nonzero()[:, 0].to(kept.device, non_blocking=True)
+    places = keep.cpu().nonzero()[:, 0].to(kept.device, non_blocking=True)
     return out.index_copy(-2, places, kept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from clip.text import take
 from dassl.data import view_seed
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
@@ -70,11 +71,11 @@ class SoftPrompter(nn.Module):
         if self.vectors is None:
             task = text.encode(self.tasks(keep=tasks)).float()  # (T, e)
         else:
-            task = self.vectors[tasks]
+            task = take(self.vectors, tasks.nonzero()[:, 0])
         if self.classes is None:
             return self.meta(task)
         owner = self.owner if keep is None else self.owner[keep]
-        return self.meta(task[places(tasks)[owner]], self.class_features(text, keep))
+        return self.meta(take(task, places(tasks)[owner]), self.class_features(text, keep))
 
     def class_features(self, text, keep=None):
         """Features (kept classes, e); those of a class context that is not learned only once."""
@@ -86,7 +87,7 @@ class SoftPrompter(nn.Module):
             with torch.no_grad():
                 self._class_features = state, text.encode(self.classes()).float()
         features = self._class_features[1]
-        return features if keep is None else features[keep]
+        return features if keep is None else take(features, keep.nonzero()[:, 0])
 
     def forward(self, text, image_features, keep=None):
         """Text features (C, e); zero where ``keep`` drops a class."""

@@ -153,7 +153,7 @@ class TaskSpace:
         owner, offsets = self._on(logits.device)
         allowed = owner == task[:, None]  # (B, C)
         if keep is not None:
-            allowed = allowed & keep.to(allowed.device)
+            allowed = allowed & keep.to(allowed.device, non_blocking=True)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         log_p = logits.masked_fill(~allowed, float("-inf")).log_softmax(dim=1)  # (B, C)
         loss = -log_p.gather(1, (label + offsets[task])[:, None])[:, 0]  # (B,)

@@ -1,0 +1,86 @@
+"""A training step asks nothing of the GPU, so that its launches run ahead of what they start."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+
+from clip import _layout, backbones
+from tests.trainers._device import THERE, PretendDevice, There
+
+CASES = {
+    "CoOp-MT": ("MTCoOpHard",),
+    "CoOp-MT per task": ("MTCoOpHard", "TRAINER.MTCOOPH.TSC", True),
+    "NATA": ("MTCoOp", "TRAINER.MTCOOP.TASK_N_CTX", 4),
+    "NATS": ("MTCoOp", "TRAINER.MTCOOP.TASK_CSC", True),
+    "CATA": ("MTCoOp", "TRAINER.MTCOOP.CSC", True, "TRAINER.MTCOOP.CLS_SAMPLE_RATE", 0.5),
+    "CSTS": (
+        *("MTCoOp", "TRAINER.MTCOOP.CSC", True, "TRAINER.MTCOOP.CLASS_CSC", True),
+        *("TRAINER.MTCOOP.TASK_CSC", True, "TRAINER.MTCOOP.TASK_TOKEN_POSITION", "middle"),
+    ),
+    "CoOp": ("CoOp", "DATASET.SUBSAMPLE_TASKS", "task2"),
+    "CoOp per class": ("CoOp", "DATASET.SUBSAMPLE_TASKS", "task2", "TRAINER.COOP.CSC", True),
+    "CoCoOp": ("CoCoOp", "DATASET.SUBSAMPLE_TASKS", "task2"),
+    "KgCoOp": ("KgCoOp", "DATASET.SUBSAMPLE_TASKS", "task2"),
+    "CoT": ("CoT", "DATASET.SUBSAMPLE_TASKS", "task2", "TRAINER.COT.AGGREGATOR", "attention"),
+}
+
+
+@pytest.fixture
+def waits(build, monkeypatch):
+    """``waits(trainer, KEY, VALUE, ...)``: what the second training step would have waited for."""
+
+    backbones._cached.cache_clear()  # what is moved is not for others
+
+    def go(trainer, *opts):
+        trainer = build(trainer, *opts)
+        batches = list(trainer.train_loader_x)
+        trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, len(batches) + 1
+        trainer.set_model_mode("train")
+        trainer.forward_backward(batches[0])  # counts rows, fills what is kept for a whole run
+        device = PretendDevice()
+        own = [x for x in vars(trainer).values() if isinstance(x, torch.nn.Module)]
+        for module in (*own, trainer.model.text_tower):
+            device.move(module)
+        trainer.device = THERE
+        monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+        with device:
+            trainer.forward_backward(batches[0])  # moves what stays on the device
+            device.waits.clear()
+            _layout._layout.cache_clear()  # these prompts have not been seen
+            losses = trainer.forward_backward(batches[1])
+        assert all(isinstance(loss, There) for loss in losses.values())
+        return device.waits
+
+    yield go
+    backbones._cached.cache_clear()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_does_not_wait_for_the_device(waits, case):
+    found = waits(*CASES[case])
+    assert not found, "\n".join(found)
+
+
+def test_waiting_is_noticed():
+    device, index = PretendDevice(), torch.tensor([0, 2])
+    with device:
+        there = torch.arange(4.0).to(THERE, non_blocking=True)
+        there[index.to(THERE, non_blocking=True)].sum()
+        index.tolist()
+        assert device.waits == []
+        for wait in (
+            lambda: there.max().item(),
+            lambda: there[there > 1],
+            lambda: there[index],
+            lambda: there.nonzero(),
+            lambda: there.cpu(),
+            lambda: index.to(THERE),
+        ):
+            wait()
+            assert len(device.waits) == 1, device.waits
+            device.waits.clear()
+        with pytest.raises(RuntimeError, match="two devices"):
+            there.index_select(0, index)
