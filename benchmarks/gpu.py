@@ -71,15 +71,15 @@ def make_space(classes: tuple[int, ...]) -> TaskSpace:
     return TaskSpace(tuple(tasks))
 
 
-def make_trainer(variant: str, backbone: str, size: Size, space: TaskSpace):
-    """The trainer of a variant on images that are never read."""
+def make_trainer(variant: str, backbone: str, size: Size, space: TaskSpace, *opts: str):
+    """The trainer of a variant on images that are never read; ``opts`` are KEY VALUE pairs."""
     name, switches = VARIANTS[variant]
     key = TRAINER_REGISTRY.get(name).KEY
     words = [f"TRAINER.{key}.{switch}" for switch in switches]
     words = [word for switch in words for word in (switch, "True")]
     args = ["--trainer", name, "--backbone", backbone, "--seed", "1", *words]
     args += ["DATASET.NAME", "Digits7", "VERBOSE", "False", "DATALOADER.NUM_WORKERS", "0"]
-    args += ["DATALOADER.TRAIN_X.BATCH_SIZE", str(size.batch)]
+    args += ["DATALOADER.TRAIN_X.BATCH_SIZE", str(size.batch), *opts]
     cfg = train.setup_cfg(train.parse_args(args))
     items = [
         Datum(f"{t}-{label}.png", label, 0, classname, t)

@@ -223,13 +223,13 @@ class PromptTrainer(FittingTrainer):
 
     def forward_backward(self, batch: dict) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch."""
-        keep = self.choose_classes(batch)  # where the labels still are on the CPU
+        chosen = keep = self.choose_classes(batch)  # where the labels still are on the CPU
         if not self.needs_all_classes:
             keep = self.dm.space.of_tasks(batch["task"], keep)
         batch = {k: to_device(v, self.device) for k, v in batch.items()}
         with self.autocast():
             features = batch["features"] = self.image_features(batch)  # a loss may read them too
-            self.model.text.plan(lambda: self.compute_logits(features))
+            self.model.text.plan(lambda: self.compute_logits(features, chosen))
             logits = self.compute_logits(features, keep)
             losses = self.compute_loss(logits, batch, keep)
         self.model_zero_grad()

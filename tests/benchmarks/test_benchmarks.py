@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _sides, evaluation, step, text
+from benchmarks import _sides, evaluation, memory, step, text
 from benchmarks.gpu import VARIANTS
 
 SIZES = [4, 1, 3]
@@ -44,6 +44,15 @@ def test_evaluation():
     naive, ours = (evaluation.prepare(side, **case)() for side in ("naive", "ours"))
     assert ours.shape == (150, 8)
     assert unlike([ours], [naive]) < 1e-5
+
+
+def test_memory():
+    """A step in chunks is the step itself, and its features are of random images."""
+    learned = [
+        [t.detach().clone() for t in memory.prepare(chunk, SIZES, "tiny/random", batch=6)()]
+        for chunk in ("0", "64")
+    ]
+    assert unlike(learned[1], learned[0]) < 1e-5
 
 
 def test_best_time(monkeypatch):

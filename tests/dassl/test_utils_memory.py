@@ -1,6 +1,9 @@
 """Free memory: the system's and the control group's."""
 
 import os
+import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +54,16 @@ def test_another_system(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     assert free_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def test_limit_of_the_process():
+    program = "from dassl.utils import free_memory; print(free_memory())"
+    limit = 2**35
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 0 < int(done.stdout) < limit

@@ -8,6 +8,7 @@ from dassl.utils import UserError
 from tests.trainers.test_absent_tasks import ten_steps
 from trainers._text_memory import fitting_chunk, parse_chunk
 
+ONE_IMAGE = ("DATALOADER.TRAIN_X.BATCH_SIZE", "1", "OPTIM.MAX_EPOCH", "1")
 CSTA = ("TRAINER.MTCOOP.CSC", "True", "TRAINER.MTCOOP.CLASS_CSC", "True")
 
 
@@ -25,6 +26,13 @@ def test_the_log_says_what_text_takes(run, tmp_path):
     assert "free memory; all at once (MODEL.TEXT_CHUNK)" in line
     assert log.count("Text of a step") == 1
     assert log.index(line) < log.index("epoch [1/")
+
+
+def test_classes_that_are_not_drawn_take_nothing(run, tmp_path):
+    """One class of the image's, one other of each task: three tasks, four classes, four prompts."""
+    run("MTCoOp", *CSTA, *("TRAINER.MTCOOP.CLS_SAMPLE_RATE", 0.01, *ONE_IMAGE))
+    log = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    assert "Text of a step: 11 prompts, " in log
 
 
 def test_a_method_without_learned_text_says_nothing(run, tmp_path):
