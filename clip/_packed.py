@@ -55,6 +55,19 @@ class _Continue(torch.autograd.Function):
         return shared, grad.flatten(0, 1).index_select(0, ctx.bucket.keys), None
 
 
+class _Spread(torch.autograd.Function):
+    """Rows x (k, d) at ``place`` among ``size`` rows, zero elsewhere; x itself is not kept."""
+
+    @staticmethod
+    def forward(ctx, x, place, size):
+        ctx.place = place
+        return x.new_zeros(size, x.shape[1]).index_copy_(0, place, x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.index_select(0, ctx.place), None, None
+
+
 class _Pick(torch.autograd.Function):
     """x[place] for places that are all different: the gradient is copied, not added up."""
 
@@ -117,18 +130,19 @@ def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> 
     d, n = queries.shape[1], shape.numel()
     counts = [len(bucket.keys) for bucket in layout.buckets]
     beginning, *own = keys.split([n, *counts])
-    beginning = beginning.unflatten(0, shape)  # (G, P, 2 d)
+    # copies, since attention keeps its inputs: views would keep all rows in memory
+    beginning = beginning.unflatten(0, shape).clone()  # (G, P, 2 d)
     out = []
     if not last:
         if n:
-            q = queries[:n].unflatten(0, shape)
+            q = queries[:n].unflatten(0, shape).clone()
             out.append(_attend(q, beginning, heads, causal=True).flatten(0, 1))
         queries = queries[n:]
     asking = [b.ends if last else b.every for b in layout.buckets]
     queries = queries.split([len(ask.place) for ask in asking])
     for bucket, ask, q, kv in zip(layout.buckets, asking, queries, own, strict=True):
         tiles = len(bucket.group)
-        spread = q.new_zeros(tiles * ask.width, d).index_copy(0, ask.place, q)
+        spread = _Spread.apply(q, ask.place, tiles * ask.width)  # (T M, d)
         kv = _Continue.apply(beginning, kv, bucket)  # (T, P + R, 2 d)
         read = _attend(spread.unflatten(0, (tiles, ask.width)), kv, heads, ask.mask)
         out.append(_Pick.apply(read.flatten(0, 1), ask.place))
