@@ -127,7 +127,7 @@ def _block(block, x, shape, layout: Layout, last: bool, repeat) -> torch.Tensor:
 
 def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> torch.Tensor:
     """What the asking rows read (rows, d)."""
-    d, n = queries.shape[1], shape.numel()
+    n = shape.numel()
     counts = [len(bucket.keys) for bucket in layout.buckets]
     beginning, *own = keys.split([n, *counts])
     # copies, since attention keeps its inputs: views would keep all rows in memory
