@@ -240,7 +240,7 @@ def test_memory(small):
     rows = 6 * 17 + int((eot + 1).sum())
     assert tower.count_rows(prompts) == rows
     whole = kept_bytes(tower, prompts)
-    assert 0.7 < whole / (rows * tower.row_bytes) < 0.9  # the rest is what tiles are padded with
+    assert 0.7 < whole / (rows * tower.row_bytes) < 0.9  # 0.98 where views hold whole layers
     for chunk in (512, 128):
         assert kept_bytes(tower.with_chunk(chunk), prompts) < whole / 5
     assert kept_bytes(tower.with_chunk(10_000), prompts) == pytest.approx(whole, rel=0.01)
