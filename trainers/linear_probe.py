@@ -8,11 +8,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from dassl.data.datasets import build_dataset
@@ -22,6 +21,9 @@ from dassl.utils import UserError
 
 from ._base import PromptTrainer
 from ._heads import Head, require_every_class, score
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 GRID = (6, 4, 2, 0, -2, -4, -6)  # log10 of the values of C that are tried first
 HALVINGS = 8
@@ -127,6 +129,10 @@ class LinearProbe(PromptTrainer):
 
 def regression(x, y, c: float, max_iter: int) -> LogisticRegression:
     """The minimum of |W|^2 / 2 + C Σ_i CE(W x_i + b, y_i), for features (N, e), labels (N,)."""
+    # here, since it takes a second that every other method's start would wait for
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # C 1e6 hardly ever converges
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # 1 shot
