@@ -55,6 +55,11 @@ def in_a_process(module: str, side: str, case: dict, malloc: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def row(what: str, naive: float, ours: float, notes: str) -> dict:
+    """A line of a table; times in seconds."""
+    return {"what": what, "naive": naive, "ours": ours, "ratio": naive / ours, "notes": notes}
+
+
 def compare(module: str, cases: dict[str, dict], sides: dict[str, str]) -> list[dict]:
     """A row per case, side and setting: what, naive and ours in seconds, ratio, notes.
 
@@ -67,16 +72,15 @@ def compare(module: str, cases: dict[str, dict], sides: dict[str, str]) -> list[
             naive = in_a_process(module, NAIVE, case, malloc)
             for side, says in sides.items():
                 ours = in_a_process(module, side, case, malloc)
-                ratio = naive["seconds"] / ours["seconds"]
-                row = {
-                    "what": ", ".join(filter(None, (name, says, malloc))),
-                    "naive": naive["seconds"],
-                    "ours": ours["seconds"],
-                    "ratio": ratio,
-                    "notes": f"peak {naive['peak'] / 1e9:.2f} and {ours['peak'] / 1e9:.2f} GB",
-                }
-                print(f"{row['what']}: {ratio:.1f}x, {row['notes']}", file=sys.stderr, flush=True)
-                rows.append(row)
+                found = row(
+                    ", ".join(filter(None, (name, says, malloc))),
+                    naive["seconds"],
+                    ours["seconds"],
+                    f"peak {naive['peak'] / 1e9:.2f} and {ours['peak'] / 1e9:.2f} GB",
+                )
+                said = f"{found['what']}: {found['ratio']:.1f}x, {found['notes']}"
+                print(said, file=sys.stderr, flush=True)
+                rows.append(found)
     return rows
 
 

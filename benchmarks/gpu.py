@@ -1,7 +1,7 @@
 """SoftCPT at General-10's size on one GPU: the naive step against ours, images and warm features.
 
-    python -m benchmarks.gpu            # RN50 and ViT-B/16, 1,191 classes in 10 tasks, batch 32
-    python -m benchmarks.gpu --small    # in miniature, also what a machine without a GPU does
+    python -m benchmarks gpu            # RN50 and ViT-B/16, 1,191 classes in 10 tasks, batch 32
+    python -m benchmarks gpu --small    # in miniature, also what a machine without a GPU does
 
 Weights are random and images synthetic: neither changes the time of a step. The naive side,
 ``benchmarks/_plain.py``, is open_clip's model in a plain loop.
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 
 import train
-from benchmarks._main import print_rows
 from benchmarks._plain import PlainStep, plain_clip
+from benchmarks._sides import row
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.tasks import Task, TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -106,6 +106,7 @@ def make_plain(trainer) -> PlainStep:
         space.classnames,
         space.owner.to(trainer.device),
         {NAMES[key]: value for key, value in learned.items()},
+        lr=trainer.cfg.OPTIM.LR,
     )
 
 
@@ -133,11 +134,6 @@ def measure(step: Callable[[], object], times: int, device: torch.device) -> tup
         torch.cuda.synchronize()
     peak = torch.cuda.max_memory_allocated() if gpu else 0
     return (time.perf_counter() - start) / times, peak
-
-
-def row(what: str, naive: float, ours: float, notes: str) -> dict:
-    """A line of the table; times in seconds."""
-    return {"what": what, "naive": naive, "ours": ours, "ratio": naive / ours, "notes": notes}
 
 
 def compare(backbone: str, variant: str, size: Size, space: TaskSpace) -> list[dict]:
@@ -194,7 +190,3 @@ def run(small: bool = False) -> list[dict]:
         for line in rows:
             line["notes"] = "in miniature: the times say nothing of a GPU"
     return rows
-
-
-if __name__ == "__main__":
-    print_rows(run, __doc__)

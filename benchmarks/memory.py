@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks._sides import in_a_process
+from benchmarks._sides import in_a_process, row
 from benchmarks.gpu import Size, make_batch, make_space, make_trainer
 
 IMAGENET, MANY = [1000], [1000] * 10
@@ -35,9 +35,7 @@ def run(small: bool = False) -> list[dict]:
             before = f"{chunks[0]:,} rows at once" if chunks[0] else "all rows at once"
             what = f"{sum(sizes):,} classes, {before} against {chunk:,}"
             peaks = f"peak {many['peak'] / 1e9:.2f} and {few['peak'] / 1e9:.2f} GB"
-            times = {"naive": many["seconds"], "ours": few["seconds"]}
-            ratio = many["seconds"] / few["seconds"]
-            rows.append({"what": what, **times, "ratio": ratio, "notes": peaks})
+            rows.append(row(what, many["seconds"], few["seconds"], peaks))
     return rows
 
 

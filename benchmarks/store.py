@@ -1,11 +1,10 @@
-"""The feature store: one pass over images cold and warm, and a whole sweep with and without it.
+"""The feature store: one pass over images, cold and warm.
 
-    python -m benchmarks.store           # 256 photos through RN50; 60 runs on Digits7
-    python -m benchmarks.store --small   # in miniature
+    python -m benchmarks store           # 256 photos through RN50
+    python -m benchmarks store --small   # in miniature
 
-The naive side reads, transforms and encodes every image whenever it is needed: in the passes a
-plain loop over open_clip (``benchmarks/_plain.py``), in the sweep the same runs with FEATURES.MODE
-off. Each sweep starts with no stored feature.
+The naive side, a plain loop over open_clip (``benchmarks/_plain.py``), reads, transforms and
+encodes every image.
 """
 
 from __future__ import annotations
@@ -18,19 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 
-import sweep
 import train
-from benchmarks._main import print_rows
 from benchmarks._plain import plain_clip, plain_features
+from benchmarks._sides import row
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY
-from dassl.results.read import read_run
 from trainers import _features
 
-ROOT = Path(__file__).parent.parent
 PHOTO = (400, 300)  # pixels
 
 
@@ -39,9 +34,8 @@ def run(small: bool = False) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         if small:
-            return [*passes(folder, "tiny/random", 96), whole_sweep(folder, [1], [1], epochs=2)]
-        shots, seeds = [1, 2, 4, 8, 16], [1, 2, 3]
-        return [*passes(folder, "RN50/random", 256), whole_sweep(folder, shots, seeds)]
+            return passes(folder, "tiny/random", 96)
+        return passes(folder, "RN50/random", 256)
 
 
 def make_photos(folder: Path, count: int) -> list[str]:
@@ -110,40 +104,3 @@ def timed(function):
     start = time.perf_counter()
     found = function()
     return time.perf_counter() - start, found
-
-
-def row(what: str, naive: float, ours: float, notes: str) -> dict:
-    """A line of the table."""
-    return {"what": what, "naive": naive, "ours": ours, "ratio": naive / ours, "notes": notes}
-
-
-def whole_sweep(folder: Path, shots: list[int], seeds: list[int], epochs: int = 50) -> dict:
-    """The demo's methods at these shots and seeds, with and without the store."""
-    plan = folder / "sweep.yaml"
-    content = yaml.safe_load((ROOT / "configs/sweeps/demo.yaml").read_text(encoding="utf-8"))
-    content |= {"shots": shots, "seeds": seeds}
-    plan.write_text(yaml.safe_dump(content), encoding="utf-8")
-    opts = ["MODEL.BACKBONE.NAME", "tiny/random", "OPTIM.MAX_EPOCH", str(epochs)]
-    seconds, results = {}, {}
-    for mode in ("off", "full"):
-        more = ["FEATURES.MODE", mode, "FEATURES.DIR", str(folder / "sweep_store")]
-        words = [str(plan), "--output-dir", str(folder / mode), *opts, *more]
-        forget()
-        with contextlib.redirect_stdout(io.StringIO()):
-            args = sweep.parse_args(words)
-            seconds[mode], code = timed(lambda args=args: sweep.main(args))
-        if code:
-            raise RuntimeError(f"the sweep in {folder / mode} failed")
-        runs = [read_run(path.parent) for path in sorted((folder / mode).rglob("results.json"))]
-        results[mode] = [task["value"] for run in runs for task in run.tasks.values()]
-    apart = max(abs(a - b) for a, b in zip(*results.values(), strict=True))
-    return row(
-        f"sweep of {len(runs)} runs on Digits7",
-        seconds["off"],
-        seconds["full"],
-        f"naive: FEATURES.MODE off; accuracies apart by at most {apart:.2f} points",
-    )
-
-
-if __name__ == "__main__":
-    print_rows(run, __doc__)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import gpu, store
+from benchmarks import gpu, store, whole_sweep
 from benchmarks._plain import plain_clip, plain_features
 
 
@@ -59,8 +59,18 @@ def test_rows():
     rows = gpu.run(small=True)
     assert len(rows) == 2 * len(gpu.VARIANTS)
     rows += store.run(small=True)
-    assert len(rows) == 2 * len(gpu.VARIANTS) + 3
+    assert len(rows) == 2 * len(gpu.VARIANTS) + 2
     for row in rows:
         assert set(row) == {"what", "naive", "ours", "ratio", "notes"}
         assert row["ratio"] == pytest.approx(row["naive"] / row["ours"])
         assert row["naive"] > 0
+
+
+@pytest.mark.slow
+def test_the_naive_sweep_has_the_same_accuracies(tmp_path):
+    words = whole_sweep.write_plan(tmp_path, [2], [1], epochs=3)
+    words += ["OPTIM.LR", "0.1"]
+    expected = whole_sweep.naive(words)
+    found = whole_sweep.ours(words)
+    assert len(found) == 4 * 7 and len(set(found)) > 10
+    assert found == pytest.approx(expected, abs=0.12)  # one of 897 images
