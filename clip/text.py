@@ -13,6 +13,7 @@ from ._errors import CLIPError
 from ._layout import send, take
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
 
+PROMPTS_AT_ONCE = 2048  # more are encoded in parts: their embeddings alone could fill the memory
 ROW_VALUES = 14  # activations kept per row, layer and channel, measured on RN50 and ViT-B towers
 
 
@@ -189,7 +190,9 @@ class TextTower(nn.Module):
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
         """Text features (n, e) of plain texts."""
-        return self.encode_tokens(self.tokenize(texts))
+        starts = range(0, max(len(texts), 1), PROMPTS_AT_ONCE)
+        parts = [self.tokenize(texts[i : i + PROMPTS_AT_ONCE]) for i in starts]
+        return torch.cat([self.encode_tokens(tokens) for tokens in parts])
 
     def _tidy(self, prompts: Prompts) -> Prompts:
         return _layout.tidy(prompts) if self._packs(prompts) else prompts

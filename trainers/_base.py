@@ -18,7 +18,7 @@ from dassl.data.tasks import TaskSpace
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, distributed
 
-from ._compute import choose_precision, prepare_clip, time_text, to_device
+from ._compute import choose_precision, prepare_clip, time_text, to_device, with_input_of
 from ._features import Features, cached_loaders, field_of
 from ._fitting import FittingTrainer
 from ._prompts import names_with_contexts, show_prompts
@@ -47,6 +47,7 @@ class PromptedCLIP(nn.Module):
         self.text = TextInChunks(clip_model.text_tower, text_chunk)
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
+        self._tested: torch.Tensor | None = None
         self.scored_text: torch.Tensor | None = None  # of the latest logits, for losses on it
 
     @property
@@ -80,18 +81,24 @@ class PromptedCLIP(nn.Module):
         """Normalised text features (C, e) or (B, C, e), fp32, for image features x (B, e)."""
         if self._text is not None and keep is None:
             return self._text
+        keep = self._tested if keep is None else keep
         return F.normalize(self.prompter(self.text_tower, x, keep).float(), dim=-1)
 
     @contextlib.contextmanager
-    def frozen_text(self) -> Iterator[None]:
-        """Encode the prompts once for all images of an evaluation, unless they depend on them."""
+    def frozen_text(self, keep: torch.Tensor | None = None) -> Iterator[None]:
+        """Encode the prompts once for all images of an evaluation, unless they depend on them.
+
+        Args:
+            keep: (C,) the classes that it reads; None all.
+        """
+        self._tested = keep
         if not getattr(self.prompter, "conditional", False):
             with torch.no_grad():
                 self._text = self.text_features(torch.empty(0))
         try:
             yield
         finally:
-            self._text = None
+            self._text = self._tested = None
 
 
 class PromptTrainer(FittingTrainer):
@@ -257,7 +264,8 @@ class PromptTrainer(FittingTrainer):
     def test(self, split: str | None = None) -> float:
         """Evaluate; the prompts are encoded once if they do not depend on the image."""
         self.set_model_mode("eval")
-        with self.autocast(), self.model.frozen_text():
+        read = self.dm.space.tested(split or self.cfg.TEST.SPLIT)
+        with self.autocast(), self.model.frozen_text(read):
             return super().test(split)
 
     def image_features(self, batch: dict) -> Features:
@@ -280,21 +288,3 @@ class PromptTrainer(FittingTrainer):
         """Logits (B, C) of images (B, 3, H, W) or of their features."""
         features = images if isinstance(images, dict) else self.model.encode_image(images)
         return self.compute_logits(features)
-
-
-def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:
-    """The configuration with the INPUT values that it leaves to the backbone."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    size = tuple(cfg.INPUT.SIZE) or clip_model.image_size
-    if size != tuple(clip_model.image_size):
-        raise UserError(
-            f"{clip_model.name} takes images of {clip_model.image_size}, but INPUT.SIZE is {size}; "
-            "leave INPUT.SIZE out to use the backbone's"
-        )
-    cfg.INPUT.SIZE = size
-    cfg.INPUT.PIXEL_MEAN = list(cfg.INPUT.PIXEL_MEAN) or list(clip_model.image_mean)
-    cfg.INPUT.PIXEL_STD = list(cfg.INPUT.PIXEL_STD) or list(clip_model.image_std)
-    cfg.INPUT.INTERPOLATION = cfg.INPUT.INTERPOLATION or clip_model.interpolation
-    cfg.freeze()
-    return cfg

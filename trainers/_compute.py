@@ -1,4 +1,4 @@
-"""How the frozen towers are run: precision, memory layout, compilation, copies, time."""
+"""How the frozen towers are run: precision, input, memory layout, compilation, copies, time."""
 
 from __future__ import annotations
 
@@ -34,6 +34,24 @@ def prepare_clip(clip_model: nn.Module, options: CfgNode) -> None:
             lay_out(clip_model.visual)
     if options.COMPILE and clip_model.visual._compiled_call_impl is None:
         clip_model.visual.compile()
+
+
+def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:
+    """The configuration with the INPUT values that it leaves to the backbone."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    size = tuple(cfg.INPUT.SIZE) or clip_model.image_size
+    if size != tuple(clip_model.image_size):
+        raise UserError(
+            f"{clip_model.name} takes images of {clip_model.image_size}, but INPUT.SIZE is {size}; "
+            "leave INPUT.SIZE out to use the backbone's"
+        )
+    cfg.INPUT.SIZE = size
+    cfg.INPUT.PIXEL_MEAN = list(cfg.INPUT.PIXEL_MEAN) or list(clip_model.image_mean)
+    cfg.INPUT.PIXEL_STD = list(cfg.INPUT.PIXEL_STD) or list(clip_model.image_std)
+    cfg.INPUT.INTERPOLATION = cfg.INPUT.INTERPOLATION or clip_model.interpolation
+    cfg.freeze()
+    return cfg
 
 
 def lay_out(visual: nn.Module) -> None:

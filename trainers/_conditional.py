@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clip.text import TextTower
 
-from ._prompts import PromptLearner, scatter_kept
+from ._prompts import PromptLearner, in_parts, scatter_kept
 
 BOTTLENECK = 16  # a Meta-Net's hidden layer is so many times narrower than the image feature
 
@@ -38,6 +38,7 @@ def encode_per_image(
     contexts: torch.Tensor,
     keep: torch.Tensor | None = None,
     chunk: int = 0,
+    before: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Text features (B, C, e) of every name in every image's context (B, m, d).
 
@@ -45,18 +46,24 @@ def encode_per_image(
         keep: (C,) the names to encode; the others' features are zero.
         chunk: images whose prompts are in memory at once; what the text tower computes for them
             is computed anew in the backward pass. 0: all, and nothing is computed twice.
+        before: (p, d) embedded words in front of every name.
     """
     if not chunk or len(contexts) <= chunk:
-        return _encode(text, prompts, contexts, keep)
+        return _encode(text, prompts, contexts, keep, before)
     parts = [
         checkpoint(
-            _encode, text, prompts, part, keep, use_reentrant=False, preserve_rng_state=False
+            *(_encode, text, prompts, part, keep, before),
+            use_reentrant=False,
+            preserve_rng_state=False,
         )
         for part in contexts.split(chunk)
     ]
     return torch.cat(parts)
 
 
-def _encode(text, prompts, contexts, keep):
-    found = text.encode(prompts(contexts, keep=keep, every=True))  # (b * kept, e)
-    return scatter_kept(found.unflatten(0, (len(contexts), -1)), keep)
+def _encode(text, prompts, contexts, keep, before):
+    found = []
+    for part in in_parts(prompts, keep, len(contexts)):
+        rows = text.encode(prompts(contexts, keep=part, every=True, before=before))
+        found.append(rows.unflatten(0, (len(contexts), -1)))  # (b, names of the part, e)
+    return scatter_kept(torch.cat(found, dim=1), keep)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from clip import CLIPError
-from clip.text import Prompts, TextTower, take, tokenize
+from clip.text import PROMPTS_AT_ONCE, Prompts, TextTower, take, tokenize
 from dassl.data import FreeText
 from dassl.utils import UserError
 
@@ -18,9 +19,10 @@ INIT_STD = 0.02  # of contexts and of meta networks, as published
 class PromptLearner(nn.Module):
     """Embeds ``[SOS] context name . [EOT]`` for a list of names, the context learned or given.
 
-    The only state is the context: the embeddings of the names are rebuilt from the names, so a
-    checkpoint of a shared context loads for any set of classes. Where the name stands among the
-    context tokens is only a permutation of tokens, so CoOp's three positions are one code path.
+    The only state is the context: the tokens of the names are rebuilt from the names, so a
+    checkpoint of a shared context loads for any set of classes. They are embedded when they are
+    asked for, those that are asked for. Where the name stands among the context tokens is only a
+    permutation of tokens, so CoOp's three positions are one code path.
 
     Args:
         names: class or task names; underscores become spaces. Free texts that are too long are
@@ -63,7 +65,7 @@ class PromptLearner(nn.Module):
             names = cut_texts(names, text, m)
         self.n_ctx = m
         self.left = {"end": m, "middle": m // 2, "front": 0}[position]
-        self._embed_names(names, text)
+        self._read_names(names, text)
         self.names = names
         self.per_name = group is not None and len(group.unique()) == len(names)
         groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
@@ -81,17 +83,23 @@ class PromptLearner(nn.Module):
             return start.repeat(groups, 1, 1)  # (G, m, d)
         return INIT_STD * torch.randn(groups, *start.shape)
 
-    def _embed_names(self, names: list[str], text: TextTower) -> None:
+    def _read_names(self, names: list[str], text: TextTower) -> None:
         bare, tokens = tokenize_names(names, text, self.n_ctx)
         length = int(tokens.argmax(1).max())  # tokens behind SOS of the longest name, EOT included
         right = self.n_ctx - self.left  # context tokens right of the name
+        ids, token = tokens[:, : 1 + length].unique(return_inverse=True)
         with torch.no_grad():
-            embedded = text.embed(tokens[:, : 1 + length].to(text.device)).cpu()
-        self.register_buffer("sos", embedded[:1, :1], persistent=False)  # (1, 1, d)
-        self.register_buffer("name", embedded[:, 1:], persistent=False)  # (n, L, d)
-        self.eot = tokens.argmax(1) - 1 + right  # (n,), on the CPU too
+            table = text.embed(ids.to(text.device)).cpu()
+        self.register_buffer("table", table, persistent=False)  # (v, d) of the tokens in use
+        self.register_buffer("sos", table[token[:1, :1].cpu()], persistent=False)  # (1, 1, d)
+        self.register_buffer("token", token[:, 1:].cpu(), persistent=False)  # (n, L) its row in it
+        self.eot = tokens.argmax(1).cpu() - 1 + right  # (n,), on the CPU too
         order = [_own_order(int(b.argmax()) - 1, right, length) for b in bare]
         self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
+
+    def embedded(self) -> torch.Tensor:
+        """Embeddings (n, L, d) of every name, its full stop and EOT, padded behind it."""
+        return F.embedding(self.token, self.table)
 
     def show(self) -> list[str]:
         """The n prompts in words; [m] stands for m context tokens."""
@@ -106,24 +114,27 @@ class PromptLearner(nn.Module):
         group: torch.Tensor | None = None,
         keep: torch.Tensor | None = None,
         every: bool = False,
+        before: torch.Tensor | None = None,
     ) -> Prompts:
-        """The prompts of all names, or of those that ``keep`` (n,) marks.
+        """The prompts of all names, or of those that ``keep`` chooses.
 
         Args:
             ctx: (m, d) or (G, m, d); None takes the learned one.
             group: (n,) which context each name stands in; None as at construction.
-            keep: best on the CPU, as ``group``: a device would be waited for.
+            keep: (n,) mask of the names, or their places; best on the CPU, as ``group``: a device
+                would be waited for.
             every: put every name in every context: G * n prompts, context by context.
+            before: (p, d) embedded words between the left part of the context and every name.
         """
         ctx = self.ctx if ctx is None else ctx
-        d = self.name.shape[-1]
+        d = self.table.shape[-1]
         if ctx is None:  # a context of no tokens
-            ctx = self.name.new_empty(int(self.group.max()) + 1, 0, d)
-        ctx = (ctx[None] if ctx.dim() == 2 else ctx).to(self.name.dtype)  # (G, m, d)
+            ctx = self.table.new_empty(int(self.group.max()) + 1, 0, d)
+        ctx = (ctx[None] if ctx.dim() == 2 else ctx).to(self.table.dtype)  # (G, m, d)
         group = self.group if group is None else group
-        name, order, eot = self.name, self.order, self.eot
+        name, order, eot = self.token, self.order, self.eot
         if keep is not None:
-            kept = keep.cpu().nonzero()[:, 0]
+            kept = places_of(keep)
             name, order, eot, group = (take(x, kept) for x in (name, order, eot, group))
         left, right = ctx[:, : self.left], ctx[:, self.left :]
         rows = None
@@ -133,11 +144,14 @@ class PromptLearner(nn.Module):
             if right.shape[1]:  # what follows a name differs with the context
                 name, order, eot = (take(x, rows) for x in (name, order, eot))
                 rows = None
-        own = name
+        own = F.embedding(name, self.table)  # (n, L, d)
         if right.shape[1]:
-            own = torch.cat([name, take(right, group)], dim=1)  # (n, L + right, d)
+            own = torch.cat([own, take(right, group)], dim=1)  # (n, L + right, d)
             own = own.gather(1, order[..., None].expand_as(own))
-        shared = torch.cat([self.sos.expand(len(ctx), 1, d), left], dim=1)  # (G, 1 + left, d)
+        begin = [self.sos.expand(len(ctx), 1, d), left]
+        if before is not None:
+            begin.append(before.to(left.dtype).expand(len(ctx), -1, -1))
+        shared = torch.cat(begin, dim=1)  # (G, 1 + left + p, d)
         return Prompts(shared=shared, own=own, group=group, eot=eot, rows=rows)
 
 
@@ -176,7 +190,30 @@ class ContextPrompter(nn.Module):
 
     def forward(self, text, image_features, keep=None):
         """Text features (C, e)."""
-        return scatter_kept(text.encode(self.prompts(keep=keep)), keep)
+        found = [text.encode(self.prompts(keep=part)) for part in in_parts(self.prompts, keep)]
+        return scatter_kept(torch.cat(found), keep)
+
+
+def in_parts(
+    prompts: PromptLearner, keep: torch.Tensor | None, copies: int = 1
+) -> tuple[torch.Tensor | None, ...]:
+    """The names that ``keep`` (n,) marks, in parts to encode one after the other.
+
+    Args:
+        copies: prompts that are made of each name. PROMPTS_AT_ONCE limits those of a part.
+
+    Returns:
+        What :meth:`PromptLearner.forward` takes as ``keep``; ``keep`` itself if one part will do.
+    """
+    most = max(PROMPTS_AT_ONCE // copies, 1)
+    places = torch.arange(len(prompts.names)) if keep is None else places_of(keep)
+    return (keep,) if len(places) <= most else places.split(most)
+
+
+def places_of(keep: torch.Tensor) -> torch.Tensor:
+    """Places (k,), on the CPU, of a mask (n,), or of what are places already."""
+    keep = keep.cpu()
+    return keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
 
 
 def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
@@ -245,5 +282,5 @@ def scatter_kept(kept: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
     if keep is None:
         return kept
     out = kept.new_zeros(*kept.shape[:-2], len(keep), kept.shape[-1])
-    places = keep.cpu().nonzero()[:, 0].to(kept.device, non_blocking=True)
+    places = places_of(keep).to(kept.device, non_blocking=True)
     return out.index_copy(-2, places, kept)

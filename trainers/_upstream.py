@@ -82,7 +82,7 @@ def same_names(state: dict[str, torch.Tensor], learner: PromptLearner) -> bool:
     suffixes = _numbered(state, SUFFIX)
     if not suffixes:
         return True
-    own = learner.name  # (n, L, d) embeddings of name, full stop, EOT, padding
+    own = learner.embedded()  # (n, L, d) embeddings of name, full stop, EOT, padding
     theirs = torch.cat(suffixes)[:, : own.shape[1]]
     return theirs.shape == own.shape and _close(theirs, own)
 

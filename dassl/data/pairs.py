@@ -101,6 +101,10 @@ class PairSpace(TaskSpace):
         mask[self.first[batch["label"].cpu()]] = True
         return mask.to(batch["label"].device)
 
+    def tested(self, split: str) -> Tensor:
+        """Mask (C,) of the texts of a split's images."""
+        return self.part[self.image] == PARTS.index(split)
+
     def cross_entropy(
         self,
         logits: Tensor,

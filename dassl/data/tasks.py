@@ -131,6 +131,10 @@ class TaskSpace:
         """Mask (C,) of the columns that a training batch is scored on; None for all."""
         return None
 
+    def tested(self, split: str) -> Tensor | None:
+        """Mask (C,) of the columns that the evaluation of "val" or "test" reads; None for all."""
+        return None
+
     def cross_entropy(
         self,
         logits: Tensor,

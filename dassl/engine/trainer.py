@@ -22,6 +22,7 @@ from dassl.utils import (
 )
 
 from .base import BEST, TrainerBase
+from .build import of_pairs
 from .resume import load_resume, save_resume
 
 FINAL_MODELS = ("last_step", "best_val")
@@ -74,7 +75,7 @@ class SimpleTrainer(TrainerBase):
         if isinstance(self.dm.space, PairSpace) and not self.pairs:
             raise UserError(
                 f"{type(self).__name__} learns to tell classes, but {self.cfg.DATASET.NAME} holds "
-                "pairs of images and texts: choose CoOp, CoCoOp, CoT or ZeroshotCLIP"
+                f"pairs of images and texts: choose one of {', '.join(of_pairs())}"
             )
 
     def check_test(self) -> None:

@@ -172,3 +172,14 @@ def test_towers_that_are_refused(small):
     model.attn_mask[3, 5] = 0
     with pytest.raises(clip.CLIPError, match="is not the causal one"):
         TextTower(model)
+
+
+def test_many_texts_are_encoded_in_parts(monkeypatch):
+    tower = clip.load_backbone("tiny/random").text_tower
+    whole = tower.encode_text(TEXTS)
+    monkeypatch.setattr("clip.text.PROMPTS_AT_ONCE", 2)
+    counts, encode = [], tower.encode
+    monkeypatch.setattr(tower, "encode", lambda p: counts.append(len(p.group)) or encode(p))
+    assert torch.allclose(tower.encode_text(TEXTS), whole, atol=1e-6)
+    assert counts == [2] * (len(TEXTS) // 2) + [1] * (len(TEXTS) % 2)
+    assert tower.encode_text([]).shape == (0, 64)
