@@ -6,9 +6,11 @@ import hashlib
 import json
 import re
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from dassl.utils import UserError, read_json, write_json
@@ -20,9 +22,10 @@ SENTENCE_END = re.compile(r"[\n.!?]")
 def continue_texts(model: str, texts: list[str], max_tokens: int) -> list[str]:
     """Each text with what the model says next, up to the end of the sentence.
 
-    The model takes the likeliest token every time, so the same texts give the same answer. It is
-    asked once: answers are kept as JSON in the user's cache folder, where they can be read and
-    corrected. An empty answer leaves the text as it is; the log counts them.
+    The model takes the likeliest token every time, so the same text gives the same answer. It is
+    asked once: answers are kept as JSON in the user's cache folder, a file per model and
+    ``max_tokens``, where they can be read and corrected. An empty answer leaves the text as it is;
+    the log counts them.
 
     Args:
         model: a local folder of a model and its tokenizer, or a name of the Hugging Face hub.
@@ -31,21 +34,26 @@ def continue_texts(model: str, texts: list[str], max_tokens: int) -> list[str]:
     Raises:
         UserError: ``transformers`` or the model is missing; the kept answers cannot be read.
     """
-    path = _kept(model, texts, max_tokens)
-    if not path.exists():
-        answers = _ask(model, texts, max_tokens)
-        write_json({"model": model, "texts": dict(zip(texts, answers, strict=True))}, path)
-    answers = _read(path, texts)
+    path = _kept(model, max_tokens)
+    answers = _read(path)
+    if not answers.keys() >= set(texts):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            answers = _read(path)  # another run may have asked the same meanwhile
+            new = [text for text in dict.fromkeys(texts) if text not in answers]
+            answers |= zip(new, _ask(model, new, max_tokens) if new else (), strict=True)
+            write_json({"model": model, "texts": answers}, path)
     print(f"Prompts written by {model}: {path}")
-    if empty := sum(text == answer for text, answer in zip(texts, answers, strict=True)):
+    said = [answers[text].strip().rstrip(" .") or text for text in texts]
+    if empty := sum(text == answer for text, answer in zip(texts, said, strict=True)):
         print(f"{empty} of {len(texts)} prompts got an empty continuation and stay as they are")
-    return answers
+    return said
 
 
-def _kept(model: str, texts: list[str], max_tokens: int) -> Path:
-    key = json.dumps([_identity(model), texts, max_tokens])
+def _kept(model: str, max_tokens: int) -> Path:
+    key = json.dumps([_identity(model), max_tokens])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return user_cache_path("softcpt") / "prompts" / f"{digest}.json"
+    return user_cache_path("softcpt") / "prompts" / f"{Path(model).name}-{digest}.json"
 
 
 def _identity(model: str) -> list[str]:
@@ -62,12 +70,15 @@ def _identity(model: str) -> list[str]:
     return parts
 
 
-def _read(path: Path, texts: list[str]) -> list[str]:
+def _read(path: Path) -> dict[str, str]:
+    """The answers by their texts, as they were given."""
+    if not path.exists():
+        return {}
     content = read_json(path)
     known = content.get("texts") if isinstance(content, dict) else None
-    if not isinstance(known, dict) or not all(isinstance(known.get(text), str) for text in texts):
-        raise UserError(f"{path} lacks prompts or holds something else; delete it to ask again")
-    return [known[text].strip().rstrip(" .") or text for text in texts]
+    if not isinstance(known, dict) or not all(isinstance(text, str) for text in known.values()):
+        raise UserError(f"{path} holds something else than prompts; delete it to ask again")
+    return known
 
 
 def _ask(model: str, texts: list[str], max_tokens: int) -> list[str]:
@@ -100,6 +111,7 @@ def _join(text: str, words: str) -> str:
     return " ".join((text + words).split())
 
 
+@lru_cache(maxsize=1)  # new images may have new questions, and a suite's tasks share the model
 def _load(model: str):
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -39,6 +39,28 @@ def check_generator(options) -> None:
         raise UserError(f"TRAINER.COT.LM_TOKENS must be 1 or more; got {options.LM_TOKENS}")
 
 
+def check_image_words(options) -> None:
+    """Refuse what cannot be said of an image.
+
+    Raises:
+        UserError: top classes below 0, for a generator that has no words, or for a template
+            without ``{image}``.
+    """
+    if options.TOP_CLASSES < 0:
+        raise UserError(f"TRAINER.COT.TOP_CLASSES must be 0 or more; got {options.TOP_CLASSES}")
+    if options.TOP_CLASSES and options.GENERATOR == "learned":
+        raise UserError(
+            "TRAINER.COT.TOP_CLASSES puts words on the image in front of those of a step: it needs "
+            "TRAINER.COT.GENERATOR neural, or rule"
+        )
+    template = str(options.IMAGE_TEMPLATE)
+    if template.count("{image}") != 1 or set(_without_places(template)) & set("{}"):
+        raise UserError(
+            f"TRAINER.COT.IMAGE_TEMPLATE must hold {{image}} once, where the names of the image's "
+            f"top classes go, and nothing else in braces but {{task}}; got {template!r}"
+        )
+
+
 def step_texts(options, space: TaskSpace, text: TextTower, n_ctx: int) -> list[list[str]]:
     """What each of the N steps says of each of the C classes, from general to specific.
 
@@ -76,11 +98,28 @@ def step_texts(options, space: TaskSpace, text: TextTower, n_ctx: int) -> list[l
     return [fitting[i : i + space.num_classes] for i in range(0, len(fitting), space.num_classes)]
 
 
+def step_sources(options) -> list[str]:
+    """Where the words of each of the N steps come from, for people."""
+    if options.GENERATOR == "learned":
+        return ["the name alone"] * options.CHAIN_LENGTH
+    more = f", continued by {options.LM}" if options.GENERATOR == "neural" else ""
+    return [f"{template!r}{more}" for template in options.TEMPLATES]
+
+
+def words_of(name: str) -> str:
+    """A name as it stands in a sentence."""
+    return name.replace("_", " ")
+
+
+def _without_places(template: str) -> str:
+    return template.replace("{task}", "").replace("{image}", "")
+
+
 def _has_place(template: str) -> bool:
     return str(template).replace("{task}", "").count("{}") == 1
 
 
 def _fill(template: str, task: str, name: str, own: str) -> str:
     """A template with its names in it, without a full stop: every prompt is given one."""
-    template = own if template == OWN else template.replace("{task}", task.replace("_", " "))
-    return template.replace("{}", name.replace("_", " ")).rstrip(" .")
+    template = own if template == OWN else template.replace("{task}", words_of(task))
+    return template.replace("{}", words_of(name)).rstrip(" .")

@@ -6,6 +6,8 @@ reading of the figure. METHODS.md says what is the paper's, what a summary's, an
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,8 +18,10 @@ from dassl.utils import UserError, unknown_name
 
 from ._base import PromptTrainer
 from ._conditional import encode_per_image, image_net
+from ._features import training_loader
+from ._image_words import ImageWords
 from ._prompts import INIT_STD, PromptLearner, embed_words, need_context
-from ._step_texts import check_generator, step_texts
+from ._step_texts import check_generator, check_image_words, step_sources, step_texts
 
 LINKS = ("convex", "additive")
 AGGREGATORS = ("last", "linear", "attention")
@@ -85,7 +89,8 @@ class ChainPrompter(nn.Module):
 
     z_i = g([SOS] P_i(x) words_i(class) . [EOT]), normalised. The aggregator takes z_N (last),
     their mean (linear), or their sum weighted by softmax_i <q, z_i> (attention), q being learned
-    per task from the feature of the task's name on.
+    per task from the feature of the task's name on. With TOP_CLASSES, words on the image x stand in
+    front of words_i(class).
     """
 
     conditional = True
@@ -107,6 +112,11 @@ class ChainPrompter(nn.Module):
                     step, text, n_ctx=n_ctx, learn=False, position=position
                 )
         self.steps = nn.ModuleList(learners[tuple(step)] for step in used)
+        self.sources = step_sources(options)
+        self.image_words = None
+        if options.TOP_CLASSES:
+            longest = max(step.token.shape[1] for step in self.steps)  # tokens behind the context
+            self.image_words = ImageWords(options, space, text, 1 + n_ctx + longest)
         self.query = None
         if self.aggregator == "attention":
             with torch.no_grad():
@@ -118,8 +128,9 @@ class ChainPrompter(nn.Module):
     def forward(self, text, image_features, keep=None):
         """Text features (B, C, e) for normalised image features (B, e)."""
         contexts = self.chain(image_features)[-len(self.steps) :]
+        said = self.image_words and self.image_words(text, image_features)
         found = [
-            encode_per_image(text, words, context, keep, self.chunk).float()
+            self._encode(text, words, context, keep, said).float()
             for words, context in zip(self.steps, contexts, strict=True)
         ]
         if self.aggregator == "last":
@@ -131,6 +142,29 @@ class ChainPrompter(nn.Module):
         with torch.autocast(steps.device.type, enabled=False):  # amp would round the products
             weights = torch.einsum("nbce,ce->nbc", steps, query).softmax(dim=0)
             return torch.einsum("nbc,nbce->bce", weights, steps)
+
+    def _encode(self, text, words, contexts, keep, said):
+        """Features (B, C, e) of a step; ``said``: of each sentence its images and its words."""
+        if said is None:
+            return encode_per_image(text, words, contexts, keep, self.chunk)
+        parts = [
+            encode_per_image(text, words, contexts[images], keep, self.chunk, before)
+            for images, before in said
+        ]
+        order = torch.cat([images for images, _ in said]).argsort()
+        return torch.cat(parts)[order]
+
+    def show(self):
+        """Lines: what the steps say that are read; steps that say the same are shown once."""
+        lines, total = [], len(self.sources)
+        first = total - len(self.steps)  # steps before it are not read
+        for words in dict.fromkeys(self.steps):
+            same = [i for i, step in enumerate(self.steps, first) if step is words]
+            which = ", ".join(str(i + 1) for i in same)
+            kinds = dict.fromkeys(self.sources[i] for i in same)
+            lines.append(f"step {which} of {total} says {' and '.join(kinds)}:")
+            lines += [f"  {line}" for line in words.show()]
+        return lines
 
 
 def batch_contrast(logits, column, task):
@@ -172,6 +206,8 @@ class CoT(PromptTrainer):
         TEMPLATES=("a photo of {}", "{task}: {}", "own"),  # rule, neural: a step each
         LM="gpt2",  # neural: a folder or a name of the Hugging Face hub
         LM_TOKENS=12,  # neural: at most so many tokens are added to a template
+        TOP_CLASSES=0,  # rule, neural: so many zero-shot top classes of the image are told; 0: none
+        IMAGE_TEMPLATE="it may be {image}",  # how; neural goes on with it
         AGGREGATOR="last",  # last, linear or attention: what becomes of the steps
         BATCH_CONTRAST=0.0,  # weight of the contrast between the images of a batch
     )
@@ -187,6 +223,7 @@ class CoT(PromptTrainer):
                 f"TRAINER.COT.BATCH_CONTRAST must be 0 or more; got {options.BATCH_CONTRAST}"
             )
         check_generator(options)
+        check_image_words(options)
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
         least = {"CHAIN_LENGTH": 1, "HIDDEN": 0, "CHUNK": 0}
         for key, low in least.items():
@@ -218,6 +255,21 @@ class CoT(PromptTrainer):
             column = batch["label"] + self.dm.space.offsets.to(logits.device)[batch["task"]]
             losses["batch"] = weight * batch_contrast(logits, column, batch["task"])
         return losses
+
+    def show_prompts(self):
+        prompter = self.model.prompter
+        if prompter.image_words is None:
+            return prompter.show()
+        counts = Counter()
+        loaders = [self.test_loader]
+        if self.dm.dataset.train_x:
+            loaders.insert(0, training_loader(self))
+        for batch in (batch for loader in loaders if loader for batch in loader):
+            image = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
+            counts.update(prompter.image_words.top_classes(image))
+        prompter.image_words.write(list(counts), self.clip.text_tower)
+        head = f"in front of what a step says, of {counts.total()} images for training and testing:"
+        return [head, *prompter.image_words.show(counts), *prompter.show()]
 
     def method_name(self):
         options = self.cfg.TRAINER.COT

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from clip import load_backbone
+from tests.trainers._chains import NAMES
 
 EOT = 49407
 
@@ -70,3 +71,34 @@ def one_task():
         "label": torch.tensor([0, 2, 3, 1, 2]),
         "task": torch.zeros(5, dtype=torch.long),
     }
+
+
+SENTENCES = [f"{a} {b} of a {c}." for a in ("a", "the") for b in ("photo", "kind") for c in NAMES]
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory):
+    """A folder with a tiny GPT-2 of random weights and a tokenizer trained on a few words."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    from tokenizers import ByteLevelBPETokenizer
+
+    folder = tmp_path_factory.mktemp("gpt2")
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(SENTENCES, vocab_size=300, special_tokens=["<|endoftext|>"])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
+    )
+    tokenizer.save_pretrained(folder)
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=2, n_head=2
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "softcpt" / "prompts"
