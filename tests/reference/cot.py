@@ -84,3 +84,13 @@ def batch_contrast(scores, labels, tasks, sizes):
         same = [b for b in rivals if labels[b] == label]
         total = total + sum(log_sum - scores[b, column] for b in same) / len(same)
     return total / len(labels)
+
+
+def top_classes(image, texts, count):
+    """The ``count`` classes whose texts (C, e) are most like an image (e,), in ascending order."""
+    left, found = list(range(len(texts))), []
+    for _ in range(min(count, len(texts))):
+        best = max(left, key=lambda c: float(unit(image) @ unit(texts[c])))
+        left.remove(best)
+        found.append(best)
+    return sorted(found)
