@@ -11,16 +11,12 @@ mean over the trained-word tasks, shots and draws tells the rate to put into a m
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import statistics
-import tempfile
 
-import train
 from dassl.data.datasets import DatasetBase, build_dataset
-from dassl.engine import TRAINER_REGISTRY, EachTask
 from dassl.results.plan import PlannedRun, read_sweep
-from dassl.utils import set_random_seed
+
+from ._rates import outcome_of, print_row
 
 
 def pool_dataset(cfg) -> DatasetBase:
@@ -38,14 +34,8 @@ def pool_dataset(cfg) -> DatasetBase:
 
 def score(run: PlannedRun, draw: int, options: list[str]) -> float:
     """Mean accuracy over the trained-word tasks, in percent."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        words = [*run.argv, "SEED", str(draw), "OUTPUT_DIR", folder, *options]
-        cfg = train.setup_cfg(train.parse_args(words))
-        dataset, cls = pool_dataset(cfg), TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-        set_random_seed(draw)
-        trainer = EachTask(cfg, cls, dataset) if cls.suite == "each" else cls(cfg, dataset=dataset)
-        trainer.train()
-    return trainer.outcome()["suite"]["groups"]["trained words"]
+    outcome = outcome_of([*run.argv, *options], draw, pool_dataset)
+    return outcome["suite"]["groups"]["trained words"]
 
 
 def main() -> None:
@@ -60,8 +50,9 @@ def main() -> None:
         for run in read_sweep("configs/sweeps/demo.yaml", methods="all").runs
     }
     shots = sorted({k for _, k in runs if k})
-    print("\n".join(_row(["method", "rate", *(f"{k} shots" for k in shots), "mean"], head=True)))
-    print("\n".join(_row(["zero-shot", "", "", *[""] * (len(shots) - 1), _zero_shot(runs)])))
+    print_row(["method", "rate", *(f"{k} shots" for k in shots), "mean"], head=True)
+    zero_shot = score(runs["zero-shot", 0], 1, ["DATASET.NUM_SHOTS", "1"])
+    print_row(["zero-shot", "", *[""] * len(shots)], [zero_shot])
     for method in args.methods:
         for rate in args.rates:
             means = [
@@ -70,17 +61,7 @@ def main() -> None:
                 )
                 for k in shots
             ]
-            cells = [f"{mean:.2f}" for mean in [*means, statistics.mean(means)]]
-            print("\n".join(_row([method, rate, *cells])), flush=True)
-
-
-def _zero_shot(runs: dict[tuple[str, int], PlannedRun]) -> str:
-    return f"{score(runs['zero-shot', 0], 1, ['DATASET.NUM_SHOTS', '1']):.2f}"
-
-
-def _row(cells: list, head: bool = False) -> list[str]:
-    line = "".join(f"| {cell} " for cell in cells) + "|"
-    return [line, "|---" * len(cells) + "|"] if head else [line]
+            print_row([method, rate], [*means, statistics.mean(means)])
 
 
 if __name__ == "__main__":

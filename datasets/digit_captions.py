@@ -54,9 +54,14 @@ class DigitCaptions(PairDataset):
         pool = N_TRAIN + N_VAL
         parts = {"train": items[:N_TRAIN], "val": items[N_TRAIN:pool], "test": items[pool:]}
         for name in ("val", "test"):
-            once = {item.captions: item for item in reversed(parts[name])}
-            parts[name] = list(once.values())[::-1]
+            parts[name] = told_apart(parts[name])
         return folder / "images", parts
+
+
+def told_apart(items: list[Captioned]) -> list[Captioned]:
+    """Of the images that share a caption the first."""
+    once = {item.captions: item for item in reversed(items)}
+    return list(once.values())[::-1]
 
 
 def captioned(folder: Path) -> list[Captioned]:
