@@ -2,9 +2,11 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from filelock import FileLock
 
 import trainers._language_model
 from dassl.utils import UserError
@@ -56,6 +58,19 @@ def test_only_new_questions_are_asked(language_model, cache, monkeypatch):
     }
     assert sorted(map(len, files.values())) == [1, 2]  # one per number of tokens
     assert not list(cache.glob(".tmp*"))
+
+
+def test_another_run_that_asks_the_same_is_waited_for(cache, monkeypatch):
+    path = trainers._language_model._kept("a-name", 4)
+    path.parent.mkdir(parents=True)
+    monkeypatch.setattr("trainers._language_model._load", None)  # nothing can be asked here
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(f"{path}.lock"):
+            waiting = pool.submit(continue_texts, "a-name", ["a cat"], 4)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+            path.write_text(json.dumps({"texts": {"a cat": "a cat asleep"}}))
+        assert waiting.result(10) == ["a cat asleep"]
 
 
 def test_neural_prompts_in_a_run(build, language_model, cache, one_task, capsys):
