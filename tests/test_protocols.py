@@ -2,13 +2,19 @@
 
 import pytest
 
+import parse_test_res
+import train
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from datasets._mini import make_mini
 from tests.conftest import TASKS, toy_class
 
 SINGLE = ("DATASET.SUBSAMPLE_TASKS", "task2")
 METHODS = [name for name in ("CoOp", "CoCoOp", "CoT", "MTCoOp") if name in TRAINER_REGISTRY]
+
+
+SHIFTED = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 
 
 def evaluating(folder, protocol):
@@ -30,6 +36,14 @@ def shifted(toy):
     DATASET_REGISTRY.register()(ToyShifted)
     yield "ToyShifted"
     DATASET_REGISTRY._classes.pop("ToyShifted")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_few_shot(run, method):
+    content = run(method, "DATASET.NUM_SHOTS", 1, flags=("--protocol", "few_shot"))
+    protocol = content["protocol"]
+    assert (protocol["name"], protocol["classes"], protocol["shots"]) == ("few_shot", "all", 1)
+    assert [task["name"] for task in content["tasks"]] == [task.name for task in TASKS]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -83,3 +97,56 @@ def test_a_suite_without_its_task_is_named(run, tmp_path):
         path.unlink()
     with pytest.raises(UserError, match=r"there is no checkpoint .*task2"):
         run("CoOp", output=tmp_path / "x", flags=evaluating(folder, "cross_dataset"))
+
+
+@pytest.fixture(scope="module")
+def miniatures(tmp_path_factory):
+    """General-10 and the ImageNets: all of their classes, four images of each."""
+    root = tmp_path_factory.mktemp("mini")
+    for name in ("General10", "ImageNet", "ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"):
+        make_mini(name, root, per_class=4)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["CoT"])
+@pytest.mark.parametrize(
+    ("protocol", "source", "targets"),
+    [
+        ("few_shot", "general10", ()),
+        ("base_to_new", "general10", ("general10",)),
+        ("cross_dataset", "caltech101", ("general10",)),
+        ("domain_generalization", "imagenet", SHIFTED),
+    ],
+)
+def test_published_datasets(miniatures, tmp_path, capsys, method, protocol, source, targets):
+    """Miniatures in the published layouts, trained on and evaluated by commands alone."""
+
+    def content_of(dataset, output, *words):
+        words = [
+            *("--trainer", method, "--config-file", f"trainers/{method}/tiny_ep50.yaml"),
+            *("--dataset-config-file", f"datasets/{dataset}.yaml", "--root", str(miniatures)),
+            *("--output-dir", str(tmp_path / output), "--seed", "1", "--quiet", *words),
+            *("--protocol", protocol, "DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1"),
+        ]
+        yaml = [str(train.CONFIGS / w) if w.endswith(".yaml") else w for w in words]
+        return train.main(train.parse_args(yaml))
+
+    trained = content_of(source, "trained")
+    assert trained["protocol"]["name"] == protocol and trained["status"] == "complete"
+    for target in targets:
+        new = ("DATASET.SUBSAMPLE_CLASSES", "new") if protocol == "base_to_new" else ()
+        load = ("--eval-only", "--model-dir", str(tmp_path / "trained"))
+        tested = content_of(target, f"on {target}", *load, *new)
+        assert tested["protocol"]["name"] == protocol and tested["status"] == "complete"
+        assert len(tested["tasks"]) == (10 if target == "general10" else 1)
+    if protocol == "base_to_new":
+        parse_test_res.command([str(tmp_path), "--format", "text"])
+        base, new, mean = map(float, mean_row(capsys.readouterr().out)[-3:])
+        assert mean == pytest.approx(2 * base * new / (base + new), abs=0.2)
+
+
+def mean_row(tables):
+    """The cells of the line of means in the table from base to new."""
+    lines = tables.partition("base to new")[2].splitlines()
+    return next(line for line in lines if line.startswith("mean")).split()
