@@ -72,7 +72,7 @@ def context_of(states: States, module: str, classes: PromptLearner | None = None
     if classes is not None and per_class and not same_names(state, classes):
         raise UserError(
             f"the released checkpoint has a context for each of its {len(ctx)} classes, and those "
-            f"are not the {len(classes.name)} classes here; only a shared context goes on to others"
+            f"are not the {len(classes.names)} classes here; only a shared context goes on to others"
         )
     return ctx
 
