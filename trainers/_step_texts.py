@@ -54,7 +54,8 @@ def check_image_words(options) -> None:
             "TRAINER.COT.GENERATOR neural, or rule"
         )
     template = str(options.IMAGE_TEMPLATE)
-    if template.count("{image}") != 1 or set(_without_places(template)) & set("{}"):
+    rest = template.replace("{task}", "").replace("{image}", "", 1)
+    if "{image}" not in template or set(rest) & set("{}"):
         raise UserError(
             f"TRAINER.COT.IMAGE_TEMPLATE must hold {{image}} once, where the names of the image's "
             f"top classes go, and nothing else in braces but {{task}}; got {template!r}"
@@ -109,10 +110,6 @@ def step_sources(options) -> list[str]:
 def words_of(name: str) -> str:
     """A name as it stands in a sentence."""
     return name.replace("_", " ")
-
-
-def _without_places(template: str) -> str:
-    return template.replace("{task}", "").replace("{image}", "")
 
 
 def _has_place(template: str) -> bool:

@@ -71,8 +71,9 @@ def context_of(states: States, module: str, classes: PromptLearner | None = None
     per_class = ctx.dim() == 3 and len(ctx) == sum(map(len, _numbered(state, SUFFIX)))
     if classes is not None and per_class and not same_names(state, classes):
         raise UserError(
-            f"the released checkpoint has a context for each of its {len(ctx)} classes, and those "
-            f"are not the {len(classes.names)} classes here; only a shared context goes on to others"
+            f"the released checkpoint has a context for each of its {len(ctx)} classes, and "
+            f"those are not the {len(classes.names)} classes here; only a shared context goes on "
+            "to others"
         )
     return ctx
 
