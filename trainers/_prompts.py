@@ -156,7 +156,9 @@ class PromptLearner(nn.Module):
 
 
 def show_prompts(prompter: nn.Module) -> list[str]:
-    """The prompts of every learner within a prompter, in words."""
+    """The prompts of every learner within a prompter, in words, or what its ``show()`` says."""
+    if hasattr(prompter, "show"):
+        return prompter.show()
     lines = []
     for name, part in prompter.named_modules():
         if isinstance(part, PromptLearner):

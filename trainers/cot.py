@@ -257,19 +257,19 @@ class CoT(PromptTrainer):
         return losses
 
     def show_prompts(self):
-        prompter = self.model.prompter
-        if prompter.image_words is None:
-            return prompter.show()
-        counts = Counter()
+        """The prompts in words; in front of them the words on every image."""
+        words, counts = self.model.prompter.image_words, Counter()
+        if words is None:
+            return super().show_prompts()
         loaders = [self.test_loader]
         if self.dm.dataset.train_x:
             loaders.insert(0, training_loader(self))
         for batch in (batch for loader in loaders if loader for batch in loader):
             image = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
-            counts.update(prompter.image_words.top_classes(image))
-        prompter.image_words.write(list(counts), self.clip.text_tower)
+            counts.update(words.top_classes(image))
+        words.write(list(counts), self.clip.text_tower)
         head = f"in front of what a step says, of {counts.total()} images for training and testing:"
-        return [head, *prompter.image_words.show(counts), *prompter.show()]
+        return [head, *words.show(counts), *super().show_prompts()]
 
     def method_name(self):
         options = self.cfg.TRAINER.COT
