@@ -9,6 +9,7 @@ from torch import nn
 
 from clip.text import TextTower
 from dassl.data import TaskSpace
+from dassl.utils import UserError
 
 from ._language_model import continue_texts
 from ._prompts import cut_texts, embed_words
@@ -28,8 +29,11 @@ class ImageWords(nn.Module):
         options: the node TRAINER.COT.
         space: the task's.
         text: the frozen text tower; used here, not kept.
-        used: tokens of the longest prompt without a sentence; one that does not fit beside it is
-            cut at a word, and counted in the log.
+        used: tokens of the longest prompt without a sentence; what a language model adds that does
+            not fit beside it is cut at a word, and counted in the log.
+
+    Raises:
+        UserError: the sentence alone does not fit.
     """
 
     def __init__(self, options, space: TaskSpace, text: TextTower, used: int):
@@ -41,6 +45,17 @@ class ImageWords(nn.Module):
         self.max_tokens, self.used = options.LM_TOKENS, used
         self.zero_shot = TemplatePrompter(space, text)
         self.sentences: dict[tuple[int, ...], str] = {}
+        by_length = sorted(self.names, key=lambda name: len(text.tokenizer.encode(name)))
+        longest = self._begin(by_length[-self.count :])
+        if cut_texts([longest], text, used - 2) != [longest]:
+            raise UserError(
+                f"no room is left for {longest!r} in front of prompts of {used} tokens: the text "
+                f"tower takes {text.context_length}; lower TRAINER.COT.TOP_CLASSES, N_CTX or "
+                "LM_TOKENS, or shorten IMAGE_TEMPLATE"
+            )
+
+    def _begin(self, names: list[str]) -> str:
+        return self.template.replace("{image}", " or ".join(names)).rstrip(" ,;:.")
 
     @torch.no_grad()
     def top_classes(self, image_features: torch.Tensor) -> list[tuple[int, ...]]:
@@ -76,10 +91,7 @@ class ImageWords(nn.Module):
         new = [classes for classes in sets if classes not in self.sentences]
         if not new:
             return
-        begun = [
-            self.template.replace("{image}", " or ".join(self.names[c] for c in classes))
-            for classes in new
-        ]
+        begun = [self._begin([self.names[c] for c in classes]) for classes in new]
         if self.model is not None:
             begun = continue_texts(self.model, begun, self.max_tokens)
         fitting = cut_texts(begun, text, self.used - 2)  # a comma follows, not a stop and EOT

@@ -154,9 +154,13 @@ def test_too_long_sentences_are_cut_and_counted(build, cache, monkeypatch, capsy
     [
         (("TOP_CLASSES", -1), "TOP_CLASSES must be 0 or more; got -1"),
         (("TOP_CLASSES", 2), "it needs TRAINER.COT.GENERATOR neural, or rule"),
-        (("IMAGE_TEMPLATE", "'a photo'"), r"must hold \{image\} once"),
-        (("IMAGE_TEMPLATE", "'{image} {image}'"), r"must hold \{image\} once"),
-        (("IMAGE_TEMPLATE", "'{image} {}'"), r"nothing else in braces but \{task\}"),
+        (
+            (*RULE, "TOP_CLASSES", 4, "IMAGE_TEMPLATE", "so " * 45 + "{image}", "N_CTX", 16),
+            r"no room is left for 'so so .* in front of prompts of \d+ tokens: the text tower",
+        ),
+        (("IMAGE_TEMPLATE", "a photo"), r"must hold \{image\} once"),
+        (("IMAGE_TEMPLATE", "{image} {image}"), r"must hold \{image\} once"),
+        (("IMAGE_TEMPLATE", "{image} {}"), r"nothing else in braces but \{task\}"),
     ],
 )
 def test_refused(build, options, message):
