@@ -56,18 +56,19 @@ def _kept(model: str, max_tokens: int) -> Path:
     return user_cache_path("softcpt") / "prompts" / f"{Path(model).name}-{digest}.json"
 
 
-def _identity(model: str) -> list[str]:
+@lru_cache  # a model is large, and sentences on images are asked for batch by batch
+def _identity(model: str) -> tuple[str, ...]:
     """A name of the hub, or the content of a folder."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
         if model.startswith((".", "/", "~")):
             raise UserError(f"there is no folder {model} with a language model (TRAINER.COT.LM)")
-        return [model]
+        return (model,)
     parts = []
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         with path.open("rb") as file:
             parts += [path.name, hashlib.file_digest(file, "sha256").hexdigest()]
-    return parts
+    return tuple(parts)
 
 
 def _read(path: Path) -> dict[str, str]:
