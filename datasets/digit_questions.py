@@ -39,7 +39,7 @@ QUESTIONS = {
 class DigitQuestions(QuestionDataset):
     """Six questions about handwritten digits, two on each image, answered by ten people each."""
 
-    task_name = "questions and digits"
+    task_name = "handwritten digits"
 
     def read(self, cfg) -> tuple[Path, dict[str, list[Asked]]]:
         """The folder and the questions; ``cfg.DATASET.ROOT`` is not looked at."""

@@ -19,7 +19,7 @@ class VQAv2(QuestionDataset):
     """Questions on photos: 443,757 of train2014 to train on, 214,354 of val2014 to test on."""
 
     dataset_dir = "vqav2"
-    task_name = "questions and photos"
+    task_name = "photos"
     split_name = "official"
 
     def read(self, cfg) -> tuple[Path, dict[str, list[Asked]]]:
