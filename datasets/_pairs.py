@@ -12,6 +12,8 @@ from typing import Any
 from dassl.data import DatasetBase, Datum, PairSpace, PairTask
 from dassl.utils import UserError, read_json
 
+from ._layout import find_folder
+
 PARTS = ("train", "val", "test")
 
 
@@ -43,45 +45,18 @@ class PairDataset(DatasetBase):
     task_name = ""
 
     def __init__(self, cfg):
-        name = type(self).__name__
-        for key, allowed in (
-            ("SUBSAMPLE_CLASSES", ("all",)),
-            ("SUBSAMPLE_TASKS", ("all", "task0")),
-            ("SPLIT", ("auto",)),
-        ):
-            if cfg.DATASET[key] not in allowed:
-                raise UserError(
-                    f"{name} has pairs of images and texts, no classes and one split: "
-                    f"DATASET.{key} must be {allowed[0]}, but is {cfg.DATASET[key]!r}"
-                )
+        check_one_collection(cfg, type(self).__name__, PairSpace.content)
         root, parts = self.read(cfg)
         rng = random.Random(cfg.SEED)
-        train = parts["train"]
-        if cfg.DATASET.NUM_SHOTS >= 1:
-            if len(train) < cfg.DATASET.NUM_SHOTS:
-                raise UserError(
-                    f"DATASET.NUM_SHOTS asks for {cfg.DATASET.NUM_SHOTS} training images, but "
-                    f"{name} has {len(train)}"
-                )
-            train = rng.sample(train, cfg.DATASET.NUM_SHOTS)
+        train = few(cfg, parts["train"], rng, f"training images of {type(self).__name__}")
         parts["train"] = [Captioned(c.impath, (rng.choice(c.captions),)) for c in train]
         self._lay_out(root, parts)
 
     def read(self, cfg) -> tuple[Path, dict[str, list[Captioned]]]:
         """The folder of the images, and the captioned images of each part."""
         name = type(self).__name__
-        if not cfg.DATASET.ROOT:
-            raise UserError(
-                f"{name} needs a data folder: give the one that holds {self.dataset_dir}/ with "
-                "--root"
-            )
-        root = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.dataset_dir
+        root = find_folder(cfg.DATASET.ROOT, self.dataset_dir, self.image_dir, name)
         images = root / self.image_dir
-        if not images.is_dir():
-            raise UserError(
-                f"{name}: there is no folder {images}; give the folder that holds "
-                f"{self.dataset_dir}/ with --root"
-            )
         return images, present(read_karpathy(root / self.json_file), images)
 
     def _lay_out(self, root: Path, parts: dict[str, list[Captioned]]) -> None:
@@ -107,6 +82,30 @@ class PairDataset(DatasetBase):
             split="karpathy" if self.json_file else "own",
             split_hash=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
         )
+
+
+def check_one_collection(cfg, name: str, content: str) -> None:
+    """Refuse keys that choose among classes, tasks or splits where there is only one of each."""
+    for key, allowed in (
+        ("SUBSAMPLE_CLASSES", ("all",)),
+        ("SUBSAMPLE_TASKS", ("all", "task0")),
+        ("SPLIT", ("auto",)),
+    ):
+        if cfg.DATASET[key] not in allowed:
+            raise UserError(
+                f"{name} has {content}, no classes and one split: DATASET.{key} must be "
+                f"{allowed[0]}, but is {cfg.DATASET[key]!r}"
+            )
+
+
+def few(cfg, items: list, rng: random.Random, what: str) -> list:
+    """As many of the items as DATASET.NUM_SHOTS says, drawn evenly; all, in order, if it is -1."""
+    wanted = cfg.DATASET.NUM_SHOTS
+    if wanted < 1:
+        return items
+    if len(items) < wanted:
+        raise UserError(f"DATASET.NUM_SHOTS asks for {wanted} {what}, but there are {len(items)}")
+    return rng.sample(items, wanted)
 
 
 def read_karpathy(path: Path) -> dict[str, list[Captioned]]:

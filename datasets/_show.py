@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from dassl.data import DatasetBase, Datum
+from dassl.data import DatasetBase, Datum, QuestionSpace
 from dassl.data.wrapper import decode, read_bytes
 from dassl.utils import atomic_path
 
@@ -31,7 +31,7 @@ def contact_sheet(
     """
     groups: dict[tuple[int, int], list[Datum]] = defaultdict(list)
     for item in dataset.train_x or dataset.test or ():
-        groups[item.task, item.label].append(item)
+        groups[item.task, _column(dataset, item)].append(item)
     sizes = dataset.space.sizes
     shown = _fair_shares(sizes, classes)
     columns = max(1, min(3, max(shown)))
@@ -78,3 +78,10 @@ def _write(sheet: Image.Image, text: str, at: tuple[int, int], size: int, room: 
             text = text[:-1]
         text += "…"
     ImageDraw.Draw(sheet).text(at, text, fill=ink, font=font)
+
+
+def _column(dataset: DatasetBase, item: Datum) -> int:
+    """Where an item belongs among the names of its task: a question to its answer."""
+    if isinstance(dataset.space, QuestionSpace):
+        return dataset.space.tasks[0].target[item.label]
+    return item.label

@@ -22,6 +22,7 @@ from ._compute import choose_precision, prepare_clip, time_text, to_device, with
 from ._features import Features, cached_loaders, field_of
 from ._fitting import FittingTrainer
 from ._prompts import names_with_contexts, show_prompts
+from ._questions import Questions, questions_of
 from ._sharding import DividedText
 from ._text_memory import TextInChunks, parse_chunk
 from ._upstream import load_released
@@ -44,6 +45,7 @@ class PromptedCLIP(nn.Module):
         text_chunk: int | None = None,
     ):
         super().__init__()
+        self.questions: Questions | None = None  # prompts then hold the one on the image
         self.text = TextInChunks(clip_model.text_tower, text_chunk)
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
@@ -68,6 +70,8 @@ class PromptedCLIP(nn.Module):
     def logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C), fp32, of image features; their text stays as ``scored_text``."""
         x = F.normalize(features["global"].float(), dim=-1)
+        if self.questions is not None:
+            return self.questions.logits(self, x, features["question"], keep)
         self.scored_text = self.text_features(x, keep)
         return self.score(x, self.scored_text)
 
@@ -77,22 +81,21 @@ class PromptedCLIP(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # amp would round the products
             return self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
 
-    def text_features(self, x: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Normalised text features (C, e) or (B, C, e), fp32, for image features x (B, e)."""
+    def text_features(
+        self, x: torch.Tensor, keep: torch.Tensor | None = None, text: nn.Module | None = None
+    ) -> torch.Tensor:
+        """Normalised text features (C, e) or (B, C, e), fp32, for images x (B, e), by ``text``."""
         if self._text is not None and keep is None:
             return self._text
         keep = self._tested if keep is None else keep
-        return F.normalize(self.prompter(self.text_tower, x, keep).float(), dim=-1)
+        return F.normalize(self.prompter(text or self.text_tower, x, keep).float(), dim=-1)
 
     @contextlib.contextmanager
     def frozen_text(self, keep: torch.Tensor | None = None) -> Iterator[None]:
-        """Encode the prompts once for all images of an evaluation, unless they depend on them.
-
-        Args:
-            keep: (C,) the classes that it reads; None all.
-        """
+        """Encode the prompts once for an evaluation, unless they differ from image to image.
+        It reads the classes ``keep`` (C,); None all."""
         self._tested = keep
-        if not getattr(self.prompter, "conditional", False):
+        if not getattr(self.prompter, "conditional", False) and self.questions is None:
             with torch.no_grad():
                 self._text = self.text_features(torch.empty(0))
         try:
@@ -190,6 +193,7 @@ class PromptTrainer(FittingTrainer):
         space, text = self.dm.space, self.clip.text_tower
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
         model = PromptedCLIP(self.clip, prompter, self.image_outputs, self.text_chunk)
+        model.questions = questions_of(space, text, prompter)
         self.model = model.to(self.device)
         time_text(self.clock, prompter)
         distributed.same_everywhere(prompter.state_dict().values())
@@ -205,6 +209,7 @@ class PromptTrainer(FittingTrainer):
     def show_prompts(self) -> list[str]:
         """The prompts in words, one per line, for ``--show-prompts``."""
         lines = show_prompts(self.model.prompter)
+        lines += self.model.questions.show() if self.model.questions else []
         return lines or [f"{type(self).__name__} puts no learned context beside names"]
 
     def facts(self) -> dict:
@@ -233,6 +238,7 @@ class PromptTrainer(FittingTrainer):
         chosen = keep = self.choose_classes(batch)  # where the labels still are on the CPU
         if not self.needs_all_classes:
             keep = self.dm.space.of_tasks(batch["task"], keep)
+        batch = {**batch, "question": self.dm.space.asked(batch["label"])}
         batch = {k: to_device(v, self.device) for k, v in batch.items()}
         with self.autocast():
             features = batch["features"] = self.image_features(batch)  # a loss may read them too
@@ -269,16 +275,19 @@ class PromptTrainer(FittingTrainer):
             return super().test(split)
 
     def image_features(self, batch: dict) -> Features:
-        """The features of a batch: the stored ones it brings, or those of its images."""
+        """The features of a batch: the stored ones it brings, or those of its images; as
+        "question" (B,) the numbers of what is asked, if anything is."""
         if "features" in batch:
             return batch["features"]
+        asked = batch["question"] if "question" in batch else self.dm.space.asked(batch["label"])
+        more = {} if asked is None else {"question": asked}
+        names = self.image_outputs
         if "feat" in batch:
-            names = self.image_outputs
-            return {name: to_device(batch[field_of(name)], self.device) for name in names}
+            return more | {name: to_device(batch[field_of(name)], self.device) for name in names}
         with self.clock.part("image"):
             own = self.model.encode_image(to_device(batch["img"], self.device))
         images = len(batch["label"])
-        return {name: distributed.gather_rows(x, images) for name, x in own.items()}
+        return more | {name: distributed.gather_rows(x, images) for name, x in own.items()}
 
     def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
         """Features and labels."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -237,16 +239,19 @@ def cut_texts(texts: list[str], text: TextTower, n_ctx: int = 0) -> list[str]:
 
     The log counts them.
     """
-    limit, out, count = text.context_length - n_ctx, [], 0
-    for whole in texts:
-        short = whole
-        while " " in short and _tokens_of(short, text) > limit:
-            short = short.rpartition(" ")[0].rstrip(" ,;:-")
-        count += short != whole
-        out.append(short)
-    if count:
+    limit = text.context_length - n_ctx
+    out = [cut_words(whole, lambda short: _tokens_of(short, text) <= limit) for whole in texts]
+    if count := sum(short != whole for short, whole in zip(out, texts, strict=True)):
         print(f"{count} of {len(out)} texts were too long for the text tower and are cut")
     return out
+
+
+def cut_words(whole: str, fits: Callable[[str], bool]) -> str:
+    """A text without as many of its last words as it takes to fit, but for the first."""
+    short = whole
+    while " " in short and not fits(short):
+        short = short.rpartition(" ")[0].rstrip(" ,;:-")
+    return short
 
 
 def _tokens_of(sentence: str, text: TextTower) -> int:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dassl.data import PairSpace
+from dassl.data import ItemSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError, unknown_name
 
@@ -243,9 +243,10 @@ class CoT(PromptTrainer):
             )
 
     def build_prompter(self, options, space, text):
-        if options.BATCH_CONTRAST and isinstance(space, PairSpace):
+        if options.BATCH_CONTRAST and isinstance(space, ItemSpace):
             raise UserError(
-                "TRAINER.COT.BATCH_CONTRAST is part of the loss of pairs already: set it to 0"
+                "TRAINER.COT.BATCH_CONTRAST is between classes (the loss of pairs has a contrast "
+                f"of its own): set it to 0 for {space.content}"
             )
         return ChainPrompter(options, space, text)
 

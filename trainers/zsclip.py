@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from dassl.config import CfgNode
+from dassl.data import QuestionSpace
 from dassl.engine import TRAINER_REGISTRY
 
 from ._base import PromptTrainer
+from ._prompts import ContextPrompter
 from ._templates import TemplatePrompter
 
 # Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
@@ -19,6 +22,8 @@ ENSEMBLE = (
     "art of the {}.",
     "a photo of the small {}.",
 )
+# What stands in front of an answer is the question; nothing is learned.
+NO_CONTEXT = CfgNode(dict(N_CTX=0, CTX_INIT="", CSC=False, CLASS_TOKEN_POSITION="end"))
 
 
 @TRAINER_REGISTRY.register()
@@ -33,6 +38,8 @@ class ZeroshotCLIP(PromptTrainer):
 
     @torch.no_grad()
     def build_prompter(self, options, space, text):
+        if isinstance(space, QuestionSpace):
+            return ContextPrompter(NO_CONTEXT, space, text)
         return TemplatePrompter(space, text, self.extra_templates)
 
     def method_name(self):

@@ -87,6 +87,11 @@ def _dataset() -> dict:
         "TEMPLATE": "",  # a sentence with {} for all tasks, instead of the dataset's
         "METRIC": "",  # overall_acc or mean_acc for all tasks, instead of the dataset's
         "MANIFEST": "manifest.csv",  # the table of a Manifest, in ROOT
+        "QUESTIONS": {  # of a dataset that asks something about images
+            "CANDIDATES": 3000,  # the most frequent training answers, to choose from
+            "NUM_VAL": 0,  # training questions held out for validation, with their images
+            "NUM_TEST": -1,  # the last so many test questions; -1: all
+        },
         "MEMBERS": (),  # of a suite of one's own: NAME, ROOT, TASK_NAME, TEMPLATE, METRIC, ...
     }
 

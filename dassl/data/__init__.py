@@ -2,7 +2,8 @@
 
 from .data_manager import DataManager, EpochDataLoader, build_data_loader
 from .datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset, dataset_class
-from .pairs import FreeText, PairSpace, PairTask
+from .pairs import FreeText, ItemSpace, PairSpace, PairTask
+from .questions import QuestionSpace, QuestionTask
 from .samplers import build_sampler
 from .tasks import Task, TaskSpace
 from .transforms import build_transform, transform_signature
@@ -16,8 +17,11 @@ __all__ = [
     "Datum",
     "EpochDataLoader",
     "FreeText",
+    "ItemSpace",
     "PairSpace",
     "PairTask",
+    "QuestionSpace",
+    "QuestionTask",
     "Task",
     "TaskSpace",
     "build_data_loader",

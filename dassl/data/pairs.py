@@ -63,15 +63,27 @@ class PairTask:
 
 
 @dataclass(frozen=True)
-class PairSpace(TaskSpace):
-    """The texts of one :class:`PairTask` as logit columns; labels are numbers of images."""
+class ItemSpace(TaskSpace):
+    """One collection of items; a label is the number of an item, not a class.
 
-    evaluator = "Retrieval"
+    Attributes:
+        content: what the items are, for messages.
+    """
+
+    content = ""
 
     def __post_init__(self):
         super().__post_init__()
         if len(self.tasks) > 1:
-            raise UserError("pairs of images and texts come one collection at a time")
+            raise UserError(f"{self.content} come one collection at a time")
+
+
+@dataclass(frozen=True)
+class PairSpace(ItemSpace):
+    """The texts of one :class:`PairTask` as logit columns; labels are numbers of images."""
+
+    evaluator = "Retrieval"
+    content = "pairs of images and texts"
 
     @cached_property
     def classnames(self) -> FreeText:

@@ -135,6 +135,10 @@ class TaskSpace:
         """Mask (C,) of the columns that the evaluation of "val" or "test" reads; None for all."""
         return None
 
+    def asked(self, label: Tensor) -> list[int] | None:
+        """Numbers of the questions on the images of a batch (B,); None: there are none."""
+        return None
+
     def cross_entropy(
         self,
         logits: Tensor,

@@ -31,7 +31,7 @@ class TrainerBase:
     suite: str | None = None  # see TRAINER_REGISTRY
     steps_rule = "one step per batch"
     divides_work = False  # whether the processes that torchrun starts can do one run together
-    pairs = False  # whether pairs of images and texts can be trained on, not only classes
+    pairs = False  # whether images with texts or questions can be trained on, not only classes
     choosing = False  # while the model to test is not chosen yet: from before_train to deploy
 
     def __init__(self):

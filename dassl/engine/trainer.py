@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dassl.config import CfgNode
-from dassl.data import DataManager, PairSpace
+from dassl.data import DataManager, ItemSpace
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import build_evaluator
 from dassl.utils import (
@@ -72,10 +72,10 @@ class SimpleTrainer(TrainerBase):
                 f"{tasks}: choose one with DATASET.SUBSAMPLE_TASKS task<i>, or set the class's "
                 'attribute suite to "each" or "joint" once it handles them'
             )
-        if isinstance(self.dm.space, PairSpace) and not self.pairs:
+        if isinstance(self.dm.space, ItemSpace) and not self.pairs:
             raise UserError(
                 f"{type(self).__name__} learns to tell classes, but {self.cfg.DATASET.NAME} holds "
-                f"pairs of images and texts: choose one of {', '.join(of_pairs())}"
+                f"{self.dm.space.content}: choose one of {', '.join(of_pairs())}"
             )
 
     def check_test(self) -> None:

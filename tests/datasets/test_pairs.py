@@ -118,7 +118,7 @@ def test_other_files_are_refused(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"NUM_SHOTS": 7}, "asks for 7 training images, but Flickr30k has 6"),
+        ({"NUM_SHOTS": 7}, "asks for 7 training images of Flickr30k, but there are 6"),
         ({"SUBSAMPLE_CLASSES": "base"}, "SUBSAMPLE_CLASSES must be all, but is 'base'"),
         ({"SPLIT": "zhou"}, "SPLIT must be auto, but is 'zhou'"),
         ({"ROOT": ""}, "Flickr30k needs a data folder"),

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from clip import load_backbone
+from dassl.data.datasets import DATASET_REGISTRY
+from tests.trainers._asked import toy_questions
 from tests.trainers._chains import NAMES
 
 EOT = 49407
@@ -102,3 +104,11 @@ def language_model(tmp_path_factory):
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "softcpt" / "prompts"
+
+
+@pytest.fixture
+def asked(toy):
+    """Registers the dataset ToyQuestions."""
+    DATASET_REGISTRY.register(force=True)(toy_questions(toy))
+    yield
+    DATASET_REGISTRY._classes.pop("ToyQuestions")

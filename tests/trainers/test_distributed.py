@@ -28,6 +28,7 @@ RUNS = {
     "CSTS": ("MTCoOp", STEPS, *CSTA, "MTCOOP.TASK_CSC"),
     "CoOp": ("CoOp", SLOWLY),
     "CoOp-CS": ("CoOp", SLOWLY, "COOP.CSC"),
+    "questions": ("CoOp", (*SLOWLY, "DATASET.NAME", "ToyQuestions", "MODEL.TEXT_CHUNK", 32)),
 }
 
 
@@ -73,7 +74,7 @@ def distance(tmp_path):
         for name in RUNS
     ],
 )
-def test_two_processes_learn_what_one_does(run, tmp_path, name):
+def test_two_processes_learn_what_one_does(run, asked, tmp_path, name):
     method, steps, *switches = RUNS[name]
     one, many = both(run, tmp_path, method, *words(*switches), *steps)
     assert distance(tmp_path) <= 1e-5

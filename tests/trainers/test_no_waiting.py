@@ -25,11 +25,13 @@ CASES = {
     "CoCoOp": ("CoCoOp", "DATASET.SUBSAMPLE_TASKS", "task2"),
     "KgCoOp": ("KgCoOp", "DATASET.SUBSAMPLE_TASKS", "task2"),
     "CoT": ("CoT", "DATASET.SUBSAMPLE_TASKS", "task2", "TRAINER.COT.AGGREGATOR", "attention"),
+    "CoOp on questions": ("CoOp", "DATASET.NAME", "ToyQuestions"),
+    "CoCoOp on questions": ("CoCoOp", "DATASET.NAME", "ToyQuestions", "MODEL.TEXT_CHUNK", 64),
 }
 
 
 @pytest.fixture
-def waits(build, monkeypatch):
+def waits(build, asked, monkeypatch):
     """``waits(trainer, KEY, VALUE, ...)``: what the second training step would have waited for."""
 
     backbones._cached.cache_clear()  # what is moved is not for others

@@ -154,7 +154,7 @@ def test_other_methods_are_refused(build, pairs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("TRAINER.COT.BATCH_CONTRAST", 0.5), "part of the loss of pairs already"),
+        (("TRAINER.COT.BATCH_CONTRAST", 0.5), "set it to 0 for pairs of images and texts"),
         (("TRAINER.COT.GENERATOR", "rule"), "pairs of images and texts have their own words"),
     ],
 )
