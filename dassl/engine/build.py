@@ -13,12 +13,12 @@ TRAINER_REGISTRY = Registry("trainer")
 TRAINER_REGISTRY.__doc__ = """Trainers by name. A registered class is built with ``cls(cfg)``;
 its attribute ``suite`` says how it handles a suite of several tasks: "joint" (one training over
 all), "each" (each task by itself; then also ``cls(cfg, dataset=...)``), or None (it knows no
-tasks, and is refused on a suite of more than one); ``pairs`` whether it takes pairs of images and
-texts."""
+tasks, and is refused on a suite of more than one); ``pairs`` whether it takes images with texts or
+questions."""
 
 
 def of_pairs() -> list[str]:
-    """Names of the trainers that take pairs of images and texts."""
+    """Names of the trainers that take images with texts or questions."""
     names = TRAINER_REGISTRY.registered_names()
     return [name for name in names if getattr(TRAINER_REGISTRY.get(name), "pairs", False)]
 
