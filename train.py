@@ -115,8 +115,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_file(_protocol_file(args.protocol))
     cfg.merge_from_list([word for pair in _flags(args) for word in pair])
     cfg.merge_from_list(args.opts)
-    _keep_own_node(cfg)
     check_limits(cfg)
+    _keep_own_nodes(cfg)
     cfg.freeze()
     return cfg
 
@@ -147,13 +147,16 @@ def _flags(args: argparse.Namespace) -> list[tuple[str, object]]:
     return [(key, value) for key, value in pairs if value not in (None, "")]
 
 
-def _keep_own_node(cfg: CfgNode) -> None:
-    """Drop the nodes of the other methods: a new method must not change the hash of old runs."""
+def _keep_own_nodes(cfg: CfgNode) -> None:
+    """Drop the nodes of other methods and datasets: a new one must not change old runs' hash."""
     if not cfg.TRAINER.NAME:
         raise UserError("no trainer chosen: give one with --trainer; --list names them")
     own = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "KEY", "")
     if own:
         cfg.TRAINER = CfgNode({key: cfg.TRAINER[key] for key in ("NAME", own)})
+    name = cfg.DATASET.NAME
+    if not (name and getattr(DATASET_REGISTRY.get(name), "asks_questions", False)):
+        del cfg.DATASET["QUESTIONS"]
 
 
 def main(args: argparse.Namespace) -> dict:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks._sides import NAIVE, compare
-from benchmarks.gpu import Size, make_plain, make_space, make_trainer
+from benchmarks.gpu import ON_CPU, Size, make_plain, make_space, make_trainer
 from benchmarks.step import PLANT6
 
 BATCH = 100
@@ -31,7 +31,7 @@ def prepare(
 ) -> Callable[[], torch.Tensor]:
     """A pass over the images; it returns their logits (N, C)."""
     size = Size((backbone,), tuple(sizes), BATCH, steps=1)
-    trainer = make_trainer(variant, backbone, size, make_space(size.classes))
+    trainer = make_trainer(variant, backbone, size, make_space(size.classes), *ON_CPU)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(images, trainer.clip.text_tower.out_dim, generator=generator)
     batches = features.split(BATCH)

@@ -45,6 +45,9 @@ VARIANTS = {  # trainer and its switches
 NAMES = {"tasks.ctx": "U", "classes.ctx": "V", "meta.proj": "W", "prompts.ctx": "ctx"}
 
 
+ON_CPU = ("USE_CUDA", "False")  # for the suites that are about one
+
+
 @dataclass(frozen=True)
 class Size:
     """How large a benchmark is."""

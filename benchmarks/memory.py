@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks._sides import in_a_process, row
-from benchmarks.gpu import Size, make_batch, make_space, make_trainer
+from benchmarks.gpu import ON_CPU, Size, make_batch, make_space, make_trainer
 
 IMAGENET, MANY = [1000], [1000] * 10
 CASES = ((IMAGENET, (0, 2048)), (MANY, (16384, 2048)))
@@ -47,7 +47,7 @@ def prepare(chunk: str, sizes: list[int], backbone: str, batch: int = 32) -> Cal
     """A training step on stored image features; it returns the learned tensors."""
     size = Size((backbone,), tuple(sizes), batch, steps=1)
     space = make_space(size.classes)
-    trainer = make_trainer("NATA", backbone, size, space, "MODEL.TEXT_CHUNK", chunk)
+    trainer = make_trainer("NATA", backbone, size, space, "MODEL.TEXT_CHUNK", chunk, *ON_CPU)
     trainer.epoch = 0
     data = make_batch(trainer, size)
     del data["img"]

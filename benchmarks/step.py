@@ -14,7 +14,15 @@ from collections.abc import Callable
 import torch
 
 from benchmarks._sides import NAIVE, compare
-from benchmarks.gpu import VARIANTS, Size, make_batch, make_plain, make_space, make_trainer
+from benchmarks.gpu import (
+    ON_CPU,
+    VARIANTS,
+    Size,
+    make_batch,
+    make_plain,
+    make_space,
+    make_trainer,
+)
 from clip import backbones
 
 PLANT6 = [36, 5, 9, 15, 12, 39]
@@ -37,7 +45,7 @@ def prepare(
 ) -> Callable[[], list[torch.Tensor]]:
     """A training step; it returns the learned tensors."""
     size = Size((backbone,), tuple(sizes), batch, steps=1)
-    trainer = make_trainer(variant, backbone, size, make_space(size.classes))
+    trainer = make_trainer(variant, backbone, size, make_space(size.classes), *ON_CPU)
     trainer.epoch = 0
     data = make_batch(trainer, size)
     if side == NAIVE:

@@ -22,6 +22,7 @@ from PIL import Image
 import train
 from benchmarks._plain import plain_clip, plain_features
 from benchmarks._sides import row
+from benchmarks.gpu import ON_CPU
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY
 from trainers import _features
@@ -54,7 +55,7 @@ def make_trainer(backbone: str, paths: list[str], store: Path):
     args = ["--trainer", "MTCoOpHard", "--backbone", backbone, "--seed", "1"]
     args += ["DATASET.NAME", "Digits7", "VERBOSE", "False", "DATALOADER.NUM_WORKERS", "0"]
     args += ["INPUT.TRANSFORMS", "('normalize',)", "DATALOADER.TEST.BATCH_SIZE", "64"]
-    args += ["FEATURES.MODE", "test", "FEATURES.DIR", str(store)]
+    args += ["FEATURES.MODE", "test", "FEATURES.DIR", str(store), *ON_CPU]
     items = [Datum(path, 0, 0, "thing") for path in paths]
     cfg = train.setup_cfg(train.parse_args(args))
     return TRAINER_REGISTRY.get("MTCoOpHard")(cfg, dataset=DatasetBase(test=items))

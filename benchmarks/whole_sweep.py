@@ -4,7 +4,8 @@
 
 Ours is `sweep.py` with the demo's configuration, from no stored feature to the last record and
 checkpoint. The naive side trains and tests the same runs in plain loops (``_plain.py``) and writes
-nothing: images are encoded in every step, text in full in every step and for every test batch.
+nothing: images are encoded in every step, text in full in every step and for every test batch. The
+order of the images, the schedule of the rate and the count of right answers are our side's.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import sweep
 import train
 from benchmarks._plain import plain_clip
 from benchmarks._sides import row
-from benchmarks.gpu import make_plain
+from benchmarks.gpu import ON_CPU, make_plain
 from dassl.engine import build_trainer
 from dassl.optim import build_lr_scheduler
 from dassl.results.plan import read_sweep
@@ -58,7 +59,7 @@ def write_plan(folder: Path, shots: list[int], seeds: list[int], epochs: int) ->
     plan = folder / "sweep.yaml"
     plan.write_text(yaml.safe_dump({**content, "shots": shots, "seeds": seeds}), encoding="utf-8")
     opts = ["MODEL.BACKBONE.NAME", "tiny/random", "OPTIM.MAX_EPOCH", str(epochs)]
-    opts += ["FEATURES.DIR", str(folder / "features")]
+    opts += ["FEATURES.DIR", str(folder / "features"), *ON_CPU]
     return [str(plan), "--output-dir", str(folder / "output"), *opts]
 
 

@@ -100,7 +100,8 @@ def list_datasets(args: argparse.Namespace) -> int:
             folder, task = cls.dataset_dir or "any", cls.task_name or "named in its files"
         if not columns:
             tasks = columns = "any"
-            folder, task = "any", (cls.__doc__ or "").split("\n")[0]
+            folder = getattr(cls, "dataset_dir", "") or "any"
+            task = (cls.__doc__ or "").split("\n")[0]
         print(f"{name:<20} {tasks:>5} {columns:>7}  {folder:<26} {task}")
     return 0
 

@@ -64,13 +64,19 @@ def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
     """
     report, cfg = Report(cls.__name__), cfg.clone()
     cfg.DATASET.NUM_SHOTS = -1
-    if not issubclass(cls, FewShotDataset):
+    few_shot = issubclass(cls, FewShotDataset)
+    if not few_shot and not getattr(cls, "dataset_dir", ""):
         report.facts.append("it is made of no files that could be looked at")
         return report
     try:
-        dataset = cls(cfg, keep=False)
+        dataset = cls(cfg, keep=False) if few_shot else cls(cfg)
     except UserError as error:
         report.problems.append(str(error))
+        return report
+    if not few_shot:
+        parts = zip((dataset.train_x, dataset.val, dataset.test), PARTS, strict=True)
+        counts = ", ".join(f"{len(items or ()):,} {part}" for items, part in parts)
+        report.facts.append(f"{dataset.space.content}: {counts}")
         return report
     report.where = dataset.root
     _splits(report, dataset)

@@ -18,6 +18,7 @@ Members = list[tuple[type[DatasetBase], CfgNode]]
 def export_shots(members: Members, path: Path) -> int:
     """Write the draws of single datasets as JSON; the number of images."""
     content, total = [], 0
+    _need_draws(members)
     for cls, cfg in members:
         images = cls(cfg).images
         lists = {"train": images.train, "val": images.val}
@@ -47,9 +48,8 @@ def import_shots(members: Members, path: Path) -> list[Path]:
     if names != wanted:
         raise UserError(f"{path} is of the datasets {names}, but asked for are {wanted}")
     ready = []
+    _need_draws(members)
     for (cls, cfg), lists in zip(members, content, strict=True):
-        if not issubclass(cls, FewShotDataset):
-            raise UserError(f"{cls.__name__} has no folder to keep a draw in")
         shots, everything = cfg.DATASET.NUM_SHOTS, cfg.clone()
         everything.DATASET.NUM_SHOTS = -1
         dataset = cls(everything)
@@ -60,3 +60,9 @@ def import_shots(members: Members, path: Path) -> list[Path]:
         draw.choose(lists, split, path)
         ready.append((draw, split))
     return [draw.keep(split) for draw, split in ready]  # all of them or, after an error, none
+
+
+def _need_draws(members: Members) -> None:
+    for cls, _ in members:
+        if not issubclass(cls, FewShotDataset):
+            raise UserError(f"{cls.__name__} has no folder to keep a draw in")

@@ -45,7 +45,8 @@ class PairDataset(DatasetBase):
     task_name = ""
 
     def __init__(self, cfg):
-        check_one_collection(cfg, type(self).__name__, PairSpace.content)
+        own = "TASK_NAMES", "TEMPLATE", "METRIC"
+        check_one_collection(cfg, type(self).__name__, PairSpace.content, own)
         root, parts = self.read(cfg)
         rng = random.Random(cfg.SEED)
         train = few(cfg, parts["train"], rng, f"training images of {type(self).__name__}")
@@ -84,8 +85,18 @@ class PairDataset(DatasetBase):
         )
 
 
-def check_one_collection(cfg, name: str, content: str) -> None:
-    """Refuse keys that choose among classes, tasks or splits where there is only one of each."""
+def check_one_collection(cfg, name: str, content: str, own: tuple[str, ...]) -> None:
+    """Refuse keys that choose among classes, tasks or splits where there is only one of each.
+
+    Args:
+        own: further keys, which must be empty: what they would replace is fixed.
+    """
+    for key in own:
+        if cfg.DATASET[key]:
+            raise UserError(
+                f"{name} has {content}, whose words and metrics are their own: leave DATASET.{key} "
+                f"empty; it is {cfg.DATASET[key]!r}"
+            )
     for key, allowed in (
         ("SUBSAMPLE_CLASSES", ("all",)),
         ("SUBSAMPLE_TASKS", ("all", "task0")),

@@ -45,12 +45,13 @@ class QuestionDataset(DatasetBase):
         task_name: what the questions are about.
     """
 
+    asks_questions = True
     task_name = ""
     split_name = "own"
 
     def __init__(self, cfg):
         name, options = type(self).__name__, cfg.DATASET.QUESTIONS
-        check_one_collection(cfg, name, QuestionSpace.content)
+        check_one_collection(cfg, name, QuestionSpace.content, own=("TASK_NAMES", "METRIC"))
         root, parts = self.read(cfg)
         answers = candidates(parts["train"], options.CANDIDATES)
         if options.NUM_VAL:
@@ -65,8 +66,12 @@ class QuestionDataset(DatasetBase):
                     f"{name}, but there are {len(parts['test'])}"
                 )
             parts["test"] = parts["test"][len(parts["test"]) - options.NUM_TEST :]
-        if not parts["train"] or not parts["test"]:
-            raise UserError(f"{name} has no questions to train on, or none to test on")
+        for part, remedy in (("train", "CANDIDATES"), ("test", "NUM_TEST")):
+            if not parts[part]:
+                raise UserError(
+                    f"{name} has no question in its {part} part: look at its files in {root}, and "
+                    f"at DATASET.QUESTIONS.{remedy}"
+                )
         self._lay_out(root, parts, answers, cfg.DATASET.TEMPLATE)
 
     def read(self, cfg) -> tuple[Path, dict[str, list[Asked]]]:
@@ -146,6 +151,8 @@ def hold_out(items: list[Asked], count: int, name: str) -> tuple[list[Asked], li
         questions += by_image[image]
     train = [item for item in items if item.impath not in chosen]
     held = [item for item in items if item.impath in chosen][:count]
+    if left := len(items) - len(train) - len(held):
+        print(f"{left} questions on images held out for validation are left out")
     if not train or len(held) < count:
         raise UserError(
             f"DATASET.QUESTIONS.NUM_VAL {count} leaves nothing to train on: {name} has "

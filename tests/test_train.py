@@ -241,3 +241,13 @@ def test_an_unforeseen_error_is_named(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["train.py", "--list"])
     assert train.command() == 1
     assert capsys.readouterr().err == "error: KeyError: 'feat' (--debug shows where)\n"
+
+
+def test_keys_of_questions_are_in_no_other_run():
+    """A run's hash is of its configuration."""
+    words = ["--trainer", "CoOp", "--backbone", "tiny/random", "DATASET.NAME"]
+    digits, asked = (
+        train.setup_cfg(train.parse_args([*words, name])) for name in ("Digits7", "DigitQuestions")
+    )
+    assert "QUESTIONS" not in digits.DATASET
+    assert asked.DATASET.QUESTIONS.CANDIDATES == 3000

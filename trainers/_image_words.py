@@ -47,7 +47,8 @@ class ImageWords(nn.Module):
         self.sentences: dict[tuple[int, ...], str] = {}
         by_length = sorted(self.names, key=lambda name: len(text.tokenizer.encode(name)))
         longest = self._begin(by_length[-self.count :])
-        if cut_texts([longest], text, used - 2) != [longest]:
+        tokens = len(text.tokenizer.encode(f"{longest},"))
+        if tokens > text.context_length - used:
             raise UserError(
                 f"no room is left for {longest!r} in front of prompts of {used} tokens: the text "
                 f"tower takes {text.context_length}; lower TRAINER.COT.TOP_CLASSES, N_CTX or "

@@ -36,18 +36,25 @@ def continue_texts(model: str, texts: list[str], max_tokens: int) -> list[str]:
     """
     path = _kept(model, max_tokens)
     answers = _read(path)
+    _tell(model, path)
     if not answers.keys() >= set(texts):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             answers = _read(path)  # another run may have asked the same meanwhile
             new = [text for text in dict.fromkeys(texts) if text not in answers]
-            answers |= zip(new, _ask(model, new, max_tokens) if new else (), strict=True)
+            with torch.random.fork_rng(devices=[]):  # a run with kept answers starts the same
+                said = _ask(model, new, max_tokens) if new else ()
+            answers |= zip(new, said, strict=True)
             write_json({"model": model, "texts": answers}, path)
-    print(f"Prompts written by {model}: {path}")
     said = [answers[text].strip().rstrip(" .") or text for text in texts]
     if empty := sum(text == answer for text, answer in zip(texts, said, strict=True)):
         print(f"{empty} of {len(texts)} prompts got an empty continuation and stay as they are")
     return said
+
+
+@lru_cache  # once: sentences on images are asked for batch by batch
+def _tell(model: str, path: Path) -> None:
+    print(f"Prompts written by {model}: {path}")
 
 
 def _kept(model: str, max_tokens: int) -> Path:

@@ -51,15 +51,15 @@ class Questions:
         """Logits (B, C) of normalised image features (B, e), each asked one question.
 
         A question's prompts are encoded for all images of the batch that are asked it. Where
-        memory is short, what the text tower computes for one question is dropped before the next,
-        and computed anew in the backward pass; text features (B, C, e) are never held.
+        memory is short (MODEL.TEXT_CHUNK), what is computed for one question is dropped before the
+        next, text features included, and computed anew in the backward pass.
 
         Args:
             model: a :class:`~trainers._base.PromptedCLIP`.
             asked: (B,) numbers of the questions.
         """
         numbers, places = torch.tensor(asked).unique(return_inverse=True)
-        short = model.text.tower.chunk and len(numbers) > 1 and torch.is_grad_enabled()
+        short = model.text.short and len(numbers) > 1 and torch.is_grad_enabled()
         parts = []
         for i, number in enumerate(numbers.tolist()):
             text = AskingTower(model.text_tower, self, number)

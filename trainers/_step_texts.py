@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clip.text import TextTower
-from dassl.data import FreeText, TaskSpace
+from dassl.data import ItemSpace, TaskSpace
 from dassl.utils import UserError, unknown_name
 
 from ._language_model import continue_texts
@@ -73,15 +73,14 @@ def step_texts(options, space: TaskSpace, text: TextTower, n_ctx: int) -> list[l
         options: the node TRAINER.COT.
 
     Raises:
-        UserError: templates for texts that are captions already.
+        UserError: templates for captions or answers, which have their own words.
     """
-    names = space.classnames
     if options.GENERATOR == "learned":
-        return [names] * options.CHAIN_LENGTH
-    if isinstance(names, FreeText):
+        return [space.classnames] * options.CHAIN_LENGTH
+    if isinstance(space, ItemSpace):
         raise UserError(
-            f"TRAINER.COT.GENERATOR {options.GENERATOR} says something of class names; pairs of "
-            "images and texts have their own words: take learned"
+            f"TRAINER.COT.GENERATOR {options.GENERATOR} says something of class names; "
+            f"{space.content} have their own words: take learned"
         )
     steps = [
         [
@@ -93,10 +92,12 @@ def step_texts(options, space: TaskSpace, text: TextTower, n_ctx: int) -> list[l
     ]
     if options.GENERATOR == "rule":
         return steps
-    begun = [sentence for step in steps for sentence in step]
+    unread = steps[:-1] if options.AGGREGATOR == "last" else []  # the model need not go on there
+    begun = [sentence for step in steps[len(unread) :] for sentence in step]
     written = continue_texts(options.LM, begun, options.LM_TOKENS)
     fitting = cut_texts(written, text, n_ctx)
-    return [fitting[i : i + space.num_classes] for i in range(0, len(fitting), space.num_classes)]
+    places = range(0, len(fitting), space.num_classes)
+    return [*unread, *(fitting[i : i + space.num_classes] for i in places)]
 
 
 def step_sources(options) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from clip.text import Prompts, TextTower
-from dassl.utils import UserError, free_memory
+from dassl.utils import UserError, distributed, free_memory
 
 SHARE = 0.5  # of the free memory that text may take
 MIN_CHUNK = 256  # rows; with fewer, the time goes into starting kernels
@@ -54,10 +54,13 @@ class TextInChunks:
 
     Args:
         chunk: rows per chunk, 0 for no limit; None chooses.
+
+    Attributes:
+        short: whether a step's text goes through in more than one chunk.
     """
 
     def __init__(self, tower: TextTower, chunk: int | None):
-        self.chunk, self.planned = chunk, False
+        self.chunk, self.planned, self.short = chunk, False, False
         self.tower = tower.with_chunk(chunk or 0)
 
     @torch.no_grad()
@@ -74,11 +77,14 @@ class TextInChunks:
         self.tower = counter = RowCounter(tower.with_chunk(PROBE))
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             step()
-        free = free_memory(device)
+        # all processes must do alike: what is computed again may wait for the others
+        rows = distributed.largest(counter.rows)
+        free = -distributed.largest(-free_memory(device))
         chunk = self.chunk
         if chunk is None:
-            chunk = fitting_chunk(counter.rows, tower.row_bytes, free)
+            chunk = fitting_chunk(rows, tower.row_bytes, free)
         self.tower, self.planned = tower.with_chunk(chunk), True
+        self.short = 0 < chunk < rows
         if counter.rows:
             print(describe(counter, chunk, free))
 

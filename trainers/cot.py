@@ -1,7 +1,7 @@
 """CoT-PT: chain of thought prompt tuning. https://arxiv.org/abs/2304.07919
 
-The paper's figure is public, its formulas were not to be had: those below are this project's
-reading of the figure. METHODS.md says what is the paper's, what a summary's, and what is ours.
+The formulas below are this project's reading of the paper's figure. METHODS.md says what is the
+paper's, what a summary's, and what is ours.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def _dataset() -> dict:
         "MANIFEST": "manifest.csv",  # the table of a Manifest, in ROOT
         "QUESTIONS": {  # of a dataset that asks something about images
             "CANDIDATES": 3000,  # the most frequent training answers, to choose from
-            "NUM_VAL": 0,  # training questions held out for validation, with their images
+            "NUM_VAL": 0,  # held out of the training questions, as the val part; 0: the dataset's
             "NUM_TEST": -1,  # the last so many test questions; -1: all
         },
         "MEMBERS": (),  # of a suite of one's own: NAME, ROOT, TASK_NAME, TEMPLATE, METRIC, ...

@@ -90,6 +90,15 @@ def anywhere(flag: bool) -> bool:
     return any(flags)
 
 
+def largest(value: int) -> int:
+    """The largest of the processes' values."""
+    if world_size() == 1:
+        return value
+    values = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return max(values)
+
+
 def share(n: int, of: int | None = None) -> slice:
     """Which of n rows are a process's, by default this one's: floor or ceil of n / W rows."""
     number, parts = rank() if of is None else of, world_size()

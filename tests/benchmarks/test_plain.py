@@ -18,7 +18,7 @@ def space():
 
 @pytest.mark.parametrize("variant", gpu.VARIANTS)
 def test_the_naive_step_has_the_same_loss_and_gradient(variant, space):
-    trainer = gpu.make_trainer(variant, "tiny/random", gpu.SMALL, space)
+    trainer = gpu.make_trainer(variant, "tiny/random", gpu.SMALL, space, *gpu.ON_CPU)
     batch = gpu.make_batch(trainer, gpu.SMALL)
     plain = gpu.make_plain(trainer)
     loss = plain.loss(batch["img"], batch["label"], batch["task"])

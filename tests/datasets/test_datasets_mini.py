@@ -329,7 +329,7 @@ def test_page_on_datasets_says_what_the_code_does():
         sizes = " / ".join(f"{size:,}" for size in cls.sizes) or "not published"
         task = cls.task_name or "from its table"
         row = f"| {name} | `{images}/` | {cls.num_columns} | {sizes} | {cls.metric} | {task} |"
-        assert row in page and f"- **{name}**: " in page
+        assert row in page and f"- **{name}**:" in page
 
 
 def test_suites_import_only_their_members():

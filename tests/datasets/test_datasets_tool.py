@@ -152,6 +152,13 @@ def test_yaml_and_overrides(tool, tmp_path):
     assert code == 1 and out.count("PROBLEM  DATASET.SPLIT is zhou, but there is no file") == 3
 
 
+def test_collections_are_looked_at_too(tool, tmp_path):
+    code, out, _ = tool("check", "VQAv2", "--root", tmp_path)
+    assert code == 1 and "PROBLEM  VQAv2: there is no folder" in out
+    code, out, _ = tool("check", "DigitQuestions")
+    assert code == 0 and "made of no files" in out
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -165,6 +172,10 @@ def test_yaml_and_overrides(tool, tmp_path):
         (["make-mini", "Suite", "x"], "has no files of its own"),
         (["shots", "OxfordPets"], "one of the arguments --export --import is required"),
         (["shots", "OxfordPets", "--export", "x"], "a draw has a number and a seed"),
+        (
+            ["shots", "Flickr30k", "--export", "x", "DATASET.NUM_SHOTS", "1", "SEED", "1"],
+            "Flickr30k has no folder to keep a draw in",
+        ),
         (["chekc"], "invalid choice: 'chekc'"),
         ([], "required: command"),
     ],

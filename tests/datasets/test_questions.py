@@ -162,7 +162,7 @@ def test_what_is_left_out_is_counted(tmp_path, capsys):
         ("questions", '{"questions": [3]}', "questions.json, question 0: needs the numbers"),
         ("annotations", '{"annotations": [{}]}', "annotations.json, annotation 0: needs"),
         ("annotations", '{"annotations": []}', "answers none of the 12 questions of"),
-        ("questions", '{"questions": []}', "no questions to train on"),
+        ("questions", '{"questions": []}', "no question in its train part"),
     ],
 )
 def test_other_files_are_refused(tmp_path, kind, content, message):
@@ -202,7 +202,8 @@ def test_numbers_stand_once(tmp_path):
     [
         ({"NUM_SHOTS": 13}, "asks for 13 training questions of VQAv2, but there are 12"),
         ({"NUM_TEST": 7}, "NUM_TEST asks for 7 test questions of VQAv2, but there are 6"),
-        ({"NUM_TEST": 0}, "or none to test on"),
+        ({"NUM_TEST": 0}, "no question in its test part.*DATASET.QUESTIONS.NUM_TEST"),
+        ({"METRIC": "mean_acc"}, "leave DATASET.METRIC empty"),
         ({"NUM_VAL": 12}, "NUM_VAL 12 leaves nothing to train on"),
         ({"TEMPLATE": "answer: {}"}, "must hold {question} once"),
         ({"TEMPLATE": "{question}"}, "end with {}"),

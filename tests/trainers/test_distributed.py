@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import train
+import trainers._text_memory as text_memory
 from dassl.data import build_data_loader
 from dassl.engine import TrainerX
 from dassl.utils import UserError, distributed, load_checkpoint
@@ -80,6 +81,22 @@ def test_two_processes_learn_what_one_does(run, asked, tmp_path, name):
     assert distance(tmp_path) <= 1e-5
     assert many["tasks"] == one["tasks"]
     assert many["hashes"] == one["hashes"]
+
+
+def test_processes_with_unlike_memory_do_alike(run, asked, tmp_path, monkeypatch):
+    """What one computes again in the backward pass, and waits for the other to, both do."""
+
+    def free(device):
+        return 10**12 if distributed.is_main() else 10
+
+    monkeypatch.setattr(text_memory, "MIN_CHUNK", 16)
+    one = run("CoOp", *SLOWLY, "DATASET.NAME", "ToyQuestions", output=tmp_path / "one")
+    monkeypatch.setattr(text_memory, "free_memory", free)
+    args = toy_args("CoOp", *SLOWLY, "DATASET.NAME", "ToyQuestions", output=tmp_path / "many")
+    assert in_processes(lambda: train.main(args)) == [0, 0]
+    assert "; in chunks of 16 rows" in (tmp_path / "many" / "log.txt").read_text()
+    assert distance(tmp_path) <= 1e-5
+    assert train.main(args)["tasks"] == one["tasks"]
 
 
 def test_batches_that_do_not_divide(run, tmp_path):

@@ -60,6 +60,21 @@ def test_only_new_questions_are_asked(language_model, cache, monkeypatch):
     assert not list(cache.glob(".tmp*"))
 
 
+def test_asking_leaves_the_random_numbers_alone(cache, monkeypatch):
+    """A run that asks starts its contexts like one that finds kept answers."""
+
+    def ask(model, texts, tokens):
+        return [f"{text} {torch.rand(1).item():.2f} of it" for text in texts]
+
+    monkeypatch.setattr("trainers._language_model._ask", ask)
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        continue_texts("a-name", ["a cat"], 4)
+        drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+
+
 def test_another_run_that_asks_the_same_is_waited_for(cache, monkeypatch):
     path = trainers._language_model._kept("a-name", 4)
     path.parent.mkdir(parents=True)

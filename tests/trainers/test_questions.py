@@ -107,9 +107,10 @@ def test_zero_shot_is_the_sentence(build, asked, batch):
 
 def test_less_is_kept_where_memory_is_short(build, asked, batch):
     kept = {}
-    for chunk in (0, 1000):  # of which the second would do for a question, but not for three
+    for chunk in (0, 100):  # of which the second would do for a question, but not for three
         trainer = build("CoOp", "MODEL.TEXT_CHUNK", chunk, dataset="ToyQuestions")
-        trainer.model.text.plan(lambda: None)
+        features = trainer.image_features(batch)
+        trainer.model.text.plan(lambda run=trainer, x=features: run.compute_logits(x))
         sizes = []
 
         def count(x, sizes=sizes):
@@ -117,9 +118,9 @@ def test_less_is_kept_where_memory_is_short(build, asked, batch):
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            trainer.compute_logits(trainer.image_features(batch)).sum()
+            trainer.compute_logits(features).sum()
         kept[chunk] = sum(sizes)
-    assert kept[1000] < kept[0] / 10
+    assert kept[100] < kept[0] / 10
 
 
 @pytest.mark.parametrize("method", PAIRED)
@@ -242,9 +243,16 @@ def test_other_methods_are_refused(build, asked):
         build("MTCoOp", dataset="ToyQuestions")
 
 
-def test_options_that_mean_nothing_here(build, asked):
-    with pytest.raises(UserError, match="set it to 0 for questions on images"):
-        build("CoT", "TRAINER.COT.BATCH_CONTRAST", 0.5, dataset="ToyQuestions")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("TRAINER.COT.BATCH_CONTRAST", 0.5), "set it to 0 for questions on images"),
+        (("TRAINER.COT.GENERATOR", "rule"), "questions on images have their own words"),
+    ],
+)
+def test_options_that_mean_nothing_here(build, asked, options, message):
+    with pytest.raises(UserError, match=message):
+        build("CoT", *options, dataset="ToyQuestions")
 
 
 class Shuffled(DigitQuestions):
