@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 from dassl.cluster import Estimate, Events, Outcome, run_pool, run_serial, run_slurm
@@ -183,6 +184,7 @@ def attempt(planned: PlannedRun) -> Outcome:
     """One run, in this process: how it ended."""
     import train  # every method, the datasets and CLIP, which stays loaded for the next run
 
+    _keep_what_is_loaded()
     started = time.monotonic()
     try:
         was_complete = read_run(planned.folder).complete
@@ -198,6 +200,12 @@ def attempt(planned: PlannedRun) -> Outcome:
     finally:
         gc.collect()  # the models of the run, before the next one needs the memory
     return Outcome("complete", 0.0 if was_complete else time.monotonic() - started)
+
+
+@cache
+def _keep_what_is_loaded() -> None:
+    """Once: what is there now stays, and need not be looked at after every run."""
+    gc.freeze()
 
 
 def _result(planned: PlannedRun, outcome: Outcome) -> Run:
