@@ -117,7 +117,9 @@ def check(folder, straight):
     assert found.keys() == straight.keys() and len(found) == 5
     for name, content in found.items():
         assert {**content, "resumed": False} == straight[name], name
-        assert (folder / name / "log.txt").read_text().count("Finished training") == 1, name
+        finished = (folder / name / "log.txt").read_text().count("Finished training")
+        # one that was told to go between training and testing says so again
+        assert 1 <= finished <= 1 + content["resumed"], name
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")

@@ -2,8 +2,6 @@
 
 import train
 
-SEEDS = {"CoT": (1, 2, 3)}  # of the others one is enough here; METHODS.md has three
-
 
 def mean_value(folder, method, preset, data, name, seeds):
     """Mean over seeds of the suite's value on the test part, in percent.
@@ -24,9 +22,12 @@ def mean_value(folder, method, preset, data, name, seeds):
     return sum(values) / len(values)
 
 
-def values_of(folder, method, preset, data, name, shuffled):
-    """Zero-shot, the method, and the method on the dataset whose training texts are shuffled."""
-    seeds = SEEDS.get(method, (1,))
+def values_of(folder, method, preset, data, name, shuffled, seeds=(1,)):
+    """Zero-shot, the method, and the method on the dataset whose training texts are shuffled.
+
+    Args:
+        seeds: of the method on true texts; METHODS.md has three of each.
+    """
     return (
         mean_value(folder, "ZeroshotCLIP", "ZeroShot/tiny", data, name, (1,)),
         mean_value(folder, method, preset, data, name, seeds),
