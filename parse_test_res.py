@@ -9,6 +9,7 @@ python parse_test_res.py output --format html    # output/report.html
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -275,10 +276,15 @@ def _with_spread(stat: Stat) -> str:
 def command(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     try:
-        return main(parse_args(argv))
+        code = main(parse_args(argv))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # "| head" has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

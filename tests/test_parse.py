@@ -1,6 +1,9 @@
 import json
 import math
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -282,3 +285,14 @@ def test_all_pictures(tmp_path, capsys):
     parse(capsys, tmp_path, "--pictures", tmp_path / "p")
     names = {path.name for path in (tmp_path / "p").iterdir()}
     assert names == {"curves.png", "curves.svg", "gains.png", "gains.svg"}
+
+
+def test_a_reader_that_stops_early(tmp_path):
+    """As in ``parse_test_res.py DIR | head -1``."""
+    seeds(tmp_path, VALUES)
+    command = [sys.executable, parse_test_res.__file__, str(tmp_path), "--format", "text"]
+    process = subprocess.Popen(
+        command, cwd=Path(parse_test_res.__file__).parent, stdout=-1, stderr=-1, text=True
+    )
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0

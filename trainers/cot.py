@@ -25,6 +25,11 @@ from ._step_texts import check_generator, check_image_words, step_sources, step_
 
 LINKS = ("convex", "additive")
 AGGREGATORS = ("last", "linear", "attention")
+# What gives the learned numbers their meaning, beside their shapes.
+FORM = (
+    *("GENERATOR", "TEMPLATES", "TOP_CLASSES", "IMAGE_TEMPLATE", "AGGREGATOR"),
+    *("ACCUMULATE", "CONTROLLER", "LINK", "LINK_RANGE", "LINK_WEIGHT", "CLASS_TOKEN_POSITION"),
+)
 
 
 class Chain(nn.Module):
@@ -256,6 +261,11 @@ class CoT(PromptTrainer):
             column = batch["label"] + self.dm.space.offsets.to(logits.device)[batch["task"]]
             losses["batch"] = weight * batch_contrast(logits, column, batch["task"])
         return losses
+
+    def checkpoint_facts(self):
+        options = self.cfg.TRAINER.COT
+        form = {f"TRAINER.COT.{key}": str(options[key]) for key in FORM}
+        return {**super().checkpoint_facts(), **form}
 
     def show_prompts(self):
         """The prompts in words; in front of them the words on every image."""

@@ -47,7 +47,10 @@ def make_mini(name: str, root: Path, per_class: int = 6) -> list[Path]:
     leaves = members_of(cls)
     for leaf in leaves:
         if leaf.__name__ not in MAKERS and not _has_folders(leaf):
-            raise UserError(f"{leaf.__name__} has no files of its own that could be made small")
+            raise UserError(
+                f"{leaf.__name__} has no files of its own, or none of images in classes; there is "
+                "no miniature of it"
+            )
     return [_make(leaf, root, per_class) for leaf in leaves]
 
 

@@ -146,3 +146,11 @@ def test_prompts_depend_on_the_image(build, one_task):
 def test_refused(build, options, message):
     with pytest.raises(UserError, match=message):
         make(build, *options)
+
+
+def test_a_checkpoint_of_another_form_is_refused(run, tmp_path):
+    """Its shapes would fit: three templates, three steps."""
+    run("CoT", output=tmp_path / "learned")
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "learned"))
+    with pytest.raises(UserError, match=r"another TRAINER\.COT\.GENERATOR: learned, here rule"):
+        run("CoT", "TRAINER.COT.GENERATOR", "rule", output=tmp_path / "rule", flags=flags)
