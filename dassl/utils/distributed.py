@@ -83,11 +83,7 @@ def broadcast(value: Any) -> Any:
 
 def anywhere(flag: bool) -> bool:
     """Whether the flag is up in any process."""
-    if world_size() == 1:
-        return flag
-    flags = [False] * world_size()
-    dist.all_gather_object(flags, flag)
-    return any(flags)
+    return bool(largest(flag))
 
 
 def largest(value: int) -> int:

@@ -44,6 +44,16 @@ def agree(trainer, batch, scores, losses, leaves, close, keep=None):
     return grads
 
 
+def same_gradients(prompter, loss, wanted, leaves, close):
+    """The gradient of every learned tensor against that of its naive leaf, by name."""
+    own = dict(prompter.named_parameters())
+    found = torch.autograd.grad(loss, list(own.values()))
+    expected = torch.autograd.grad(wanted, [leaves[name] for name in own])
+    for mine, theirs in zip(found, expected, strict=True):
+        assert theirs.abs().max() > 0
+        close(mine, theirs, 3e-5)
+
+
 def naive_leaf(parameter):
     return parameter.detach().double().requires_grad_()
 

@@ -1,22 +1,20 @@
 """Methods on questions about images: logits, loss and gradients, and whole runs."""
 
 import json
-import random
-from dataclasses import replace
 
 import pytest
 import torch
 
 import train
+from benchmarks.question_controls import AmongAll
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from datasets.digit_questions import DigitQuestions
 from tests.reference import cocoop
 from tests.reference import questions as naive
 from tests.trainers._asked import ANSWERS, QUESTIONS, toy_questions
 from tests.trainers._chains import chains_of, widen
-from tests.trainers._compare import naive_leaf, wide
+from tests.trainers._compare import naive_leaf, same_gradients, wide
 from tests.trainers._held_out import values_of
 
 PAIRED = [name for name in TRAINER_REGISTRY.registered_names() if TRAINER_REGISTRY.get(name).pairs]
@@ -46,12 +44,7 @@ def check(trainer, batch, scores, leaves, close):
     targets = [trainer.dm.space.tasks[0].target[i] for i in batch["label"].tolist()]
     wanted = naive.loss(scores, targets)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
-    own = dict(trainer.model.prompter.named_parameters())
-    found = torch.autograd.grad(loss, list(own.values()))
-    expected = torch.autograd.grad(wanted, [leaves[name] for name in own])
-    for mine, theirs in zip(found, expected, strict=True):
-        assert theirs.abs().max() > 0
-        close(mine, theirs, 3e-5)
+    same_gradients(trainer.model.prompter, loss, wanted, leaves, close)
 
 
 @pytest.mark.parametrize(
@@ -255,25 +248,11 @@ def test_options_that_mean_nothing_here(build, asked, options, message):
         build("CoT", *options, dataset="ToyQuestions")
 
 
-class Shuffled(DigitQuestions):
-    """DigitQuestions whose training answers belong to other items, whatever the question."""
-
-    def read(self, cfg):
-        root, parts = super().read(cfg)
-        items = parts["train"]
-        others = random.Random(0).sample(items, len(items))
-        parts["train"] = [
-            replace(item, answer=other.answer, answers=other.answers)
-            for item, other in zip(items, others, strict=True)
-        ]
-        return root, parts
-
-
 @pytest.fixture
 def shuffled():
-    DATASET_REGISTRY.register()(Shuffled)
-    yield "Shuffled"
-    DATASET_REGISTRY._classes.pop("Shuffled")
+    DATASET_REGISTRY.register()(AmongAll)
+    yield "AmongAll"
+    DATASET_REGISTRY._classes.pop("AmongAll")
 
 
 @pytest.mark.slow
