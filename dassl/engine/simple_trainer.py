@@ -43,6 +43,7 @@ class SimpleTrainer(TrainerBase):
         super().__init__()
         if not self.supports_distributed:
             distributed.refuse(type(self).__name__)
+        cfg.check()
         self.check_cfg(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.cfg = cfg
