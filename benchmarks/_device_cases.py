@@ -94,5 +94,6 @@ def _large(common: tuple[str, ...]) -> list[Case]:
     tf32 = ("COMPUTE.TF32", "True")
     cases.append(Case("CoOp, RN50 in TF32", "CoOp", (*opts, *tf32), halves, exact=False))
     tiny = _digits("task1", *common, "MODEL.BACKBONE.NAME", "tiny", "COMPUTE.COMPILE", "True")
-    cases.insert(0, Case("CoOp, compiled", "CoOp", tiny, halves))
-    return cases
+    compiled = [Case("CoOp, compiled", "CoOp", tiny, halves)]
+    compiled += [Case("CoOp, compiled, in TF32", "CoOp", (*tiny, *tf32), halves)]
+    return compiled + cases

@@ -27,8 +27,8 @@ from benchmarks._device_cases import Case, every_case
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import load_checkpoint
 
-SAME_DEVICE = 1e-3  # how far apart learned tensors may be, of the way they went: another route
-OTHER_DEVICE = 1e-2  # the CPU
+AGAIN = 1e-3  # how far apart learned tensors may be, of the way they went: if stopped meanwhile
+OTHERWISE = 1e-2  # with images encoded elsewhere, or in other batches
 IMAGES = 1  # by how many images the accuracy of a task may differ in fp32
 HALF = 0.03  # and in half precision, of the images, beside two
 
@@ -60,13 +60,13 @@ class Checks:
     def stored_features(self) -> str:
         """On stored image features the same is learned."""
         content = self._train("stored", "FEATURES.MODE", "full")
-        return self._like_fp32("stored", content, SAME_DEVICE)
+        return self._like_fp32("stored", content, OTHERWISE)
 
     def cpu(self) -> str:
         """On the CPU the same is learned."""
         more = () if self.case.exact else ("TEST.NO_TEST", "True")
         content = self._train("cpu", *more, "USE_CUDA", "False")
-        return self._like_fp32("cpu", content, OTHER_DEVICE)
+        return self._like_fp32("cpu", content, OTHERWISE)
 
     def goes_on(self) -> str:
         """Stopped after the first epoch, the same command goes on and learns the same."""
@@ -78,7 +78,7 @@ class Checks:
             content = self._train("stopped")
             if not content["run"]["resumed"]:
                 raise CheckError("the run did not go on where it stopped") from None
-            return self._like_fp32("stopped", content, SAME_DEVICE)
+            return self._like_fp32("stopped", content, AGAIN)
         if learned(self.folder / "fp32", last=False):
             raise CheckError("the run was not stopped")
         return "has no epochs to stop between"
@@ -159,8 +159,8 @@ class Checks:
         )
         bound = IMAGES + 0.01 + (1 + share * total if share else 0)
         if self.case.exact and not worst <= bound:
-            raise CheckError(f"{worst:.1f} of {total} images judged otherwise, over {bound:.0f}")
-        return f"{worst:.1f} of {total} images judged otherwise"
+            raise CheckError(f"accuracy is {worst:.1f} of {total} images apart, over {bound:.0f}")
+        return f"accuracy {worst:.1f} of {total} images apart"
 
 
 CHECKS: dict[str, Callable[[Checks], str]] = {

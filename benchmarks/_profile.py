@@ -56,7 +56,7 @@ def profiled(step: Callable[[], object], device: torch.device) -> dict:
         if on_gpu:
             torch.cuda.synchronize()
     events, sums = found.events(), found.key_averages()
-    there = [e for e in events if e.device_type == DeviceType.CUDA]
+    there = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
     spans = [(e.time_range.start, e.time_range.end) for e in there]
     kernels = busy(spans) / 1000 / STEPS
     launches = sum(e.count for e in sums if "LaunchKernel" in e.key)
@@ -77,6 +77,7 @@ def profiled(step: Callable[[], object], device: torch.device) -> dict:
 def _top(sums, key: str, side: DeviceType) -> list[dict]:
     """What takes longest on a side, per step."""
     own = [e for e in sums if e.device_type == side and getattr(e, key) > 0]
+    own = [e for e in own if not e.is_user_annotation]  # such as a whole optimizer step
     own.sort(key=lambda e: -getattr(e, key))
     return [
         {"name": e.key[:100], "calls": e.count / STEPS, "ms": getattr(e, key) / 1000 / STEPS}

@@ -44,15 +44,17 @@ class Worker:
 
     def ending(self) -> list[dict]:
         """A row that says so, if the process did not come to its end; ends it if need be."""
-        if self.process.poll() is None:
+        late = self.process.poll() is None
+        if late:
             self.process.kill()
         code = self.process.wait()
         if code == 0:
             return []
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         case = self.rows[-1]["case"] if self.rows else self.cases[0]
-        said = f"ended with {code}: {lines[-1] if lines else ''}"
-        return [failed(case, "the process", said[:300], "\n".join(lines[-40:]))]
+        said = "cut off, no time left" if late else f"ended with exit code {code}"
+        note = f"{said}: {lines[-1] if lines else ''}"[:300]
+        return [failed(case, "the process", note, "\n".join(lines[-40:]))]
 
 
 def failed(case: str, check: str, note: str, traceback: str = "") -> dict:

@@ -39,7 +39,7 @@ def check_devices(out: Path, seconds: float, small: bool, chosen: str = "") -> b
 
     names = [case.name for case in every_case(small) if case.name.startswith(chosen)]
     each = -(-len(names) // 2) if small else 1  # in miniature, starting takes longest
-    at_once = 2 if small else min(8, max(2, (os.cpu_count() or 2) // 2))
+    at_once = 2 if small else min(12, max(2, (os.cpu_count() or 2) - 4))
     say(f"checks: {len(names)} cases, {at_once} processes")
     report, rows = Report(out, "checks", "Checks of every method"), []
     with tempfile.TemporaryDirectory() as scratch:
