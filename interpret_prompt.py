@@ -22,8 +22,8 @@ import torch.nn.functional as F
 import train
 from clip import CLIPError, TextTower
 from dassl.engine import build_trainer
-from dassl.results.pictures import draw_similarity
 from dassl.utils import UserError, atomic_path
+from results.pictures import draw_similarity
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

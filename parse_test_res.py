@@ -15,16 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dassl.results.aggregate import Stat, aggregate, statistic
-from dassl.results.figure import draw_curves
-from dassl.results.html import write_report
-from dassl.results.log import log_files
-from dassl.results.pictures import draw_all
-from dassl.results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
-from dassl.results.report import Choices, report_parts
-from dassl.results.table import FORMS, render
-from dassl.results.tables import format_table
 from dassl.utils import UserError, atomic_path, listdir_nohidden, unknown_name
+from results.aggregate import Stat, aggregate, statistic
+from results.curves import draw_curves
+from results.html_report import write_report
+from results.logs import log_files
+from results.pictures import draw_all
+from results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
+from results.report import Choices, report_parts
+from results.report_tables import format_table
+from results.table import FORMS, render
 
 EPILOG = """\
 Values come from the results.json of each run, or else from its logs, as CoOp, SoftCPT and their

@@ -19,16 +19,16 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
-from dassl.cluster import Estimate, Events, Outcome, run_pool, run_serial, run_slurm
-from dassl.cluster.pool import default_workers
-from dassl.cluster.progress import progress
-from dassl.results.aggregate import aggregate
-from dassl.results.figure import draw_curves
-from dassl.results.plan import ENGINES, PlannedRun, Sweep, read_sweep
-from dassl.results.read import Run, read_run
-from dassl.results.record import Busy, Interrupted, is_locked
-from dassl.results.tables import format_table
 from dassl.utils import UserError, atomic_path
+from results.aggregate import aggregate
+from results.curves import draw_curves
+from results.read import Run, read_run
+from results.record import Busy, Interrupted, is_locked
+from results.report_tables import format_table
+from sweeps import Estimate, Events, Outcome, run_pool, run_serial, run_slurm
+from sweeps.plan import ENGINES, PlannedRun, Sweep, read_sweep
+from sweeps.pool import default_workers
+from sweeps.progress import progress
 
 ROOT = Path(__file__).parent
 EPILOG = """\

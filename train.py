@@ -21,8 +21,6 @@ from clip import CLIPError, list_backbones
 from dassl.config import CfgNode, check_limits, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
-from dassl.results.facts import describe_run, describe_weights, measure_run
-from dassl.results.record import Interrupted, RunRecord
 from dassl.utils import (
     UserError,
     collect_env_info,
@@ -31,6 +29,8 @@ from dassl.utils import (
     setup_logger,
     unknown_name,
 )
+from results.provenance import describe_run, describe_weights, measure_run
+from results.record import Interrupted, RunRecord
 
 CONFIGS = Path(__file__).parent / "configs"
 EPILOG = """\
@@ -199,7 +199,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record: RunRecord) -> dict:
         if args.no_train:
             return record.finish("interrupted")
         _work(args, trainer)
-        return record.finish("complete", **trainer.outcome(), run=measure_run(trainer))
+        return record.finish("complete", **trainer.results(), run=measure_run(trainer))
 
 
 def _work(args: argparse.Namespace, trainer) -> None:

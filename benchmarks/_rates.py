@@ -29,7 +29,7 @@ def outcome_of(words: list[str], seed: int, data: Callable[[CfgNode], DatasetBas
         each = cls.suite == "each" and len(dataset.space.tasks) > 1
         trainer = EachTask(cfg, cls, dataset) if each else cls(cfg, dataset=dataset)
         trainer.train()
-    return trainer.outcome()
+    return trainer.results()
 
 
 def print_row(cells: list, percents: list[float] = (), head: bool = False) -> None:

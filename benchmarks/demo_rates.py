@@ -14,7 +14,7 @@ import argparse
 import statistics
 
 from dassl.data.datasets import DatasetBase, build_dataset
-from dassl.results.plan import PlannedRun, read_sweep
+from sweeps.plan import PlannedRun, read_sweep
 
 from ._rates import outcome_of, print_row
 

@@ -18,8 +18,8 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import train
-from dassl.metrics import vqa_accuracy
 from datasets.digit_questions import DigitQuestions
+from image_text.answers import vqa_accuracy
 
 from ._rates import outcome_of, print_row
 

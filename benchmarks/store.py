@@ -25,7 +25,7 @@ from benchmarks._sides import row
 from benchmarks.gpu import ON_CPU
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY
-from trainers import _features
+from prompting import stored_features
 
 PHOTO = (400, 300)  # pixels
 
@@ -63,12 +63,12 @@ def make_trainer(backbone: str, paths: list[str], store: Path):
 
 def forget() -> None:
     """What this process remembers of stores; the next pass opens them as another would."""
-    _features._open_store.cache_clear()
-    _features._open_digests.cache_clear()
+    stored_features._open_store.cache_clear()
+    stored_features._open_digests.cache_clear()
 
 
 @torch.no_grad()
-def stored_features(trainer) -> torch.Tensor:
+def stored_test_features(trainer) -> torch.Tensor:
     """Features (n, e) of the test images."""
     forget()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -89,8 +89,8 @@ def passes(folder: Path, backbone: str, count: int) -> list[dict]:
 
     naive()  # the first pass of a process also loads kernels
     plain_time, plain = timed(naive)
-    cold_time, cold = timed(lambda: stored_features(trainer))
-    warm_time, warm = timed(lambda: stored_features(trainer))
+    cold_time, cold = timed(lambda: stored_test_features(trainer))
+    warm_time, warm = timed(lambda: stored_test_features(trainer))
     error = ((cold - plain).norm() / plain.norm()).item()
     assert torch.equal(cold, warm) and error < 1e-4  # a ratio of unequal things says nothing
     what = f"features of {count} images, {backbone.split('/')[0]}"

@@ -16,7 +16,7 @@ from benchmarks._sides import NAIVE, compare
 from benchmarks.gpu import make_space
 from clip import load_backbone
 from clip.text import Prompts
-from trainers._prompts import PromptLearner
+from prompting.prompt_learner import PromptLearner
 
 CASES = {
     "120 classes in 6 tasks": {"sizes": [20] * 6},
@@ -87,6 +87,6 @@ def _packed(clip_model, space, group, images: int, n_ctx: int) -> Callable:
             return text.encode(learner(ctx, group))
         once = learner(ctx, torch.zeros(space.num_classes, dtype=torch.long))
         rows = torch.arange(space.num_classes).repeat(images)
-        return text.encode(Prompts(once.shared, once.own, group, once.eot, rows))
+        return text.encode(Prompts(once.prefix, once.suffix, group, once.eot, rows))
 
     return encode

@@ -28,9 +28,9 @@ from benchmarks._sides import row
 from benchmarks.gpu import ON_CPU, make_plain
 from dassl.engine import build_trainer
 from dassl.optim import build_lr_scheduler
-from dassl.results.plan import read_sweep
-from dassl.results.read import read_run
 from dassl.utils import set_random_seed
+from results.read import read_run
+from sweeps.plan import read_sweep
 
 ROOT = Path(__file__).parent.parent
 SHOTS, SEEDS, EPOCHS = [1, 2, 4, 8, 16], [1, 2, 3], 50

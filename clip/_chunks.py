@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from ._layout import take
+from ._layout import index_rows
 
 
 def run(inside: Callable, prompts, cost: torch.Tensor, begin: int, limit: int) -> torch.Tensor:
@@ -27,16 +27,20 @@ def run(inside: Callable, prompts, cost: torch.Tensor, begin: int, limit: int) -
     order = group.argsort(stable=True)
     chunk = _number_of(cost[order], group[order], begin, limit)
     sizes = chunk.bincount().tolist()
-    own = prompts.own if prompts.rows is not None else take(prompts.own, order)
-    owns = [own] * len(sizes) if prompts.rows is not None else own.split(sizes)
+    suffix = (
+        prompts.suffix if prompts.suffix_index is not None else index_rows(prompts.suffix, order)
+    )
+    owns = [suffix] * len(sizes) if prompts.suffix_index is not None else suffix.split(sizes)
     parts = []
-    for part, own in zip(order.split(sizes), owns, strict=True):
+    for part, suffix in zip(order.split(sizes), owns, strict=True):
         used, inverse = group[part].unique(return_inverse=True)
-        rows = None if prompts.rows is None else prompts.rows.cpu()[part]
+        rows = None if prompts.suffix_index is None else prompts.suffix_index.cpu()[part]
         eot = prompts.eot.cpu() if rows is not None else prompts.eot.cpu()[part]
-        piece = dataclasses.replace(prompts, own=own, group=inverse, eot=eot, rows=rows)
-        parts.append(_recomputed(inside, piece, take(prompts.shared, used)))
-    return take(torch.cat(parts), order.argsort())
+        piece = dataclasses.replace(
+            prompts, suffix=suffix, group=inverse, eot=eot, suffix_index=rows
+        )
+        parts.append(_recomputed(inside, piece, index_rows(prompts.prefix, used)))
+    return index_rows(torch.cat(parts), order.argsort())
 
 
 def _number_of(cost, group, begin: int, limit: int) -> torch.Tensor:
@@ -47,10 +51,10 @@ def _number_of(cost, group, begin: int, limit: int) -> torch.Tensor:
     return torch.unique_consecutive(before // limit, return_inverse=True)[1]
 
 
-def _recomputed(inside: Callable, piece, shared: torch.Tensor) -> torch.Tensor:
-    def forward(shared, own):
-        return inside(dataclasses.replace(piece, shared=shared, own=own))
+def _recomputed(inside: Callable, piece, prefix: torch.Tensor) -> torch.Tensor:
+    def forward(prefix, suffix):
+        return inside(dataclasses.replace(piece, prefix=prefix, suffix=suffix))
 
     if not torch.is_grad_enabled():
-        return forward(shared, piece.own)
-    return checkpoint(forward, shared, piece.own, use_reentrant=False, preserve_rng_state=False)
+        return forward(prefix, piece.suffix)
+    return checkpoint(forward, prefix, piece.suffix, use_reentrant=False, preserve_rng_state=False)

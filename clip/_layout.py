@@ -17,14 +17,14 @@ TILE = 32  # rows of a tile; a longer prompt has one to itself
 ALIGN = 8  # a tile's keys are a multiple of this, as fused kernels want their masks
 
 
-def send(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor on a device; a copy from the CPU is not waited for."""
     return x.to(device, non_blocking=x.device.type == "cpu")
 
 
-def take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+def index_rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """x[index] for an index (k,) that may be on the CPU while x is not."""
-    return x[send(index, x.device)]
+    return x[to_device(index, x.device)]
 
 
 def tidy(prompts):
@@ -34,21 +34,21 @@ def tidy(prompts):
     becomes their own.
     """
     used, group = prompts.group.cpu().unique(return_inverse=True)
-    shared = prompts.shared
-    if len(used) < len(group) or shared.shape[1] < 2:
-        shared = shared if len(used) == len(shared) else take(shared, used)
-        return dataclasses.replace(prompts, shared=shared, group=group)
-    own, eot = prompts.own, prompts.eot.cpu()
-    if prompts.rows is not None:
-        own, eot = take(own, prompts.rows), eot[prompts.rows.cpu()]
-    beginning = take(shared[:, 1:], prompts.group)
+    prefix = prompts.prefix
+    if len(used) < len(group) or prefix.shape[1] < 2:
+        prefix = prefix if len(used) == len(prefix) else index_rows(prefix, used)
+        return dataclasses.replace(prompts, prefix=prefix, group=group)
+    suffix, eot = prompts.suffix, prompts.eot.cpu()
+    if prompts.suffix_index is not None:
+        suffix, eot = index_rows(suffix, prompts.suffix_index), eot[prompts.suffix_index.cpu()]
+    beginning = index_rows(prefix[:, 1:], prompts.group)
     return dataclasses.replace(
         prompts,
-        shared=shared[:1, :1],
-        own=torch.cat([beginning, own.to(shared.dtype)], 1),
+        prefix=prefix[:1, :1],
+        suffix=torch.cat([beginning, suffix.to(prefix.dtype)], 1),
         group=torch.zeros_like(group),
         eot=eot + beginning.shape[1],
-        rows=None,
+        suffix_index=None,
     )
 
 
@@ -116,8 +116,8 @@ def _layout(group: tuple, length: tuple, n_shared: int, device: torch.device) ->
     return Layout(
         prompt=prompts.repeat_interleave(lengths),
         token=_count_up(lengths),
-        ends=send(ends - 1, device),
-        order=send(prompts.argsort(), device),
+        ends=to_device(ends - 1, device),
+        order=to_device(prompts.argsort(), device),
         buckets=tuple(
             _bucket(tiles, group, length, n_shared, size, device) for size, tiles in sized
         ),
@@ -154,17 +154,17 @@ def _bucket(tiles: list[list[int]], group, length, n_shared: int, size: int, dev
     owner = torch.full((len(tiles) * width,), -1)
     owner[place] = torch.arange(len(lengths)).repeat_interleave(lengths)
     owner = owner.view(len(tiles), width)
-    own = (owner[:, :, None] == owner[:, None, :]).tril()  # padding sees padding, never nothing
-    mask = torch.cat([own.new_ones(len(tiles), width, n_shared), own], 2)  # (T, R, P + R)
+    suffix = (owner[:, :, None] == owner[:, None, :]).tril()  # padding sees padding, never nothing
+    mask = torch.cat([suffix.new_ones(len(tiles), width, n_shared), suffix], 2)  # (T, R, P + R)
 
     last = place[lengths.cumsum(0) - 1]  # (number of prompts,)
     at = torch.arange(len(tiles)).repeat_interleave(names) * int(names.max()) + _count_up(names)
-    ends = own.new_ones(len(tiles) * int(names.max()), size)
+    ends = suffix.new_ones(len(tiles) * int(names.max()), size)
     ends[at] = mask.flatten(0, 1)[last]
     ends = ends.view(len(tiles), -1, size)
     return Bucket(
-        group=send(torch.tensor([group[tile[0]] for tile in tiles]), device),
-        keys=send(place + (tile + 1) * n_shared, device),
-        every=Queries(width, send(place, device), send(mask[:, None], device)),
-        ends=Queries(int(names.max()), send(at, device), send(ends[:, None], device)),
+        group=to_device(torch.tensor([group[tile[0]] for tile in tiles]), device),
+        keys=to_device(place + (tile + 1) * n_shared, device),
+        every=Queries(width, to_device(place, device), to_device(mask[:, None], device)),
+        ends=Queries(int(names.max()), to_device(at, device), to_device(ends[:, None], device)),
     )

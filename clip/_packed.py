@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import nn
 
-from ._layout import Layout, send
+from ._layout import Layout, to_device
 
 QUICK = 1.702  # QuickGELU(x) = x sigmoid(1.702 x) = SiLU(1.702 x) / 1.702
 
@@ -40,19 +40,19 @@ class _Continue(torch.autograd.Function):
     """Keys of the tiles (T, P + R, w): the rows of their group (G, P, w), then own ones (k, w)."""
 
     @staticmethod
-    def forward(ctx, shared, own, bucket):
-        ctx.bucket, ctx.shape = bucket, shared.shape
-        n, p = len(bucket.group), shared.shape[1]
-        out = own.new_zeros(n, p + bucket.every.width, own.shape[1])
-        out[:, :p] = shared.index_select(0, bucket.group)
-        out.view(-1, own.shape[1]).index_copy_(0, bucket.keys, own)
+    def forward(ctx, prefix, suffix, bucket):
+        ctx.bucket, ctx.shape = bucket, prefix.shape
+        n, p = len(bucket.group), prefix.shape[1]
+        out = suffix.new_zeros(n, p + bucket.every.width, suffix.shape[1])
+        out[:, :p] = prefix.index_select(0, bucket.group)
+        out.view(-1, suffix.shape[1]).index_copy_(0, bucket.keys, suffix)
         return out
 
     @staticmethod
     def backward(ctx, grad):
         p = ctx.shape[1]
-        shared = grad.new_zeros(ctx.shape).index_add_(0, ctx.bucket.group, grad[:, :p])
-        return shared, grad.flatten(0, 1).index_select(0, ctx.bucket.keys), None
+        prefix = grad.new_zeros(ctx.shape).index_add_(0, ctx.bucket.group, grad[:, :p])
+        return prefix, grad.flatten(0, 1).index_select(0, ctx.bucket.keys), None
 
 
 class _Spread(torch.autograd.Function):
@@ -83,24 +83,24 @@ class _Pick(torch.autograd.Function):
 
 def encode(
     blocks: nn.ModuleList,
-    shared: torch.Tensor,
-    own: torch.Tensor,
+    prefix: torch.Tensor,
+    suffix: torch.Tensor,
     layout: Layout,
     repeat: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Hidden states (n, d) of the prompts' EOT behind the last block.
 
     Args:
-        shared: (G, P, d) beginnings, positions added.
-        own: (k, d) own rows in the layout's order, positions added.
-        repeat: (k,) row of ``own`` that each row of the layout starts as, on the CPU; None if they
-            are equal.
+        prefix: (G, P, d) beginnings, positions added.
+        suffix: (k, d) own rows in the layout's order, positions added.
+        repeat: (k,) row of ``suffix`` that each row of the layout starts as, on the CPU; None: the
+            layout's row i is row i.
     """
-    shape = shared.shape[:2]
-    x = torch.cat([shared.flatten(0, 1), own])  # (G P + k, d)
+    shape = prefix.shape[:2]
+    x = torch.cat([prefix.flatten(0, 1), suffix])  # (G P + k, d)
     if repeat is not None:
         repeat = torch.cat([torch.arange(shape.numel()), repeat + shape.numel()])
-        repeat = send(repeat, x.device)
+        repeat = to_device(repeat, x.device)
     for i, block in enumerate(blocks):
         last = i + 1 == len(blocks)
         x = _block(block, x, shape, layout, last, repeat if i == 0 else None)
@@ -129,7 +129,7 @@ def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> 
     """What the asking rows read (rows, d)."""
     n = shape.numel()
     counts = [len(bucket.keys) for bucket in layout.buckets]
-    beginning, *own = keys.split([n, *counts])
+    beginning, *suffix = keys.split([n, *counts])
     # copies, since attention keeps its inputs: views would keep all rows in memory
     beginning = beginning.unflatten(0, shape).clone()  # (G, P, 2 d)
     out = []
@@ -140,7 +140,7 @@ def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> 
         queries = queries[n:]
     asking = [b.ends if last else b.every for b in layout.buckets]
     queries = queries.split([len(ask.place) for ask in asking])
-    for bucket, ask, q, kv in zip(layout.buckets, asking, queries, own, strict=True):
+    for bucket, ask, q, kv in zip(layout.buckets, asking, queries, suffix, strict=True):
         tiles = len(bucket.group)
         spread = _Spread.apply(q, ask.place, tiles * ask.width)  # (T M, d)
         kv = _Continue.apply(beginning, kv, bucket)  # (T, P + R, 2 d)

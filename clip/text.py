@@ -10,7 +10,7 @@ from torch import nn
 
 from . import _chunks, _layout, _packed
 from ._errors import CLIPError
-from ._layout import send, take
+from ._layout import index_rows, to_device
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
 
 PROMPTS_AT_ONCE = 2048  # more are encoded in parts: their embeddings alone could fill the memory
@@ -21,21 +21,21 @@ ROW_VALUES = 14  # activations kept per row, layer and channel, measured on RN50
 class Prompts:
     """n prompts in two pieces: the beginning that a group shares, and what each prompt adds.
 
-    The index tensors are read on the CPU, and are best kept there: a GPU would be waited for.
+    Keep the index tensors on the CPU: reading them from a GPU would synchronize.
 
     Args:
-        shared: (G, P, d) embeddings at positions 0 .. P-1, SOS first, which is one constant.
-        own: (r, S, d) embeddings from position P on, up to EOT and padded behind it.
-        group: (n,) row of ``shared`` that each prompt begins with.
-        eot: (r,) place of EOT in ``own``.
-        rows: (n,) row of ``own`` that each prompt goes on with; None if they are 0 .. n-1.
+        prefix: (G, P, d) embeddings at positions 0 .. P-1, SOS first, which is one constant.
+        suffix: (r, S, d) embeddings from position P on, up to EOT and padded behind it.
+        group: (n,) row of ``prefix`` that each prompt begins with.
+        eot: (r,) place of EOT in ``suffix``.
+        suffix_index: (n,) row of ``suffix`` that each prompt ends with; None: prompt i has row i.
     """
 
-    shared: torch.Tensor
-    own: torch.Tensor
+    prefix: torch.Tensor
+    suffix: torch.Tensor
     group: torch.Tensor
     eot: torch.Tensor
-    rows: torch.Tensor | None = None
+    suffix_index: torch.Tensor | None = None
 
 
 def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
@@ -168,7 +168,7 @@ class TextTower(nn.Module):
         """Rows (token positions) that :meth:`encode` runs through the blocks."""
         prompts = self._tidy(prompts)
         cost, begin = self._cost(prompts)
-        return int(cost.sum()) + begin * len(prompts.shared)
+        return int(cost.sum()) + begin * len(prompts.prefix)
 
     def encode(self, prompts: Prompts) -> torch.Tensor:
         """Text features (n, e), not normalised, in the tower's dtype.
@@ -177,16 +177,16 @@ class TextTower(nn.Module):
             CLIPError: a prompt is longer than the context.
         """
         if len(prompts.group) == 0:
-            return prompts.own.new_zeros((0, self.out_dim), dtype=self.dtype)
+            return prompts.suffix.new_zeros((0, self.out_dim), dtype=self.dtype)
         prompts = self._tidy(prompts)
         inside = self._encode_packed if self._packs(prompts) else self._encode_plain
         return _chunks.run(inside, prompts, *self._cost(prompts), self.chunk)
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """Text features (n, e) of token ids (n, L)."""
-        own = self.embed(tokens)  # (n, L, d)
-        group = torch.zeros(len(tokens), dtype=torch.long, device=own.device)
-        return self.encode(Prompts(own[:1, :0], own, group, self.eot(tokens)))
+        suffix = self.embed(tokens)  # (n, L, d)
+        group = torch.zeros(len(tokens), dtype=torch.long, device=suffix.device)
+        return self.encode(Prompts(suffix[:1, :0], suffix, group, self.eot(tokens)))
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
         """Text features (n, e) of plain texts."""
@@ -204,35 +204,35 @@ class TextTower(nn.Module):
     def _cost(self, prompts: Prompts) -> tuple[torch.Tensor, int]:
         """Rows that each prompt adds (n,), on the CPU, and rows that each group adds."""
         length = _own_length(prompts)
-        shared = prompts.shared.shape[1]
-        longest = int(length.max()) + shared
+        prefix = prompts.prefix.shape[1]
+        longest = int(length.max()) + prefix
         if longest > self.context_length:
             raise CLIPError(
                 f"a prompt of {longest} tokens (SOS, context, name, '.', EOT) is too long: this "
                 f"text tower takes {self.context_length}; use fewer context tokens or shorter names"
             )
         if self._packs(prompts):
-            return length, shared
+            return length, prefix
         return torch.full_like(length, longest if self.causal else self.context_length), 0
 
     def _encode_packed(self, prompts: Prompts) -> torch.Tensor:
         """Every row once; see :mod:`clip._packed`."""
-        shared, own = prompts.shared.to(self.dtype), prompts.own.to(self.dtype)
+        prefix, suffix = prompts.prefix.to(self.dtype), prompts.suffix.to(self.dtype)
         position = self.positional_embedding.to(self.dtype)
-        begin = shared.shape[1]
-        layout = _layout.make_layout(prompts.group.cpu(), _own_length(prompts), begin, own.device)
+        begin = prefix.shape[1]
+        length = _own_length(prompts)
+        layout = _layout.make_layout(prompts.group.cpu(), length, begin, suffix.device)
         row, token, repeat = layout.prompt, layout.token, None
-        if prompts.rows is not None:
-            row = prompts.rows.cpu()[row]
-        source = row * own.shape[1] + token  # (k,)
-        if prompts.rows is not None:
+        if prompts.suffix_index is not None:
+            row = prompts.suffix_index.cpu()[row]
+        source = row * suffix.shape[1] + token  # (k,)
+        if prompts.suffix_index is not None:
             source, repeat = source.unique(return_inverse=True)
-            token = source % own.shape[1]
-        own = own.flatten(0, 1).index_select(0, send(source, own.device))
-        own = own + take(position, begin + token)
-        x = _packed.encode(
-            self.transformer.resblocks, shared + position[:begin], own, layout, repeat
-        )
+            token = source % suffix.shape[1]
+        suffix = suffix.flatten(0, 1).index_select(0, to_device(source, suffix.device))
+        suffix = suffix + index_rows(position, begin + token)
+        prefix = prefix + position[:begin]
+        x = _packed.encode(self.transformer.resblocks, prefix, suffix, layout, repeat)
         return self._project(self.ln_final(x))
 
     def _encode_plain(self, prompts: Prompts) -> torch.Tensor:
@@ -244,12 +244,16 @@ class TextTower(nn.Module):
 
     def _assemble(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompts side by side (n, L, d), and the place of each EOT (n,)."""
-        own, eot = prompts.own, send(prompts.eot, self.device)
-        if prompts.rows is not None:
-            own, eot = take(own, prompts.rows), take(eot, prompts.rows)
-        last = eot + prompts.shared.shape[1]  # (n,)
-        own = own[:, : int(prompts.eot.max()) + 1]
-        x = torch.cat([take(prompts.shared, prompts.group), own], 1).to(self.dtype)  # (n, L, d)
+        suffix, eot = prompts.suffix, to_device(prompts.eot, self.device)
+        if prompts.suffix_index is not None:
+            suffix, eot = (
+                index_rows(suffix, prompts.suffix_index),
+                index_rows(eot, prompts.suffix_index),
+            )
+        last = eot + prompts.prefix.shape[1]  # (n,)
+        suffix = suffix[:, : int(prompts.eot.max()) + 1]
+        prefix = index_rows(prompts.prefix, prompts.group)  # (n, P, d)
+        x = torch.cat([prefix, suffix], 1).to(self.dtype)  # (n, L, d)
         return (x if self.causal else self._pad(x, last)), last
 
     def _pad(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
@@ -275,7 +279,7 @@ class TextTower(nn.Module):
 def _own_length(prompts: Prompts) -> torch.Tensor:
     """(n,) tokens of each prompt behind its beginning, EOT included; on the CPU."""
     length = prompts.eot.cpu() + 1
-    return length if prompts.rows is None else length[prompts.rows.cpu()]
+    return length if prompts.suffix_index is None else length[prompts.suffix_index.cpu()]
 
 
 def _check_tower(text: nn.Module) -> bool:

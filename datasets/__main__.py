@@ -20,9 +20,9 @@ from dassl.config import CfgNode, get_cfg_default
 from dassl.data import DATASET_REGISTRY, build_dataset
 from dassl.utils import UserError
 
-from . import _check, _exchange, _show
-from ._base import FewShotDataset
-from ._mini import make_mini, members_of
+from ._core import checks, preview, shot_exchange
+from ._core.base import FewShotDataset
+from ._core.mini import make_mini, members_of
 
 
 class Parser(argparse.ArgumentParser):
@@ -109,7 +109,7 @@ def list_datasets(args: argparse.Namespace) -> int:
 def check_datasets(args: argparse.Namespace) -> int:
     """A report on each single dataset; 1 if one has problems."""
     cfg = configuration(args)
-    reports = [_check.check(cls, own, args.deep) for cls, own in _check.single_datasets(cfg)]
+    reports = [checks.check(cls, own, args.deep) for cls, own in checks.single_datasets(cfg)]
     print("\n".join(map(str, reports)))
     bad = [report.name for report in reports if report.problems]
     if bad:
@@ -123,7 +123,7 @@ def show_dataset(args: argparse.Namespace) -> int:
         raise UserError("--classes and --images must be at least 1")
     cfg = configuration(args)
     path = Path(args.output or f"output/datasets/{cfg.DATASET.NAME}.png")
-    shown, total = _show.contact_sheet(build_dataset(cfg), path, args.classes, args.images)
+    shown, total = preview.contact_sheet(build_dataset(cfg), path, args.classes, args.images)
     print(f"{path}: {shown} of {total} classes")
     return 0
 
@@ -133,11 +133,11 @@ def exchange_shots(args: argparse.Namespace) -> int:
     cfg = configuration(args)
     if cfg.DATASET.NUM_SHOTS < 1 or cfg.SEED < 0:
         raise UserError("a draw has a number and a seed: give DATASET.NUM_SHOTS 16 SEED 1")
-    members = _check.single_datasets(cfg)
+    members = checks.single_datasets(cfg)
     if args.export:
-        print(f"{args.export}: {_exchange.export_shots(members, Path(args.export)):,} images")
+        print(f"{args.export}: {shot_exchange.export_shots(members, Path(args.export)):,} images")
     else:
-        for path in _exchange.import_shots(members, Path(args.source)):
+        for path in shot_exchange.import_shots(members, Path(args.source)):
             print(path)
     return 0
 

@@ -15,8 +15,8 @@ from PIL import Image
 from dassl.data import DATASET_REGISTRY
 from dassl.utils import read_json
 
-from ._digits import N_TRAIN, N_VAL, WORDS, digit_folder
-from ._pairs import Captioned, PairDataset
+from ._core.digits import N_TRAIN, N_VAL, WORDS, digit_folder
+from ._core.pairs import Captioned, PairDataset
 
 STYLES = {  # of each measure: what the lowest, middle and highest third are called
     "ink": ("thin", "", "thick"),

@@ -13,8 +13,8 @@ from pathlib import Path
 from dassl.data import DATASET_REGISTRY
 from dassl.utils import read_json
 
-from ._digits import N_TRAIN, N_VAL, WORDS, digit_folder
-from ._questions import Asked, QuestionDataset
+from ._core.digits import N_TRAIN, N_VAL, WORDS, digit_folder
+from ._core.questions import Asked, QuestionDataset
 
 PEOPLE = 10
 MISTAKES = 0.1  # of a person's answers

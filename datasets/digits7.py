@@ -12,9 +12,9 @@ from pathlib import Path
 from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError, read_json
 
-from ._base import FewShotDataset, TaskGroup
-from ._digits import N_TRAIN, N_VAL, WORDS, digit_folder
-from ._splits import Split
+from ._core.base import FewShotDataset, TaskGroup
+from ._core.digits import N_TRAIN, N_VAL, WORDS, digit_folder
+from ._core.splits import Split
 
 
 class DigitTask(FewShotDataset):

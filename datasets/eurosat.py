@@ -2,7 +2,7 @@
 
 from dassl.data import DATASET_REGISTRY
 
-from ._base import FewShotDataset
+from ._core.base import FewShotDataset
 
 
 @DATASET_REGISTRY.register()

@@ -8,10 +8,10 @@ from dataclasses import replace
 from dassl.data import DATASET_REGISTRY, Datum, Task
 from dassl.utils import UserError
 
-from ._annotations import read_rows
-from ._base import FewShotDataset
-from ._folders import class_images
-from ._splits import Split
+from ._core.annotations import read_rows
+from ._core.base import FewShotDataset
+from ._core.folders import class_images
+from ._core.splits import Split
 
 KINDS = (  # what a task's classes are kinds of, in the order of the tasks
     *["pants"] * 3,

@@ -7,9 +7,9 @@ import random
 from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError
 
-from ._annotations import read_rows
-from ._base import FewShotDataset
-from ._splits import PARTS, Split
+from ._core.annotations import read_rows
+from ._core.base import FewShotDataset
+from ._core.splits import PARTS, Split
 
 
 @DATASET_REGISTRY.register()

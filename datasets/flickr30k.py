@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dassl.data import DATASET_REGISTRY
 
-from ._pairs import PairDataset
+from ._core.pairs import PairDataset
 
 
 @DATASET_REGISTRY.register()

@@ -2,7 +2,7 @@
 
 from dassl.data import DATASET_REGISTRY
 
-from ._base import TaskGroup
+from ._core.base import TaskGroup
 from .caltech101 import Caltech101
 from .dtd import DescribableTextures
 from .eurosat import EuroSAT

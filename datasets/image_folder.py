@@ -8,10 +8,10 @@ from functools import cached_property
 from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError
 
-from ._base import FewShotDataset
-from ._folders import class_images, folders_in, read_folders, some
-from ._given_names import given_classnames
-from ._splits import PARTS, Split
+from ._core.base import FewShotDataset
+from ._core.folders import class_images, folders_in, read_folders, some
+from ._core.given_names import given_classnames
+from ._core.splits import PARTS, Split
 
 SPELLINGS = {"val": ("val", "valid", "validation"), "train": ("train",), "test": ("test",)}
 

@@ -7,10 +7,10 @@ import random
 from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError
 
-from ._base import FewShotDataset
-from ._folders import class_images, some
-from ._imagenet import wordnet_names
-from ._splits import Split
+from ._core.base import FewShotDataset
+from ._core.folders import class_images, some
+from ._core.imagenet import wordnet_names
+from ._core.splits import Split
 
 
 @DATASET_REGISTRY.register()

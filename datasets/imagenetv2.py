@@ -2,7 +2,7 @@
 
 from dassl.data import DATASET_REGISTRY
 
-from ._imagenet import ImageNetTest
+from ._core.imagenet import ImageNetTest
 
 
 @DATASET_REGISTRY.register()

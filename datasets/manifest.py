@@ -11,9 +11,9 @@ from pathlib import Path
 from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError
 
-from ._annotations import read_text
-from ._base import FewShotDataset
-from ._splits import PARTS, Split, is_text, stays_inside
+from ._core.annotations import read_text
+from ._core.base import FewShotDataset
+from ._core.splits import PARTS, Split, is_text, stays_inside
 
 COLUMNS = ("path", "class", "task", "split")
 SPELLINGS = {**{part: part for part in PARTS}, "valid": "val", "validation": "val"}

@@ -7,10 +7,10 @@ import random
 from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError
 
-from ._annotations import class_index, read_mat, read_names
-from ._base import FewShotDataset
-from ._names import known_names
-from ._splits import Split
+from ._core.annotations import class_index, read_mat, read_names
+from ._core.base import FewShotDataset
+from ._core.names import known_names
+from ._core.splits import Split
 
 
 @DATASET_REGISTRY.register()

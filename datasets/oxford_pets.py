@@ -7,9 +7,9 @@ import random
 from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError
 
-from ._annotations import class_index, read_rows
-from ._base import FewShotDataset
-from ._splits import Split
+from ._core.annotations import class_index, read_rows
+from ._core.base import FewShotDataset
+from ._core.splits import Split
 
 
 @DATASET_REGISTRY.register()

@@ -2,7 +2,7 @@
 
 from dassl.data import DATASET_REGISTRY
 
-from ._base import TaskGroup
+from ._core.base import TaskGroup
 from .fruit_vegetable import FruitVegetable
 from .kaggle_flower import KaggleFlower
 from .kaggle_mushroom import KaggleMushroom

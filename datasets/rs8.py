@@ -2,7 +2,7 @@
 
 from dassl.data import DATASET_REGISTRY
 
-from ._base import TaskGroup
+from ._core.base import TaskGroup
 from .nwpu_resisc45 import NWPURESISC45
 from .optimal31 import OPTIMAL31
 from .patternnet import PatternNet

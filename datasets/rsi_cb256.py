@@ -6,9 +6,9 @@ import random
 
 from dassl.data import DATASET_REGISTRY, Datum
 
-from ._base import FewShotDataset
-from ._folders import class_images, folders_in
-from ._splits import Split
+from ._core.base import FewShotDataset
+from ._core.folders import class_images, folders_in
+from ._core.splits import Split
 
 
 @DATASET_REGISTRY.register()

@@ -8,9 +8,9 @@ from pathlib import Path
 from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError
 
-from ._annotations import class_index, read_mat
-from ._base import FewShotDataset
-from ._splits import Split
+from ._core.annotations import class_index, read_mat
+from ._core.base import FewShotDataset
+from ._core.splits import Split
 
 
 @DATASET_REGISTRY.register()

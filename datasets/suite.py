@@ -8,7 +8,7 @@ from dassl.config import CfgNode
 from dassl.data import DATASET_REGISTRY, dataset_class
 from dassl.utils import UserError, unknown_name
 
-from ._base import ImageTasks, TaskGroup
+from ._core.base import ImageTasks, TaskGroup
 
 KEYS = ("NAME", "ROOT", "TASK_NAME", "TASK_NAMES", "TEMPLATE", "METRIC", "SPLIT", "MANIFEST")
 

@@ -8,9 +8,9 @@ from dassl.config import CfgNode
 from dassl.data import DATASET_REGISTRY
 from dassl.utils import UserError
 
-from ._base import ImageTasks, TaskGroup
-from ._folders import folders_in
-from ._layout import find_folder
+from ._core.base import ImageTasks, TaskGroup
+from ._core.folders import folders_in
+from ._core.layout import find_folder
 
 
 @DATASET_REGISTRY.register()

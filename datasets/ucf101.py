@@ -9,9 +9,9 @@ from pathlib import Path
 from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError
 
-from ._annotations import read_rows
-from ._base import FewShotDataset
-from ._splits import Split
+from ._core.annotations import read_rows
+from ._core.base import FewShotDataset
+from ._core.splits import Split
 
 
 @DATASET_REGISTRY.register()

@@ -8,8 +8,8 @@ from typing import Any
 from dassl.data import DATASET_REGISTRY
 from dassl.utils import UserError, read_json
 
-from ._layout import find_folder
-from ._questions import Asked, QuestionDataset, clean
+from ._core.layout import find_folder
+from ._core.questions import Asked, QuestionDataset, clean
 
 PARTS = {"train": "train2014", "val": "", "test": "val2014"}  # the test answers are not public
 

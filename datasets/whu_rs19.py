@@ -2,8 +2,8 @@
 
 from dassl.data import DATASET_REGISTRY
 
-from ._base import FewShotDataset
-from ._folders import words_of
+from ._core.base import FewShotDataset
+from ._core.folders import words_of
 
 
 @DATASET_REGISTRY.register()

@@ -4,8 +4,8 @@ import os
 import signal
 import time
 
-from dassl.cluster import Outcome
-from dassl.results.record import Interrupted
+from results.record import Interrupted
+from sweeps import Outcome
 
 
 def attempt(run):

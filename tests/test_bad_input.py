@@ -21,8 +21,8 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.tasks import Task
 from dassl.engine.resume import FILE as STATE
 from dassl.utils.logger import Tee
-from datasets import _store
-from datasets._base import FewShotDataset
+from datasets._core import stored_files
+from datasets._core.base import FewShotDataset
 from tests.conftest import SMALL, TASKS
 from trainers.coop import CoOp
 
@@ -123,7 +123,7 @@ class Folders(FewShotDataset):
 @pytest.fixture
 def pets(tmp_path, monkeypatch):
     """A data folder with a registered dataset ``Folders`` in it."""
-    monkeypatch.setattr(_store, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(stored_files, "user_cache", lambda: tmp_path / "cache")
     DATASET_REGISTRY.register()(Folders)
     for name, colour in (("cat", "red"), ("dog", "blue")):
         (tmp_path / "data" / "pets" / "images" / name).mkdir(parents=True)
@@ -327,7 +327,7 @@ def test_a_full_disk(cli, tmp_path, monkeypatch, part):
             patch.setattr(Tee, "write", write)
         else:
             module = {"model": "dassl.utils.checkpoint", "state": "dassl.engine.resume"}.get(part)
-            name = f"{module}.write_tensors" if module else "dassl.results.record.write_json"
+            name = f"{module}.write_tensors" if module else "results.record.write_json"
 
             def fail(*args):
                 raise full

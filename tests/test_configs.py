@@ -10,7 +10,7 @@ from clip import list_backbones
 from dassl.config.node import read_yaml
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
-from dassl.results.plan import read_sweep
+from sweeps.plan import read_sweep
 
 CONFIGS = Path(train.CONFIGS)
 TRAINERS = sorted((CONFIGS / "trainers").rglob("*.yaml"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import parse_test_res
 import train
-from dassl.results.log import parse_log
+from results.logs import parse_log
 from tests._records import write
 from tests.conftest import toy_args
 

@@ -7,7 +7,7 @@ import train
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from datasets._mini import make_mini
+from datasets._core.mini import make_mini
 from tests.conftest import TASKS, toy_class
 
 SINGLE = ("DATASET.SUBSAMPLE_TASKS", "task2")

@@ -7,10 +7,10 @@ import yaml
 from filelock import FileLock
 
 import sweep
-from dassl.cluster import serial
-from dassl.results.plan import read_sweep
-from dassl.results.record import Busy
 from dassl.utils import UserError, write_json
+from results.record import Busy
+from sweeps import serial
+from sweeps.plan import read_sweep
 from tests._records import record, write
 
 GRID = {

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from clip import load_backbone
@@ -17,91 +14,14 @@ from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, distributed
-
-from ._compute import choose_precision, prepare_clip, time_text, to_device, with_input_of
-from ._features import Features, cached_loaders, field_of
-from ._fitting import FittingTrainer
-from ._prompts import names_with_contexts, show_prompts
-from ._questions import Questions, questions_of
-from ._sharding import DividedText
-from ._text_memory import TextInChunks, parse_chunk
-from ._upstream import load_released
-
-
-class PromptedCLIP(nn.Module):
-    """Logits of images against the text features that a prompter makes.
-
-    The prompter owns what is learned and nothing else; it is handed the frozen text tower:
-    ``prompter(text, image_features, keep)`` returns (C, e), or (B, C, e) if its prompts depend on
-    the image (it then says so with ``conditional = True``). ``keep`` (C,) marks the classes that
-    are needed, None all; the rows of the others stay, and may be zero.
-    """
-
-    def __init__(
-        self,
-        clip_model: nn.Module,
-        prompter: nn.Module,
-        outputs: frozenset[str] = frozenset({"global"}),
-        text_chunk: int | None = None,
-    ):
-        super().__init__()
-        self.questions: Questions | None = None  # prompts then hold the one on the image
-        self.text = TextInChunks(clip_model.text_tower, text_chunk)
-        self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
-        self._text: torch.Tensor | None = None
-        self._tested: torch.Tensor | None = None
-        self.scored_text: torch.Tensor | None = None  # of the latest logits, for losses on it
-
-    @property
-    def text_tower(self) -> TextTower:
-        """The frozen text tower; of several processes each encodes its share of the rows."""
-        text = self.text.tower
-        return text if distributed.world_size() == 1 else DividedText(text)
-
-    def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B, C) of images (B, 3, H, W)."""
-        return self.logits(self.encode_image(images), keep)
-
-    def encode_image(self, images: torch.Tensor) -> Features:
-        """What the frozen image tower gives, un-normalised: see ``CLIP.encode_outputs``."""
-        with torch.no_grad():
-            return self.clip.encode_outputs(images.to(self.clip.dtype), self.outputs)
-
-    def logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B, C), fp32, of image features; their text stays as ``scored_text``."""
-        x = F.normalize(features["global"].float(), dim=-1)
-        if self.questions is not None:
-            return self.questions.logits(self, x, features["question"], keep)
-        self.scored_text = self.text_features(x, keep)
-        return self.score(x, self.scored_text)
-
-    def score(self, x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C), fp32, of normalised image (B, e) and text features (C, e) or (B, C, e)."""
-        equation = "be,ce->bc" if text.dim() == 2 else "be,bce->bc"
-        with torch.autocast(x.device.type, enabled=False):  # amp would round the products
-            return self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
-
-    def text_features(
-        self, x: torch.Tensor, keep: torch.Tensor | None = None, text: nn.Module | None = None
-    ) -> torch.Tensor:
-        """Normalised text features (C, e) or (B, C, e), fp32, for images x (B, e), by ``text``."""
-        if self._text is not None and keep is None:
-            return self._text
-        keep = self._tested if keep is None else keep
-        return F.normalize(self.prompter(text or self.text_tower, x, keep).float(), dim=-1)
-
-    @contextlib.contextmanager
-    def frozen_text(self, keep: torch.Tensor | None = None) -> Iterator[None]:
-        """Encode the prompts once for an evaluation, unless they differ from image to image.
-        It reads the classes ``keep`` (C,); None all."""
-        self._tested = keep
-        if not getattr(self.prompter, "conditional", False) and self.questions is None:
-            with torch.no_grad():
-                self._text = self.text_features(torch.empty(0))
-        try:
-            yield
-        finally:
-            self._text = self._tested = None
+from prompting.fitting import FittingTrainer
+from prompting.precision import choose_precision, prepare_clip, time_text, to_device, with_input_of
+from prompting.prompt_learner import names_with_contexts, show_prompts
+from prompting.prompted_clip import PromptedCLIP
+from prompting.questions import questions_of
+from prompting.stored_features import Features, cached_loaders, field_of
+from prompting.text_chunks import parse_chunk
+from prompting.upstream import load_released
 
 
 class PromptTrainer(FittingTrainer):
@@ -133,18 +53,20 @@ class PromptTrainer(FittingTrainer):
         """Mask (C,) of the classes scored in this step; None for all."""
         return self.dm.space.scored(batch)
 
-    def compute_logits(self, features: Features, keep: torch.Tensor | None = None) -> torch.Tensor:
+    def compute_logits(
+        self, features: Features, class_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Logits (B, C) of image features."""
-        return self.model.logits(features, keep)
+        return self.model.logits(features, class_mask)
 
     def compute_loss(
-        self, logits: torch.Tensor, batch: dict, keep: torch.Tensor | None = None
+        self, logits: torch.Tensor, batch: dict, class_mask: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """Named losses whose sum is minimised; "loss" is the cross-entropy within the tasks."""
         smoothing = self.cfg.OPTIM.LABEL_SMOOTHING
         return {
             "loss": self.dm.space.cross_entropy(
-                logits, batch["label"], batch["task"], keep, label_smoothing=smoothing
+                logits, batch["label"], batch["task"], class_mask, label_smoothing=smoothing
             )
         }
 
@@ -161,7 +83,7 @@ class PromptTrainer(FittingTrainer):
     # ------------------------------------------------------------------ given
 
     @property
-    def divides_work(self) -> bool:
+    def supports_distributed(self) -> bool:
         """Whether several processes can do a run: not if the gradient is shaped in each."""
         own = type(self).backward, type(self).forward_backward
         return own == (PromptTrainer.backward, PromptTrainer.forward_backward)
@@ -212,18 +134,18 @@ class PromptTrainer(FittingTrainer):
         lines += self.model.questions.show() if self.model.questions else []
         return lines or [f"{type(self).__name__} puts no learned context beside names"]
 
-    def facts(self) -> dict:
+    def model_info(self) -> dict:
         """What the run's record keeps of the model."""
         options = self.cfg.TRAINER[self.KEY].to_dict()
         weights, precision = self.clip.weights_hash, self.precision
         return {"options": options, "weights": weights, "precision": precision}
 
-    def checkpoint_facts(self) -> dict:
+    def checkpoint_metadata(self) -> dict:
         """The frozen weights, and the names that learned tensors belong to."""
         facts = {"backbone (sha256 of its weights)": self.clip.weights_hash}
-        return {**facts, "set of names": self.bound_names()}
+        return {**facts, "set of names": self.class_bound_names()}
 
-    def bound_names(self) -> list[str]:
+    def class_bound_names(self) -> list[str]:
         """Hook: names of classes or tasks that what is learned is for, and no others; by default
         those that have a context each."""
         return names_with_contexts(self.model.prompter)
@@ -235,16 +157,16 @@ class PromptTrainer(FittingTrainer):
 
     def forward_backward(self, batch: dict) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch."""
-        chosen = keep = self.choose_classes(batch)  # where the labels still are on the CPU
+        chosen = class_mask = self.choose_classes(batch)  # where the labels still are on the CPU
         if not self.needs_all_classes:
-            keep = self.dm.space.of_tasks(batch["task"], keep)
+            class_mask = self.dm.space.of_tasks(batch["task"], class_mask)
         batch = {**batch, "question": self.dm.space.asked(batch["label"])}
         batch = {k: to_device(v, self.device) for k, v in batch.items()}
         with self.autocast():
             features = batch["features"] = self.image_features(batch)  # a loss may read them too
             self.model.text.plan(lambda: self.compute_logits(features, chosen))
-            logits = self.compute_logits(features, keep)
-            losses = self.compute_loss(logits, batch, keep)
+            logits = self.compute_logits(features, class_mask)
+            losses = self.compute_loss(logits, batch, class_mask)
         self.model_zero_grad()
         with self.clock.part("rest"):
             # each process takes its part of the loss: see dassl.utils.distributed

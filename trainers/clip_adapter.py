@@ -7,10 +7,10 @@ from torch import nn
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.heads import score
+from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
-from ._heads import score
-from ._templates import TemplatePrompter
 
 RATIOS = tuple(i / 10 for i in range(1, 11))  # those that SEARCH tries
 
@@ -62,8 +62,10 @@ class CLIPAdapter(PromptTrainer):
     def build_prompter(self, options, space, text):
         return AdapterPrompter(options, space, text)
 
-    def compute_logits(self, features, keep=None):
-        return self.model.logits({"global": self.model.prompter.adapt(features["global"])}, keep)
+    def compute_logits(self, features, class_mask=None):
+        return self.model.logits(
+            {"global": self.model.prompter.adapt(features["global"])}, class_mask
+        )
 
     def tuned(self):
         return ["RATIO"] if self.cfg.TRAINER.CLIP_ADAPTER.SEARCH else []

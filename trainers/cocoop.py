@@ -9,10 +9,10 @@ from torch import nn
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.image_conditional import encode_per_image, image_net
+from prompting.prompt_learner import PromptLearner, need_context
 
 from ._base import PromptTrainer
-from ._conditional import encode_per_image, image_net
-from ._prompts import PromptLearner, need_context
 
 
 class ConditionalPrompter(nn.Module):
@@ -36,10 +36,10 @@ class ConditionalPrompter(nn.Module):
         )
         self.meta_net = image_net(text.out_dim, text.width)
 
-    def forward(self, text, image_features, keep=None):
+    def forward(self, text, image_features, class_mask=None):
         """Text features (B, C, e) for normalised image features (B, e)."""
         contexts = self.prompts.ctx + self.meta_net(image_features)[:, None]  # (B, m, d)
-        return encode_per_image(text, self.prompts, contexts, keep, self.chunk)
+        return encode_per_image(text, self.prompts, contexts, class_mask, self.chunk)
 
 
 @TRAINER_REGISTRY.register()

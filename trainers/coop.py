@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dassl.engine import TRAINER_REGISTRY
+from prompting.prompt_learner import ContextPrompter
+from prompting.upstream import MODULE, context_of
 
 from ._base import PromptTrainer
-from ._prompts import ContextPrompter
-from ._upstream import MODULE, context_of
 
 
 @TRAINER_REGISTRY.register()

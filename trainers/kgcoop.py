@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.prompt_learner import ContextPrompter, need_context
+from prompting.templates import TemplatePrompter, with_template
 
 from ._base import PromptTrainer
-from ._prompts import ContextPrompter, need_context
-from ._templates import TemplatePrompter, with_template
 
 
 @TRAINER_REGISTRY.register()
@@ -39,8 +39,8 @@ class KgCoOp(PromptTrainer):
         self.templates = TemplatePrompter(with_template(space, options.TEMPLATE), text)
         return ContextPrompter(options, space, text)
 
-    def compute_loss(self, logits, batch, keep=None):
+    def compute_loss(self, logits, batch, class_mask=None):
         """Cross-entropy, and W times the mean of 1 - cos(learned, hand-written) over classes."""
-        losses = super().compute_loss(logits, batch, keep)
+        losses = super().compute_loss(logits, batch, class_mask)
         cosine = (self.model.scored_text * self.templates.features).sum(-1)  # (C,)
         return {**losses, "distance": self.cfg.TRAINER.KGCOOP.W * (1 - cosine).mean()}

@@ -18,9 +18,9 @@ from dassl.data.datasets import build_dataset
 from dassl.data.tasks import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.heads import Head, require_every_class, score
 
 from ._base import PromptTrainer
-from ._heads import Head, require_every_class, score
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -90,13 +90,13 @@ class LinearProbe(PromptTrainer):
     def build_prompter(self, options, space, text):
         return LinearHead(space.num_classes, text.out_dim)
 
-    def compute_logits(self, features, keep=None):
+    def compute_logits(self, features, class_mask=None):
         return self.model.prompter(features["global"])
 
     def tuned(self):
         return [] if self.cfg.TRAINER.LP.C else ["C"]
 
-    def bound_names(self):
+    def class_bound_names(self):
         return self.dm.space.classnames
 
     def fit(self):

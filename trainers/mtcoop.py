@@ -9,15 +9,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from clip.text import take
+from clip.text import index_rows
 from dassl.data import view_seed
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.meta_net import build_meta_net
+from prompting.prompt_learner import INIT_STD, PromptLearner, scatter_rows
+from prompting.upstream import context_of, same_names, tensor_of
 
 from ._base import PromptTrainer
-from ._meta_net import build_meta_net
-from ._prompts import INIT_STD, PromptLearner, scatter_kept
-from ._upstream import context_of, same_names, tensor_of
 
 
 class SoftPrompter(nn.Module):
@@ -59,45 +59,47 @@ class SoftPrompter(nn.Module):
         self._class_features: tuple | None = None
         self.n_tasks, self.owner = len(tasks), space.owner  # (C,) task of each class
 
-    def kept_tasks(self, keep):
+    def kept_tasks(self, class_mask):
         """(T,) bool, the tasks that have a kept class."""
-        owner = self.owner if keep is None else self.owner[keep]
+        owner = self.owner if class_mask is None else self.owner[class_mask]
         return torch.isin(torch.arange(self.n_tasks), owner)
 
-    def contexts(self, text, keep=None):
+    def contexts(self, text, class_mask=None):
         """The generated contexts: one per task that has a kept class (T, m, d), or, with class
         features, one per kept class (C, m, d)."""
-        tasks = self.kept_tasks(keep)
+        tasks = self.kept_tasks(class_mask)
         if self.vectors is None:
-            task = text.encode(self.tasks(keep=tasks)).float()  # (T, e)
+            task = text.encode(self.tasks(class_mask=tasks)).float()  # (T, e)
         else:
-            task = take(self.vectors, tasks.nonzero()[:, 0])
+            task = index_rows(self.vectors, tasks.nonzero()[:, 0])
         if self.classes is None:
             return self.meta(task)
-        owner = self.owner if keep is None else self.owner[keep]
-        return self.meta(take(task, places(tasks)[owner]), self.class_features(text, keep))
+        owner = self.owner if class_mask is None else self.owner[class_mask]
+        return self.meta(
+            index_rows(task, places(tasks)[owner]), self.class_features(text, class_mask)
+        )
 
-    def class_features(self, text, keep=None):
+    def class_features(self, text, class_mask=None):
         """Features (kept classes, e); those of a class context that is not learned only once."""
         if not self.frozen_classes:
-            return text.encode(self.classes(keep=keep)).float()
+            return text.encode(self.classes(class_mask=class_mask)).float()
         ctx = self.classes.ctx
         state = None if ctx is None else (ctx._version, ctx.device)  # loading writes in place
         if self._class_features is None or self._class_features[0] != state:
             with torch.no_grad():
                 self._class_features = state, text.encode(self.classes()).float()
         features = self._class_features[1]
-        return features if keep is None else take(features, keep.nonzero()[:, 0])
+        return features if class_mask is None else index_rows(features, class_mask.nonzero()[:, 0])
 
-    def forward(self, text, image_features, keep=None):
-        """Text features (C, e); zero where ``keep`` drops a class."""
-        keep = None if keep is None else keep.cpu()
-        ctx = self.contexts(text, keep)
+    def forward(self, text, image_features, class_mask=None):
+        """Text features (C, e); zero where ``class_mask`` drops a class."""
+        class_mask = None if class_mask is None else class_mask.cpu()
+        ctx = self.contexts(text, class_mask)
         if self.classes is None:
-            group = places(self.kept_tasks(keep))[self.owner]
+            group = places(self.kept_tasks(class_mask))[self.owner]
         else:
-            group = torch.arange(len(self.owner)) if keep is None else places(keep)
-        return scatter_kept(text.encode(self.names(ctx, group, keep)), keep)
+            group = torch.arange(len(self.owner)) if class_mask is None else places(class_mask)
+        return scatter_rows(text.encode(self.names(ctx, group, class_mask)), class_mask)
 
 
 def places(mask):
@@ -200,9 +202,9 @@ class MTCoOp(PromptTrainer):
         generator = torch.Generator().manual_seed(seed)
         return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
 
-    def bound_names(self):
+    def class_bound_names(self):
         vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
-        return [*super().bound_names(), *(self.dm.space.tasknames if vectors else [])]
+        return [*super().class_bound_names(), *(self.dm.space.tasknames if vectors else [])]
 
     def from_upstream(self, states):
         if self.cfg.TRAINER.MTCOOP.TASK_VECTORS:

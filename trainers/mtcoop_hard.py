@@ -10,10 +10,10 @@ from torch import nn
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.prompt_learner import PromptLearner, scatter_rows
+from prompting.upstream import MODULE, context_of
 
 from ._base import PromptTrainer
-from ._prompts import PromptLearner, scatter_kept
-from ._upstream import MODULE, context_of
 
 
 class SharedPrompter(nn.Module):
@@ -35,9 +35,9 @@ class SharedPrompter(nn.Module):
             position=options.TOKEN_POSITION,
         )
 
-    def forward(self, text, image_features, keep=None):
+    def forward(self, text, image_features, class_mask=None):
         """Text features (C, e)."""
-        return scatter_kept(text.encode(self.prompts(keep=keep)), keep)
+        return scatter_rows(text.encode(self.prompts(class_mask=class_mask)), class_mask)
 
 
 @TRAINER_REGISTRY.register()
@@ -66,9 +66,9 @@ class MTCoOpHard(PromptTrainer):
     def build_prompter(self, options, space, text):
         return SharedPrompter(options, space, text)
 
-    def bound_names(self):
+    def class_bound_names(self):
         per_task = self.cfg.TRAINER.MTCOOPH.TSC
-        return self.dm.space.tasknames if per_task else super().bound_names()
+        return self.dm.space.tasknames if per_task else super().class_bound_names()
 
     def from_upstream(self, states):
         return {"prompts.ctx": context_of(states, MODULE, self.model.prompter.prompts)}

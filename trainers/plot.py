@@ -13,9 +13,9 @@ from torch import nn
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.prompt_learner import PromptLearner, need_context, scatter_rows
 
 from ._base import PromptTrainer
-from ._prompts import PromptLearner, need_context, scatter_kept
 
 
 class PromptSets(nn.Module):
@@ -35,11 +35,11 @@ class PromptSets(nn.Module):
             position=options.CLASS_TOKEN_POSITION,
         )
 
-    def forward(self, text, image_features, keep=None):
+    def forward(self, text, image_features, class_mask=None):
         """Text features (N, C, e)."""
-        every = None if keep is None else keep.repeat(self.sets)
-        found = text.encode(self.prompts(keep=every))  # (N * C, e), set by set
-        return scatter_kept(found, every).unflatten(0, (self.sets, -1))
+        every = None if class_mask is None else class_mask.repeat(self.sets)
+        found = text.encode(self.prompts(class_mask=every))  # (N * C, e), set by set
+        return scatter_rows(found, every).unflatten(0, (self.sets, -1))
 
 
 @TRAINER_REGISTRY.register()
@@ -72,11 +72,11 @@ class PLOT(PromptTrainer):
     def build_prompter(self, options, space, text):
         return PromptSets(options, space, text)
 
-    def compute_logits(self, features, keep=None):
+    def compute_logits(self, features, class_mask=None):
         """Logits (B, C): similarity of places and prompts under the transport plan."""
         options = self.cfg.TRAINER.PLOT
         places = F.normalize(features["local"].float(), dim=-1)  # (B, p, e)
-        text = self.model.text_features(places, keep)  # (N, C, e)
+        text = self.model.text_features(places, class_mask)  # (N, C, e)
         with torch.autocast(places.device.type, enabled=False):  # amp would round the products
             similarity = torch.einsum("bpe,nce->bcpn", places, text)
             if options.UNIFORM:

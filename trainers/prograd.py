@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from dassl.config import CfgNode
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.prompt_learner import ContextPrompter, need_context
+from prompting.templates import TemplatePrompter, with_template
 
 from ._base import PromptTrainer
-from ._prompts import ContextPrompter, need_context
-from ._templates import TemplatePrompter, with_template
 
 
 @TRAINER_REGISTRY.register()
@@ -47,9 +47,9 @@ class ProGrad(PromptTrainer):
             start_with_words(prompter.prompts.ctx, space.tasks[0].templates[0], text)
         return prompter
 
-    def compute_loss(self, logits, batch, keep=None):
+    def compute_loss(self, logits, batch, class_mask=None):
         """Cross-entropy, and the one against zero-shot CLIP's probabilities on the same images."""
-        losses = super().compute_loss(logits, batch, keep)
+        losses = super().compute_loss(logits, batch, class_mask)
         t = self.cfg.TRAINER.PROGRAD.T
         x = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
         zero_shot = self.model.score(x, self.templates.features)  # (B, C)

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import unknown_name
+from prompting.heads import Head, require_every_class
 
 from ._base import PromptTrainer
-from ._heads import Head, require_every_class
 
 DISTANCES = ("euclidean", "cosine")
 
@@ -26,7 +26,7 @@ class Prototypes(Head):
         total = torch.zeros_like(self.means).index_add_(0, label, F.normalize(features, dim=-1))
         self.means.copy_(total / label.bincount(minlength=len(total))[:, None])
 
-    def forward(self, text, image_features, keep=None):
+    def forward(self, text, image_features, class_mask=None):
         """The means (C, e) in the place of text features."""
         return self.means
 
@@ -50,14 +50,14 @@ class ProtoNet(PromptTrainer):
     def build_prompter(self, options, space, text):
         return Prototypes(space.num_classes, text.out_dim)
 
-    def compute_logits(self, features, keep=None):
+    def compute_logits(self, features, class_mask=None):
         if self.cfg.TRAINER.PROTONET.DISTANCE == "cosine":
-            return self.model.logits(features, keep)
+            return self.model.logits(features, class_mask)
         x = F.normalize(features["global"].float(), dim=-1)
         exact = "donot_use_mm_for_euclid_dist"
         return -torch.cdist(x, self.model.prompter.means, compute_mode=exact).square()
 
-    def bound_names(self):
+    def class_bound_names(self):
         return self.dm.space.classnames
 
     def fit(self):

@@ -11,10 +11,10 @@ from torch import nn
 
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.heads import score
+from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
-from ._heads import score
-from ._templates import TemplatePrompter
 
 START = 0.1  # of the searched values
 
@@ -87,10 +87,10 @@ class TipAdapter(PromptTrainer):
     def build_prompter(self, options, space, text):
         return CachePrompter(options, space, text, len(self.dataset.train_x or ()))
 
-    def compute_logits(self, features, keep=None):
+    def compute_logits(self, features, class_mask=None):
         cache = self.model.prompter
         votes = cache.vote(cache.affinity(features["global"]), cache.beta)
-        return self.model.logits(features, keep) + cache.alpha * votes
+        return self.model.logits(features, class_mask) + cache.alpha * votes
 
     def fit(self):
         cache = self.model.prompter
@@ -119,7 +119,7 @@ class TipAdapter(PromptTrainer):
             "validation images"
         )
 
-    def bound_names(self):
+    def class_bound_names(self):
         return self.dm.space.classnames
 
     def method_name(self):

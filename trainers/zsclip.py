@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from dassl.config import CfgNode
-from dassl.data import QuestionSpace
 from dassl.engine import TRAINER_REGISTRY
+from image_text import QuestionSpace
+from prompting.prompt_learner import ContextPrompter
+from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
-from ._prompts import ContextPrompter
-from ._templates import TemplatePrompter
 
 # Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
 ENSEMBLE = (

@@ -2,8 +2,6 @@
 
 from .data_manager import DataManager, EpochDataLoader, build_data_loader
 from .datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset, dataset_class
-from .pairs import FreeText, ItemSpace, PairSpace, PairTask
-from .questions import QuestionSpace, QuestionTask
 from .samplers import build_sampler
 from .tasks import Task, TaskSpace
 from .transforms import build_transform, transform_signature
@@ -16,12 +14,6 @@ __all__ = [
     "DatasetWrapper",
     "Datum",
     "EpochDataLoader",
-    "FreeText",
-    "ItemSpace",
-    "PairSpace",
-    "PairTask",
-    "QuestionSpace",
-    "QuestionTask",
     "Task",
     "TaskSpace",
     "build_data_loader",

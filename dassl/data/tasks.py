@@ -64,6 +64,9 @@ class TaskSpace:
 
     tasks: tuple[Task, ...]
 
+    content = ""  # what the labels number, if not classes: for messages
+    evaluator = ""  # the evaluator it needs; "": the one that TEST.EVALUATOR names
+
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))
         if not self.tasks:
@@ -113,14 +116,14 @@ class TaskSpace:
         """The logit columns of task ``t``."""
         return slice(int(self.offsets[t]), int(self.offsets[t + 1]))
 
-    def of_tasks(self, task: Tensor, keep: Tensor | None = None) -> Tensor | None:
-        """Columns (C,) of those that ``keep`` marks whose task is in a batch (B,); None for all.
+    def of_tasks(self, task: Tensor, class_mask: Tensor | None = None) -> Tensor | None:
+        """Mask (C,) of the classes whose task is in a batch (B,), within ``class_mask``; None: all.
 
         The loss of an image reads only the columns of its own task.
         """
         present = torch.isin(self._on(task.device)[0], task)
-        if keep is not None:
-            return keep & present.to(keep.device)
+        if class_mask is not None:
+            return class_mask & present.to(class_mask.device)
         return None if present.all() else present
 
     def subset(self, ids: Iterable[int]) -> TaskSpace:
@@ -144,7 +147,7 @@ class TaskSpace:
         logits: Tensor,
         label: Tensor,
         task: Tensor,
-        keep: Tensor | None = None,
+        class_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> Tensor:
         """Mean over the batch of each image's cross-entropy among the classes of its own task.
@@ -155,13 +158,13 @@ class TaskSpace:
             logits: (B, C).
             label: (B,), class within the task.
             task: (B,).
-            keep: (C,) bool, the columns that take part; it must hold every label of the batch.
+            class_mask: (C,) bool, the columns that take part; every label of the batch among them.
             label_smoothing: share of the target spread evenly over the task's kept classes.
         """
         owner, offsets = self._on(logits.device)
         allowed = owner == task[:, None]  # (B, C)
-        if keep is not None:
-            allowed = allowed & keep.to(allowed.device, non_blocking=True)
+        if class_mask is not None:
+            allowed = allowed & class_mask.to(allowed.device, non_blocking=True)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         log_p = logits.masked_fill(~allowed, float("-inf")).log_softmax(dim=1)  # (B, C)
         loss = -log_p.gather(1, (label + offsets[task])[:, None])[:, 0]  # (B,)

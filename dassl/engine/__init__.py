@@ -3,8 +3,8 @@
 from .base import TrainerBase
 from .build import TRAINER_REGISTRY, build_trainer
 from .each_task import EachTask
-from .loop import TrainerX
-from .trainer import SimpleTrainer
+from .simple_trainer import SimpleTrainer
+from .trainer_x import TrainerX
 
 __all__ = [
     "TRAINER_REGISTRY",

@@ -30,9 +30,9 @@ class TrainerBase:
 
     suite: str | None = None  # see TRAINER_REGISTRY
     steps_rule = "one step per batch"
-    divides_work = False  # whether the processes that torchrun starts can do one run together
+    supports_distributed = False  # whether several processes (torchrun) can share one run
     pairs = False  # whether images with texts or questions can be trained on, not only classes
-    choosing = False  # while the model to test is not chosen yet: from before_train to deploy
+    selecting_model = False  # from before_train to deploy: no model to test is chosen yet
 
     def __init__(self):
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
@@ -80,7 +80,7 @@ class TrainerBase:
                 "state_dict": model.state_dict(),
                 "epoch": epoch + 1,
                 "val_result": val_result,
-                "facts": self.checkpoint_facts(),
+                "facts": self.checkpoint_metadata(),
             }
             save_checkpoint(
                 state, str(Path(directory) / name), is_best=is_best, model_name=model_name
@@ -103,7 +103,7 @@ class TrainerBase:
             load_strictly(model, checkpoint.get("state_dict", {}), path)
             check_facts(self, checkpoint.get("facts", {}), path)
 
-    def checkpoint_facts(self) -> dict:
+    def checkpoint_metadata(self) -> dict:
         """Hook: what a checkpoint and the trainer that loads it must agree on, by name."""
         return {}
 
@@ -184,7 +184,7 @@ class TrainerBase:
     def train(self, start_epoch: int, max_epoch: int) -> None:
         """All epochs from ``start_epoch`` on, with the hooks around them."""
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
-        self.choosing = True
+        self.selecting_model = True
         try:
             self.before_train()
             for epoch in range(self.start_epoch, self.max_epoch):
@@ -194,7 +194,7 @@ class TrainerBase:
                 self.after_epoch()
             self.deploy()
         finally:
-            self.choosing = False
+            self.selecting_model = False
         self.after_train()
 
     def before_train(self):
@@ -277,7 +277,7 @@ def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
 
 def check_facts(trainer: TrainerBase, facts: dict, path: str | Path) -> None:
     """Refuse weights that fit by their shapes only; facts that a file does not give are let be."""
-    for name, own in trainer.checkpoint_facts().items():
+    for name, own in trainer.checkpoint_metadata().items():
         if facts.get(name, own) != own:
             raise UserError(
                 f"{path} was trained with another {name}: {_short(facts[name])}, here {_short(own)}"

@@ -49,9 +49,9 @@ class EachTask(TrainerBase):
             f"{sum(item.task == t for item in part)} {name}" for name, part in parts.items()
         )
 
-    def facts(self) -> dict:
+    def model_info(self) -> dict:
         """What the run's record keeps of the model: the same for every task."""
-        return self.first.facts()
+        return self.first.model_info()
 
     def method_name(self) -> str:
         """The name under which tables show this method with its options."""
@@ -98,9 +98,9 @@ class EachTask(TrainerBase):
         keys = self.trainers[0].seconds
         return {key: sum(trainer.seconds[key] for trainer in self.trainers) for key in keys}
 
-    def outcome(self) -> dict:
+    def results(self) -> dict:
         """What the run's record keeps: every task under its number in the suite."""
-        parts = [trainer.outcome() for trainer in self.trainers]
+        parts = [trainer.results() for trainer in self.trainers]
         tasks = [{**task, "id": t} for t, part in enumerate(parts) for task in part["tasks"]]
         return {
             "tasks": tasks,
@@ -123,5 +123,5 @@ class EachTask(TrainerBase):
         return lines
 
     def _report(self) -> None:
-        out = self.outcome()
+        out = self.results()
         print("\n".join(format_report(out["tasks"], out["suite"], self.cfg.TEST.PER_TASK_RESULT)))

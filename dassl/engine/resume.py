@@ -32,7 +32,7 @@ def save_resume(trainer: TrainerBase, directory: str | Path, epochs_done: int) -
         "best_result": trainer.best_result,
         "random": random_state(),
         "extra": trainer.extra_state(),
-        "facts": trainer.checkpoint_facts(),
+        "facts": trainer.checkpoint_metadata(),
     }
     with atomic_path(folder / FILE) as path:
         write_tensors(state, path)

@@ -1,18 +1,15 @@
 """Evaluators: from logits to metrics, per task and over a suite."""
 
-from .answers import Answers
-from .build import EVALUATOR_REGISTRY, build_evaluator
-from .evaluator import Classification, ClassificationMT, EvaluatorBase, metric_of
-from .report import format_report, summarize
-from .retrieval import Retrieval
+from .base import EVALUATOR_REGISTRY, EvaluatorBase
+from .build import build_evaluator
+from .evaluator import Classification, ClassificationMT, metric_of
+from .summary import format_report, summarize
 
 __all__ = [
     "EVALUATOR_REGISTRY",
-    "Answers",
     "Classification",
     "ClassificationMT",
     "EvaluatorBase",
-    "Retrieval",
     "build_evaluator",
     "format_report",
     "metric_of",

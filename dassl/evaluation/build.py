@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dassl.config import CfgNode
-from dassl.utils import Registry
 
-if TYPE_CHECKING:
-    from .evaluator import EvaluatorBase
-
-EVALUATOR_REGISTRY = Registry("evaluator")
-EVALUATOR_REGISTRY.__doc__ = """Evaluators by name; a registered class is built with
-``cls(cfg, lab2cname=..., space=...)``."""
+from .base import EVALUATOR_REGISTRY, EvaluatorBase
 
 
 def build_evaluator(

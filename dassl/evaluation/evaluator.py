@@ -13,31 +13,10 @@ from dassl.data.tasks import Task
 from dassl.metrics import task_metric
 from dassl.utils import UserError, atomic_path, unknown_name
 
-from .build import EVALUATOR_REGISTRY
-from .report import format_report, mean, summarize
+from .base import EVALUATOR_REGISTRY, EvaluatorBase
+from .summary import format_report, mean, summarize
 
 METRIC_RULES = ("per_task", "overall_acc")
-
-
-class EvaluatorBase:
-    """Takes in batches of logits and gives metrics: ``reset``, ``process`` ..., ``evaluate``."""
-
-    def __init__(self, cfg: CfgNode, lab2cname: dict[int, str] | None = None, space: Any = None):
-        self.cfg, self.lab2cname, self.space = cfg, lab2cname or {}, space
-
-    def reset(self) -> None:
-        """Forget all batches."""
-        raise NotImplementedError(f"{type(self).__name__} must override reset")
-
-    def process(
-        self, logits: torch.Tensor, label: torch.Tensor, task: torch.Tensor | None = None
-    ) -> None:
-        """Take in a batch: logits (B, C), label (B,) within the task, task (B,)."""
-        raise NotImplementedError(f"{type(self).__name__} must override process")
-
-    def evaluate(self) -> OrderedDict[str, float]:
-        """Print and return the metrics in percent, the one that chooses models first."""
-        raise NotImplementedError(f"{type(self).__name__} must override evaluate")
 
 
 @EVALUATOR_REGISTRY.register()

@@ -43,16 +43,3 @@ def task_metric(metric: str, hits: torch.Tensor, support: torch.Tensor) -> torch
         there = support > 0
         return 100 * (hits[..., there] / support[there]).mean(dim=-1)
     return 100 * hits.sum(dim=-1) / support.sum()
-
-
-def vqa_accuracy(same: int, people: int) -> float:
-    """How right an answer is that ``same`` of ``people`` gave, from 0 to 1.
-
-    min(others who gave it / 3, 1), where each person is once left out of the others, and the mean
-    over these: https://visualqa.org/evaluation.html (with ten people).
-    """
-    if not same:
-        return 0.0
-    with_own = same * min((same - 1) / 3, 1.0)  # one who gave it is left out
-    without = (people - same) * min(same / 3, 1.0)
-    return (with_own + without) / people

@@ -47,9 +47,9 @@ def test_the_naive_features_are_those_of_the_loader(tmp_path):
     model = plain_clip(clip_model.config, clip_model.state_dict())
     mean, std = clip_model.image_mean, clip_model.image_std
     expected = plain_features(model, paths, 32, mean, std, clip_model.interpolation)
-    cold = store.stored_features(trainer)
+    cold = store.stored_test_features(trainer)
     assert relative(cold, expected) <= 1e-5
-    assert torch.equal(store.stored_features(trainer), cold)
+    assert torch.equal(store.stored_test_features(trainer), cold)
 
 
 def test_the_shape_is_general_10s():

@@ -9,8 +9,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
 import clip
 from clip import Prompts, TextTower
+from prompting.prompt_learner import PromptLearner
 from tests.reference import prompts as naive
-from trainers._prompts import PromptLearner
 
 NAMES = ["cat", "tall_ship", "a", "very long name of some noisy little bird", "dog", "red rose"]
 GROUPS = {  # context of each name
@@ -93,7 +93,7 @@ def test_contexts_of_image_or_prompt_set(position):
             learner = PromptLearner(NAMES * 3, tower, 4, position=position, learn=False)
             return learner(ctx, group)
         alone = PromptLearner(NAMES, tower, 4, learn=False)(ctx, GROUPS["suite"])
-        return dataclasses.replace(alone, group=group, rows=torch.arange(n).repeat(3))
+        return dataclasses.replace(alone, group=group, suffix_index=torch.arange(n).repeat(3))
 
     compare(
         model,
@@ -139,9 +139,9 @@ def random_prompts(seed, width=32):
 
 def gradients(tower, prompts):
     """Features, and gradients of the pieces; SOS, which is a constant, has none."""
-    leaves = [t.clone().requires_grad_() for t in (prompts.shared, prompts.own)]
+    leaves = [t.clone().requires_grad_() for t in (prompts.prefix, prompts.suffix)]
     shared = torch.cat([leaves[0][:, :1].detach(), leaves[0][:, 1:]], 1)
-    out = tower.encode(dataclasses.replace(prompts, shared=shared, own=leaves[1]))
+    out = tower.encode(dataclasses.replace(prompts, prefix=shared, suffix=leaves[1]))
     pull = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
     return [out, *torch.autograd.grad((out * pull).sum(), leaves)]
 
@@ -226,9 +226,9 @@ def kept_bytes(tower, prompts):
             held[storage.data_ptr()] = tensor, storage.nbytes()
         return tensor
 
-    shared = prompts.shared.clone().requires_grad_()
+    shared = prompts.prefix.clone().requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        tower.encode(dataclasses.replace(prompts, shared=shared))
+        tower.encode(dataclasses.replace(prompts, prefix=shared))
     return sum(size for _, size in held.values())
 
 
@@ -253,6 +253,6 @@ def test_rows_are_computed_once(small):
     assert tower.count_rows(prompts) == 3 * 17 + 30 * 5
     prompts.group = torch.arange(30) // 15  # nobody uses the last beginning
     assert tower.count_rows(prompts) == 2 * 17 + 30 * 5
-    prompts.shared, prompts.group = torch.randn(30, 17, 32), torch.arange(30)
+    prompts.prefix, prompts.group = torch.randn(30, 17, 32), torch.arange(30)
     assert tower.count_rows(prompts) == 1 + 30 * (16 + 5)  # only SOS is shared
     assert TextTower(small(custom=True, no_causal_mask=True)).count_rows(prompts) == 30 * 77

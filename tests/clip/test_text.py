@@ -23,11 +23,11 @@ def in_pieces(tower, texts, n_shared=1):
     order = torch.arange(len(texts)).flip(0)
     embedded = tower.embed(tokens)
     return Prompts(
-        shared=embedded[:, :n_shared],
-        own=embedded[order][:, n_shared : int(tower.eot(tokens).max()) + 1],
+        prefix=embedded[:, :n_shared],
+        suffix=embedded[order][:, n_shared : int(tower.eot(tokens).max()) + 1],
         group=torch.arange(len(texts)),
         eot=(tower.eot(tokens) - n_shared)[order],
-        rows=order,
+        suffix_index=order,
     )
 
 
@@ -89,20 +89,23 @@ def test_gradient_reaches_both_pieces(small):
     model = small()
     tower = TextTower(model)
     pieces = in_pieces(tower, TEXTS, 3)
-    pieces.shared, pieces.own = pieces.shared.clone(), pieces.own.clone()
-    for tensor in (pieces.shared, pieces.own):
+    pieces.prefix, pieces.suffix = pieces.prefix.clone(), pieces.suffix.clone()
+    for tensor in (pieces.prefix, pieces.suffix):
         tensor.requires_grad_()
     tower.encode(pieces).square().sum().backward()
 
-    shared, own = (t.detach().clone().requires_grad_() for t in (pieces.shared, pieces.own))
-    x = torch.cat([shared, own[pieces.rows]], 1)
+    shared, own = (t.detach().clone().requires_grad_() for t in (pieces.prefix, pieces.suffix))
+    x = torch.cat([shared, own[pieces.suffix_index]], 1)
     mask = model.attn_mask[: x.shape[1], : x.shape[1]]
     x = model.transformer(x + model.positional_embedding[: x.shape[1]], attn_mask=mask)
-    x = model.ln_final(x)[torch.arange(3), 3 + pieces.eot[pieces.rows]] @ model.text_projection
+    x = (
+        model.ln_final(x)[torch.arange(3), 3 + pieces.eot[pieces.suffix_index]]
+        @ model.text_projection
+    )
     x.square().sum().backward()
-    assert torch.allclose(pieces.shared.grad, shared.grad, atol=1e-5)
-    assert torch.allclose(pieces.own.grad, own.grad, atol=1e-5)
-    assert pieces.shared.grad.abs().sum() > 0
+    assert torch.allclose(pieces.prefix.grad, shared.grad, atol=1e-5)
+    assert torch.allclose(pieces.suffix.grad, own.grad, atol=1e-5)
+    assert pieces.prefix.grad.abs().sum() > 0
 
 
 @torch.no_grad()
@@ -110,8 +113,8 @@ def test_what_is_behind_eot_does_not_matter(small):
     tower = TextTower(small(custom=True, no_causal_mask=True))
     pieces = in_pieces(tower, TEXTS)
     expected = tower.encode(pieces)
-    behind = torch.arange(pieces.own.shape[1]) > pieces.eot[:, None]
-    pieces.own = pieces.own.masked_fill(behind[..., None], 9.0)
+    behind = torch.arange(pieces.suffix.shape[1]) > pieces.eot[:, None]
+    pieces.suffix = pieces.suffix.masked_fill(behind[..., None], 9.0)
     assert torch.allclose(tower.encode(pieces), expected, atol=1e-6)
 
 
@@ -122,11 +125,11 @@ def test_low_precision(precision):
     tower = clip.load_backbone("tiny/random", precision=precision).text_tower
     assert str(tower.dtype) == {"bf16": "torch.bfloat16", "fp16": "torch.float16"}[precision]
     pieces = in_pieces(exact, TEXTS)
-    pieces.own = pieces.own.clone().requires_grad_()
+    pieces.suffix = pieces.suffix.clone().requires_grad_()
     features = tower.encode(pieces)
     assert features.dtype == tower.dtype
     features.float().square().sum().backward()
-    assert pieces.own.grad.dtype == torch.float32 and pieces.own.grad.abs().sum() > 0
+    assert pieces.suffix.grad.dtype == torch.float32 and pieces.suffix.grad.abs().sum() > 0
     close = torch.cosine_similarity(features.float(), exact.encode(pieces), dim=-1)
     assert close.min() > 0.999
 

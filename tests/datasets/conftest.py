@@ -3,13 +3,13 @@
 import pytest
 
 from dassl.config import get_cfg_default
-from datasets import _store
+from datasets._core import stored_files
 from tests.datasets.folders import fill
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(_store, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(stored_files, "user_cache", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 

@@ -1,6 +1,6 @@
 """Two small datasets in folders, and a suite of them."""
 
-from datasets._base import FewShotDataset, TaskGroup
+from datasets._core.base import FewShotDataset, TaskGroup
 
 
 class Pets(FewShotDataset):

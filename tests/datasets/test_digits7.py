@@ -12,7 +12,8 @@ from sklearn import datasets as sklearn_datasets
 from dassl.config import get_cfg_default
 from dassl.data import DataManager
 from dassl.utils import UserError
-from datasets import _digits, _store, digits7
+from datasets import digits7
+from datasets._core import digits, stored_files
 
 CONFIG = Path(__file__).parents[2] / "configs/datasets/digits7.yaml"
 
@@ -129,7 +130,7 @@ def _write(cache):
     import os
 
     os.environ["XDG_CACHE_HOME"] = cache
-    return str(_digits.digit_folder())
+    return str(digits.digit_folder())
 
 
 def test_processes_may_write_it_at_once(tmp_path):
@@ -147,19 +148,19 @@ def test_bytes_of_the_images_are_the_same_everywhere(suite):
 
 
 def test_other_digits_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(_digits, "user_cache", lambda: tmp_path)
-    monkeypatch.setattr(_digits, "CONTENT", "0" * 64)
+    monkeypatch.setattr(digits, "user_cache", lambda: tmp_path)
+    monkeypatch.setattr(digits, "CONTENT", "0" * 64)
     with pytest.raises(UserError, match="install another version of scikit-learn"):
-        _digits.digit_folder()
+        digits.digit_folder()
     assert [*tmp_path.glob("digits7/*")] == [tmp_path / "digits7" / "000000000000.lock"]
 
 
 def test_unwritable_cache_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(_digits, "user_cache", lambda: tmp_path / "file")
+    monkeypatch.setattr(digits, "user_cache", lambda: tmp_path / "file")
     with pytest.raises(UserError, match=r"cannot write the digits to .*XDG_CACHE_HOME"):
-        _digits.digit_folder()
+        digits.digit_folder()
 
 
 def test_cache_is_the_users():
-    assert _store.user_cache().name == "softcpt"
+    assert stored_files.user_cache().name == "softcpt"

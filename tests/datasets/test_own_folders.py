@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dassl.config import get_cfg_default
 from dassl.data import build_dataset
 from dassl.utils import UserError
-from datasets._mini import make_mini
+from datasets._core.mini import make_mini
 from tests.datasets.folders import fill, in_part
 
 

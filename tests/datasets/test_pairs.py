@@ -11,7 +11,7 @@ from PIL import Image
 from dassl.config import get_cfg_default
 from dassl.data.datasets import build_dataset
 from dassl.utils import UserError
-from datasets._pairs import read_karpathy
+from datasets._core.pairs import read_karpathy
 from datasets.digit_captions import measure
 
 SPLITS = ("train",) * 6 + ("restval", "val") + ("test",) * 3

@@ -13,7 +13,7 @@ import train
 from dassl.config import get_cfg_default
 from dassl.data.datasets import build_dataset
 from dassl.utils import UserError
-from datasets._show import GAP, LABEL, SIDE, contact_sheet
+from datasets._core.preview import GAP, LABEL, SIDE, contact_sheet
 from datasets.digit_questions import DigitQuestions
 from datasets.vqav2 import read_annotations, read_questions
 

@@ -103,15 +103,15 @@ def logits(images, text, scale):
     return torch.stack(out)
 
 
-def loss(scores, labels, tasks, sizes, keep=None, smoothing=0.0):
+def loss(scores, labels, tasks, sizes, class_mask=None, smoothing=0.0):
     """Per-task cross-entropies, summed over the images of each task, then over B (equation 8).
 
-    ``keep``: which columns take part. ``smoothing``: share of the target spread over them.
+    ``class_mask``: which columns take part. ``smoothing``: share of the target spread over them.
     """
     total = 0
     for t, size in enumerate(sizes):
         start = sum(sizes[:t])
-        columns = [c for c in range(start, start + size) if keep is None or keep[c]]
+        columns = [c for c in range(start, start + size) if class_mask is None or class_mask[c]]
         for row, label, task in zip(scores, labels, tasks, strict=True):
             if task != t:
                 continue

@@ -24,8 +24,8 @@ def context(kind, weight, task, cls, width):
     return torch.stack([flat[i : i + width] for i in range(0, len(flat), width)])
 
 
-def text_features(model, names, owner, positions, learned, kind="lin", keep=None):
-    """Text features (C, e); a zero row where ``keep`` drops the class.
+def text_features(model, names, owner, positions, learned, kind="lin", class_mask=None):
+    """Text features (C, e); a zero row where ``class_mask`` drops the class.
 
     Args:
         model: arguments of ``features`` that are the same everywhere: weights, heads, quick.
@@ -39,7 +39,7 @@ def text_features(model, names, owner, positions, learned, kind="lin", keep=None
     width = model["weights"]["positional_embedding"].shape[1]
     out = []
     for c, t in enumerate(owner):
-        if keep is not None and not keep[c]:
+        if class_mask is not None and not class_mask[c]:
             out.append(torch.zeros(model["weights"]["text_projection"].shape[1]).to(weight))
             continue
         if r is not None:

@@ -5,12 +5,14 @@ import math
 import torch
 
 
-def cross_entropy(logits, label, task, sizes, keep=None, label_smoothing=0.0):
+def cross_entropy(logits, label, task, sizes, class_mask=None, label_smoothing=0.0):
     """(1 / B) times the sum over images of the cross-entropy within the image's own task."""
     starts = [sum(sizes[:t]) for t in range(len(sizes))]
     total = torch.zeros((), dtype=logits.dtype)
     for row, y, t in zip(logits, label.tolist(), task.tolist(), strict=True):
-        columns = [c for c in range(starts[t], starts[t] + sizes[t]) if keep is None or keep[c]]
+        columns = [
+            c for c in range(starts[t], starts[t] + sizes[t]) if class_mask is None or class_mask[c]
+        ]
         log_sum = torch.stack([row[c].exp() for c in columns]).sum().log()
         for c in columns:
             target = label_smoothing / len(columns)

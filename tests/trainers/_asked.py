@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from datasets._questions import Asked, QuestionDataset
+from datasets._core.questions import Asked, QuestionDataset
 from tests.conftest import TASKS
 
 QUESTIONS = ["what colour is it?", "is it light or dark?", "which stripes do you see there?"]

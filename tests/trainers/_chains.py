@@ -51,15 +51,15 @@ def chains_of(images, leaves, options):
     return out
 
 
-def check(trainer, batch, text, leaves, close, keep=None):
+def check(trainer, batch, text, leaves, close, class_mask=None):
     """Logits, loss and the gradient of every learned tensor against naive text features."""
-    found = trainer.compute_logits({"global": batch["feat"]}, keep)
+    found = trainer.compute_logits({"global": batch["feat"]}, class_mask)
     expected = naive.logits(batch["feat"].double(), text, trainer.clip.logit_scale.double())
-    kept = slice(None) if keep is None else keep
+    kept = slice(None) if class_mask is None else class_mask
     close(found[:, kept], expected[:, kept])
-    loss = trainer.compute_loss(found, batch, keep)["loss"]
+    loss = trainer.compute_loss(found, batch, class_mask)["loss"]
     wanted = naive_loss(
-        expected, batch["label"].tolist(), batch["task"].tolist(), [len(NAMES)], keep
+        expected, batch["label"].tolist(), batch["task"].tolist(), [len(NAMES)], class_mask
     )
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
     same_gradients(trainer.model.prompter, loss, wanted, leaves, close)

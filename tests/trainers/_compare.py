@@ -14,22 +14,22 @@ SCORED = torch.tensor([1, 0, 1, 0, 0, 0, 1, 1, 0]).bool()  # those of the tasks 
 KEPT_BATCH = {"label": torch.tensor([0, 2, 1, 2, 2]), "task": torch.tensor([0, 0, 2, 2, 0])}
 
 
-def compare(trainer, batch, expected, naive_ctx, close, keep=None, smoothing=0.0):
+def compare(trainer, batch, expected, naive_ctx, close, class_mask=None, smoothing=0.0):
     """The trainer's logits, loss and gradients against those of naive text features."""
     scale = trainer.clip.logit_scale.double()
     scores = naive.logits(batch["feat"].double(), expected, scale)
     wanted = naive.loss(
-        scores, batch["label"].tolist(), batch["task"].tolist(), SIZES, keep, smoothing
+        scores, batch["label"].tolist(), batch["task"].tolist(), SIZES, class_mask, smoothing
     )
-    return agree(trainer, batch, scores, {"loss": wanted}, naive_ctx, close, keep)
+    return agree(trainer, batch, scores, {"loss": wanted}, naive_ctx, close, class_mask)
 
 
-def agree(trainer, batch, scores, losses, leaves, close, keep=None):
+def agree(trainer, batch, scores, losses, leaves, close, class_mask=None):
     """The trainer's logits, named losses and their gradient against naive ones."""
-    logits = trainer.compute_logits(trainer.image_features(batch), keep)
-    kept = slice(None) if keep is None else keep
+    logits = trainer.compute_logits(trainer.image_features(batch), class_mask)
+    kept = slice(None) if class_mask is None else class_mask
     close(logits[:, kept], scores[:, kept])
-    found = trainer.compute_loss(logits, batch, keep)
+    found = trainer.compute_loss(logits, batch, class_mask)
     assert list(found) == list(losses)
     for name, wanted in losses.items():
         assert found[name].item() == pytest.approx(wanted.item(), rel=1e-5), name

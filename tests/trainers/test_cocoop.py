@@ -46,11 +46,11 @@ def counted(trainer, images):
     """Logits, and how many numbers are kept for the backward pass."""
     seen = []
 
-    def keep(x):
+    def class_mask(x):
         seen.append(x.numel())
         return x
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(class_mask, lambda x: x):
         logits = trainer.compute_logits({"global": images})
     return logits, sum(seen)
 
@@ -99,11 +99,11 @@ def test_an_image_is_scored_alike_in_every_batch(build, one_task, close):
 
 def test_dropped_classes(build, one_task, close):
     trainer = make(build, "N_CTX", 3, "CHUNK", 2)
-    keep = torch.tensor([1, 0, 1, 1]).bool()
+    class_mask = torch.tensor([1, 0, 1, 1]).bool()
     x = torch.nn.functional.normalize(one_task["feat"], dim=-1)
-    whole, kept = (trainer.model.text_features(x, part) for part in (None, keep))
-    close(kept[:, keep], whole[:, keep].double(), 1e-6)
-    assert not kept[:, ~keep].any()
+    whole, kept = (trainer.model.text_features(x, part) for part in (None, class_mask))
+    close(kept[:, class_mask], whole[:, class_mask].double(), 1e-6)
+    assert not kept[:, ~class_mask].any()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+import prompting.text_chunks as text_memory
 import train
-import trainers._text_memory as text_memory
 from dassl.data import build_data_loader
 from dassl.engine import TrainerX
 from dassl.utils import UserError, distributed, load_checkpoint
@@ -36,7 +36,7 @@ RUNS = {
 @pytest.fixture(autouse=True)
 def divide_all_rows(monkeypatch):
     """The toy suite has few classes: divide them nevertheless."""
-    monkeypatch.setattr("trainers._sharding.FEWEST_ROWS", 1)
+    monkeypatch.setattr("prompting.sharding.FEWEST_ROWS", 1)
 
 
 def words(*switches):

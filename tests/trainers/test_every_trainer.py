@@ -14,8 +14,8 @@ from dassl.data import build_data_loader
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.tasks import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
-from dassl.results.record import RunRecord
 from dassl.utils import UserError, load_checkpoint
+from results.record import RunRecord
 from tests.conftest import COUNTS, TASKS, toy_class
 from tests.reference import prompts as naive
 from trainers._base import PromptTrainer, choose_precision
@@ -146,7 +146,7 @@ def test_learns_and_leaves_clip_alone(build, variant):
     for name, start in starts.items():
         assert not torch.equal(start, learned(trainer)[name]), f"{name} has not moved"
     count = sum(p.numel() for p in learned(trainer).values())
-    assert count == PARAMETERS[variant] == trainer.outcome()["trainable"]["parameters"]
+    assert count == PARAMETERS[variant] == trainer.results()["trainable"]["parameters"]
     if starts:  # at least halfway down to the loss of guessing; untrained images tell no more
         chance = guessing(trainer)
         assert training_loss(trainer) - chance < (loss - chance) / 2
@@ -426,7 +426,7 @@ def test_frozen_class_context_stays(build):
     moved = {n for n, p in prompter.named_parameters() if not torch.equal(p, start[n])}
     assert moved == {"tasks.ctx", "meta.proj"}
     assert "classes.ctx" in prompter.state_dict()
-    assert trainer.outcome()["trainable"]["parameters"] == 2 * E * M * D + U * D
+    assert trainer.results()["trainable"]["parameters"] == 2 * E * M * D + U * D
 
 
 @pytest.mark.parametrize("switches", [(), ("MTCOOP.CSC", "MTCOOP.CLASS_CSC")])
@@ -490,8 +490,8 @@ def test_a_step_in_half_precision_goes_the_same_way(build, monkeypatch, method):
 class Named(CoOp):
     """CoOp with a second loss."""
 
-    def compute_loss(self, logits, batch, keep=None):
-        losses = super().compute_loss(logits, batch, keep)
+    def compute_loss(self, logits, batch, class_mask=None):
+        losses = super().compute_loss(logits, batch, class_mask)
         return {**losses, "pull": 0.25 * (self.model.prompter.prompts.ctx**2).mean()}
 
 

@@ -44,4 +44,4 @@ def test_counts(build, name):
     pairs = {"MODEL.BACKBONE.NAME": "RN50/random", **options}
     built = build(trainer, *(word for pair in pairs.items() for word in pair))
     assert built.method_name() == name
-    assert built.outcome()["trainable"]["parameters"] == count
+    assert built.results()["trainable"]["parameters"] == count

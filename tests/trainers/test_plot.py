@@ -141,9 +141,9 @@ def test_sets_start_apart(build):
 
 def test_dropped_classes(build, with_places, close):
     trainer = make(build, "N", SETS)
-    keep = torch.tensor([1, 0, 1, 1]).bool()
-    whole, kept = (trainer.compute_logits(with_places, part) for part in (None, keep))
-    close(kept[:, keep], whole[:, keep].double(), 1e-6)
+    class_mask = torch.tensor([1, 0, 1, 1]).bool()
+    whole, kept = (trainer.compute_logits(with_places, part) for part in (None, class_mask))
+    close(kept[:, class_mask], whole[:, class_mask].double(), 1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dassl.utils import UserError
+from prompting.meta_net import build_meta_net
 from tests.conftest import TASKS
 from tests.reference import softcpt as naive
 from tests.trainers._compare import (
@@ -16,7 +17,6 @@ from tests.trainers._compare import (
     naive_leaf,
     wide,
 )
-from trainers._meta_net import build_meta_net
 from trainers.mtcoop import upstream_steps
 
 VARIANTS = {
@@ -72,7 +72,7 @@ def naive_names(token_ids):
     return {"tasks": token_ids([task.name for task in TASKS]), "classes": token_ids(NAMES)}
 
 
-def check(trainer, naive_model, token_ids, close, batch, kind, positions, keep=None):
+def check(trainer, naive_model, token_ids, close, batch, kind, positions, class_mask=None):
     """Compare with the equations; returns the gradients by name."""
     learned = learned_of(trainer.model.prompter)
     for tensor in learned.values():
@@ -80,11 +80,11 @@ def check(trainer, naive_model, token_ids, close, batch, kind, positions, keep=N
             wide(tensor)
     leaves = {k: None if v is None else naive_leaf(v) for k, v in learned.items()}
     expected = naive.text_features(
-        naive_model, naive_names(token_ids), OWNER, positions, leaves, kind, keep
+        naive_model, naive_names(token_ids), OWNER, positions, leaves, kind, class_mask
     )
     names = {id(tensor): key for key, tensor in learned.items() if tensor is not None}
     order = [names[id(p)] for p in trainer.model.prompter.parameters() if p.requires_grad]
-    grads = compare(trainer, batch, expected, [leaves[key] for key in order], close, keep)
+    grads = compare(trainer, batch, expected, [leaves[key] for key in order], close, class_mask)
     return dict(zip(order, grads, strict=True))
 
 
@@ -213,14 +213,14 @@ def test_sampling_draws_are_of_the_batch_not_of_the_past(build):
     drawn = {}
     for order in ([(0, 0), (0, 1), (1, 0)], [(1, 0), (0, 1), (0, 0)]):
         for trainer.epoch, trainer.batch_idx in order:
-            keep = trainer.choose_classes(KEPT_BATCH)
+            class_mask = trainer.choose_classes(KEPT_BATCH)
             place = trainer.epoch, trainer.batch_idx
-            assert torch.equal(drawn.setdefault(place, keep), keep)
-    assert len({tuple(keep.tolist()) for keep in drawn.values()}) > 1
+            assert torch.equal(drawn.setdefault(place, class_mask), class_mask)
+    assert len({tuple(class_mask.tolist()) for class_mask in drawn.values()}) > 1
     present = [0, 2, 6, 7]
-    for keep in drawn.values():
-        assert keep[present].all()
-        assert [int(keep[a:b].sum()) for a, b in ((0, 3), (3, 5), (5, 9))] == [3, 1, 3]
+    for class_mask in drawn.values():
+        assert class_mask[present].all()
+        assert [int(class_mask[a:b].sum()) for a, b in ((0, 3), (3, 5), (5, 9))] == [3, 1, 3]
 
 
 def test_no_sampling_by_default(build):

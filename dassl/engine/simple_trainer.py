@@ -1,0 +1,280 @@
+"""The loop: epochs of batches, a line in the log, a state to resume from, an evaluation."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dassl.config import CfgNode
+from dassl.data import DataManager
+from dassl.data.datasets import DatasetBase
+from dassl.evaluation import build_evaluator
+from dassl.utils import (
+    Stopwatch,
+    UserError,
+    count_num_param,
+    distributed,
+    unknown_name,
+)
+
+from .base import BEST, TrainerBase
+from .build import of_pairs
+from .resume import load_resume, save_resume
+
+FINAL_MODELS = ("last_step", "best_val")
+# Of the time that training and evaluation take; text includes what a prompter does, backwards too.
+PARTS = ("data", "image", "text", "rest")
+SPLITS = ("val", "test")
+
+
+class SimpleTrainer(TrainerBase):
+    """Builds data, model and evaluator from the configuration; trains, saves and tests.
+
+    Args:
+        cfg: the whole configuration.
+        dataset: the data to train on; None builds what ``cfg.DATASET`` names.
+    """
+
+    def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
+        super().__init__()
+        if not self.supports_distributed:
+            distributed.refuse(type(self).__name__)
+        self.check_cfg(cfg)
+        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.cfg = cfg
+        self.start_epoch = self.epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = Path(cfg.OUTPUT_DIR)
+        self.best_result = float("-inf")
+        self.clock = Stopwatch(PARTS, self.device)
+        self._dataset = dataset
+        self.build_data_loader()
+        self.check_suite()
+        self.check_test()
+        self.build_model()
+        if cfg.MODEL.INIT_WEIGHTS:
+            self.load_init_weights(cfg.MODEL.INIT_WEIGHTS)
+        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname, space=self.dm.space)
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Hook: refuse a configuration that this trainer cannot use."""
+
+    def check_suite(self) -> None:
+        """Refuse a suite if this trainer does not know tasks: labels are numbered per task."""
+        tasks = len(self.dm.space.tasks)
+        if self.suite is None and tasks > 1:
+            raise UserError(
+                f"{type(self).__name__} does not know tasks, but {self.cfg.DATASET.NAME} has "
+                f"{tasks}: choose one with DATASET.SUBSAMPLE_TASKS task<i>, or set the class's "
+                'attribute suite to "each" or "joint" once it handles them'
+            )
+        if self.dm.space.content and not self.pairs:
+            raise UserError(
+                f"{type(self).__name__} learns to tell classes, but {self.cfg.DATASET.NAME} holds "
+                f"{self.dm.space.content}: choose one of {', '.join(of_pairs())}"
+            )
+
+    def check_test(self) -> None:
+        """Refuse a choice of test images or of the tested model that cannot be followed."""
+        choice, where = self.cfg.TEST.FINAL_MODEL, self.cfg.TEST.SPLIT
+        if choice not in FINAL_MODELS:
+            raise unknown_name("TEST.FINAL_MODEL", choice, FINAL_MODELS)
+        if not self.cfg.TEST.NO_TEST:
+            self.loader_of(where)
+        if chosen := self.validation_selected():
+            self.loader_of("val")
+            if where == "test":
+                self.dataset.keep_apart(" and ".join(chosen))
+
+    def validation_selected(self) -> list[str]:
+        """What the validation images choose: the model ("best_val"), values of the method."""
+        best = self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST
+        return ["best_val"] if best else []
+
+    def loader_of(self, split: str):
+        """The loader of the split "val" or "test"."""
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        loader = getattr(self, f"{split}_loader")
+        if loader is None:
+            raise UserError(
+                f"{self.cfg.DATASET.NAME} has no {split} images; choose another TEST.SPLIT or "
+                "TEST.FINAL_MODEL, or set the values that the method would choose on them"
+            )
+        return loader
+
+    @property
+    def test_loader(self):
+        """The loader of the test images; an error before the model is chosen."""
+        if self.selecting_model:
+            raise RuntimeError("the test images wait until the model is chosen; look at val")
+        return self._test_loader
+
+    @test_loader.setter
+    def test_loader(self, loader) -> None:
+        self._test_loader = loader
+
+    def build_data_loader(self) -> None:
+        """Hook: make the data manager and the loaders."""
+        self.dm = DataManager(self.cfg, dataset=self._dataset)
+        self.train_loader_x = self.dm.train_loader_x
+        self.train_loader_u = self.dm.train_loader_u
+        self.val_loader, self.test_loader = self.dm.val_loader, self.dm.test_loader
+        self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
+
+    def build_model(self) -> None:
+        """Hook: make the model, its optimizer and schedule, and register them."""
+        raise NotImplementedError(f"{type(self).__name__} must override build_model")
+
+    def extra_state(self) -> dict:
+        """Hook: what a resumed training needs beyond models, optimizers and schedules."""
+        return {}
+
+    def load_extra_state(self, state: dict) -> None:
+        """Hook: take back what :meth:`extra_state` gave."""
+
+    # ------------------------------------------------------------------ training
+
+    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
+        """Train from where an earlier run of the same folder stopped, then test."""
+        super().train(
+            self.start_epoch if start_epoch is None else start_epoch,
+            self.max_epoch if max_epoch is None else max_epoch,
+        )
+
+    def before_train(self) -> None:
+        """Restore the state of an earlier run; open the TensorBoard file."""
+        if self.optimizers() and self.train_loader_x is None:
+            raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
+        self.start_epoch = load_resume(self, self.output_dir)
+        if not self.start_epoch and self.cfg.RESUME:
+            self.start_epoch = load_resume(self, self.cfg.RESUME)
+        if self.start_epoch:
+            print(f"Resuming after epoch {self.start_epoch} of {self.max_epoch}")
+        self.init_writer(self.output_dir / "tensorboard")
+        self.time_start = time.time()
+
+    def after_train(self) -> None:
+        """Test the model that was chosen."""
+        print("Finished training")
+        if not self.cfg.TEST.NO_TEST:
+            self.test()
+        elapsed = datetime.timedelta(seconds=round(time.time() - self.time_start))
+        print(f"Elapsed: {elapsed}")
+        self.close_writer()
+
+    def deploy(self) -> None:
+        """Take the model that ``TEST.FINAL_MODEL`` chooses."""
+        if self.keeps_best():
+            print("Deploying the model with the best validation result")
+            self.load_model(self.output_dir)
+        else:
+            print("Deploying the model of the last epoch")
+
+    def keeps_best(self) -> bool:
+        """Whether the model with the best validation result is kept while training."""
+        return "best_val" in self.validation_selected() and bool(self.optimizers())
+
+    def after_epoch(self) -> None:
+        """Look at the validation images if they choose the model; save."""
+        last = self.epoch + 1 == self.max_epoch
+        if self.keeps_best():
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.best_result = result
+                self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST)
+        every = self.cfg.TRAIN.CHECKPOINT_FREQ
+        if last or (every > 0 and (self.epoch + 1) % every == 0):
+            self.save_model(self.epoch, self.output_dir)
+        save_resume(self, self.output_dir, self.epoch + 1)
+
+    # ------------------------------------------------------------------ test
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluate on a split; the first number of the evaluator's result."""
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        split = split or self.cfg.TEST.SPLIT
+        loader = self.loader_of(split)
+        print(f"Do evaluation on {split} set")
+        with self.clock.part("data"):
+            for batch in loader:
+                with self.clock.part("rest"):
+                    images, label = self.parse_batch_test(batch)
+                    self.evaluator.process(self.model_inference(images), label, batch.get("task"))
+        with self.clock.part("rest"):
+            results = self.evaluator.evaluate()
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        return next(iter(results.values()))
+
+    def model_inference(self, images):
+        """Hook: logits (B, C) of a batch's images."""
+        return self.model(images)
+
+    def parse_batch_test(self, batch):
+        """Hook: what of a test batch goes to the device: images and labels."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    # ------------------------------------------------------------------ for the run's record
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time of training and evaluation by part."""
+        return self.clock.seconds()
+
+    @property
+    def dataset(self) -> DatasetBase:
+        """The data that is trained and tested on."""
+        return self.dm.dataset
+
+    @property
+    def selection(self) -> str:
+        """How the tested model is chosen, for the record."""
+        model = self.cfg.TEST.FINAL_MODEL if self.optimizers() else "none"
+        values = [name for name in self.validation_selected() if name != "best_val"]
+        return f"{model}, {' and '.join(values)} on val" if values else model
+
+    def model_info(self) -> dict:
+        """What the run's record keeps of the model: the method's options, hash of the frozen
+        weights, precision."""
+        return {"options": {}, "weights": "", "precision": "fp32"}
+
+    def results(self) -> dict:
+        """What the run's record keeps of this trainer: tasks, suite, trainable parameters."""
+        return {
+            "tasks": getattr(self.evaluator, "tasks", []),
+            "suite": getattr(self.evaluator, "suite", {}),
+            "trainable": {"parameters": sum(map(_trainable, self._models.values()))},
+        }
+
+    def method_name(self) -> str:
+        """The name under which tables show this method with its options."""
+        return type(self).__name__
+
+    def describe(self) -> list[str]:
+        """Lines for ``--dry-run``: what is learned, its shapes, and the steps of an epoch."""
+        lines = []
+        for name, model in self._models.items():
+            lines.append(f"{name}: {_trainable(model):,} trainable parameters")
+            lines += [
+                f"  {key} {tuple(p.shape)}"
+                for key, p in model.named_parameters()
+                if p.requires_grad
+            ]
+        steps = len(self.train_loader_x) if self.optimizers() and self.train_loader_x else 0
+        epochs = self.max_epoch if steps else 0
+        return [*lines, f"{steps} steps per epoch, {epochs} epochs, {self.steps_rule}"]
+
+    def show_prompts(self) -> list[str]:
+        """Lines for ``--show-prompts``."""
+        return [f"{type(self).__name__} has no prompts to show"]
+
+
+def _trainable(model: nn.Module) -> int:
+    return count_num_param(params=[p for p in model.parameters() if p.requires_grad])

@@ -1,0 +1,1 @@
+"""What the datasets share: finding folders, splits, few-shot draws, class names, miniatures."""

@@ -1,0 +1,254 @@
+"""The one way a dataset is found, split, cut to few shots, and to base or new classes."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from dassl.config import CfgNode
+from dassl.data import DatasetBase, Task, TaskSpace
+from dassl.utils import UserError, unknown_name
+
+from .annotations import read_line
+from .folders import file_sizes, read_folders, some, verify
+from .layout import find_folder
+from .shots import Draw
+from .splits import Split, content_hash, read_split, to_json
+from .stored_files import find, store
+from .subsets import TaskImages, subsample_classes, subsample_tasks
+
+SPLIT_SEED = 0  # there is one own split per dataset, whatever the seed of the run
+
+
+class ImageTasks(DatasetBase):
+    """What single datasets and suites have in common.
+
+    Attributes:
+        images: the chosen tasks and their images, with paths relative to the image folders.
+    """
+
+    images: TaskImages
+
+    def _finish(self, cfg, images: TaskImages, split: str) -> None:
+        """Choose tasks and classes, and fill in what a dataset shows."""
+        images.tasks = _renamed(images.tasks, cfg.DATASET)
+        images = subsample_tasks(images, cfg.DATASET.SUBSAMPLE_TASKS)
+        self.images = subsample_classes(images, cfg.DATASET.SUBSAMPLE_CLASSES)
+        train, val, test = self.images.absolute()
+        super().__init__(
+            train_x=train,
+            val=val,
+            test=test,
+            space=TaskSpace(tuple(self.images.tasks)),
+            split=split,
+            split_hash=content_hash(*self.images.parts),
+        )
+
+
+class FewShotDataset(ImageTasks):
+    """A dataset that lies in a folder: a subclass says where, and what it is called.
+
+    Attributes:
+        dataset_dir: its folder under ``cfg.DATASET.ROOT``.
+        image_dir: the folder in it that the paths of its splits start from.
+        task_name: words for a task prompt; a ``task_name.txt`` in its folder wins.
+        templates: sentences with ``{}``, the first being the usual one.
+        metric: overall_acc or mean_acc.
+        group: tasks of unlike groups are not averaged with each other.
+        renames: class name by folder name, where the two differ.
+        ignored: class folders that are left out.
+        split_files: file name by split (zhou, dk, own), where it is not split_<split>_<Class>.json.
+        annotations: files that ``read`` looks into, in its folder or in the image folder.
+        official: whether ``read`` gives a published division, so that none is drawn or stored.
+        val_is_test: whether validation and test images are the same by intent.
+        sizes: published numbers of images: train, val, test; or all; or none if unknown.
+        num_tasks, num_columns: published numbers of tasks and of their classes together.
+    """
+
+    dataset_dir = ""
+    image_dir = "images"
+    task_name = ""
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    metric = "overall_acc"
+    group = ""
+    renames: dict[str, str] = {}
+    ignored: tuple[str, ...] = ()
+    split_files: dict[str, str] = {}
+    annotations: tuple[str, ...] = ()
+    official = False
+    val_is_test = False
+    sizes: tuple[int, ...] = ()
+    num_tasks = 1
+    num_columns = 0
+
+    def __init__(self, cfg, keep: bool = True):
+        self._keep = keep  # whether a split that is drawn now is stored; False only looks
+        self.root = self.find_root(cfg)
+        self.image_root = self.root / self.image_dir
+        split, kind = self.load_split(cfg.DATASET.SPLIT)
+        tasks = self.make_tasks(split)
+        if (shots := cfg.DATASET.NUM_SHOTS) >= 1 and split.train:
+            name = f"{type(self).__name__}-{kind}"
+            Draw(self.root, self.image_root, name, shots, cfg.SEED).apply(split)
+        for part in split.parts:
+            file_sizes(self.image_root, part)
+        roots = [self.image_root] * len(tasks)
+        self._finish(cfg, TaskImages(tasks, roots, *split.parts), kind)
+
+    def find_root(self, cfg) -> Path:
+        """The folder of the dataset; its image folder exists."""
+        return find_folder(cfg.DATASET.ROOT, self.dataset_dir, self.image_dir, type(self).__name__)
+
+    def read(self, rng: random.Random) -> Split:
+        """A division of the raw files; called when none is stored yet."""
+        return read_folders(self.image_root, rng, self.ignored)
+
+    def annotation(self, name: str) -> Path:
+        """One of the ``annotations``; a UserError if it is not there."""
+        for folder in (self.root, self.image_root):
+            if (folder / name).is_file():
+                return folder / name
+        raise UserError(
+            f"{type(self).__name__}: there is no file {self.root / name}; DATASETS.md says where "
+            "it comes from"
+        )
+
+    def load_split(self, choice: str) -> tuple[Split, str]:
+        """The whole division, and which it is: zhou, dk, own or, where there is one, official.
+
+        Args:
+            choice: zhou, dk, own, or auto for the first that is there. Of a dataset with an
+                official division this one is meant by all, as CoOp and SoftCPT mean it.
+        """
+        known = ("auto", "zhou", "dk", "own")
+        if choice not in known:
+            raise unknown_name("DATASET.SPLIT", choice, known)
+        for kind in ("zhou", "dk"):
+            path = self.root / self._split_file(kind)
+            if choice in ("auto", kind) and path.is_file():
+                split = read_split(path, kind)
+                verify(split, self.image_root, path)
+                return split, kind
+            if choice == kind and not self.official:
+                raise UserError(
+                    f"DATASET.SPLIT is {kind}, but there is no file {path}; put it there, or "
+                    "take auto or own"
+                )
+        return (self._fresh_split(), "official") if self.official else (self._own_split(), "own")
+
+    def has_split(self, kind: str) -> bool:
+        """Whether there is a file with this split."""
+        return find(self.root, self._split_file(kind)) is not None
+
+    def class_name(self, folder: str) -> str:
+        """What a class is called whose folder, or name in a split, is ``folder``."""
+        return self.renames.get(folder, folder)
+
+    def make_tasks(self, split: Split) -> list[Task]:
+        """The tasks of the dataset; usually one."""
+        names = list(split.tasknames) or [self.task_name] * len(split.classnames)
+        if len(names) == 1 and (self.root / "task_name.txt").is_file():
+            names = [read_line(self.root / "task_name.txt") or names[0]]
+        return [
+            Task(name, self._clean(classnames), self.templates, self.metric, self.group)
+            for name, classnames in zip(names, split.classnames, strict=True)
+        ]
+
+    def _clean(self, folders: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of classes; two that a prompt could not tell apart are refused."""
+        seen: dict[str, str] = {}
+        for folder in folders:
+            spoken = " ".join(self.class_name(folder).replace("_", " ").split())
+            if seen.setdefault(spoken, folder) != folder:
+                raise UserError(
+                    f"{type(self).__name__}: the classes {seen[spoken]!r} and {folder!r} of "
+                    f"{self.root} are both called {spoken!r}; rename one of them"
+                )
+        return tuple(self.class_name(folder) for folder in folders)
+
+    def _split_file(self, kind: str) -> str:
+        return self.split_files.get(kind, f"split_{kind}_{type(self).__name__}.json")
+
+    def _fresh_split(self) -> Split:
+        split = self.read(random.Random(SPLIT_SEED))
+        files = some(self.annotations)
+        verify(split, self.image_root, f"{self.root} ({files})" if files else self.root)
+        return split
+
+    def _own_split(self) -> Split:
+        name = self._split_file("own")
+        path = find(self.root, name)
+        if path is None:
+            fresh = self._fresh_split()
+            if not self._keep:
+                return fresh
+            return read_split(store(to_json(fresh), self.root, name), "own")
+        split = read_split(path, "own")
+        verify(split, self.image_root, path)
+        if not self.annotations:
+            self._compare_with_folder(split, path)
+        return split
+
+    def _compare_with_folder(self, split: Split, path: Path) -> None:
+        """Say which images a stored split lacks; refuse it if it has some that are gone."""
+        fresh = self.read(random.Random(SPLIT_SEED))
+        known, there = ({d.impath for part in s.parts for d in part} for s in (split, fresh))
+        if gone := sorted(known - there):
+            raise UserError(
+                f"{path} has {len(gone)} images that are no longer listed: {some(gone)}; list "
+                "them again, or delete that file to divide all images anew"
+            )
+        if new := sorted(there - known):
+            print(
+                f"{type(self).__name__}: {len(new)} images are not in {path} and are left out: "
+                f"{some(new)}; delete that file to divide all images anew"
+            )
+
+
+class TaskGroup(ImageTasks):
+    """Several datasets trained as one; task ids follow the order of ``members``.
+
+    Each member makes its own few-shot draw from the same seed; the choice of base or new tasks
+    and classes comes after.
+    """
+
+    members: tuple[type[ImageTasks], ...] = ()
+
+    def __init__(self, cfg):
+        images, kinds = TaskImages(), []
+        for member, own in self.member_configs(whole(cfg)):
+            dataset = member(own)
+            images.append(dataset.images)
+            kinds += dataset.split.split("+")
+        self._finish(cfg, images, "+".join(dict.fromkeys(kinds)))
+
+    @classmethod
+    def member_configs(cls, cfg) -> list[tuple[type[ImageTasks], CfgNode]]:
+        """The class and the configuration of each member; ``cfg`` chooses no tasks or classes."""
+        return [(member, cfg) for member in cls.members]
+
+
+def whole(cfg: CfgNode) -> CfgNode:
+    """A copy of the configuration in which nothing is chosen or renamed."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    options = cfg.DATASET
+    options.SUBSAMPLE_TASKS = options.SUBSAMPLE_CLASSES = "all"
+    options.TASK_NAMES, options.TEMPLATE, options.METRIC = (), "", ""
+    return cfg
+
+
+def _renamed(tasks: list[Task], options) -> list[Task]:
+    """The tasks with the names, template and metric that the configuration gives them."""
+    names = options.TASK_NAMES or [task.name for task in tasks]
+    if len(names) != len(tasks) or not all(isinstance(n, str) and n.strip() for n in names):
+        raise UserError(
+            f"DATASET.TASK_NAMES must name each of the {len(tasks)} tasks, but is {list(names)}"
+        )
+    changes: dict = {}
+    if options.TEMPLATE:
+        changes["templates"] = (options.TEMPLATE,)
+    if options.METRIC:
+        changes["metric"] = options.METRIC
+    return [replace(t, name=name, **changes) for t, name in zip(tasks, names, strict=True)]

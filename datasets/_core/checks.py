@@ -1,0 +1,180 @@
+"""``python -m datasets check``: what is there of a dataset, and what is not as it should be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dassl.config import CfgNode
+from dassl.data import DatasetBase, dataset_class
+from dassl.data.wrapper import decode, read_bytes
+from dassl.utils import UserError
+
+from .base import FewShotDataset, TaskGroup, whole
+from .folders import some
+from .mini import is_mini
+from .splits import PARTS
+
+SHOWN = 10  # problems of one kind that are listed one by one
+
+
+@dataclass
+class Report:
+    """What was found about one dataset, in lines for people.
+
+    Args:
+        where: its folder, once that is known.
+    """
+
+    name: str
+    where: Path | None = None
+    facts: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}  {self.where or ''}".rstrip()]
+        lines += [f"  {fact}" for fact in self.facts]
+        lines += [f"  PROBLEM  {problem}" for problem in self.problems]
+        return "\n".join(lines if self.problems else [*lines, "  fine"])
+
+
+def single_datasets(cfg: CfgNode) -> list[tuple[type[DatasetBase], CfgNode]]:
+    """The single datasets of a dataset or suite, each with its configuration."""
+
+    def leaves(cls: type[DatasetBase], own: CfgNode) -> Iterator[tuple]:
+        if not issubclass(cls, TaskGroup):
+            yield cls, own
+            return
+        for member, member_cfg in cls.member_configs(own):
+            yield from leaves(member, member_cfg)
+
+    return list(leaves(dataset_class(cfg), whole(cfg)))
+
+
+def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
+    """Look at one single dataset; nothing is written.
+
+    Args:
+        deep: also decode every image.
+    """
+    report, cfg = Report(cls.__name__), cfg.clone()
+    cfg.DATASET.NUM_SHOTS = -1
+    few_shot = issubclass(cls, FewShotDataset)
+    if not few_shot and not getattr(cls, "dataset_dir", ""):
+        report.facts.append("it is made of no files that could be looked at")
+        return report
+    try:
+        dataset = cls(cfg, keep=False) if few_shot else cls(cfg)
+    except UserError as error:
+        report.problems.append(str(error))
+        return report
+    if not few_shot:
+        parts = zip((dataset.train_x, dataset.val, dataset.test), PARTS, strict=True)
+        counts = ", ".join(f"{len(items or ()):,} {part}" for items, part in parts)
+        report.facts.append(f"{dataset.space.content}: {counts}")
+        return report
+    report.where = dataset.root
+    _splits(report, dataset)
+    _numbers(report, dataset)
+    _classes(report, dataset)
+    if deep:
+        _images(report, dataset)
+    return report
+
+
+def _splits(report: Report, dataset: FewShotDataset) -> None:
+    there = [kind for kind in ("zhou", "dk", "own") if dataset.has_split(kind)]
+    report.facts.append(f"split: {dataset.split}; files there: {', '.join(there) or 'none'}")
+    images = dataset.images
+    parts = [{(d.impath, d.task) for d in part} for part in images.parts]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        both = sorted(path for path, _ in parts[a] & parts[b])
+        if both and not (dataset.val_is_test and (a, b) == (1, 2)):
+            report.problems.append(
+                f"{len(both)} images are in {PARTS[a]} and in {PARTS[b]}: {some(both)}"
+            )
+
+
+def _numbers(report: Report, dataset: FewShotDataset) -> None:
+    found = tuple(len(part) for part in dataset.images.parts)
+    counts = ", ".join(f"{n:,} {part}" for n, part in zip(found, PARTS, strict=True))
+    report.facts.append(f"images: {counts}")
+    wanted = dataset.sizes
+    if is_mini(dataset.root):
+        report.facts.append("a miniature: its numbers of images are not the published ones")
+    elif wanted and (found if len(wanted) == 3 else (sum(found),)) != wanted:
+        report.problems.append(
+            f"the published numbers are {', '.join(f'{n:,}' for n in wanted)} images"
+            + (" in all" if len(wanted) == 1 else "")
+        )
+    tasks, columns = len(dataset.space.tasks), dataset.num_classes
+    if dataset.num_columns and (tasks, columns) != (dataset.num_tasks, dataset.num_columns):
+        report.problems.append(
+            f"{columns} classes in {tasks} tasks, but {dataset.num_columns} in "
+            f"{dataset.num_tasks} are published"
+        )
+
+
+def _classes(report: Report, dataset: FewShotDataset) -> None:
+    for t, task in enumerate(dataset.space.tasks):
+        lines = []
+        for name, part in zip(PARTS, dataset.images.parts, strict=True):
+            per_class = Counter(d.label for d in part if d.task == t)
+            if not per_class:
+                continue
+            numbers = [per_class[label] for label in range(len(task.classnames))]
+            low, high = min(numbers), max(numbers)
+            lines.append(f"{low} {name}" if low == high else f"{low} to {high} {name}")
+            empty = [task.classnames[label] for label, n in enumerate(numbers) if not n]
+            if empty and name != "val":
+                report.facts.append(f"no {name} image of {len(empty)} classes: {some(empty)}")
+        report.facts.append(
+            f"task {t} ({task.name}): {len(task.classnames)} classes with {', '.join(lines)} "
+            f"images each; {task.metric}"
+        )
+
+
+def _images(report: Report, dataset: FewShotDataset) -> None:
+    """Decode all; compare the contents of the parts."""
+    parts = dataset.images.parts
+    names = [f"{dataset.image_root}/{d.impath}" for part in parts for d in part]
+    names = list(dict.fromkeys(names))
+    with ThreadPoolExecutor() as pool:
+        results = tqdm(
+            pool.map(_look, names), total=len(names), desc=report.name, unit="image", leave=False
+        )
+        digests, problems = dict(zip(names, results, strict=True)), []
+    for name in names:
+        if isinstance(digests[name], UserError):
+            problems.append(str(digests.pop(name)))
+    report.problems += problems[:SHOWN]
+    if len(problems) > SHOWN:
+        report.problems.append(f"and {len(problems) - SHOWN} more images that cannot be read")
+    report.facts.append(f"decoded {len(names) - len(problems):,} of {len(names):,} images")
+    seen = [*parts[0], *([] if dataset.val_is_test else parts[1])]
+    known = {digests.get(f"{dataset.image_root}/{d.impath}"): d.impath for d in seen}
+    known.pop(None, None)
+    again = [
+        f"{d.impath} = {known[digest]}"
+        for d in parts[2]
+        if (digest := digests.get(f"{dataset.image_root}/{d.impath}")) in known
+    ]
+    if again:
+        report.facts.append(
+            f"{len(again)} test images are byte for byte images of train or val: {some(again)}"
+        )
+
+
+def _look(path: str) -> str | UserError:
+    """The digest of an image that can be decoded, or why it cannot be."""
+    try:
+        content, digest = read_bytes(path)
+        decode(content, path)
+    except UserError as error:
+        return error
+    return digest

@@ -1,0 +1,169 @@
+"""Images in folders: what counts as one, which there are, and which a split misses."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dassl.data import Datum
+from dassl.utils import UserError, listdir_nohidden
+
+from .splits import Split, is_text, stays_inside
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif"),
+    *(".tiff", ".webp", ".ppm", ".pgm", ".jp2"),
+)
+KEPT_HERE = ("split_fewshot",)  # a folder of this project beside the images
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name is that of an image, and not hidden."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def folders_in(root: Path, ignored: Iterable[str] = ()) -> list[str]:
+    """The sorted names of the folders in ``root``; a link that leads nowhere is refused."""
+    left_out, names = {*ignored, *KEPT_HERE}, []
+    for name in listdir_nohidden(root):
+        path = root / name
+        if name in left_out:
+            continue
+        if path.is_symlink() and not os.path.exists(path):
+            raise UserError(f"{path} is a link that leads nowhere or to itself; mend or remove it")
+        if path.is_dir():
+            if not is_text(name):
+                raise UserError(f"the name {name!r} in {root} is not valid UTF-8; rename it")
+            names.append(name)
+    return names
+
+
+def class_images(root: Path, ignored: Iterable[str] = (), prefix: str = "") -> dict[str, list[str]]:
+    """Images by class folder: ``root/<class>/<image>``, both sorted.
+
+    Args:
+        prefix: put before the paths ``<class>/<image>``.
+    """
+    classes = {}
+    for name in folders_in(root, ignored):
+        files = [file for file in listdir_nohidden(root / name) if is_image(file)]
+        for path in (root / name / file for file in files):
+            if not is_text(str(path)):
+                raise UserError(f"the file name {str(path)!r} is not valid UTF-8; rename the file")
+        if not files:
+            raise _no_images(root / name)
+        classes[name] = [f"{prefix}{name}/{file}" for file in files]
+    if not classes:
+        raise UserError(f"{root} has no folder in it; expected one folder of images per class")
+    return classes
+
+
+def _no_images(folder: Path) -> UserError:
+    if inner := folders_in(folder):
+        return UserError(
+            f"the class folder {folder} has no images but folders, such as {inner[0]}; expected "
+            f"are images, <class>/<image>: is {folder} the folder to give, or are its folders to "
+            "be moved up?"
+        )
+    return UserError(
+        f"the class folder {folder} has no images; fill it or remove it (file names of images "
+        f"end in {', '.join(IMAGE_SUFFIXES)})"
+    )
+
+
+def read_folders(root: Path, rng: random.Random, ignored: Iterable[str] = ()) -> Split:
+    """``root/<class>/<image>``, divided class by class; the classes are the sorted folders."""
+    classes = class_images(root, ignored)
+    split = Split([tuple(classes)])
+    for label, (name, paths) in enumerate(classes.items()):
+        split.add([Datum(path, label) for path in paths], rng, root / name)
+    return split
+
+
+def words_of(name: str) -> str:
+    """``BareLand`` and ``footballField`` as words: bare land, football field."""
+    return " ".join(re.findall("[A-Za-z][^A-Z]*", name)).lower()
+
+
+def missing_images(root: Path, paths: Sequence[str]) -> list[str]:
+    """Those of the relative ``paths`` that are not there; each folder is listed once."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        wanted[path.rpartition("/")[0]].append(path)
+    missing = []
+    for folder, group in wanted.items():
+        try:
+            there = set(os.listdir(root / folder))
+        except OSError:
+            there = set()
+        missing += [path for path in group if path.rpartition("/")[2] not in there]
+    return missing
+
+
+def some(names: Iterable[str], limit: int = 3) -> str:
+    """The first few of many names."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def verify(split: Split, root: Path, source: object) -> None:
+    """Refuse a division that names images outside ``root``, or that are not there.
+
+    Args:
+        source: the file or files that the division comes from.
+    """
+    paths = [d.impath for part in split.parts for d in part]
+    for path in paths:
+        if not stays_inside(path):
+            raise UserError(
+                f"{source} has the path {path[:80]!r}; it must be relative to {root} and stay "
+                "inside it"
+            )
+    if missing := missing_images(root, list(dict.fromkeys(paths))):
+        raise UserError(
+            f"{source} names images that are not in {root}: {some(missing)}; "
+            "put them back, or take the split that belongs to these images (delete it if it is "
+            "one of this project's own)"
+        )
+
+
+def file_sizes(root: Path, items: Iterable[Datum]) -> list[int]:
+    """Bytes of each image; an empty or unreachable one is refused."""
+    sizes = []
+    for item in items:
+        path = os.path.join(root, item.impath)
+        try:
+            size = os.stat(path).st_size
+        except OSError as error:
+            raise UserError(f"cannot read the image {path} ({error.strerror})") from None
+        if size == 0:
+            raise UserError(
+                f"the image {path} is empty (0 bytes); replace it, or take it out of the dataset "
+                "and its split"
+            )
+        sizes.append(size)
+    return sizes
+
+
+def read_parts(root: Path, parts: Sequence[str], rng: random.Random) -> Split:
+    """``root/<part>/<class>/<image>``: each part divided by itself, all with the same classes.
+
+    As SoftCPT does where a dataset's own division is not used.
+    """
+    split = None
+    for part in parts:
+        classes = class_images(root / part, prefix=f"{part}/")
+        split = split or Split([tuple(classes)])
+        if strange := set(classes) ^ set(split.classnames[0]):
+            raise UserError(
+                f"{root / part} and {root / parts[0]} do not have the same class folders: "
+                f"{some(sorted(strange))}"
+            )
+        for label, (name, paths) in enumerate(classes.items()):
+            split.add([Datum(path, label) for path in paths], rng, root / part / name)
+    return split

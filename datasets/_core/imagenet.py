@@ -1,0 +1,67 @@
+"""What ImageNet and its variants share: class names by WordNet id, and folders named by it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from dassl.data import Datum
+from dassl.utils import UserError
+
+from .annotations import read_rows
+from .base import FewShotDataset
+from .folders import class_images, some
+from .names import known_names
+from .splits import Split
+
+# CLIP's names call a missile and a projectile alike, and a sunglass and sunglasses.
+TWINS = {"n04008634": "projectile", "n04355933": "sunglass"}
+
+
+def wordnet_names(root: Path) -> dict[str, str]:
+    """Class name by WordNet id, sorted by id: those of ``root/classnames.txt``, else CLIP's.
+
+    Where two classes bear one name, which nothing could tell apart, one of them gets another.
+    """
+    path = root / "classnames.txt"
+    if path.is_file():
+        rows = [fields for _, fields in read_rows(path, "id name")]
+    else:
+        rows = [line.split(" ", 1) for line in known_names("ImageNet")]
+    names = dict(sorted(rows))
+    for wnid, other in TWINS.items():
+        if wnid in names and list(names.values()).count(names[wnid]) > 1:
+            names[wnid] = other
+    return names
+
+
+class ImageNetTest(FewShotDataset):
+    """A test set for models trained on ImageNet: ``<image_dir>/<WordNet id>/<image>``.
+
+    Attributes:
+        subset: name of the list of WordNet ids that it has; all 1000 by default.
+    """
+
+    task_name = "kind of object"
+    official = True
+    num_columns = 1000
+    ignored = ("README.txt",)
+    subset = ""
+
+    def folders(self) -> dict[str, str]:
+        """Class name by the name of the class folder, in the order of the labels."""
+        names = wordnet_names(self.root)
+        return {wnid: names[wnid] for wnid in known_names(self.subset) or names}
+
+    def read(self, rng: random.Random) -> Split:
+        """All images are for testing."""
+        classes, names = class_images(self.image_root, self.ignored), self.folders()
+        if wrong := sorted(set(classes) ^ set(names)):
+            raise UserError(
+                f"{self.image_root} should have {len(names)} class folders; missing or strange "
+                f"are {some(wrong)}"
+            )
+        test = [
+            Datum(path, label) for label, folder in enumerate(names) for path in classes[folder]
+        ]
+        return Split([tuple(names.values())], test=test)

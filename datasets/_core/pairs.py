@@ -1,0 +1,176 @@
+"""Images with captions: read, cut to few pairs, and laid out as one retrieval task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dassl.data import DatasetBase, Datum
+from dassl.utils import UserError, read_json
+from image_text import PairSpace, PairTask
+
+from .layout import find_folder
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """An image, by its path below the image folder, and its captions."""
+
+    impath: str
+    captions: tuple[str, ...]
+
+
+class PairDataset(DatasetBase):
+    """Images with captions; a subclass says where they lie, or overrides :meth:`read`.
+
+    DATASET.NUM_SHOTS is the number of training images (-1: all), each with one caption drawn by
+    the seed; images for validation and testing keep all of theirs. Captions longer than the text
+    tower takes are cut by the trainer.
+
+    Attributes:
+        dataset_dir: its folder under ``cfg.DATASET.ROOT``.
+        image_dir: the folder in it that the paths of images start from.
+        json_file: captions and split in Karpathy's layout.
+        task_name: what the collection is called.
+    """
+
+    dataset_dir = ""
+    image_dir = ""
+    json_file = ""
+    task_name = ""
+
+    def __init__(self, cfg):
+        own = "TASK_NAMES", "TEMPLATE", "METRIC"
+        check_one_collection(cfg, type(self).__name__, PairSpace.content, own)
+        root, parts = self.read(cfg)
+        rng = random.Random(cfg.SEED)
+        train = few(cfg, parts["train"], rng, f"training images of {type(self).__name__}")
+        parts["train"] = [Captioned(c.impath, (rng.choice(c.captions),)) for c in train]
+        self._lay_out(root, parts)
+
+    def read(self, cfg) -> tuple[Path, dict[str, list[Captioned]]]:
+        """The folder of the images, and the captioned images of each part."""
+        name = type(self).__name__
+        root = find_folder(cfg.DATASET.ROOT, self.dataset_dir, self.image_dir, name)
+        images = root / self.image_dir
+        return images, present(read_karpathy(root / self.json_file), images)
+
+    def _lay_out(self, root: Path, parts: dict[str, list[Captioned]]) -> None:
+        texts, image, part, lists = [], [], [], []
+        for number, name in enumerate(PARTS):
+            items = []
+            for item in parts[name]:
+                label = len(part)
+                items.append(Datum(str(root / item.impath), label, 0, item.captions[0]))
+                texts += item.captions
+                image += [label] * len(item.captions)
+                part.append(number)
+            lists.append(items)
+        if not lists[0] or not lists[2]:
+            raise UserError(f"{type(self).__name__} has no images to train on, or none to test on")
+        train, val, test = lists
+        content = [[[c.impath, c.captions] for c in parts[name]] for name in PARTS]
+        super().__init__(
+            train_x=train,
+            val=val,
+            test=test,
+            space=PairSpace((PairTask(self.task_name, tuple(texts), tuple(image), tuple(part)),)),
+            split="karpathy" if self.json_file else "own",
+            split_hash=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        )
+
+
+def check_one_collection(cfg, name: str, content: str, own: tuple[str, ...]) -> None:
+    """Refuse keys that choose among classes, tasks or splits where there is only one of each.
+
+    Args:
+        own: further keys, which must be empty: what they would replace is fixed.
+    """
+    for key in own:
+        if cfg.DATASET[key]:
+            raise UserError(
+                f"{name} has {content}, whose words and metrics are their own: leave DATASET.{key} "
+                f"empty; it is {cfg.DATASET[key]!r}"
+            )
+    for key, allowed in (
+        ("SUBSAMPLE_CLASSES", ("all",)),
+        ("SUBSAMPLE_TASKS", ("all", "task0")),
+        ("SPLIT", ("auto",)),
+    ):
+        if cfg.DATASET[key] not in allowed:
+            raise UserError(
+                f"{name} has {content}, no classes and one split: DATASET.{key} must be "
+                f"{allowed[0]}, but is {cfg.DATASET[key]!r}"
+            )
+
+
+def few(cfg, items: list, rng: random.Random, what: str) -> list:
+    """As many of the items as DATASET.NUM_SHOTS says, drawn evenly; all, in order, if it is -1."""
+    wanted = cfg.DATASET.NUM_SHOTS
+    if wanted < 1:
+        return items
+    if len(items) < wanted:
+        raise UserError(f"DATASET.NUM_SHOTS asks for {wanted} {what}, but there are {len(items)}")
+    return rng.sample(items, wanted)
+
+
+def read_karpathy(path: Path) -> dict[str, list[Captioned]]:
+    """Captioned images by part, from a JSON file in Karpathy's layout.
+
+    ``{"images": [{"filename", "filepath" (optional), "split", "sentences": [{"raw"}, ...]}]}``;
+    the split restval of MSCOCO is left out. Images without a caption are left out and counted.
+    https://cs.stanford.edu/people/karpathy/deepimagesent/
+
+    Raises:
+        UserError: another layout; the message names file and entry.
+    """
+    content = read_json(path)
+    entries = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise UserError(
+            f'{path} is not in Karpathy\'s layout: it must hold {{"images": [...]}} '
+            "(dataset_flickr30k.json, dataset_coco.json)"
+        )
+    parts: dict[str, list[Captioned]] = {name: [] for name in PARTS}
+    bare = 0
+    for number, entry in enumerate(entries):
+        part, item = _read_entry(entry, f"{path}, image {number}")
+        if part not in parts:
+            continue
+        if item.captions:
+            parts[part].append(item)
+        else:
+            bare += 1
+    if bare:
+        print(f"{bare} images without a caption in {path} are left out")
+    return parts
+
+
+def _read_entry(entry: Any, where: str) -> tuple[str, Captioned]:
+    fields = entry if isinstance(entry, dict) else {}
+    name, part, folder = (fields.get(key, "") for key in ("filename", "split", "filepath"))
+    sentences = fields.get("sentences", [])
+    fitting = all(isinstance(word, str) for word in (name, part, folder)) and name and part
+    if not fitting or not isinstance(sentences, list):
+        raise UserError(f'{where}: needs "filename", "split" and a list of "sentences"')
+    raw = [s.get("raw") if isinstance(s, dict) else None for s in sentences]
+    if not all(isinstance(text, str) for text in raw):
+        raise UserError(f'{where}: each of its "sentences" needs a text "raw"')
+    captions = tuple(clean for text in raw if (clean := " ".join(text.split()).rstrip(" .")))
+    return part, Captioned(f"{folder}/{name}" if folder else name, captions)
+
+
+def present(parts: dict[str, list[Captioned]], root: Path) -> dict[str, list[Captioned]]:
+    """The captioned images whose files are there; the others are left out and counted."""
+    kept = {
+        name: [c for c in items if (root / c.impath).is_file()] for name, items in parts.items()
+    }
+    if missing := sum(len(parts[name]) - len(kept[name]) for name in parts):
+        print(f"{missing} captioned images are not in {root} and are left out")
+    return kept

@@ -1,0 +1,132 @@
+"""Few-shot draws: CoOp's rule, and the record that keeps a draw what it was."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from dassl.data import Datum
+from dassl.utils import UserError
+
+from .folders import file_sizes, some
+from .splits import Split, content_hash, load_json
+from .stored_files import find, store
+
+FOLDER = "split_fewshot"
+
+
+def draw_shots(items: list[Datum], shots: int, rng: random.Random) -> list[Datum]:
+    """At most ``shots`` images of every class, drawn without replacement.
+
+    Classes come in the order of their first image, which makes the draw that of CoOp.
+    """
+    groups: dict[tuple[int, int], list[Datum]] = defaultdict(list)
+    for item in items:
+        groups[item.task, item.label].append(item)
+    drawn = []
+    for group in groups.values():
+        drawn += rng.sample(group, shots) if len(group) >= shots else group
+    return drawn
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One few-shot draw of one dataset, and the JSON file that records it.
+
+    Args:
+        root: the dataset's folder, beside whose images the record is kept.
+        image_root: what the paths of the images start from.
+        name: of the dataset and the kind of its split, such as ``OxfordPets-zhou``.
+    """
+
+    root: Path
+    image_root: Path
+    name: str
+    shots: int
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """The record's path in the dataset's folder."""
+        return f"{FOLDER}/{self.name}-shot_{self.shots}-seed_{self.seed}.json"
+
+    def apply(self, split: Split) -> None:
+        """Cut train to the shots, and val to at most 4: recorded ones, or newly drawn.
+
+        Raises:
+            UserError: the record is of another split, or an image of it has changed since.
+        """
+        path = find(self.root, self.file)
+        old = load_json(path) if path else {}
+        if isinstance(old, dict) and old.get("imported"):
+            self.choose(old, split, path)
+        else:
+            rng = random.Random(self.seed)
+            split.train = draw_shots(split.train, self.shots, rng)
+            split.val = draw_shots(split.val, min(self.shots, 4), rng)
+        if path is None:
+            store(self.record(split), self.root, self.file)
+        else:
+            _compare(old, self.record(split), path)
+
+    def record(self, split: Split) -> dict:
+        """What is written down: a hash, and of each image its relative path and size in bytes."""
+        lists = {"train": split.train, "val": split.val}
+        images = {d.impath: d for items in lists.values() for d in items}
+        sizes = file_sizes(self.image_root, images.values())
+        return {
+            "hash": content_hash(*lists.values()),
+            **{part: [d.impath for d in items] for part, items in lists.items()},
+            "bytes": dict(zip(images, sizes, strict=True)),
+        }
+
+    def choose(self, lists: dict, split: Split, source: Path) -> None:
+        """Cut train and val to somebody else's draw.
+
+        Args:
+            lists: relative paths under train and, if there are any, val.
+            source: the file that they come from, for the messages.
+        """
+        split.train, split.val = _chosen(lists, split, source)
+
+    def keep(self, split: Split) -> Path:
+        """Record a chosen draw, to be used from now on instead of one's own; where it is."""
+        return store({**self.record(split), "imported": True}, self.root, self.file)
+
+
+def _chosen(lists: dict, split: Split, path: Path) -> list[list[Datum]]:
+    parts = []
+    for part, items in (("train", split.train), ("val", split.val)):
+        known: dict[str, list[Datum]] = defaultdict(list)
+        for item in items:
+            known[item.impath].append(item)
+        chosen = lists.get(part, [])
+        if not isinstance(chosen, list) or not all(isinstance(p, str) for p in chosen):
+            raise UserError(f"{path} is no few-shot draw: {part!r} must be a list of paths")
+        if strange := [p for p in dict.fromkeys(chosen) if p not in known]:
+            raise UserError(
+                f"{path} draws {part} images that the split does not have "
+                f"there: {some(strange)}; use the split that it was drawn from"
+            )
+        parts.append([item for p in dict.fromkeys(chosen) for item in known[p]])
+    if not parts[0]:
+        raise UserError(f"{path} is no few-shot draw: it has no train images")
+    return parts
+
+
+def _compare(old: object, new: dict, path: Path) -> None:
+    """Refuse if the recorded draw ``old`` is not ``new``."""
+    old = old if isinstance(old, dict) else {}
+    if any(old.get(key) != new[key] for key in ("hash", "train", "val")):
+        raise UserError(
+            f"{path} holds another few-shot draw than this one, so the split has changed "
+            "since; put the old split back, or delete the file to go on with the new one"
+        )
+    before = old["bytes"] if isinstance(old.get("bytes"), dict) else {}
+    if changed := [name for name, size in new["bytes"].items() if before.get(name) != size]:
+        raise UserError(
+            f"images have changed since {path} was written: {some(changed)}; put "
+            "the old ones back, or delete the file to go on with the new ones"
+        )

@@ -1,0 +1,110 @@
+"""Questions on images: one of many candidate answers is chosen, and people have answered too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dassl.utils import UserError
+
+from .pairs import ItemSpace
+
+PLACE = "{question}"
+
+
+@dataclass(frozen=True)
+class QuestionTask:
+    """Images with a question each, and the answers to choose from.
+
+    Args:
+        name: what is asked about, in words that a task prompt can use.
+        answers: C candidate answers; they are the logit columns.
+        questions: Q texts.
+        question: (N,) number of the text that each item asks.
+        target: (N,) column of each item's most frequent answer; -1 if it is no candidate.
+        votes: (N,) of each item, how many people gave each candidate, by column.
+        people: (N,) how many people answered each item.
+        template: a sentence that holds ``{question}`` and ends with ``{}``, the answer.
+        group: see :class:`~dassl.data.tasks.Task`.
+
+    Raises:
+        UserError: no answers, two alike, or a template of another form.
+    """
+
+    name: str
+    answers: tuple[str, ...]
+    questions: tuple[str, ...]
+    question: tuple[int, ...]
+    target: tuple[int, ...]
+    votes: tuple[Mapping[int, int], ...]
+    people: tuple[int, ...]
+    template: str = "question: {question} answer: {}"
+    group: str = ""
+    templates = ("{}",)
+    metric = "vqa_accuracy"
+
+    def __post_init__(self):
+        if not self.answers or len(set(self.answers)) < len(self.answers):
+            raise UserError(f"{self.name!r} needs at least one answer, and no two alike")
+        sizes = {len(x) for x in (self.question, self.target, self.votes, self.people)}
+        if len(sizes) > 1:
+            raise UserError(f"{self.name!r} has columns of unlike lengths: {sorted(sizes)}")
+        words, place, rest = self.template.partition("{}")
+        bare = words.replace(PLACE, "", 1)
+        if not place or rest.strip(" .") or PLACE not in words or set(bare) & set("{}"):
+            raise UserError(
+                f"DATASET.TEMPLATE of questions must hold {PLACE} once and end with {{}}, where "
+                f"the answer goes, such as 'question: {PLACE} answer: {{}}'; got {self.template!r}"
+            )
+
+    @property
+    def classnames(self) -> tuple[str, ...]:
+        """The answers, as the columns of the logits."""
+        return self.answers
+
+    def before(self, question: str) -> str:
+        """The words in front of the answer."""
+        return self.template.partition("{}")[0].replace(PLACE, question).strip()
+
+
+@dataclass(frozen=True)
+class QuestionSpace(ItemSpace):
+    """The answers of one :class:`QuestionTask` as logit columns; labels are numbers of items."""
+
+    evaluator = "Answers"
+    content = "questions on images"
+
+    @cached_property
+    def _targets(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def target(self, device: torch.device) -> Tensor:
+        """Column of each item's most frequent answer, or -1: (N,); moved to a device once."""
+        if device not in self._targets:
+            self._targets[device] = torch.tensor(self.tasks[0].target).to(device)
+        return self._targets[device]
+
+    def asked(self, label: Tensor) -> list[int]:
+        """Numbers of the questions on the images of a batch (B,); a device would be waited for."""
+        return [self.tasks[0].question[item] for item in label.tolist()]
+
+    def cross_entropy(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        task: Tensor,
+        class_mask: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """Mean over the batch of the cross-entropy of each most frequent answer among all.
+
+        Args:
+            logits: (B, C).
+            label: (B,), numbers of items whose answers are candidates.
+        """
+        target = self.target(label.device)[label]
+        return super().cross_entropy(logits, target, task, class_mask, label_smoothing)

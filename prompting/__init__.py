@@ -1,0 +1,1 @@
+"""What methods are made of: prompt learners, contexts, meta networks, heads, stored features."""

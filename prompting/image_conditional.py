@@ -1,0 +1,69 @@
+"""What methods share whose prompts depend on the image."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from clip.text import TextTower
+
+from .prompt_learner import PromptLearner, chunk_names, scatter_rows
+
+BOTTLENECK = 16  # a Meta-Net's hidden layer is so many times narrower than the image feature
+
+
+def image_net(in_dim: int, out_dim: int, hidden: int = 0) -> nn.Sequential:
+    """A Meta-Net, linear, ReLU, linear: from image features (B, in_dim) to (B, out_dim).
+
+    https://arxiv.org/abs/2203.05557, section 3.2; the layers have the names of its code.
+
+    Args:
+        hidden: width between the layers; 0: in_dim // 16, as published.
+    """
+    hidden = hidden or max(in_dim // BOTTLENECK, 1)
+    layers = [
+        ("linear1", nn.Linear(in_dim, hidden)),
+        ("relu", nn.ReLU()),
+        ("linear2", nn.Linear(hidden, out_dim)),
+    ]
+    return nn.Sequential(OrderedDict(layers))
+
+
+def encode_per_image(
+    text: TextTower,
+    prompts: PromptLearner,
+    contexts: torch.Tensor,
+    class_mask: torch.Tensor | None = None,
+    chunk: int = 0,
+    before: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Text features (B, C, e) of every name in every image's context (B, m, d).
+
+    Args:
+        class_mask: (C,) the names to encode; the others' features are zero.
+        chunk: images whose prompts are in memory at once; what the text tower computes for them
+            is computed anew in the backward pass. 0: all, and nothing is computed twice.
+        before: (p, d) embedded words in front of every name.
+    """
+    if not chunk or len(contexts) <= chunk:
+        return _encode(text, prompts, contexts, class_mask, before)
+    parts = [
+        checkpoint(
+            *(_encode, text, prompts, part, class_mask, before),
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        for part in contexts.split(chunk)
+    ]
+    return torch.cat(parts)
+
+
+def _encode(text, prompts, contexts, class_mask, before):
+    found = []
+    for part in chunk_names(prompts, class_mask, len(contexts)):
+        rows = text.encode(prompts(contexts, class_mask=part, every=True, before=before))
+        found.append(rows.unflatten(0, (len(contexts), -1)))  # (b, names of the part, e)
+    return scatter_rows(torch.cat(found, dim=1), class_mask)

@@ -1,0 +1,296 @@
+"""Learnable prompts: one class for task names, class names and final prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clip import CLIPError
+from clip.text import PROMPTS_AT_ONCE, Prompts, TextTower, index_rows, tokenize
+from dassl.utils import UserError
+from image_text import FreeText
+
+POSITIONS = ("end", "middle", "front")
+MAX_TOKENS = 4096  # more than any text tower takes, to count what a text needs
+INIT_STD = 0.02  # of contexts and of meta networks, as published
+
+
+class PromptLearner(nn.Module):
+    """Embeds ``[SOS] context name . [EOT]`` for a list of names, the context learned or given.
+
+    The only state is the context: the tokens of the names are rebuilt from the names, so a
+    checkpoint of a shared context loads for any set of classes. They are embedded when they are
+    asked for, those that are asked for. Where the name stands among the context tokens is only a
+    permutation of tokens, so CoOp's three positions are one code path.
+
+    Args:
+        names: class or task names; underscores become spaces. Free texts that are too long are
+            cut, and counted in the log.
+        text: the frozen text tower; used here, not kept.
+        n_ctx: m, the number of context tokens; ``ctx_init`` overrides it.
+        ctx_init: words that start the context, for example "a photo of a".
+        group: (n,) which of G contexts each name stands in; None: one context for all.
+        learn: own the context; if False, :meth:`forward` is given one.
+        position: where the name stands: "end", "middle" or "front".
+
+    Raises:
+        UserError: an unknown position, or a prompt longer than the tower's context.
+    """
+
+    def __init__(
+        self,
+        names: list[str],
+        text: TextTower,
+        n_ctx: int = 16,
+        ctx_init: str = "",
+        group: torch.Tensor | None = None,
+        learn: bool = True,
+        position: str = "end",
+    ):
+        super().__init__()
+        if position not in POSITIONS:
+            raise UserError(
+                f"a token position must be one of {', '.join(POSITIONS)}; got {position!r}"
+            )
+        free = isinstance(names, FreeText)
+        names = [name.replace("_", " ") for name in names]
+        words = embed_words(ctx_init, text) if ctx_init else None
+        m = len(words) if ctx_init else n_ctx
+        if m < 0:
+            raise UserError(f"a context needs 0 tokens or more; got {m}")
+        if free:
+            if group is not None:
+                raise UserError("a context per text suits no text that is looked for later")
+            names = cut_texts(names, text, m)
+        self.n_ctx = m
+        self.left = {"end": m, "middle": m // 2, "front": 0}[position]
+        self._read_names(names, text)
+        self.names = names
+        self.per_name = group is not None and len(group.unique()) == len(names)
+        groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
+        self.group = groups  # (n,), on the CPU, where a layout is made of it
+        self.ctx = None
+        if learn and m:
+            start = words if ctx_init else INIT_STD * torch.randn(m, text.width)  # (m, d)
+            if group is not None:
+                start = self._per_group(start, int(group.max()) + 1, ctx_init)
+            self.ctx = nn.Parameter(start)
+
+    @staticmethod
+    def _per_group(start: torch.Tensor, groups: int, ctx_init: str) -> torch.Tensor:
+        if ctx_init:
+            return start.repeat(groups, 1, 1)  # (G, m, d)
+        return INIT_STD * torch.randn(groups, *start.shape)
+
+    def _read_names(self, names: list[str], text: TextTower) -> None:
+        bare, tokens = tokenize_names(names, text, self.n_ctx)
+        length = int(tokens.argmax(1).max())  # tokens behind SOS of the longest name, EOT included
+        right = self.n_ctx - self.left  # context tokens right of the name
+        ids, token = tokens[:, : 1 + length].unique(return_inverse=True)
+        with torch.no_grad():
+            table = text.embed(ids.to(text.device)).cpu()
+        self.register_buffer("table", table, persistent=False)  # (v, d) of the tokens in use
+        self.register_buffer("sos", table[token[:1, :1].cpu()], persistent=False)  # (1, 1, d)
+        self.register_buffer("token", token[:, 1:].cpu(), persistent=False)  # (n, L) its row in it
+        self.eot = tokens.argmax(1).cpu() - 1 + right  # (n,), on the CPU too
+        order = [_own_order(int(b.argmax()) - 1, right, length) for b in bare]
+        self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
+
+    def embedded(self) -> torch.Tensor:
+        """Embeddings (n, L, d) of every name, its full stop and EOT, padded behind it."""
+        return F.embedding(self.token, self.table)
+
+    def show(self) -> list[str]:
+        """The n prompts in words; [m] stands for m context tokens."""
+        right = self.n_ctx - self.left
+        before = f"[{self.left}] " if self.left else ""
+        behind = f" [{right}]" if right else ""
+        return [f"{before}{text}{behind}." for text in self.names]
+
+    def forward(
+        self,
+        ctx: torch.Tensor | None = None,
+        group: torch.Tensor | None = None,
+        class_mask: torch.Tensor | None = None,
+        every: bool = False,
+        before: torch.Tensor | None = None,
+    ) -> Prompts:
+        """The prompts of all names, or of those that ``class_mask`` chooses.
+
+        Args:
+            ctx: (m, d) or (G, m, d); None takes the learned one.
+            group: (n,) which context each name stands in; None as at construction.
+            class_mask: (n,) mask of the names, or their indices; best on the CPU, as ``group``:
+                reading it from a GPU would synchronize.
+            every: put every name in every context: G * n prompts, context by context.
+            before: (p, d) embedded words between the left part of the context and every name.
+        """
+        ctx = self.ctx if ctx is None else ctx
+        d = self.table.shape[-1]
+        if ctx is None:  # a context of no tokens
+            ctx = self.table.new_empty(int(self.group.max()) + 1, 0, d)
+        ctx = (ctx[None] if ctx.dim() == 2 else ctx).to(self.table.dtype)  # (G, m, d)
+        group = self.group if group is None else group
+        name, order, eot = self.token, self.order, self.eot
+        if class_mask is not None:
+            kept = mask_to_indices(class_mask)
+            name, order, eot, group = (index_rows(x, kept) for x in (name, order, eot, group))
+        left, right = ctx[:, : self.left], ctx[:, self.left :]
+        rows = None
+        if every:
+            group = torch.arange(len(ctx)).repeat_interleave(len(name))
+            rows = torch.arange(len(name)).repeat(len(ctx))
+            if right.shape[1]:  # what follows a name differs with the context
+                name, order, eot = (index_rows(x, rows) for x in (name, order, eot))
+                rows = None
+        suffix = F.embedding(name, self.table)  # (n, L, d)
+        if right.shape[1]:
+            suffix = torch.cat([suffix, index_rows(right, group)], dim=1)  # (n, L + right, d)
+            suffix = suffix.gather(1, order[..., None].expand_as(suffix))
+        begin = [self.sos.expand(len(ctx), 1, d), left]
+        if before is not None:
+            begin.append(before.to(left.dtype).expand(len(ctx), -1, -1))
+        prefix = torch.cat(begin, dim=1)  # (G, 1 + left + p, d)
+        return Prompts(prefix=prefix, suffix=suffix, group=group, eot=eot, suffix_index=rows)
+
+
+def show_prompts(prompter: nn.Module) -> list[str]:
+    """The prompts of every learner within a prompter, in words, or what its ``show()`` says."""
+    if hasattr(prompter, "show"):
+        return prompter.show()
+    lines = []
+    for name, part in prompter.named_modules():
+        if isinstance(part, PromptLearner):
+            lines += [f"{name}:", *(f"  {line}" for line in part.show())]
+    return lines
+
+
+def names_with_contexts(prompter: nn.Module) -> list[str]:
+    """The names within a prompter that have a learned context each: it suits no other name."""
+    learners = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
+    owned = [part for part in learners if part.per_name and part.ctx is not None]
+    return [name for part in owned for name in part.names]
+
+
+class ContextPrompter(nn.Module):
+    """One learned context for all class names, or one per class: CoOp's prompts (equations 2, 3).
+
+    ``options`` has CoOp's keys: N_CTX, CTX_INIT, CSC, CLASS_TOKEN_POSITION.
+    """
+
+    def __init__(self, options, space, text):
+        super().__init__()
+        self.prompts = PromptLearner(
+            space.classnames,
+            text,
+            n_ctx=options.N_CTX,
+            ctx_init=options.CTX_INIT,
+            group=torch.arange(space.num_classes) if options.CSC else None,
+            position=options.CLASS_TOKEN_POSITION,
+        )
+
+    def forward(self, text, image_features, class_mask=None):
+        """Text features (C, e)."""
+        found = [
+            text.encode(self.prompts(class_mask=part))
+            for part in chunk_names(self.prompts, class_mask)
+        ]
+        return scatter_rows(torch.cat(found), class_mask)
+
+
+def chunk_names(
+    prompts: PromptLearner, class_mask: torch.Tensor | None, copies: int = 1
+) -> tuple[torch.Tensor | None, ...]:
+    """The names that ``class_mask`` (n,) marks, in parts to encode one after the other.
+
+    Args:
+        copies: prompts that are made of each name. PROMPTS_AT_ONCE limits those of a part.
+
+    Returns:
+        Each part's names as :meth:`PromptLearner.forward` takes them in ``class_mask``.
+    """
+    most = max(PROMPTS_AT_ONCE // copies, 1)
+    places = torch.arange(len(prompts.names)) if class_mask is None else mask_to_indices(class_mask)
+    return (class_mask,) if len(places) <= most else places.split(most)
+
+
+def mask_to_indices(class_mask: torch.Tensor) -> torch.Tensor:
+    """Places (k,), on the CPU, of a mask (n,), or of what are places already."""
+    class_mask = class_mask.cpu()
+    return class_mask.nonzero()[:, 0] if class_mask.dtype == torch.bool else class_mask
+
+
+def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
+    """Refuse a context of no tokens, where a method would have nothing to learn."""
+    if n_ctx < 1 and not ctx_init:
+        raise UserError(
+            f"TRAINER.{key}.N_CTX must be 1 or more: the context is what is learned; got {n_ctx}"
+        )
+
+
+def embed_words(words: str, text: TextTower) -> torch.Tensor:
+    """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces."""
+    tokens = text.tokenize([words.replace("_", " ")])[0, 1:]
+    return text.embed(tokens[: int(tokens.argmax())].to(text.device)).detach().float().cpu()
+
+
+def cut_texts(texts: list[str], text: TextTower, n_ctx: int = 0) -> list[str]:
+    """Texts cut at a word where SOS, ``n_ctx`` tokens, the text, "." and EOT would not fit.
+
+    The log counts them.
+    """
+    limit = text.context_length - n_ctx
+    out = [cut_words(whole, lambda short: _tokens_of(short, text) <= limit) for whole in texts]
+    if count := sum(short != whole for short, whole in zip(out, texts, strict=True)):
+        print(f"{count} of {len(out)} texts were too long for the text tower and are cut")
+    return out
+
+
+def cut_words(whole: str, fits: Callable[[str], bool]) -> str:
+    """A text without as many of its last words as it takes to fit, but for the first."""
+    short = whole
+    while " " in short and not fits(short):
+        short = short.rpartition(" ")[0].rstrip(" ,;:-")
+    return short
+
+
+def _tokens_of(sentence: str, text: TextTower) -> int:
+    """Tokens of SOS, a sentence, its full stop and EOT."""
+    return int(tokenize([f"{sentence}."], MAX_TOKENS, tokenizer=text.tokenizer).argmax()) + 1
+
+
+def tokenize_names(
+    names: list[str], text: TextTower, n_ctx: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens (n, L) of every name without and with its full stop; one too long is named."""
+    try:
+        bare, tokens = text.tokenize(names), text.tokenize([f"{name}." for name in names])
+    except CLIPError as error:
+        raise UserError(f"a name is too long: {error}") from None
+    used = tokens.argmax(1) + 1 + n_ctx  # (n,) SOS to EOT
+    worst = int(used.argmax())
+    if used[worst] > text.context_length:
+        raise UserError(
+            f"the prompt of {names[worst]!r} needs {int(used[worst])} tokens with {n_ctx} context "
+            f"tokens, but the text tower takes {text.context_length}; shorten the name or the "
+            "context"
+        )
+    return bare, tokens
+
+
+def _own_order(name_len: int, right: int, length: int) -> torch.Tensor:
+    """Source of each own token: the name, the context right of it, the full stop and EOT."""
+    order = torch.arange(length + right)
+    return torch.cat([order[:name_len], order[length:], order[name_len:length]])
+
+
+def scatter_rows(kept: torch.Tensor, class_mask: torch.Tensor | None) -> torch.Tensor:
+    """Rows (..., kept, e) put back to their places among (..., C, e); the others are zero."""
+    if class_mask is None:
+        return kept
+    out = kept.new_zeros(*kept.shape[:-2], len(class_mask), kept.shape[-1])
+    places = mask_to_indices(class_mask).to(kept.device, non_blocking=True)
+    return out.index_copy(-2, places, kept)

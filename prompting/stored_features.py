@@ -1,0 +1,231 @@
+"""Loaders that give stored image features in place of images (``FEATURES.MODE``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from clip.features import DigestCache, FeatureStore, feature_key, store_root
+from dassl.data import DatasetWrapper, EpochDataLoader, build_data_loader, transform_signature
+from dassl.data.sharding import columns_of
+from dassl.data.wrapper import read_bytes
+from dassl.utils import UserError, distributed
+
+from .feature_encoder import DTYPES, FeatureEncoder
+from .precision import precision_name
+
+MODES = ("off", "test", "full")
+RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of a pass may take
+
+Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
+
+
+def cached_loaders(trainer) -> None:
+    """Put stored features behind the loaders of a trainer, as FEATURES.MODE says.
+
+    Raises:
+        UserError: an unknown mode or type, or a limit that is no size.
+    """
+    options = trainer.cfg.FEATURES
+    for key, known in (("MODE", MODES), ("DTYPE", DTYPES)):
+        if options[key] not in known:
+            names = ", ".join(name or "''" for name in known)
+            raise UserError(f"FEATURES.{key} must be one of {names}; got {options[key]!r}")
+    if not options.LIMIT_GB > 0:
+        raise UserError(f"FEATURES.LIMIT_GB is a size in GB above 0; got {options.LIMIT_GB}")
+    if options.MODE == "off":
+        return
+    encoder = FeatureEncoder(trainer)
+    trainer.val_loader = _with_features(encoder, trainer.val_loader, is_train=False)
+    trainer.test_loader = _with_features(encoder, trainer.test_loader, is_train=False)
+    if options.MODE == "full":
+        trainer.train_loader_x = _with_features(encoder, trainer.train_loader_x, is_train=True)
+    if trainer.cfg.VERBOSE:
+        _announce(trainer)
+
+
+def training_loader(trainer, augmented: bool = False):
+    """A loader of every training image once and in order, as at test time or augmented."""
+    items, batch_size = trainer.dm.dataset.train_x, trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+
+    def wrapper(cfg, data_source, transform, is_train):
+        return DatasetWrapper(cfg, data_source, transform, is_train=augmented)
+
+    loader = build_data_loader(
+        trainer.cfg,
+        data_source=items,
+        batch_size=batch_size,
+        is_train=False,  # keeps the last batch
+        dataset_wrapper=wrapper,
+    )
+    full = trainer.cfg.FEATURES.MODE == "full"
+    return _with_features(FeatureEncoder(trainer), loader, is_train=augmented) if full else loader
+
+
+def field_of(output: str) -> str:
+    """The key of a batch under which an output of the image tower stands."""
+    return "feat" if output == "global" else output
+
+
+def _with_features(encoder: FeatureEncoder, loader, is_train: bool):
+    return None if loader is None else FeatureLoader(encoder, loader, is_train)
+
+
+def _announce(trainer) -> None:
+    """Log, before the first image is read, how much the features of the run will take."""
+    loaders = {
+        "training": trainer.train_loader_x,
+        "validation": trainer.val_loader if trainer.cfg.TEST.FINAL_MODEL == "best_val" else None,
+        "test": trainer.test_loader,
+    }
+    sizes = {
+        kind: loader.size(trainer.max_epoch if kind == "training" else 1)
+        for kind, loader in loaders.items()
+        if isinstance(loader, FeatureLoader)
+    }
+    total = sum(size for _, size in sizes.values())
+    parts = ", ".join(f"{count:,} of {kind} images" for kind, (count, _) in sizes.items())
+    root = store_root(trainer.cfg.FEATURES.DIR)
+    print(f"Image features: at most {total / 2**20:,.1f} MiB in {root}: {parts}")
+    if total > trainer.cfg.FEATURES.LIMIT_GB * 1e9:
+        print(
+            "which is more than FEATURES.LIMIT_GB: the least recently used will be deleted; raise "
+            "it, or keep less with FEATURES.VIEWS or FEATURES.DTYPE fp16"
+        )
+
+
+@lru_cache(maxsize=64)
+def _open_store(folder: str, key: tuple, view: str, label: str) -> FeatureStore:
+    """One store per process, key and view: the runs of a sweep share it."""
+    return FeatureStore(folder or None, dict(key), view, label)
+
+
+@lru_cache(maxsize=8)
+def _open_digests(folder: str) -> DigestCache:
+    return DigestCache(store_root(folder), read=lambda path: read_bytes(path)[1])
+
+
+class FeatureLoader:
+    """The batches of a loader with the tower's outputs in place of ``img``.
+
+    ``feat`` (B, e) is the global feature; other outputs stand under their names. Order, batches
+    and augmentations are the wrapped loader's; what the store lacks of a pass is computed at its
+    start. On a GPU, a pass that fits is moved there once, so that a step copies nothing.
+
+    Args:
+        encoder: computes what is not stored.
+        loader: what it stands in for.
+        is_train: whether its images are augmented.
+    """
+
+    def __init__(self, encoder: FeatureEncoder, loader: EpochDataLoader, is_train: bool):
+        self.encoder, self.loader, self.epoch = encoder, loader, 0
+        self.trainer, self.options = encoder.trainer, encoder.options
+        trainer = self.trainer
+        self.views = self.options.VIEWS if is_train else 0
+        self.keys = {
+            output: feature_key(
+                trainer.clip,
+                transform_signature(trainer.cfg, is_train),
+                precision_name(trainer.precision, trainer.device),
+                output,
+                self.options.DTYPE,
+            )
+            for output in encoder.outputs
+        }
+        self._columns = columns_of(loader.dataset.data_source)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the order and the augmentations of an epoch."""
+        self.epoch = epoch
+        self.loader.set_epoch(epoch)
+
+    def size(self, epochs: int) -> tuple[int, int]:
+        """Features of so many epochs, and their bytes."""
+        views = min(self.views or epochs, epochs) if self.loader.dataset.draws else 1
+        count = views * len(self.loader.dataset)
+        return count, count * self.encoder.bytes_per_image
+
+    def __iter__(self) -> Iterator[dict]:
+        stores = self._stores()
+        names = self._names()
+        for _ in range(3):  # an image may change, or a file of the store be lost, meanwhile
+            if not distributed.anywhere(_lacking(stores, names)):
+                break
+            self.encoder.complete(stores, names, self.loader)
+            names = self._names()
+        if _lacking(stores, names):
+            raise UserError(
+                "the image features cannot be completed: images change while they are read, or "
+                f"files of {next(iter(stores.values())).root} are lost; start again"
+            )
+        places = {output: store.places(names) for output, store in stores.items()}
+        order = [torch.tensor(batch) for batch in self.loader.batches]
+        yield from self._batches(stores, places, order)
+
+    def _batches(self, stores: dict, places: dict, order: list) -> Iterator[dict]:
+        """A dict per batch."""
+        items, sizes = self.loader.dataset.data_source, [len(index) for index in order]
+        every = torch.cat(order)
+        columns = {name: values[every] for name, values in self._columns.items()}
+        columns["index"] = every
+        if self.trainer.device.type == "cuda":  # from where copies need not be waited for
+            columns = {name: values.pin_memory() for name, values in columns.items()}
+        columns = {name: values.split(sizes) for name, values in columns.items()}
+        if self._resident(len(every)):
+            for output, store in stores.items():
+                rows = store.gather(places[output][every]).to(self.trainer.device)
+                columns[field_of(output)] = rows.split(sizes)
+        for step, index in enumerate(order):
+            batch = {name: values[step] for name, values in columns.items()}
+            for output, store in stores.items():
+                if field_of(output) not in batch:
+                    batch[field_of(output)] = store.gather(places[output][index])
+            yield {**batch, "impath": [items[i].impath for i in index.tolist()]}
+
+    def _resident(self, images: int) -> bool:
+        """Whether the features of so many images go to the GPU at once."""
+        if self.trainer.device.type != "cuda":
+            return False
+        free, _ = torch.cuda.mem_get_info(self.trainer.device)
+        return images * self.encoder.bytes_per_image < RESIDENT_SHARE * free
+
+    def _number(self) -> int:
+        """The epoch whose augmentations are drawn in this one."""
+        return self.epoch % self.views if self.views else self.epoch
+
+    def _stores(self) -> dict[str, FeatureStore]:
+        view = "plain"
+        if self.loader.dataset.draws:
+            self.loader.dataset.set_epoch(self._number())
+            view = f"{self.trainer.cfg.SEED}-{self._number()}"
+        found = {
+            output: _open_store(
+                self.options.DIR, tuple(sorted(key.items())), view, _label(self.trainer.clip)
+            )
+            for output, key in self.keys.items()
+        }
+        for store in found.values():
+            store.refresh()
+        return found
+
+    def _names(self) -> list[str]:
+        """The digest of each image's content."""
+        paths = [item.impath for item in self.loader.dataset.data_source]
+        return _open_digests(self.options.DIR).of(paths)
+
+
+def _lacking(stores: dict[str, FeatureStore], names: list[str]) -> bool:
+    return any(store.missing(names) for store in stores.values())
+
+
+def _label(clip_model) -> str:
+    """The backbone's name, of a weight file without the folder."""
+    path = Path(clip_model.name)
+    return path.name if path.suffix else clip_model.name

@@ -1,0 +1,128 @@
+"""Checkpoints of CoOp's and SoftCPT's released code: a folder per module, names beside contexts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dassl.engine.base import checkpoint_file, load_strictly
+from dassl.utils import UserError
+from dassl.utils.inert_pickle import load_inert
+
+from .prompt_learner import PromptLearner
+
+MODULE = "prompt_learner"  # every trainer of the released code registers it; so do ours
+PREFIX, SUFFIX = "token_prefix", "token_suffix"  # embeddings of SOS, and of names up to the end
+CLOSE = 0.02  # relative distance of embeddings that were rounded to fp16
+States = dict[str, dict[str, torch.Tensor]]
+
+
+def load_released(trainer, directory: str | Path, epoch: int | None = None) -> bool:
+    """Load a checkpoint of the released code into a trainer's prompter.
+
+    Returns:
+        False, and nothing is done, if there is no such checkpoint.
+
+    Raises:
+        UserError: it is of another method, backbone, context or set of classes, or damaged.
+    """
+    if not directory or not is_released(checkpoint_file(Path(directory) / MODULE, epoch)):
+        return False
+    folders = sorted(path for path in Path(directory).iterdir() if path.is_dir())
+    files = {folder.name: checkpoint_file(folder, epoch) for folder in folders}
+    files = {name: path for name, path in files.items() if path.is_file()}
+    print(f"Loading the modules {', '.join(files)} of a released CoOp or SoftCPT in {directory}")
+    states = {name: load_inert(path)["state_dict"] for name, path in files.items()}
+    _check_backbone(states, trainer.clip.text_tower, directory)
+    found = trainer.from_upstream(states)
+    # Contexts without tokens are there a buffer of no values; half precision is rounded already.
+    state = {key: value.float() for key, value in found.items() if value.numel()}
+    load_strictly(trainer.model.prompter, state, directory)
+    return True
+
+
+def is_released(path: Path) -> bool:
+    """Whether a file is a checkpoint of the released code: an optimizer's state, or embeddings of
+    names, are in none of ours."""
+    if not path.is_file():
+        return False
+    try:
+        content = load_inert(path)
+    except UserError:
+        return False  # whoever reads it next says what is wrong with it
+    return "optimizer" in content or any(_is(key, SUFFIX) for key in content["state_dict"])
+
+
+def context_of(states: States, module: str, classes: PromptLearner | None = None) -> torch.Tensor:
+    """The context (m, d) or (G, m, d) of a module of the released code.
+
+    Raises:
+        UserError: no such module, or a context per class, but not for the names of ``classes``.
+    """
+    state = states.get(module, {})
+    contexts = _numbered(state, "ctx")
+    if not contexts:
+        raise UserError(
+            f"the released checkpoint has no context in {module}; its modules are "
+            f"{', '.join(states)}: is it of another method?"
+        )
+    ctx = contexts[0] if "ctx" in state else torch.stack(contexts)
+    per_class = ctx.dim() == 3 and len(ctx) == sum(map(len, _numbered(state, SUFFIX)))
+    if classes is not None and per_class and not same_names(state, classes):
+        raise UserError(
+            f"the released checkpoint has a context for each of its {len(ctx)} classes, and "
+            f"those are not the {len(classes.names)} classes here; only a shared context goes on "
+            "to others"
+        )
+    return ctx
+
+
+def same_names(state: dict[str, torch.Tensor], learner: PromptLearner) -> bool:
+    """Whether the names embedded in a released module are the learner's; True if it holds none."""
+    suffixes = _numbered(state, SUFFIX)
+    if not suffixes:
+        return True
+    own = learner.embedded()  # (n, L, d) embeddings of name, full stop, EOT, padding
+    theirs = torch.cat(suffixes)[:, : own.shape[1]]
+    return theirs.shape == own.shape and _close(theirs, own)
+
+
+def tensor_of(states: States, module: str, key: str) -> torch.Tensor:
+    """One tensor of a module of the released code, or an error that names it."""
+    if key not in states.get(module, {}):
+        raise UserError(
+            f"the released checkpoint has no {module} with a tensor {key}; its modules are "
+            f"{', '.join(states)}: is it of another method?"
+        )
+    return states[module][key]
+
+
+def _check_backbone(states: States, text, directory: str | Path) -> None:
+    """Refuse contexts of another text tower; its start token, stored beside them, tells."""
+    start = torch.tensor([text.tokenizer.sot_token_id], device=text.device)
+    own = text.embed(start)[0].cpu()  # (d,)
+    for state in states.values():
+        for theirs in _numbered(state, PREFIX):
+            if theirs.shape[-1] != len(own) or not _close(theirs[0, 0], own):
+                raise UserError(
+                    f"the released checkpoint in {directory} belongs to another backbone: its "
+                    "start token is embedded otherwise than here; choose the one it was trained "
+                    "with (--backbone)"
+                )
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    a, b = a.float(), b.float().cpu()
+    return bool((a - b).norm() <= CLOSE * b.norm())
+
+
+def _is(key: str, name: str) -> bool:
+    return key.rpartition(".")[2] == name
+
+
+def _numbered(state: dict[str, torch.Tensor], name: str) -> list[torch.Tensor]:
+    """The tensors ``name``, ``0.name``, ``learners.1.name``, ... in the order of their numbers."""
+    keys = [key for key in state if _is(key, name)]
+    numbers = {key: [int(part) for part in key.split(".") if part.isdigit()] for key in keys}
+    return [state[key] for key in sorted(keys, key=numbers.__getitem__)]

@@ -1,0 +1,209 @@
+"""Pictures besides the few-shot curves: gains over zero-shot by task, training curves."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.utils import UserError, atomic_path
+
+from .aggregate import Row
+from .compare import same_measure
+from .curves import COLOURS, STYLE, check_suffix, draw_curves
+from .report_tables import shots_name
+from .scalars import Curve
+
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "oo")
+BARS = len(HATCHES)  # methods that bars can show; more become a map
+
+
+def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> Path:
+    """Points above or below zero-shot by task, at the largest number of shots: a panel per suite.
+
+    Bars show +- 1 standard deviation over seeds (population); zero-shot is taken as fixed.
+
+    Raises:
+        UserError: no suite has zero-shot and another method, or such a file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path = check_suffix(path)
+    suites = dict.fromkeys(row.suite for row in rows)
+    panels = [panel for suite in suites if (panel := _gains(rows, suite))]
+    if not panels:
+        raise UserError("there is nothing to draw: no suite has both zero-shot and another method")
+    heights = [_height(tasks, methods) for _, tasks, methods in panels]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7.2, sum(heights) + 0.4), layout="constrained")
+        axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
+        for ax, (title, tasks, methods) in zip(axes, panels, strict=True):
+            (_draw_bars if len(methods) <= BARS else _draw_map)(ax, tasks, methods)
+            ax.set_title(title)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=dpi)
+    return path
+
+
+def _height(tasks: list[str], methods: dict) -> float:
+    """Inches of a panel."""
+    if len(methods) <= BARS:
+        return 0.9 + len(tasks) * (0.14 + 0.13 * len(methods))
+    return 1.6 + 0.28 * len(tasks)
+
+
+def _gains(rows: Sequence[Row], suite: str) -> tuple[str, list[str], dict] | None:
+    """Title, tasks, and by method the gain and spread of each task."""
+    members = [row for row in rows if row.suite == suite and row.runs]
+    zero = next((row for row in members if row.shots == 0), None)
+    trained = [row for row in members if row.shots != 0 and zero and same_measure(row, zero)]
+    if not trained:
+        return None
+    most = max((row.shots for row in trained), key=lambda shots: (shots < 0, shots))
+    tasks = list(zero.runs[0].tasks)
+    methods = {}
+    for row in trained:
+        if row.shots == most:
+            stats = [(row.stat(task), zero.stat(task).mean) for task in tasks]
+            methods[row.method] = [
+                (s.mean - z, s.spread if s.n > 1 else 0.0)
+                if s.mean is not None and z is not None
+                else (float("nan"), 0.0)
+                for s, z in stats
+            ]
+    title = f"{suite}, {shots_name(most)} training images per class"
+    return title, tasks, methods
+
+
+def _draw_bars(ax, tasks: list[str], methods: dict) -> None:
+    width = 0.8 / len(methods)
+    for i, (method, gains) in enumerate(methods.items()):
+        ax.barh(
+            [t + (i - (len(methods) - 1) / 2) * width for t in range(len(tasks))],
+            [gain for gain, _ in gains],
+            height=width * 0.92,
+            xerr=[spread for _, spread in gains],
+            color=COLOURS[i],
+            hatch=HATCHES[i],
+            edgecolor="white",
+            linewidth=0.4,
+            error_kw={"elinewidth": 1.0, "ecolor": "0.2"},
+            label=method,
+        )
+    ax.grid(False, axis="y")
+    ax.axvline(0, color="0.2", linewidth=1.0)
+    ax.set_yticks(range(len(tasks)), tasks)
+    ax.invert_yaxis()
+    ax.set_xlabel("points above zero-shot (bars: ± 1 standard deviation over seeds)")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _draw_map(ax, tasks: list[str], methods: dict) -> None:
+    """Fields with numbers, where bars would be too many to tell apart."""
+    matrix = [[methods[method][t][0] for method in methods] for t in range(len(tasks))]
+    most = max((abs(v) for row in matrix for v in row if not math.isnan(v)), default=1.0)
+    image = _draw_fields(ax, matrix, tasks, list(methods), ("PuOr", -most, most), "{:+.1f}")
+    ax.figure.colorbar(image, ax=ax, shrink=0.8, label="points above zero-shot")
+
+
+def _draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, form: str):
+    """A map of numbers; ``colours`` is its colour map and the values at the ends of it."""
+    cmap, low, high = colours
+    image = ax.imshow(matrix, cmap=cmap, vmin=low, vmax=high, aspect="auto")
+    for i, row in enumerate(matrix):
+        for j, value in enumerate(row):
+            if not math.isnan(value):
+                red, green, blue, _ = image.cmap(image.norm(value))
+                light = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
+                text = form.format(value).replace("-", "−")
+                colour = "black" if light else "white"
+                ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+    ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    return image
+
+
+def draw_training(
+    curves: dict[str, dict[str, Curve]], path: str | os.PathLike, dpi: int = 150
+) -> Path:
+    """Training curves of one run: a panel per scalar, a line per part of the run.
+
+    Args:
+        curves: as :func:`~results.scalars.read_curves` gives them.
+
+    Raises:
+        UserError: there is no curve, or such a file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path = check_suffix(path)
+    if not curves:
+        raise UserError("there is nothing to draw: no training curve")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(3.3 * len(curves), 2.4), layout="constrained")
+        axes = figure.subplots(1, len(curves), squeeze=False).ravel()
+        for ax, (tag, parts) in zip(axes, sorted(curves.items()), strict=True):
+            for i, (part, curve) in enumerate(sorted(parts.items())):
+                ax.plot(
+                    [step for step, _ in curve],
+                    [value for _, value in curve],
+                    color=COLOURS[i % len(COLOURS)],
+                    linestyle=("-", "--")[i // len(COLOURS) % 2],
+                    linewidth=1.2,
+                    label=part,
+                )
+            ax.set_title(tag)
+            ax.set_xlabel("step")
+        if len(next(iter(curves.values()))) > 1:
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside right center", fontsize=7)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=dpi)
+    return path
+
+
+def draw_similarity(
+    matrix: Sequence[Sequence[float]], names: Sequence[str], path: str | os.PathLike, dpi: int = 200
+) -> Path:
+    """Cosines between the contexts of tasks as a map; the numbers stand in its fields.
+
+    Colours span the values off the diagonal, which may all be close to 1.
+
+    Raises:
+        UserError: such a file cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    path, n = check_suffix(path), len(names)
+    off = [matrix[i][j] for i in range(n) for j in range(n) if i != j]
+    low, high = min(off), max(off)
+    size = max(3.0, 0.55 * n)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(size + 1.8, size + 0.6), layout="constrained")
+        ax = figure.subplots()
+        colours = ("cividis", low, max(high, low + 1e-6))
+        image = _draw_fields(ax, matrix, names, names, colours, "{:.2f}")
+        figure.colorbar(image, ax=ax, shrink=0.8, label="cosine of the generated contexts")
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=dpi, bbox_inches="tight")
+    return path
+
+
+def draw_all(rows: Sequence[Row], folder: str | os.PathLike) -> list[Path]:
+    """Few-shot curves and gains over zero-shot, each as PNG and SVG; returns what was drawn.
+
+    Raises:
+        UserError: there is no complete run.
+    """
+    folder, drawn = Path(folder), []
+    for suffix in (".png", ".svg"):
+        drawn.append(draw_curves(rows, folder / f"curves{suffix}"))
+        if any(_gains(rows, row.suite) for row in rows):
+            drawn.append(draw_gains(rows, folder / f"gains{suffix}"))
+    return drawn

@@ -1,0 +1,105 @@
+"""The facts of a run that its record keeps: what it was, on what machine, at what cost."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from dassl.config import CfgNode
+from dassl.utils import UserError, distributed, read_json
+
+from .record import FILE
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", "pillow")
+
+
+def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
+    """The parts ``protocol``, ``hashes`` and ``run`` of a record, as far as known at the start."""
+    model, dataset = trainer.model_info(), trainer.dataset
+    return {
+        "protocol": {
+            "name": cfg.PROTOCOL,
+            "suite": cfg.DATASET.NAME,
+            "tasks": cfg.DATASET.SUBSAMPLE_TASKS,
+            "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+            "shots": cfg.DATASET.NUM_SHOTS,
+            "seed": cfg.SEED,
+            "trainer": cfg.TRAINER.NAME,
+            "method": trainer.method_name(),
+            "options": model["options"],
+            "backbone": cfg.MODEL.BACKBONE.NAME,
+            "split": dataset.split,
+            "split_hash": dataset.split_hash,
+            "selection": trainer.selection,
+            "metric_rule": cfg.TEST.METRIC,
+            "steps_rule": trainer.steps_rule,
+        },
+        "hashes": {
+            "split": dataset.split_hash,
+            "weights": model["weights"],
+        },
+        "run": {
+            "device": _device_name(trainer.device),
+            "precision": model["precision"],
+            "processes": distributed.world_size(),
+            "versions": {"python": platform.python_version(), **_versions()},
+        },
+    }
+
+
+def measure_run(trainer) -> dict:
+    """What a run cost: seconds by part of the work and the peak of memory in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    measured = {
+        "time_split": {key: round(value, 3) for key, value in trainer.seconds.items()},
+        "peak_memory": peak if sys.platform == "darwin" else peak * 1024,
+    }
+    if trainer.device.type == "cuda":
+        measured["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
+    return measured
+
+
+def describe_weights(model_dir: str, epoch: int | None) -> str:
+    """What an evaluation-only run evaluates, by the content of the checkpoints it loads.
+
+    Raises:
+        UserError: ``model_dir`` is no folder, or, without an epoch, an unfinished training.
+    """
+    if not model_dir:
+        return "evaluation without checkpoint"
+    folder = Path(model_dir)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} for --model-dir")
+    status = read_json(folder / FILE).get("status") if (folder / FILE).exists() else "complete"
+    if epoch is None and status != "complete":
+        raise UserError(
+            f"the training in {folder} is not complete ({status}): give its command again to "
+            "finish it, or choose an epoch with --load-epoch"
+        )
+    pattern = "*.pth.tar*" if epoch is None else f"*.pth.tar-{epoch}"
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob(pattern)):
+        digest.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"evaluation of {digest.hexdigest()[:16]}"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,228 @@
+"""The published table of SoftCPT next to our own runs, where the two may be compared.
+
+Source of ``published_softcpt.csv``: the results table of https://arxiv.org/abs/2208.13474, as its
+repository shows it (https://github.com/kding1225/softcpt, figure/results.png).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from .aggregate import Row, Stat
+from .read import OVERALL
+from .report_tables import shots_name, signed
+from .table import Cell, Notes, Table
+
+FILE = Path(__file__).with_name("published_softcpt.csv")
+SHOTS = (1, 2, 4, 8, 16)
+SEEDS = {1, 2, 3}
+TASKS = {"General-10": 10, "Plant-6": 6, "RS-8": 8, "Fashion-20": 20}
+# What must be so for a number to be comparable: the protocol's key, the published value.
+MUST_MATCH = {
+    "backbone": ("RN50",),
+    "tasks": ("all",),
+    "classes": ("all",),
+    "metric_rule": ("per_task",),
+    "selection": ("last_step", "none"),  # none: nothing is trained step by step
+}
+OWN_MEMBERS = {"RS-8": "its published datasets are not known, so ours are this project's choice"}
+# Names of ours -> published names, where more than case and dashes differs.
+ALIASES = {
+    "zeroshot": "zsclip",
+    "zeroshotclip": "zsclip",
+    "linearprobe": "lpclip",
+    "lp": "lpclip",
+    "softcptstar": "softcpt*",
+}
+# Published settings that a comparable run may have otherwise; the difference is then named.
+SETTINGS = {
+    "OPTIM.NAME": "sgd",
+    "OPTIM.LR": "0.002",
+    "OPTIM.MAX_EPOCH": "50",
+    "DATALOADER.TRAIN_X.BATCH_SIZE": "32",
+}
+UNKNOWN = (
+    "Not known of the published numbers, so matching or not: the members of its splits (drawn by "
+    "its authors' code), the task names it fed to the text tower, the length of the task context "
+    "(its commands say 4, its parameter counts fit 8), and whether it was made with one optimizer "
+    "step per batch or with the released code's three or four"
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """One method on one suite."""
+
+    suite: str
+    method: str
+    scores: dict[int, Stat]  # by shots; 0 for zero-shot
+    parameters: int | None
+    minutes: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of ours beside the published one; ``why_not`` suppresses it."""
+
+    row: Row
+    published: Published
+    ours: Stat
+    theirs: Stat
+    differs: tuple[str, ...] = ()
+    why_not: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus theirs in points; None if they must not be compared."""
+        if self.why_not or self.ours.mean is None or self.theirs.mean is None:
+            return None
+        return self.ours.mean - self.theirs.mean
+
+
+@cache
+def published_rows() -> tuple[Published, ...]:
+    """The rows of the table as shipped."""
+    with FILE.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in file if not line.startswith("#")]
+    return tuple(map(_published, csv.DictReader(lines)))
+
+
+def _published(line: dict[str, str]) -> Published:
+    number = {key: float(v) if v not in ("", "-") else None for key, v in list(line.items())[2:]}
+    scores = {
+        shots: Stat(number[f"s{shots}_mean"], number[f"s{shots}_std"], len(SEEDS))
+        for shots in SHOTS
+        if number[f"s{shots}_mean"] is not None
+    }
+    if not scores:  # zero-shot has one number
+        scores = {0: Stat(number["avg_mean"], None, 1)}
+    learned = number["params"]
+    return Published(
+        suite=line["suite"],
+        method=line["method"],
+        scores=scores,
+        parameters=None if learned is None else int(learned),
+        minutes=number["train_time_min"],
+    )
+
+
+def compare(rows: Sequence[Row]) -> Iterator[Comparison]:
+    """Every row of ours for which the table holds a number of the same suite, method and shots."""
+    known = {(_plain(p.suite), _method(p.method)): p for p in published_rows()}
+    for row in rows:
+        if not row.runs:
+            continue
+        run = row.runs[
+            0
+        ]  # its name, without what tells rows apart; a variant has a name of its own
+        published = known.get((_plain(run.suite), _method(run.method)))
+        if published and row.shots in published.scores:
+            yield Comparison(
+                row=row,
+                published=published,
+                ours=row.stat(OVERALL),
+                theirs=published.scores[row.shots],
+                differs=tuple(_differs(row, published)),
+                why_not=tuple(_why_not(row, published)),
+            )
+
+
+def _plain(name: str) -> str:
+    return "".join(char for char in name.lower() if char.isalnum() or char == "*")
+
+
+def _method(name: str) -> str:
+    return ALIASES.get(_plain(name), _plain(name))
+
+
+def _why_not(row: Row, published: Published) -> Iterator[str]:
+    variant = row.runs[0].variant
+    for key, allowed in MUST_MATCH.items():
+        value = variant.get(key, "")
+        if (value.split(",")[0] if key == "selection" else value) not in allowed:
+            yield f"{key} is {variant.get(key, 'not recorded')}, published: {allowed[0]}"
+    if published.suite in OWN_MEMBERS:
+        yield OWN_MEMBERS[published.suite]
+    tasks = len(row.runs[0].tasks)
+    if tasks != TASKS[published.suite]:
+        yield f"{tasks} tasks, published: {TASKS[published.suite]}"
+    if row.stat(OVERALL).mean is None:
+        yield "no mean over all tasks"
+
+
+def _differs(row: Row, published: Published) -> Iterator[str]:
+    if row.shots == 0:
+        return
+    seeds = {run.seed for run in row.runs}
+    if seeds != SEEDS:
+        yield f"seeds {', '.join(map(str, sorted(seeds, key=str)))} (published: 1, 2, 3)"
+    learned = {run.parameters for run in row.runs} - {None}
+    if published.parameters and learned and learned != {published.parameters}:
+        shown = ", ".join(f"{count:,}" for count in sorted(learned))
+        yield f"{shown} learned values (published: {published.parameters:,})"
+    variant = row.runs[0].variant
+    for key, value in SETTINGS.items():
+        if published.minutes and variant.get(key, value) != value:
+            yield f"{key} {variant[key]} (published: {value})"
+
+
+def published_parts(rows: Sequence[Row]) -> list[Table | Notes]:
+    """The comparison as a table and notes on what matches, what differs and what is unknown."""
+    found = list(compare(rows))
+    if not found:
+        suites = ", ".join(TASKS)
+        line = (
+            f"no run is of a suite, method and number of shots that the table holds ({suites}; "
+            f"{', '.join(dict.fromkeys(p.method for p in published_rows()))}; shots "
+            f"{', '.join(map(str, SHOTS))})"
+        )
+        return [Notes("Published numbers", (line,))]
+    parts: list[Table | Notes] = []
+    shown = [c for c in found if not c.why_not]
+    if shown:
+        parts.append(_table(shown))
+    notes = []
+    for c in found:
+        place = f"{c.row.suite}, {c.row.method}, {shots_name(c.row.shots)} shots"
+        if c.why_not:
+            notes.append(f"{place}: not compared: {'; '.join(c.why_not)}")
+        elif c.differs:
+            notes.append(f"{place}: differs in {'; '.join(c.differs)}")
+    matched = "suite, number of tasks, shots, " + ", ".join(MUST_MATCH)
+    notes.append(f"Every row of the comparison matches the published one in {matched}")
+    return [*parts, Notes("Published numbers: what to bear in mind", (*notes, UNKNOWN))]
+
+
+def _table(comparisons: Sequence[Comparison]) -> Table:
+    body = []
+    for c in comparisons:
+        name = f"{c.row.method} †" if c.differs else c.row.method
+        body.append(
+            (
+                Cell(name),
+                Cell(c.row.suite),
+                Cell(shots_name(c.row.shots)),
+                _score(c.ours, str(c.ours.n)),
+                _score(c.theirs, str(c.theirs.n)),
+                Cell("" if c.difference is None else signed(c.difference, 2), c.difference),
+            )
+        )
+    return Table(
+        title="Beside the published numbers: suite score in %, mean ± std (seeds)",
+        head=("method", "suite", "shots", "ours", "published", "ours − published"),
+        rows=tuple(body),
+        keys=3,
+        notes=(
+            "published: https://arxiv.org/abs/2208.13474, results table",
+            "†: differs in what the notes below name",
+        ),
+    )
+
+
+def _score(stat: Stat, seeds: str) -> Cell:
+    spread = "" if stat.spread is None or stat.n < 2 else f" ± {stat.spread:.2f}"
+    return Cell(f"{stat.mean:.2f}{spread} ({seeds})", stat.mean, stat.spread, stat.n)

@@ -1,0 +1,61 @@
+"""All that a report says of many runs, in the order in which a reader wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from .aggregate import Row, aggregate
+from .compare import base_and_new, collapsed, gaps, paired_differences
+from .published import published_parts
+from .read import Run
+from .report_tables import base_new_tables, difference_table, shot_tables, task_tables
+from .table import Notes, Table
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a report contains.
+
+    Args:
+        order: methods in the order of the rows; others follow by name.
+        sample: the sample standard deviation instead of the population's.
+        reference: the method that others are compared with; "": every pair.
+        published: add the published numbers.
+    """
+
+    order: tuple[str, ...] = ()
+    sample: bool = False
+    reference: str = ""
+    published: bool = False
+
+
+def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
+    """The tables and notes over runs.
+
+    Raises:
+        UserError: the reference is no method.
+    """
+    rows = aggregate(runs, choices.order)
+    parts: list[Table | Notes] = [
+        *shot_tables(rows, choices.sample),
+        *base_new_tables(base_and_new(runs, choices.order)),
+        *(published_parts(rows) if choices.published else []),
+    ]
+    differences = paired_differences(rows, choices.reference)
+    if differences:
+        parts.append(difference_table(differences))
+    for table in task_tables(rows, choices.sample):
+        title = table.title.replace(f"{table.suite}:", f"{table.suite}, task by task:", 1)
+        parts.append(replace(table, title=title))
+    return [*parts, *_notes(rows, runs)]
+
+
+def _notes(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[Notes]:
+    unknown = (f"{run.folder}: {run.status}" for run in runs if not run.complete and not run.method)
+    missing = (*gaps(rows), *unknown)
+    if missing:
+        yield Notes("Incomplete: missing here, and counted nowhere", missing)
+    flagged = tuple(collapsed(rows))
+    if flagged:
+        yield Notes("Runs to look at: they may have collapsed; they are counted", flagged)

@@ -1,0 +1,227 @@
+"""The tables of a report: suites over shots, task by task, base and new, paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from .aggregate import Row, Stat, columns, statistic
+from .compare import BaseNew, Difference, means_of
+from .read import OVERALL, Run
+from .table import Cell, Notes, Table, render
+
+FIRST = ("method", "shots", "seeds")
+SEEDS = "mean ± std over seeds, in %"
+
+
+def format_table(
+    rows: Sequence[Row], form: str = "text", unfinished: Sequence[Run] = (), sample: bool = False
+) -> str:
+    """A table per suite: mean and standard deviation in percent, a row per method and shots.
+
+    Args:
+        rows: sorted by suite, as :func:`~results.aggregate.aggregate` gives them.
+        form: ``text``, ``md``, ``csv`` or ``latex``.
+        unfinished: runs that no row counts; they are named below the table.
+        sample: the sample standard deviation instead of the population's.
+    """
+    parts: list[Table | Notes] = task_tables(rows, sample)
+    if unfinished:
+        lines = tuple(f"{run.folder}: {run.status}" for run in unfinished)
+        parts.append(Notes("Not complete, not counted", lines))
+    return render(parts, form)
+
+
+def task_tables(rows: Sequence[Row], sample: bool = False) -> list[Table]:
+    """A table per suite: a row per method and shots, a column per mean and per task."""
+    tables = []
+    for suite, members in _suites(rows):
+        keys = columns(members)
+        body = []
+        for _, block in groupby(members, key=lambda row: row.shots):
+            block = list(block)
+            stats = [[row.stat(key, sample) for key, _ in keys] for row in block]
+            cells = zip(*(best_of(column) for column in zip(*stats, strict=True)), strict=True)
+            for row, values in zip(block, cells, strict=True):
+                first = (Cell(row.method), Cell(shots_name(row.shots)), Cell(row.seeds))
+                body.append((*first, *values))
+        head = (*FIRST, *(title for _, title in keys))
+        title = f"{suite}: {SEEDS}"
+        tables.append(Table(title, head, tuple(body), len(FIRST), breaks=1, suite=suite))
+    return tables
+
+
+def shot_tables(rows: Sequence[Row], sample: bool = False) -> list[Table]:
+    """A table per suite and mean: a row per method with its cost, a column per number of shots."""
+    tables = []
+    for suite, members in _suites(rows):
+        shots = sorted({row.shots for row in members}, key=_order_of_shots)
+        methods = list(dict.fromkeys(row.method for row in members))
+        by_place = {(row.method, row.shots): row for row in members}
+        for key in means_of(members):
+            stats = {
+                name: [_stat(by_place.get((name, number)), key, sample) for number in shots]
+                for name in methods
+            }
+            name = f"{suite}, {key}" if key != OVERALL else suite
+            tables.append(_shot_table(name, suite, shots, stats, by_place))
+    return tables
+
+
+def _shot_table(name: str, suite: str, shots: list, stats: dict, by_place: dict) -> Table:
+    trained = [number for number in shots if number != 0]
+    averaged = len(trained) > 1
+    most = trained[-1] if trained else 0
+    if averaged:
+        places = [shots.index(number) for number in trained]
+        stats = {m: [*row, _average([row[i] for i in places])] for m, row in stats.items()}
+    wanted = max((len(row.runs) + len(row.unfinished) for row in by_place.values()), default=1)
+    columns_of_cells = [
+        [_with_gap(cell, number, wanted) for cell in best_of(column)]
+        for number, column in zip([*shots, None], zip(*stats.values(), strict=True), strict=False)
+    ]
+    body = []
+    for i, method in enumerate(stats):
+        costs = _costs([by_place.get((method, n)) for n in shots], by_place.get((method, most)))
+        body.append((Cell(method), *costs, *(column[i] for column in columns_of_cells)))
+    head = ["method", "learned", f"min at {shots_name(most)}", *map(shots_name, shots)]
+    notes = [
+        "columns: training images per class; learned: number of learned values; min: minutes of "
+        "training and evaluation",
+        *(["mean: of the numbers of shots, where all are there"] if averaged else []),
+    ]
+    return Table(
+        title=f"{name}, by shots: {SEEDS}",
+        head=(*head, *(["mean"] if averaged else [])),
+        rows=tuple(body),
+        keys=1,
+        suite=suite,
+        notes=tuple(notes),
+    )
+
+
+def _with_gap(cell: Cell, shots: int | None, seeds: int) -> Cell:
+    """A cell of a number of shots (None: their mean); one with fewer seeds than others says so."""
+    if cell.n == 0:
+        return Cell("–", n=0)
+    if shots in (0, None) or cell.n == seeds:
+        return cell
+    return replace(cell, text=f"{cell.text} ({cell.n} of {seeds})")
+
+
+def _stat(row: Row | None, key: str, sample: bool) -> Stat:
+    return row.stat(key, sample) if row else Stat(None, None, 0)
+
+
+def _average(stats: Sequence[Stat]) -> Stat:
+    """Mean of means and of spreads, as published tables have it; nothing if one is missing."""
+    if any(stat.mean is None for stat in stats):
+        return Stat(None, None, 0)
+    spreads = [stat.spread for stat in stats]
+    spread = None if None in spreads else math.fsum(spreads) / len(spreads)
+    n = min(stat.n for stat in stats)
+    return Stat(math.fsum(stat.mean for stat in stats) / len(stats), spread, n)
+
+
+def _costs(rows: Iterable[Row | None], most: Row | None) -> tuple[Cell, Cell]:
+    """Learned values, over all numbers of shots, and minutes at the largest one."""
+    counts = sorted({r.parameters for row in rows if row for r in row.runs} - {None})
+    learned = "" if not counts else f"{counts[0]:,}"
+    if len(counts) > 1:
+        learned += f" to {counts[-1]:,}"
+    minutes = statistic(run.minutes for run in (most.runs if most else ()))
+    shown = "" if minutes.mean is None else f"{minutes.mean:.2f}"
+    first = counts[0] if counts else None
+    return Cell(learned, first), Cell(shown, minutes.mean, minutes.spread, minutes.n)
+
+
+def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
+    """A table per suite: base, new and H of every task and of their mean."""
+    tables = []
+    for suite in dict.fromkeys(pair.suite for pair in pairs):
+        members = [pair for pair in pairs if pair.suite == suite]
+        body = []
+        for key, title in columns([pair.base for pair in members]):
+            values = [pair.values(key) for pair in members]
+            sides = [
+                best_of([base for base, _, _ in values]),
+                best_of([new for _, new, _ in values]),
+                best_of([Stat(h, None, 1) for _, _, h in values]),
+            ]
+            for i, pair in enumerate(members):
+                first = (Cell(title), Cell(pair.base.method), Cell(shots_name(pair.base.shots)))
+                body.append((*first, *(side[i] for side in sides)))
+        tables.append(
+            Table(
+                title=f"{suite}, base to new: {SEEDS}",
+                head=("task", "method", "shots", "base", "new", "H"),
+                rows=tuple(body),
+                keys=3,
+                breaks=0,
+                suite=suite,
+                notes=(
+                    "H = 2 base new / (base + new) of the two means shown, so the H of the mean is "
+                    "not the mean of the tasks' H",
+                ),
+            )
+        )
+    return tables
+
+
+def difference_table(differences: Sequence[Difference]) -> Table:
+    """Paired differences in percentage points; clear ones in bold."""
+    body = []
+    for d in differences:
+        half = "" if d.half is None else f" ± {d.half:.1f}"
+        where = d.suite if d.key == OVERALL else f"{d.suite}, {d.key}"
+        cell = Cell(f"{signed(d.mean, 1)}{half}", d.mean, d.half, d.n, best=d.clear)
+        name = Cell(f"{d.method} − {d.reference}")
+        body.append((name, Cell(where), Cell(shots_name(d.shots)), Cell(str(d.n)), cell))
+    return Table(
+        title="Paired differences over the same seeds, in points",
+        head=("methods", "suite", "shots", "seeds", "difference"),
+        rows=tuple(body),
+        keys=4,
+        notes=(
+            "± is the half width of Student's 95 % interval, which takes differences to be normal "
+            "over seeds; marked: the interval leaves 0 out; not corrected for many comparisons",
+        ),
+    )
+
+
+def best_of(stats: Sequence[Stat]) -> list[Cell]:
+    """Cells of values that compete; the best, as it is shown, is marked if there are several."""
+    shown = [round(stat.mean, 1) for stat in stats if stat.mean is not None]
+    best = max(shown) if len(shown) > 1 and min(shown) < max(shown) else None
+    return [_cell(stat, best) for stat in stats]
+
+
+def _cell(stat: Stat, best: float | None) -> Cell:
+    if stat.mean is None:
+        return Cell("n/a", n=0)
+    text = f"{stat.mean:.1f}"
+    if stat.n > 1 and stat.spread is not None:
+        text += f" ± {stat.spread:.1f}"
+    return Cell(text, stat.mean, stat.spread, stat.n, best=round(stat.mean, 1) == best)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign; minus is a minus, not a hyphen."""
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]  # neither more nor less
+
+
+def shots_name(shots: int) -> str:
+    """A number of shots for people."""
+    return "all" if shots < 0 else str(shots)
+
+
+def _order_of_shots(shots: int) -> float:
+    return math.inf if shots < 0 else shots
+
+
+def _suites(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    for suite in dict.fromkeys(row.suite for row in rows):
+        yield suite, [row for row in rows if row.suite == suite]

@@ -1,0 +1,46 @@
+"""How long the runs that are left will take, from those that are complete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from sweeps.plan import PlannedRun
+
+
+class Estimate:
+    """Mean seconds of runs like the one asked for: the nearest kind that has any."""
+
+    def __init__(self):
+        self._seconds: dict[tuple, list[float]] = {}
+        self.n = 0
+
+    def add(self, run: PlannedRun, seconds: float | None) -> None:
+        """Learn from a complete run; None (it was interrupted between) teaches nothing."""
+        if seconds:
+            self.n += 1
+            for kind in _kinds(run):
+                self._seconds.setdefault(kind, []).append(seconds)
+
+    def of(self, run: PlannedRun) -> float | None:
+        """Seconds of a run; None while nothing is known."""
+        for kind in _kinds(run):
+            if kind in self._seconds:
+                times = self._seconds[kind]
+                return math.fsum(times) / len(times)
+        return None
+
+    def left(self, runs: Iterable[PlannedRun], workers: int = 1) -> float | None:
+        """Seconds until runs are done by so many workers; None while nothing is known."""
+        times = [self.of(run) for run in runs]
+        if None in times:
+            return None
+        return max(math.fsum(times) / max(workers, 1), max(times, default=0.0))
+
+
+def _kinds(run: PlannedRun) -> Iterator[tuple]:
+    """From the closest kin to any run at all."""
+    yield run.method, run.dataset, run.backbone, run.shots, run.note
+    yield run.method, run.dataset, run.backbone, run.note
+    yield run.method, run.note
+    yield ()

@@ -1,0 +1,114 @@
+"""How far a sweep is: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from sweeps.plan import PlannedRun
+
+from .estimate import Estimate
+from .events import Events, Outcome
+
+
+@contextlib.contextmanager
+def progress(
+    runs: Sequence[PlannedRun], estimate: Estimate, workers: int, alone: bool
+) -> Iterator[Events]:
+    """What to do when a run starts and ends: plain lines, or a bar on a terminal.
+
+    Args:
+        workers: how many runs are done at once.
+        alone: one run at a time, each of which is announced on the line that its end completes.
+    """
+    clock = _Clock(runs, estimate, workers)
+    if sys.stdout.isatty():
+        with _bar(clock) as events:
+            yield events
+        return
+
+    def started(run: PlannedRun) -> None:
+        clock.start(run)
+        if alone:
+            print(f"[{clock.done + 1}/{clock.total}] {run} ...", end=" ", flush=True)
+
+    def ended(run: PlannedRun, outcome: Outcome) -> None:
+        begun = run.folder in clock.running
+        clock.end(run, outcome)
+        if not (alone and begun):
+            print(f"[{clock.done}/{clock.total}] {run} ...", end=" ")
+        took = f" in {outcome.seconds:.0f} s" if outcome.seconds else " before"
+        ending = took if outcome.status == "complete" else f": {outcome.error}"
+        print(f"{outcome.status}{ending}; {clock}", flush=True)
+
+    yield Events(started, ended)
+
+
+class _Clock:
+    """Counts runs and guesses the time that the rest will take."""
+
+    def __init__(self, runs: Sequence[PlannedRun], estimate: Estimate, workers: int):
+        self.total, self.done, self.failed = len(runs), 0, 0
+        self.waiting = {run.folder: run for run in runs}
+        self.running: set[Path] = set()
+        self.estimate, self.workers = estimate, workers
+        self.begun = time.monotonic()
+
+    def start(self, run: PlannedRun) -> None:
+        """A run begins."""
+        self.running.add(run.folder)
+
+    def end(self, run: PlannedRun, outcome: Outcome) -> None:
+        """A run is over; 0 seconds: it was complete before."""
+        self.done += 1
+        self.failed += outcome.status == "failed"
+        self.running.discard(run.folder)
+        self.waiting.pop(run.folder, None)
+        if outcome.status == "complete":
+            self.estimate.add(run, outcome.seconds)
+
+    @property
+    def left(self) -> str:
+        """Time left, if the other runs take as long as those like them."""
+        seconds = self.estimate.left(self.waiting.values(), self.workers)
+        return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+    def __str__(self) -> str:
+        elapsed = timedelta(seconds=round(time.monotonic() - self.begun))
+        failed = f"{self.failed} failed, " if self.failed else ""
+        return f"{failed}elapsed {elapsed}, left about {self.left}"
+
+
+@contextlib.contextmanager
+def _bar(clock: _Clock) -> Iterator[Events]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[clock]}"),
+        TextColumn("{task.description}"),
+    )
+    # The console keeps the real stdout: a run's log takes its place while it lasts.
+    console = Console(file=sys.stdout)
+    with Progress(*columns, console=console, redirect_stdout=False, refresh_per_second=2) as bar:
+        task = bar.add_task("", total=clock.total, clock=clock)
+
+        def started(run: PlannedRun) -> None:
+            clock.start(run)
+            more = len(clock.running) - 1
+            bar.update(task, description=f"{run}{f' and {more} more' if more else ''}")
+
+        def ended(run: PlannedRun, outcome: Outcome) -> None:
+            clock.end(run, outcome)
+            if outcome.error:
+                text = f"failed: {run.folder}: {outcome.error}"
+                console.print(text, markup=False, highlight=False)
+            bar.update(task, completed=clock.done)
+
+        yield Events(started, ended)

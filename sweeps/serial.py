@@ -1,0 +1,34 @@
+"""One run after the other, in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeps.plan import PlannedRun
+
+from .events import BUSY, RETRY_BUSY, Attempt, Events, Outcome, unmet
+
+
+def run_serial(runs: Sequence[PlannedRun], attempt: Attempt, events: Events) -> None:
+    """Do the runs in their order; those that other processes work in come last."""
+    outcomes: dict[Path, Outcome] = {}
+    waiting = list(runs)
+    while waiting:
+        busy = []
+        for run in waiting:
+            outcome = unmet(run, outcomes)
+            if outcome is None and run.needs in {other.folder for other in busy}:
+                outcome = Outcome(BUSY)
+            if outcome is None:
+                events.started(run)
+                outcome = attempt(run)
+            if outcome.status == BUSY:
+                busy.append(run)
+                continue
+            outcomes[run.folder] = outcome
+            events.ended(run, outcome)
+        waiting = busy
+        if waiting:
+            time.sleep(RETRY_BUSY)

@@ -1,0 +1,60 @@
+"""How a run's record says that it ended, and who is working in its folder."""
+
+import errno
+import signal
+
+import pytest
+
+from dassl.config import get_cfg_default
+from dassl.utils import read_json
+from results.record import Busy, Interrupted, RunRecord, is_locked
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "interrupted"),
+        (OSError(errno.EIO, "Input/output error"), "failed"),
+        (SystemExit(-1), "interrupted"),  # a cluster's way to stop a job before it is requeued
+        (KeyboardInterrupt(), "interrupted"),
+        (ValueError("x"), "failed"),
+    ],
+)
+def test_what_is_to_go_on_is_no_failure(tmp_path, error, status):
+    record = RunRecord(tmp_path, get_cfg_default())
+    with record.locked():
+        record.begin(seed=1)
+        with pytest.raises(type(error)), record.watched():
+            raise error
+    content = read_json(tmp_path / "results.json")
+    assert content["status"] == status
+    assert ("error" in content["run"]) == (status == "failed")
+
+
+def test_who_works_in_a_folder(tmp_path):
+    assert not is_locked(tmp_path / "run")
+    with RunRecord(tmp_path / "run", get_cfg_default()).locked():
+        assert is_locked(tmp_path / "run")
+        with (
+            pytest.raises(Busy, match="another process is working in"),
+            RunRecord(tmp_path / "run", get_cfg_default()).locked(),
+        ):
+            pass
+    assert not is_locked(tmp_path / "run")
+
+
+def test_a_handler_that_is_there_is_left_alone(tmp_path):
+    """A cluster's launcher has its own idea of what SIGTERM means."""
+    heard = []
+    record = RunRecord(tmp_path, get_cfg_default())
+    with record.locked():
+        record.begin(seed=1)
+        with pytest.raises(Interrupted), record.watched():
+            signal.raise_signal(signal.SIGTERM)
+        before = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+        try:
+            with record.watched():
+                signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert heard == [1]

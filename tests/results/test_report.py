@@ -1,0 +1,316 @@
+"""Numbers of the report against hand-computed ones, and its forms."""
+
+import csv
+import io
+import shutil
+import statistics
+import subprocess
+
+import pytest
+import yaml
+
+from dassl.utils import UserError
+from results import published
+from results.aggregate import aggregate
+from results.compare import (
+    base_and_new,
+    collapsed,
+    gaps,
+    harmonic_mean,
+    mean_and_interval,
+    paired_differences,
+)
+from results.read import Run, make_run, read_run
+from results.report import Choices, report_parts
+from results.table import Cell, Notes, Table, latex_escape, render
+from tests._records import record, write
+
+
+def run(folder, method, seed, value, **keys):
+    """A complete run whose two tasks have value + 5 and value - 5."""
+    tasks = (("oak", "", value + 5), ("elm", "", value - 5))
+    return make_run(folder, record(tasks=tasks, method=method, seed=seed, **keys))
+
+
+def experiment(folder, method, values, **keys):
+    return [run(folder / f"{method}{s}", method, s, v, **keys) for s, v in enumerate(values, 1)]
+
+
+def cells(table):
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def test_the_interval_is_students():
+    """t(0.975) is 12.706 with 1 degree of freedom and 4.303 with 2, as tables have it."""
+    mean, half = mean_and_interval([1.0, 3.0])
+    assert mean == 2.0 and half == pytest.approx(12.706 * 2**0.5 / 2**0.5, rel=1e-4)
+    values = [1.0, 2.0, 6.0]
+    mean, half = mean_and_interval(values)
+    assert mean == 3.0
+    assert half == pytest.approx(4.303 * statistics.stdev(values) / 3**0.5, rel=1e-3)
+    assert mean_and_interval([7.0]) == (7.0, None)
+
+
+def test_differences_are_taken_seed_by_seed(tmp_path):
+    """A has 1, 2, 6 more than B on the seeds that both have; C measures something else."""
+    a = experiment(tmp_path, "A", [61.0, 52.0, 76.0, 90.0])
+    b = experiment(tmp_path, "B", [60.0, 50.0, 70.0])
+    c = experiment(tmp_path, "C", [10.0, 10.0], backbone="ViT-B/16")
+    zero_shot = experiment(tmp_path, "zero-shot", [50.0])
+    rows = aggregate([*a, *b, *c, *zero_shot])
+    found = {(d.method, d.reference): d for d in paired_differences(rows)}
+    assert found.keys() == {("A", "B"), ("A", "zero-shot"), ("B", "zero-shot")}
+    difference = found["A", "B"]
+    assert (difference.mean, difference.n, difference.shots) == (3.0, 3, 4)
+    assert difference.half == pytest.approx(6.573, abs=1e-3) and not difference.clear
+    assert found["A", "zero-shot"].mean == 19.75 and found["A", "zero-shot"].n == 4
+    to_zero = paired_differences(rows, "zero-shot")
+    assert [(d.method, d.mean) for d in to_zero] == [("A", 19.75), ("B", 10.0)]
+    to_b = {d.method: d.mean for d in paired_differences(rows, "B")}
+    assert to_b == {"A": 3.0, "zero-shot": -10.0}
+    with pytest.raises(UserError, match="no method named 'b'; did you mean B"):
+        paired_differences(rows, "b")
+
+
+def test_tables_by_shots(tmp_path):
+    """Means 62 and 70 of A, 60 of B's complete seed; the mean over shots needs all of them."""
+    costs = {"trainable": {"parameters": 1024}, "run": {"seconds": 90.0}}
+    costs["run"]["time_split"] = {"data": 10.0, "image": 20.0, "text": 25.0, "rest": 5.0}
+    a = [
+        make_run(
+            tmp_path / f"a{shots}{seed}",
+            {**record(method="A", shots=shots, seed=seed, tasks=(("oak", "", v),)), **costs},
+        )
+        for shots, values in ((1, (60.0, 64.0)), (4, (70.0, 70.0)))
+        for seed, v in enumerate(values, 1)
+    ]
+    b = [make_run(tmp_path / "b", record(method="B", shots=1, tasks=(("oak", "", 60.0),)))]
+    table = report_parts([*a, *b], Choices())[0]
+    assert table.head == ("method", "learned", "min at 4", "1", "4", "mean")
+    assert cells(table) == [
+        ["A", "1,024", "1.00", "62.0 ± 2.0", "70.0 ± 0.0", "66.0 ± 1.0"],
+        ["B", "", "", "60.0 (1 of 2)", "–", "–"],
+    ]
+    assert [cell.best for cell in table.rows[0]] == [False, False, False, True, False, False]
+    sampled = report_parts(a, Choices(sample=True))[0]
+    assert cells(sampled)[0][3] == "62.0 ± 2.8"
+
+
+def test_base_and_new_and_their_harmonic_mean(tmp_path):
+    """H of the means 80 and 60: 2 * 80 * 60 / 140 = 68.571."""
+    base = experiment(tmp_path / "b", "A", [78.0, 82.0], classes="base")
+    new = experiment(tmp_path / "n", "A", [59.0, 61.0], classes="new")
+    lone = experiment(tmp_path / "l", "B", [70.0], classes="base")
+    (pair,) = base_and_new([*base, *new, *lone])
+    assert pair.values("overall_metric")[2] == pytest.approx(68.5714, abs=1e-4)
+    assert harmonic_mean(0.0, 0.0) == 0.0 and harmonic_mean(None, 1.0) is None
+    table = next(p for p in report_parts([*base, *new], Choices()) if "base to new" in p.title)
+    assert cells(table) == [
+        ["mean", "A", "4", "80.0 ± 2.0", "60.0 ± 1.0", "68.6"],
+        ["oak", "A", "4", "85.0 ± 2.0", "65.0 ± 1.0", "73.7"],
+        ["elm", "A", "4", "75.0 ± 2.0", "55.0 ± 1.0", "63.5"],
+    ]
+    assert "H = 2 base new / (base + new)" in table.notes[0]
+
+
+def test_what_is_missing_is_named(tmp_path):
+    a = experiment(tmp_path, "A", [60.0, 61.0, 62.0])
+    b = experiment(tmp_path, "B", [60.0])
+    stopped = make_run(tmp_path / "x", record(status="failed", method="B", seed=2))
+    more = experiment(tmp_path / "16", "A", [70.0], shots=16)
+    again = run(tmp_path / "again", "B", 1, 60.0)
+    missing = list(gaps(aggregate([*a, *b, stopped, *more, again])))
+    assert f"Trees, B, 4 shots, seed 2: failed, {tmp_path / 'x'}" in missing
+    assert "Trees, B, 4 shots, seed 3: no run" in missing
+    assert "Trees, A, 16 shots, seed 2: no run" in missing
+    assert "Trees, B: no run with 16 shots" in missing
+    repeated = f"Trees, B, 4 shots, seed 1: {tmp_path / 'again'} repeats another run"
+    assert f"{repeated} and is not counted" in missing
+    assert len(missing) == 6
+
+
+def test_collapsed_runs_are_flagged(tmp_path):
+    write(tmp_path / "zs", method="zero-shot", tasks=(("oak", "", 60.0),))
+    write(tmp_path / "low", method="A", seed=1, tasks=(("oak", "", 12.0),))
+    write(tmp_path / "lost", method="A", seed=2, tasks=(("oak", "", 70.0),))
+    (tmp_path / "lost" / "log.txt").write_text("epoch [1/2]\tloss nan (nan)\tlr 1e-3\n")
+    write(tmp_path / "fine", method="A", seed=3, tasks=(("oak", "", 70.0),))
+    (tmp_path / "fine" / "log.txt").write_text("epoch [1/2]\tloss 0.3 (0.4)\tnanny\n")
+    names = ("zs", "low", "lost", "fine")
+    flagged = list(collapsed(aggregate([read_run(tmp_path / name) for name in names])))
+    assert flagged == [
+        "Trees, A, 4 shots, seed 1: below zero-shot (12.0 < 60.0)",
+        "Trees, A, 4 shots, seed 2: its log shows a loss that is not finite",
+    ]
+
+
+def test_runs_with_other_settings_are_never_averaged(tmp_path):
+    """The learning rate is in no protocol, only in config.yaml."""
+    for seed, rate in ((1, 0.1), (2, 0.1), (3, 0.5)):
+        folder = write(tmp_path / f"seed{seed}", seed=seed)
+        config = {"SEED": seed, "OPTIM": {"LR": rate}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = aggregate([read_run(tmp_path / f"seed{seed}") for seed in (1, 2, 3)])
+    assert [(row.method, len(row.runs)) for row in rows] == [
+        ("CoOp-CA (OPTIM.LR 0.1)", 2),
+        ("CoOp-CA (OPTIM.LR 0.5)", 1),
+    ]
+
+
+def test_what_may_not_be_compared_gets_tables_of_its_own(tmp_path):
+    """Other backbones and other classes never compete for the best, nor share a row."""
+    found = [
+        run(tmp_path / f"{backbone}{classes}", "A", 1, 60.0, backbone=backbone, classes=classes)
+        for backbone in ("RN50", "RN101")
+        for classes in ("all", "base")
+    ]
+    stopped = make_run(tmp_path / "x", record(status="failed", method="A", seed=2, classes="all"))
+    rows = aggregate([*found, stopped])
+    assert [(row.suite, row.method, row.seeds) for row in rows] == [
+        ("Trees, RN101", "A", "1"),
+        ("Trees, RN101, base classes", "A", "1"),
+        ("Trees, RN50", "A", "1 of 2"),
+        ("Trees, RN50, base classes", "A", "1"),
+    ]
+    assert not paired_differences(rows)
+    unknown = Run(tmp_path / "y", "failed", method="A", suite="Trees", shots=4, seed=3)
+    assert "1 of 2" in {row.seeds for row in aggregate([*found, unknown])}
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read as YAML"), ("3", "must hold")])
+def test_a_broken_config_is_named(tmp_path, text, message):
+    folder = write(tmp_path / "seed1")
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"{folder / 'config.yaml'} {message}"):
+        read_run(folder)
+
+
+PARTS = [
+    Table(
+        "A & B",
+        ("name", "x_1"),
+        ((Cell("a|b"), Cell("1.0 ± 0.5", 1.0, 0.5, 3, best=True)),),
+        suite="S",
+        notes=("50 %",),
+    ),
+    Notes("Missing", ("seed_3 # 1",)),
+]
+
+
+def test_forms():
+    md = render(PARTS, "md")
+    assert "| a\\|b | **1.0 ± 0.5** |" in md and "- seed_3 # 1" in md
+    text = render(PARTS, "text")
+    assert "1.0 +- 0.5*" in text and "(50 %)" in text
+    latex = render(PARTS, "latex")
+    assert "a|b & \\textbf{1.0 $\\pm$ 0.5} \\\\" in latex
+    assert "\\caption{A \\& B. 50 \\%}" in latex and "\\item seed\\_3 \\# 1" in latex
+    assert latex_escape("\\{~") == "\\textbackslash{}\\{\\textasciitilde{}"
+    (line,) = csv.DictReader(io.StringIO(render(PARTS, "csv")))
+    assert (line["row"], line["column"], line["mean"], line["n"]) == ("a|b", "x_1", "1.0", "3")
+    assert line["best"] == "1" and line["text"] == "1.0 ± 0.5"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex (texlive-latex-base)")
+def test_latex_compiles(tmp_path):
+    tasks = tuple((f"a_long & odd {i} % name", "", 50.0) for i in range(12))
+    runs = [make_run(tmp_path / str(s), record(tasks=tasks, seed=s)) for s in (1, 2)]
+    body = render(report_parts(runs, Choices(published=True)), "latex")
+    source = f"\\documentclass{{article}}\\begin{{document}}{body}\\end{{document}}"
+    (tmp_path / "r.tex").write_text(source)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "r.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "r.pdf").stat().st_size > 1000
+
+
+# ------------------------------------------------------------------ published numbers
+
+PLANTS = tuple((f"plant {i}", "", 70.0) for i in range(6))
+AS_PUBLISHED = {
+    "suite": "Plant6",
+    "method": "SoftCPT-NATA",
+    "tasks": "all",
+    "classes": "all",
+    "selection": "last_step",
+    "metric_rule": "per_task",
+}
+
+
+def plant_runs(folder, seeds=(1, 2, 3), **keys):
+    """Runs of six tasks at 70, described as the published ones were."""
+    found = []
+    for seed in seeds:
+        content = record(tasks=PLANTS, seed=seed)
+        content["protocol"] |= {**AS_PUBLISHED, **keys}
+        content["trainable"] = {"parameters": 8392704}
+        found.append(make_run(folder / str(seed), content))
+    return aggregate(found)
+
+
+def test_the_table_as_shipped():
+    rows = published.published_rows()
+    assert len(rows) == 52 and {row.suite for row in rows} == set(published.TASKS)
+    nata = next(r for r in rows if (r.suite, r.method) == ("Plant-6", "SoftCPT-NATA"))
+    assert (nata.scores[4].mean, nata.scores[4].spread) == (68.72, 1.53)
+    assert (nata.parameters, nata.minutes) == (8392704, 5.83)
+    zero_shot = next(r for r in rows if (r.suite, r.method) == ("RS-8", "ZS-CLIP"))
+    assert zero_shot.scores.keys() == {0} and zero_shot.scores[0].mean == 47.91
+
+
+def test_a_run_that_matches_is_compared(tmp_path):
+    (found,) = published.compare(plant_runs(tmp_path))
+    assert found.difference == pytest.approx(70.0 - 68.72)
+    assert found.differs == () and found.why_not == ()
+    table, notes = published.published_parts([found.row])
+    assert cells(table)[0][3:] == ["70.00 ± 0.00 (3)", "68.72 ± 1.53 (3)", "+1.28"]
+    assert "Not known of the published numbers" in notes.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"backbone": "ViT-B/16"}, "backbone is ViT-B/16, published: RN50"),
+        ({"classes": "base"}, "classes is base, published: all"),
+        ({"metric_rule": "overall_acc"}, "metric_rule is overall_acc, published: per_task"),
+        ({"selection": "best_val"}, "selection is best_val, published: last_step"),
+        ({"suite": "General10"}, "6 tasks, published: 10"),
+        (
+            {"suite": "RS8"},
+            "its published datasets are not known, so ours are this project's choice",
+        ),
+    ],
+)
+def test_a_difference_that_matters_suppresses_the_comparison(tmp_path, change, why):
+    (found,) = published.compare(plant_runs(tmp_path, **change))
+    assert found.difference is None and why in found.why_not
+    (notes,) = published.published_parts([found.row])
+    assert f"not compared: {'; '.join(found.why_not)}" in notes.lines[0]
+
+
+def test_methods_that_are_not_trained_by_steps_are_compared(tmp_path):
+    rows = plant_runs(tmp_path, method="LP-CLIP", selection="none, C on val")
+    (found,) = published.compare(rows)
+    assert found.why_not == () and found.difference == pytest.approx(70.0 - 66.91)
+
+
+def test_other_differences_are_named(tmp_path):
+    (found,) = published.compare(plant_runs(tmp_path, seeds=(1, 2)))
+    assert found.differs == ("seeds 1, 2 (published: 1, 2, 3)",)
+    rows = plant_runs(tmp_path, method="CoOp-MT")
+    (found,) = published.compare(rows)
+    assert found.differs == ("8,392,704 learned values (published: 8,192)",)
+    table, notes = published.published_parts(rows)
+    assert table.rows[0][0].text == "CoOp-MT †" and "differs in 8,392,704" in notes.lines[0]
+
+
+@pytest.mark.parametrize("method", ["SoftCPT-NATA (more)", "CoOp-MT (per task)", "CATA"])
+def test_variants_are_not_the_published_method(tmp_path, method):
+    assert not list(published.compare(plant_runs(tmp_path, method=method)))
+
+
+def test_suites_and_shots_that_the_table_does_not_hold(tmp_path):
+    assert not list(published.compare(plant_runs(tmp_path, shots=3)))
+    (notes,) = published.published_parts(plant_runs(tmp_path, suite="Trees"))
+    assert "no run is of a suite, method and number of shots" in notes.lines[0]

@@ -1,0 +1,159 @@
+"""Reading, grouping, tables and figures of runs."""
+
+import pytest
+from matplotlib import image
+
+from dassl.utils import UserError
+from results.aggregate import aggregate, columns, statistic
+from results.curves import draw_curves, panels_of
+from results.read import find_runs, make_run
+from results.report_tables import format_table
+from tests._records import record, write
+
+GROUPED = (("oak", "seen", 80.0), ("elm", "unseen", 40.0))
+
+
+def runs(tmp_path, *protocols):
+    """A complete run per set of protocol keys."""
+    return [
+        make_run(tmp_path / str(i), record(**{"seed": i, **keys}))
+        for i, keys in enumerate(protocols)
+    ]
+
+
+def test_find_runs_keeps_order_and_hidden_folders_out(tmp_path):
+    for name in ("b/seed2", "b/seed1", "a/seed1", ".trash/seed1", "b/seed1/task0"):
+        write(tmp_path / name)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "log.txt").write_text("")
+    found = [str(run.folder.relative_to(tmp_path)) for run in find_runs(tmp_path)]
+    assert found == ["a/seed1", "b/seed1", "b/seed1/task0", "b/seed2", "c"]
+    assert find_runs(tmp_path)[-1].status == "no results.json, and a log without an end"
+
+
+def test_rows_are_sorted_by_shots_then_method(tmp_path):
+    found = runs(
+        tmp_path,
+        {"method": "B", "shots": 16},
+        {"method": "A", "shots": 16},
+        {"method": "A", "shots": -1},
+        {"method": "A", "shots": 2},
+        {"method": "zero-shot", "shots": 16},
+    )
+    rows = aggregate(found)
+    assert [(row.method, row.shots) for row in rows] == [
+        ("zero-shot", 0),
+        ("A", 2),
+        ("A", 16),
+        ("B", 16),
+        ("A", -1),
+    ]
+    assert [row.method for row in aggregate(found, order=["B"])][2:4] == ["B", "A"]
+
+
+def test_runs_that_differ_in_an_option_get_rows_of_their_own(tmp_path):
+    found = runs(
+        tmp_path,
+        {"options": {"N_CTX": 4}, "shots": 1},
+        {"options": {"N_CTX": 16}, "shots": 1},
+        {"options": {"N_CTX": 16}, "shots": 2},
+        {"method": "other", "shots": 2},
+    )
+    names = [(row.shots, row.method) for row in aggregate(found)]
+    assert names == [
+        (1, "CoOp-CA (N_CTX 16)"),
+        (1, "CoOp-CA (N_CTX 4)"),
+        (2, "CoOp-CA (N_CTX 16)"),
+        (2, "other"),
+    ]
+
+
+def test_unfinished_runs_join_their_row(tmp_path):
+    done = runs(tmp_path, {"seed": 1}, {"seed": 2})
+    stopped = make_run(tmp_path / "x", record(status="failed", seed=3))
+    early = make_run(tmp_path / "y", {"schema": 1, "status": "running"})
+    other = make_run(tmp_path / "z", record(status="failed", method="other"))
+    rows = aggregate([stopped, *done, early, other])
+    assert [(row.method, row.seeds) for row in rows] == [("CoOp-CA", "2 of 3"), ("other", "0 of 1")]
+    assert "| other | 4 | 0 of 1 | n/a | n/a | n/a |" in format_table(rows, "md")
+
+
+def test_columns_of_groups_and_of_a_single_task(tmp_path):
+    grouped = aggregate([make_run(tmp_path, record(tasks=GROUPED))])
+    assert [title for _, title in columns(grouped)] == [
+        "seen (mean)",
+        "unseen (mean)",
+        "oak",
+        "elm",
+    ]
+    single = aggregate([make_run(tmp_path, record(tasks=GROUPED[:1]))])
+    assert columns(single) == [("overall_metric", "oak")]
+
+
+def test_tasks_of_one_name_are_kept_apart(tmp_path):
+    run = make_run(tmp_path, record(tasks=(("oak", "", 1.0), ("oak", "", 2.0))))
+    assert [run.get(key) for key in ("oak", "oak (task 1)", "nothing")] == [1.0, 2.0, None]
+
+
+def test_values_that_are_not_there_are_left_out():
+    assert statistic([None, 2.0, 4.0]).mean == 3.0
+    assert statistic([None]).mean is None
+    assert statistic([5.0], sample=True).spread is None
+
+
+def test_wide_text_tables_are_cut_into_parts(tmp_path):
+    tasks = tuple((f"a task with a long name {i}", "", 50.0) for i in range(12))
+    text = format_table(aggregate([make_run(tmp_path, record(tasks=tasks))]))
+    assert max(map(len, text.splitlines())) <= 110
+    assert text.count("method") > 1 and "long name 11" in text
+
+
+def test_suites_get_a_table_each(tmp_path):
+    rows = aggregate(runs(tmp_path, {"suite": "Trees"}, {"suite": "Flowers"}))
+    text = format_table(rows, "md")
+    assert text.index("### Flowers: mean ± std") < text.index("### Trees: mean ± std")
+
+
+def test_unknown_table_format():
+    with pytest.raises(UserError, match="no table format named 'html'"):
+        format_table([], "html")
+
+
+def test_panels_are_groups_or_suites(tmp_path):
+    rows = aggregate([make_run(tmp_path, record(tasks=GROUPED))])
+    assert [(panel.title, panel.key) for panel in panels_of(rows)] == [
+        ("seen", "seen"),
+        ("unseen", "unseen"),
+    ]
+    two = runs(tmp_path, {"suite": "A", "tasks": GROUPED}, {"suite": "B"})
+    titles = [panel.title for panel in panels_of(aggregate(two))]
+    assert titles == ["A: seen", "A: unseen", "B"]
+
+
+@pytest.mark.parametrize("tasks", [GROUPED, GROUPED[:1]])
+def test_figure_is_drawn(tmp_path, tasks):
+    protocols = [
+        {"method": f"method {m}", "shots": shots, "seed": seed, "tasks": tasks}
+        for m in range(7)
+        for shots in (1, 4, -1)
+        for seed in (1, 2)
+    ]
+    zero_shot = [{"method": name, "tasks": tasks} for name in ("zero-shot", "zero-shot (ensemble)")]
+    rows = aggregate(runs(tmp_path, *protocols, *zero_shot))
+    path = draw_curves(rows, tmp_path / "new" / "curves.png", dpi=50)
+    pixels = image.imread(path)
+    assert path == tmp_path / "new" / "curves.png"
+    assert pixels.shape[0] > 100 and pixels[..., :3].std() > 0.05
+
+
+def test_figure_of_zero_shot_alone(tmp_path):
+    rows = aggregate(runs(tmp_path, {"method": "zero-shot"}))
+    assert draw_curves(rows, tmp_path / "f.svg").read_text().startswith("<?xml")
+
+
+def test_figures_that_cannot_be_drawn(tmp_path):
+    rows = aggregate(runs(tmp_path, {}))
+    with pytest.raises(UserError, match=r"cannot draw .*f\.txt; a figure ends in \.png"):
+        draw_curves(rows, tmp_path / "f.txt")
+    with pytest.raises(UserError, match="there is nothing to draw"):
+        draw_curves([], tmp_path / "f.png")

@@ -1,0 +1,104 @@
+"""What is said of an image in front of every class: a sentence on its zero-shot top classes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import torch
+from torch import nn
+
+from clip.text import TextTower
+from dassl.data import TaskSpace
+from dassl.utils import UserError
+from prompting.prompt_learner import cut_texts, embed_words
+from prompting.templates import TemplatePrompter
+
+from .language_model import continue_texts
+from .step_texts import words_of
+
+
+class ImageWords(nn.Module):
+    """A sentence on every image, from the classes that zero-shot CLIP thinks most likely.
+
+    The TOP_CLASSES best by the task's own templates, in the order of the task's classes, take the
+    place of ``{image}`` in IMAGE_TEMPLATE; the generator neural has the language model go on from
+    there. So the sentence is a function of a set of classes: sets are written of when an image
+    first shows them, and once.
+
+    Args:
+        options: the node TRAINER.COT.
+        space: the task's.
+        text: the frozen text tower; used here, not kept.
+        used: tokens of the longest prompt without a sentence; what a language model adds that does
+            not fit beside it is cut at a word, and counted in the log.
+
+    Raises:
+        UserError: the sentence alone does not fit.
+    """
+
+    def __init__(self, options, space: TaskSpace, text: TextTower, used: int):
+        super().__init__()
+        self.count = min(options.TOP_CLASSES, space.num_classes)
+        self.names = [words_of(name) for name in space.classnames]
+        self.template = options.IMAGE_TEMPLATE.replace("{task}", words_of(space.tasks[0].name))
+        self.model = options.LM if options.GENERATOR == "neural" else None
+        self.max_tokens, self.used = options.LM_TOKENS, used
+        self.zero_shot = TemplatePrompter(space, text)
+        self.sentences: dict[tuple[int, ...], str] = {}
+        by_length = sorted(self.names, key=lambda name: len(text.tokenizer.encode(name)))
+        longest = self._begin(by_length[-self.count :])
+        tokens = len(text.tokenizer.encode(f"{longest},"))
+        if tokens > text.context_length - used:
+            raise UserError(
+                f"no room is left for {longest!r} in front of prompts of {used} tokens: the text "
+                f"tower takes {text.context_length}; lower TRAINER.COT.TOP_CLASSES, N_CTX or "
+                "LM_TOKENS, or shorten IMAGE_TEMPLATE"
+            )
+
+    def _begin(self, names: list[str]) -> str:
+        return self.template.replace("{image}", " or ".join(names)).rstrip(" ,;:.")
+
+    @torch.no_grad()
+    def top_classes(self, image_features: torch.Tensor) -> list[tuple[int, ...]]:
+        """The top classes of normalised image features (B, e), each set in ascending order."""
+        with torch.autocast(image_features.device.type, enabled=False):
+            scores = image_features.float() @ self.zero_shot.features.T  # (B, C)
+        best = scores.topk(self.count, dim=1).indices
+        return [tuple(classes) for classes in best.sort(dim=1).values.tolist()]
+
+    def forward(
+        self, text: TextTower, image_features: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each set of top classes the images (b,) that have it, and its words (p, d) embedded.
+
+        Args:
+            image_features: (B, e), normalised.
+        """
+        images = defaultdict(list)
+        for number, classes in enumerate(self.top_classes(image_features)):
+            images[classes].append(number)
+        self.write(list(images), text)
+        device = image_features.device
+        return [
+            (
+                torch.tensor(numbers, device=device),
+                embed_words(self.sentences[classes], text).to(device),
+            )
+            for classes, numbers in images.items()
+        ]
+
+    def write(self, sets: list[tuple[int, ...]], text: TextTower) -> None:
+        """Write the sentences on sets of classes that have none yet."""
+        new = [classes for classes in sets if classes not in self.sentences]
+        if not new:
+            return
+        begun = [self._begin([self.names[c] for c in classes]) for classes in new]
+        if self.model is not None:
+            begun = continue_texts(self.model, begun, self.max_tokens)
+        fitting = cut_texts(begun, text, self.used - 2)  # a comma follows, not a stop and EOT
+        for classes, sentence in zip(new, fitting, strict=True):
+            self.sentences[classes] = f"{sentence.rstrip(' ,;:.')},"
+
+    def show(self, counts: Counter) -> list[str]:
+        """The sentences on sets of classes, and how many images have each."""
+        return [f"  {count} x {self.sentences[classes]}" for classes, count in counts.most_common()]

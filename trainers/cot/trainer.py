@@ -1,0 +1,288 @@
+"""CoT-PT: chain of thought prompt tuning. https://arxiv.org/abs/2304.07919
+
+The formulas below are this project's reading of the paper's figure. METHODS.md says what is the
+paper's, what a summary's, and what is ours.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError, unknown_name
+from image_text import ItemSpace
+from prompting.image_conditional import encode_per_image, image_net
+from prompting.prompt_learner import INIT_STD, PromptLearner, embed_words, need_context
+from prompting.stored_features import training_loader
+
+from .._base import PromptTrainer
+from .image_words import ImageWords
+from .step_texts import check_generator, check_image_words, step_sources, step_texts
+
+LINKS = ("convex", "additive")
+AGGREGATORS = ("last", "linear", "attention")
+# What gives the learned numbers their meaning, beside their shapes.
+FORM = (
+    *("GENERATOR", "TEMPLATES", "TOP_CLASSES", "IMAGE_TEMPLATE", "AGGREGATOR"),
+    *("ACCUMULATE", "CONTROLLER", "LINK", "LINK_RANGE", "LINK_WEIGHT", "CLASS_TOKEN_POSITION"),
+)
+
+
+class Chain(nn.Module):
+    """N contexts of m tokens, each made from the one before it and from the image.
+
+    With v the normalised image feature, ctx_i the learned context of step i, h_i its Meta-Net:
+
+        b_i = a b_(i-1) + h_i(v), b_0 = 0              the shifts accumulate
+        own_i = ctx_i + b_i                            one shift for all m tokens
+        w = low + (high - low) sigmoid(controller(v))  a weight per link, i = 2 .. N
+        P_1 = own_1
+        P_i = (1 - w_i) P_(i-1) + w_i own_i            convex
+        P_i = w_i P_(i-1) + own_i                      additive
+
+    Args:
+        options: the node TRAINER.COT.
+        steps: N.
+    """
+
+    def __init__(self, options, steps, text):
+        super().__init__()
+        self.carry, self.link = options.ACCUMULATE, options.LINK
+        self.low, self.high = options.LINK_RANGE
+        shape = steps, options.N_CTX, text.width
+        start = INIT_STD * torch.randn(shape)
+        if options.CTX_INIT:
+            start = embed_words(options.CTX_INIT, text).repeat(steps, 1, 1)
+        self.ctx = nn.Parameter(start)  # (N, m, d)
+        nets = 1 if options.SHARED_META_NET else steps
+        self.meta_nets = nn.ModuleList(
+            image_net(text.out_dim, text.width, options.HIDDEN) for _ in range(nets)
+        )
+        self.controller = None
+        if options.CONTROLLER and steps > 1:
+            self.controller = image_net(text.out_dim, steps - 1, options.HIDDEN)
+        self.constant = options.LINK_WEIGHT
+
+    def weights(self, image):
+        """Weights of the links (B, N - 1) for normalised image features (B, e)."""
+        if self.controller is None:
+            return image.new_full((len(image), len(self.ctx) - 1), self.constant)
+        return self.low + (self.high - self.low) * self.controller(image).sigmoid()
+
+    def forward(self, image):
+        """Contexts (N, B, m, d) for normalised image features (B, e)."""
+        weights = self.weights(image)
+        shift, out = 0.0, []
+        for i, ctx in enumerate(self.ctx):
+            net = self.meta_nets[i % len(self.meta_nets)]
+            shift = self.carry * shift + net(image)  # (B, d)
+            own = ctx + shift[:, None]  # (B, m, d)
+            if i:
+                weight = weights[:, i - 1, None, None]
+                own = own * weight if self.link == "convex" else own
+                own = own + out[-1] * (1 - weight if self.link == "convex" else weight)
+            out.append(own)
+        return torch.stack(out)
+
+
+class ChainPrompter(nn.Module):
+    """Text features of the classes from what each step says of them, in that step's context.
+
+    z_i = g([SOS] P_i(x) words_i(class) . [EOT]), normalised. The aggregator takes z_N (last),
+    their mean (linear), or their sum weighted by softmax_i <q, z_i> (attention), q being learned
+    per task from the feature of the task's name on. With TOP_CLASSES, words on the image x stand in
+    front of words_i(class).
+    """
+
+    conditional = True
+
+    def __init__(self, options, space, text):
+        super().__init__()
+        self.chunk, self.aggregator = options.CHUNK, options.AGGREGATOR
+        n_ctx = options.N_CTX
+        if options.CTX_INIT:
+            n_ctx = len(embed_words(options.CTX_INIT, text))
+        words = step_texts(options, space, text, n_ctx)
+        self.chain = Chain(options, len(words), text)
+        used = words[-1:] if self.aggregator == "last" else words
+        learners = {}  # steps that say the same share their embeddings
+        for step in used:
+            if tuple(step) not in learners:
+                position = options.CLASS_TOKEN_POSITION
+                learners[tuple(step)] = PromptLearner(
+                    step, text, n_ctx=n_ctx, learn=False, position=position
+                )
+        self.steps = nn.ModuleList(learners[tuple(step)] for step in used)
+        self.sources = step_sources(options)
+        self.image_words = None
+        if options.TOP_CLASSES:
+            longest = max(step.token.shape[1] for step in self.steps)  # tokens behind the context
+            self.image_words = ImageWords(options, space, text, 1 + n_ctx + longest)
+        self.query = None
+        if self.aggregator == "attention":
+            with torch.no_grad():
+                names = [f"{task.name.replace('_', ' ')}." for task in space.tasks]
+                start = F.normalize(text.encode_text(names).float(), dim=-1)
+            self.query = nn.Parameter(start.clone())  # (T, e)
+            self.register_buffer("owner", space.owner, persistent=False)
+
+    def forward(self, text, image_features, class_mask=None):
+        """Text features (B, C, e) for normalised image features (B, e)."""
+        contexts = self.chain(image_features)[-len(self.steps) :]
+        said = self.image_words and self.image_words(text, image_features)
+        found = [
+            self._encode(text, words, context, class_mask, said).float()
+            for words, context in zip(self.steps, contexts, strict=True)
+        ]
+        if self.aggregator == "last":
+            return found[0]
+        steps = F.normalize(torch.stack(found), dim=-1)  # (N, B, C, e)
+        if self.query is None:
+            return steps.mean(dim=0)
+        query = self.query[self.owner]  # (C, e)
+        with torch.autocast(steps.device.type, enabled=False):  # amp would round the products
+            weights = torch.einsum("nbce,ce->nbc", steps, query).softmax(dim=0)
+            return torch.einsum("nbc,nbce->bce", weights, steps)
+
+    def _encode(self, text, words, contexts, class_mask, said):
+        """Features (B, C, e) of a step; ``said``: of each sentence its images and its words."""
+        if said is None:
+            return encode_per_image(text, words, contexts, class_mask, self.chunk)
+        parts = [
+            encode_per_image(text, words, contexts[images], class_mask, self.chunk, before)
+            for images, before in said
+        ]
+        order = torch.cat([images for images, _ in said]).argsort()
+        return torch.cat(parts)[order]
+
+    def show(self):
+        """Lines: what the steps say that are read; steps that say the same are shown once."""
+        lines, total = [], len(self.sources)
+        first = total - len(self.steps)  # steps before it are not read
+        for words in dict.fromkeys(self.steps):
+            same = [i for i, step in enumerate(self.steps, first) if step is words]
+            which = ", ".join(str(i + 1) for i in same)
+            kinds = dict.fromkeys(self.sources[i] for i in same)
+            lines.append(f"step {which} of {total} says {' and '.join(kinds)}:")
+            lines += [f"  {line}" for line in words.show()]
+        return lines
+
+
+def batch_contrast(logits, column, task):
+    """Cross-entropy of an image's class text between the images of its task in the batch.
+
+    For image b of column y, every image b' of the task is scored against class y in its own
+    prompts; the images of that class share the target evenly.
+
+    Args:
+        logits: (B, C). column, task: (B,), the column of each image's class, and its task.
+    """
+    scores = logits[:, column].T  # (B, B): row b holds every image against b's class
+    scores = scores.masked_fill(task[:, None] != task, float("-inf")).log_softmax(dim=1)
+    same = column[:, None] == column
+    return -(scores.masked_fill(~same, 0.0).sum(dim=1) / same.sum(dim=1)).mean()
+
+
+@TRAINER_REGISTRY.register()
+class CoT(PromptTrainer):
+    """Chained contexts: prompts in steps, shifted and linked by the image; each task by itself."""
+
+    KEY = "COT"
+    pairs = True
+    DEFAULTS = dict(
+        PREC="fp16",  # fp16, fp32 or amp
+        CHAIN_LENGTH=3,  # steps of the chain; the generators rule and neural have their own
+        N_CTX=4,  # context tokens of every step, if CTX_INIT is empty
+        CTX_INIT="",  # words that start the context of every step
+        CLASS_TOKEN_POSITION="end",  # end, middle or front
+        HIDDEN=0,  # hidden width of Meta-Nets and controller; 0: image feature's width // 16
+        SHARED_META_NET=False,  # one Meta-Net for all steps
+        ACCUMULATE=1.0,  # share of the earlier steps' shift that a step's shift is added to
+        CONTROLLER=True,  # the image sets the weights of the links
+        LINK="convex",  # convex or additive: how a step joins the one before it
+        LINK_RANGE=(0.0, 1.0),  # of the controller's weights
+        LINK_WEIGHT=0.5,  # of every link if CONTROLLER is False
+        CHUNK=8,  # images whose prompts are held in memory at once; 0 for all
+        GENERATOR="learned",  # learned, rule or neural: what a step says beside its context
+        TEMPLATES=("a photo of {}", "{task}: {}", "own"),  # rule, neural: a step each
+        LM="gpt2",  # neural: a folder or a name of the Hugging Face hub
+        LM_TOKENS=12,  # neural: at most so many tokens are added to a template
+        TOP_CLASSES=0,  # rule, neural: so many zero-shot top classes of the image are told; 0: none
+        IMAGE_TEMPLATE="it may be {image}",  # how; neural goes on with it
+        AGGREGATOR="last",  # last, linear or attention: what becomes of the steps
+        BATCH_CONTRAST=0.0,  # weight of the contrast between the images of a batch
+    )
+
+    def check_cfg(self, cfg):
+        options = cfg.TRAINER.COT
+        if options.LINK not in LINKS:
+            raise unknown_name("TRAINER.COT.LINK", options.LINK, LINKS)
+        if options.AGGREGATOR not in AGGREGATORS:
+            raise unknown_name("TRAINER.COT.AGGREGATOR", options.AGGREGATOR, AGGREGATORS)
+        if options.BATCH_CONTRAST < 0:
+            raise UserError(
+                f"TRAINER.COT.BATCH_CONTRAST must be 0 or more; got {options.BATCH_CONTRAST}"
+            )
+        check_generator(options)
+        check_image_words(options)
+        need_context(self.KEY, options.N_CTX, options.CTX_INIT)
+        least = {"CHAIN_LENGTH": 1, "HIDDEN": 0, "CHUNK": 0}
+        for key, low in least.items():
+            if options[key] < low:
+                raise UserError(f"TRAINER.COT.{key} must be {low} or more; got {options[key]}")
+        values = (*options.LINK_RANGE, options.LINK_WEIGHT, options.ACCUMULATE)
+        if len(values) != 4 or not all(isinstance(v, int | float) for v in values):
+            raise UserError(
+                f"TRAINER.COT.LINK_RANGE takes two numbers, low and high; got {options.LINK_RANGE}"
+            )
+        low, high = options.LINK_RANGE
+        limit = 1.0 if options.LINK == "convex" else float("inf")
+        if not (0 <= low <= high <= limit and 0 <= options.LINK_WEIGHT <= limit):
+            raise UserError(
+                f"weights of {options.LINK} links lie between 0 and {limit}; got "
+                f"TRAINER.COT.LINK_RANGE {options.LINK_RANGE} and LINK_WEIGHT {options.LINK_WEIGHT}"
+            )
+
+    def build_prompter(self, options, space, text):
+        if options.BATCH_CONTRAST and isinstance(space, ItemSpace):
+            raise UserError(
+                "TRAINER.COT.BATCH_CONTRAST is between classes (the loss of pairs has a contrast "
+                f"of its own): set it to 0 for {space.content}"
+            )
+        return ChainPrompter(options, space, text)
+
+    def compute_loss(self, logits, batch, class_mask=None):
+        losses = super().compute_loss(logits, batch, class_mask)
+        if weight := self.cfg.TRAINER.COT.BATCH_CONTRAST:
+            column = batch["label"] + self.dm.space.offsets.to(logits.device)[batch["task"]]
+            losses["batch"] = weight * batch_contrast(logits, column, batch["task"])
+        return losses
+
+    def checkpoint_metadata(self):
+        options = self.cfg.TRAINER.COT
+        form = {f"TRAINER.COT.{key}": str(options[key]) for key in FORM}
+        return {**super().checkpoint_metadata(), **form}
+
+    def show_prompts(self):
+        """The prompts in words; in front of them the words on every image."""
+        words, counts = self.model.prompter.image_words, Counter()
+        if words is None:
+            return super().show_prompts()
+        loaders = [self.test_loader]
+        if self.dm.dataset.train_x:
+            loaders.insert(0, training_loader(self))
+        for batch in (batch for loader in loaders if loader for batch in loader):
+            image = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
+            counts.update(words.top_classes(image))
+        words.write(list(counts), self.clip.text_tower)
+        head = f"in front of what a step says, of {counts.total()} images for training and testing:"
+        return [head, *words.show(counts), *super().show_prompts()]
+
+    def method_name(self):
+        options = self.cfg.TRAINER.COT
+        form = options.GENERATOR, options.AGGREGATOR
+        return "CoT" if form == ("learned", "last") else f"CoT ({', '.join(form)})"
