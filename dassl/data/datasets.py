@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dassl.utils import Registry, UserError
+from dassl.utils import UserError
 
+from .registry import DATASET_REGISTRY
 from .tasks import Task, TaskSpace
-
-DATASET_REGISTRY = Registry("dataset")
 
 
 def dataset_class(cfg) -> type[DatasetBase]:
