@@ -14,7 +14,7 @@ from .annotations import read_line
 from .folders import file_sizes, read_folders, some, verify
 from .layout import find_folder
 from .shots import Draw
-from .splits import Split, content_hash, read_split, to_json
+from .splits import Split, read_split, to_json
 from .stored_files import find, store
 from .subsets import TaskImages, subsample_classes, subsample_tasks
 
@@ -42,7 +42,7 @@ class ImageTasks(DatasetBase):
             test=test,
             space=TaskSpace(tuple(self.images.tasks)),
             split=split,
-            split_hash=content_hash(*self.images.parts),
+            image_roots=[str(root) for root in self.images.roots],
         )
 
 

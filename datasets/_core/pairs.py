@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +73,13 @@ class PairDataset(DatasetBase):
         if not lists[0] or not lists[2]:
             raise UserError(f"{type(self).__name__} has no images to train on, or none to test on")
         train, val, test = lists
-        content = [[[c.impath, c.captions] for c in parts[name]] for name in PARTS]
         super().__init__(
             train_x=train,
             val=val,
             test=test,
             space=PairSpace((PairTask(self.task_name, tuple(texts), tuple(image), tuple(part)),)),
             split="karpathy" if self.json_file else "own",
-            split_hash=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+            image_roots=[str(root)],
         )
 
 
