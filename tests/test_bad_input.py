@@ -90,7 +90,7 @@ MISTAKES = [
     ({}, ("INPUT.TRANSFORMS", "('flip',)"), "no transform named 'flip'"),
     ({}, ("INPUT.SIZE", "(224, 224)"), "takes images of (32, 32), but INPUT.SIZE is (224, 224)"),
     ({}, ("TRAINER.COOP.N_CTX", "99"), "the text tower takes 77; shorten the name or the context"),
-    ({}, ("TRAINER.COOP.CLASS_TOKEN_POSITION", "back"), "must be one of end, middle, front"),
+    ({}, ("TRAINER.COOP.CLASS_TOKEN_POSITION", "back"), "takes one of end, middle, front"),
     ({}, ("TEST.FINAL_MODEL", "best"), "got 'best'; did you mean best_val"),
     ({}, ("--config-file", "configs/gone.yaml"), "there is no configuration file configs/gone"),
     ({}, ("--protocol", "fewshot"), "no protocol named 'fewshot'; did you mean few_shot?"),
