@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from . import _chunks, _layout, _packed
+from . import _chunks, _layout, _packed, _tiles
+from ._blocks import causal_mask, run_blocks
 from ._errors import CLIPError
 from ._layout import index_rows, to_device
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
@@ -36,32 +37,6 @@ class Prompts:
     group: torch.Tensor
     eot: torch.Tensor
     suffix_index: torch.Tensor | None = None
-
-
-def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Additive attention mask (L, L): 0 on and below the diagonal, -inf above it."""
-    return torch.full((length, length), float("-inf"), device=device, dtype=dtype).triu(1)
-
-
-def is_batch_first(transformer: nn.Module) -> bool:
-    """Whether the blocks of an open_clip transformer take (n, L, d) rather than (L, n, d).
-
-    open_clip's versions differ. The wrong layout raises no error and lets prompts attend to each
-    other.
-    """
-    fallback = getattr(transformer, "batch_first", False)  # before 2.26 there was only (L, n, d)
-    return getattr(transformer.resblocks[0].attn, "batch_first", fallback)
-
-
-def run_blocks(transformer: nn.Module, x: torch.Tensor, causal: bool) -> torch.Tensor:
-    """The residual attention blocks of ``transformer.resblocks`` over x (n, L, d)."""
-    batch_first = is_batch_first(transformer)
-    mask = causal_mask(x.shape[1], x.device, x.dtype) if causal else None
-    if not batch_first:
-        x = x.transpose(0, 1)
-    for block in transformer.resblocks:
-        x = block(x, attn_mask=mask)
-    return x if batch_first else x.transpose(0, 1)
 
 
 class TextTower(nn.Module):
@@ -97,6 +72,7 @@ class TextTower(nn.Module):
         self.context_length = len(self.positional_embedding)
         self.tokenizer = tokenizer or shared_tokenizer()
         self.chunk = 0
+        self.tiles: bool | None = None  # None: on a GPU
         self.packed = self.causal and all(map(_packed.is_standard, self.transformer.resblocks))
         self.requires_grad_(False)
         self.train(False)
@@ -153,6 +129,11 @@ class TextTower(nn.Module):
         return self.token_embedding(tokens)
 
     @property
+    def tiled(self) -> bool:
+        """Whether to use the fewest kernels (:mod:`clip._tiles`) rather than the least work."""
+        return self.device.type == "cuda" if self.tiles is None else self.tiles
+
+    @property
     def row_bytes(self) -> int:
         """Approximate bytes of the activations of one row that wait for the backward pass."""
         layers = len(self.transformer.resblocks)
@@ -166,7 +147,8 @@ class TextTower(nn.Module):
 
     def count_rows(self, prompts: Prompts) -> int:
         """Rows (token positions) that :meth:`encode` runs through the blocks."""
-        prompts = self._simplified(prompts)
+        if self._can_pack(prompts):
+            prompts = _layout.drop_unused_prefixes(prompts)
         rows, prefix_rows = self._rows(prompts)
         return int(rows.sum()) + prefix_rows * len(prompts.prefix)
 
@@ -178,8 +160,10 @@ class TextTower(nn.Module):
         """
         if len(prompts.group) == 0:
             return prompts.suffix.new_zeros((0, self.out_dim), dtype=self.dtype)
-        prompts = self._simplified(prompts)
-        encode = self._encode_packed if self._can_pack(prompts) else self._encode_plain
+        encode = self._encode_plain
+        if self._can_pack(prompts):
+            encode = self._encode_tiles if self.tiled else self._encode_packed
+            prompts = prompts if self.tiled else _layout.drop_unused_prefixes(prompts)
         return _chunks.encode_chunks(encode, prompts, *self._rows(prompts), self.chunk)
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -193,9 +177,6 @@ class TextTower(nn.Module):
         starts = range(0, max(len(texts), 1), PROMPTS_AT_ONCE)
         parts = [self.tokenize(texts[i : i + PROMPTS_AT_ONCE]) for i in starts]
         return torch.cat([self.encode_tokens(tokens) for tokens in parts])
-
-    def _simplified(self, prompts: Prompts) -> Prompts:
-        return _layout.drop_unused_prefixes(prompts) if self._can_pack(prompts) else prompts
 
     def _can_pack(self, prompts: Prompts) -> bool:
         """Whether each row can be computed once; an EOT inside the prefix is unsupported."""
@@ -234,6 +215,15 @@ class TextTower(nn.Module):
         prefix = prefix + position[:begin]
         x = _packed.encode(self.transformer.resblocks, prefix, suffix, layout, row_ids)
         return self._project(self.ln_final(x))
+
+    def _encode_tiles(self, prompts: Prompts) -> torch.Tensor:
+        """Each row once, in few kernels; see :mod:`clip._tiles`."""
+        x = torch.cat([prompts.prefix.flatten(0, 1), prompts.suffix.flatten(0, 1)]).to(self.dtype)
+        position = self.positional_embedding.to(self.dtype)
+        tiles = _tiles.make_tiles(_tiles.Structure.of(prompts), x.device)
+        return self._project(
+            self.ln_final(_tiles.encode(self.transformer.resblocks, x, position, tiles))
+        )
 
     def _encode_plain(self, prompts: Prompts) -> torch.Tensor:
         """Each prompt in full, through open_clip's own blocks."""
