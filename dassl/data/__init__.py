@@ -2,7 +2,7 @@
 
 from .data_manager import DataManager, EpochDataLoader, build_data_loader
 from .datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset, dataset_class
-from .identity import DataIdentity, first_difference, identify
+from .identity import SPLITS, DataIdentity, first_difference, identify
 from .samplers import build_sampler
 from .tasks import Task, TaskSpace
 from .transforms import build_transform, transform_signature
@@ -10,6 +10,7 @@ from .wrapper import DatasetWrapper, view_seed
 
 __all__ = [
     "DATASET_REGISTRY",
+    "SPLITS",
     "DataIdentity",
     "DataManager",
     "DatasetBase",
