@@ -83,9 +83,7 @@ class FewShotDataset(ImageTasks):
     num_columns = 0
 
     def __init__(self, cfg, store_split: bool = True):
-        self._store_split = (
-            store_split  # whether a split that is drawn now is stored; False only looks
-        )
+        self._store_split = store_split
         self.root = self.find_root(cfg)
         self.image_root = self.root / self.image_dir
         split, kind = self.load_split(cfg.DATASET.SPLIT)
@@ -199,7 +197,8 @@ class FewShotDataset(ImageTasks):
         if gone := sorted(known - there):
             raise UserError(
                 f"{path} has {len(gone)} images that are no longer listed: "
-                f"{shorten_list(gone)}; list them again, or delete that file to divide all images anew"
+                f"{shorten_list(gone)}; list them again, or delete that file to divide all "
+                "images anew"
             )
         if new := sorted(there - known):
             print(
