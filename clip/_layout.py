@@ -106,7 +106,7 @@ def make_layout(
 @lru_cache(maxsize=8)
 def _layout(group: tuple, length: tuple, n_shared: int, device: torch.device) -> Layout:
     by_size: dict[int, list[list[int]]] = {}
-    for tile in _tiles(group, length):
+    for tile in pack_tiles(group, length):
         keys = n_shared + sum(length[i] for i in tile)
         by_size.setdefault(-(-keys // ALIGN) * ALIGN, []).append(tile)
     sized = sorted(by_size.items())
@@ -124,14 +124,14 @@ def _layout(group: tuple, length: tuple, n_shared: int, device: torch.device) ->
     )
 
 
-def _tiles(group: tuple, length: tuple) -> list[list[int]]:
-    """Prompts of one group together, as many as fit a tile."""
+def pack_tiles(group: tuple, length: tuple, size: int = TILE) -> list[list[int]]:
+    """Prompts of one group together, as many as fit a tile of ``size`` rows; a list per tile."""
     tiles: list[list[int]] = []
     room, current = 0, None
     for i in sorted(range(len(group)), key=lambda i: (group[i], length[i])):
         if group[i] != current or length[i] > room:
             tiles.append([])
-            room, current = TILE, group[i]
+            room, current = size, group[i]
         tiles[-1].append(i)
         room -= length[i]
     return tiles

@@ -68,7 +68,7 @@ class _Spread(torch.autograd.Function):
         return grad.index_select(0, ctx.place), None, None
 
 
-class _Pick(torch.autograd.Function):
+class Pick(torch.autograd.Function):
     """x[place] for places that are all different: the gradient is copied, not added up."""
 
     @staticmethod
@@ -122,7 +122,7 @@ def _block(block, x, shape, layout: Layout, last: bool, repeat) -> torch.Tensor:
     queries = F.linear(y, weight[:d], bias[0])
     mixed = _attention(queries, keys, attn.num_heads, shape, layout, last)
     x = x + block.ls_1(attn.out_proj(mixed))
-    return x + block.ls_2(_mlp(block.mlp, block.ln_2(x)))
+    return x + block.ls_2(run_mlp(block.mlp, block.ln_2(x)))
 
 
 def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> torch.Tensor:
@@ -145,7 +145,7 @@ def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> 
         spread = _Spread.apply(q, ask.place, tiles * ask.width)  # (T M, d)
         kv = _Continue.apply(beginning, kv, bucket)  # (T, P + R, 2 d)
         read = _attend(spread.unflatten(0, (tiles, ask.width)), kv, heads, ask.mask)
-        out.append(_Pick.apply(read.flatten(0, 1), ask.place))
+        out.append(Pick.apply(read.flatten(0, 1), ask.place))
     return torch.cat(out)
 
 
@@ -157,9 +157,10 @@ def _attend(q, kv, heads: int, mask=None, causal: bool = False) -> torch.Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
-def _mlp(mlp: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+def run_mlp(mlp: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
     """The MLP; QuickGELU as the fused SiLU, its factor inside the matrix products."""
     if type(mlp.gelu) is not QuickGELU or mlp.c_fc.bias is None or mlp.c_proj.bias is None:
         return mlp(x)
-    inner = torch.addmm(mlp.c_fc.bias, x, mlp.c_fc.weight.T, beta=QUICK, alpha=QUICK)
+    # scaling the bias here, not by beta: a GPU's matrix product then adds it in the same kernel
+    inner = torch.addmm(QUICK * mlp.c_fc.bias, x, mlp.c_fc.weight.T, alpha=QUICK)
     return torch.addmm(mlp.c_proj.bias, F.silu(inner), mlp.c_proj.weight.T, alpha=1 / QUICK)

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ._blocks import is_batch_first, run_blocks
 from ._errors import CLIPError
 from ._local import encode_places, has_local
 from .simple_tokenizer import SimpleTokenizer
-from .text import TextTower, is_batch_first, run_blocks
+from .text import TextTower
 
 
 class SequenceFirstTransformer(nn.Module):

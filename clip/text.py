@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from . import _chunks, _layout, _packed
+from . import _chunks, _layout, _packed, _tiles
+from ._blocks import causal_mask, run_blocks
 from ._errors import CLIPError
 from ._layout import index_rows, to_device
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
@@ -36,32 +37,6 @@ class Prompts:
     group: torch.Tensor
     eot: torch.Tensor
     suffix_index: torch.Tensor | None = None
-
-
-def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """(L, L) mask that is added to attention: 0 on and below the diagonal, -inf above it."""
-    return torch.full((length, length), float("-inf"), device=device, dtype=dtype).triu(1)
-
-
-def is_batch_first(transformer: nn.Module) -> bool:
-    """Whether the blocks of an open_clip transformer take (n, L, d) rather than (L, n, d).
-
-    open_clip's versions differ. The wrong layout is accepted without a word and lets prompts
-    attend to each other.
-    """
-    fallback = getattr(transformer, "batch_first", False)  # before 2.26 there was only (L, n, d)
-    return getattr(transformer.resblocks[0].attn, "batch_first", fallback)
-
-
-def run_blocks(transformer: nn.Module, x: torch.Tensor, causal: bool) -> torch.Tensor:
-    """The residual attention blocks of ``transformer.resblocks`` over x (n, L, d)."""
-    batch_first = is_batch_first(transformer)
-    mask = causal_mask(x.shape[1], x.device, x.dtype) if causal else None
-    if not batch_first:
-        x = x.transpose(0, 1)
-    for block in transformer.resblocks:
-        x = block(x, attn_mask=mask)
-    return x if batch_first else x.transpose(0, 1)
 
 
 class TextTower(nn.Module):
@@ -97,6 +72,7 @@ class TextTower(nn.Module):
         self.context_length = len(self.positional_embedding)
         self.tokenizer = tokenizer or shared_tokenizer()
         self.chunk = 0
+        self.tiles: bool | None = None  # None: on a GPU
         self.packed = self.causal and all(map(_packed.is_plain, self.transformer.resblocks))
         self.requires_grad_(False)
         self.train(False)
@@ -153,6 +129,11 @@ class TextTower(nn.Module):
         return self.token_embedding(tokens)
 
     @property
+    def tiled(self) -> bool:
+        """Whether rows are computed in the fewest kernels rather than with the least work."""
+        return self.device.type == "cuda" if self.tiles is None else self.tiles
+
+    @property
     def row_bytes(self) -> int:
         """About what the activations of one row take until its backward pass."""
         layers = len(self.transformer.resblocks)
@@ -166,7 +147,7 @@ class TextTower(nn.Module):
 
     def count_rows(self, prompts: Prompts) -> int:
         """Rows (token positions) that :meth:`encode` runs through the blocks."""
-        prompts = self._tidy(prompts)
+        prompts = _layout.tidy(prompts) if self._packs(prompts) else prompts
         cost, begin = self._cost(prompts)
         return int(cost.sum()) + begin * len(prompts.prefix)
 
@@ -178,8 +159,10 @@ class TextTower(nn.Module):
         """
         if len(prompts.group) == 0:
             return prompts.suffix.new_zeros((0, self.out_dim), dtype=self.dtype)
-        prompts = self._tidy(prompts)
-        inside = self._encode_packed if self._packs(prompts) else self._encode_plain
+        inside = self._encode_plain
+        if self._packs(prompts):
+            inside = self._encode_tiles if self.tiled else self._encode_packed
+            prompts = prompts if self.tiled else _layout.tidy(prompts)
         return _chunks.run(inside, prompts, *self._cost(prompts), self.chunk)
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -193,9 +176,6 @@ class TextTower(nn.Module):
         starts = range(0, max(len(texts), 1), PROMPTS_AT_ONCE)
         parts = [self.tokenize(texts[i : i + PROMPTS_AT_ONCE]) for i in starts]
         return torch.cat([self.encode_tokens(tokens) for tokens in parts])
-
-    def _tidy(self, prompts: Prompts) -> Prompts:
-        return _layout.tidy(prompts) if self._packs(prompts) else prompts
 
     def _packs(self, prompts: Prompts) -> bool:
         """Whether rows need to be computed once only; an EOT in a beginning is not provided for."""
@@ -234,6 +214,15 @@ class TextTower(nn.Module):
         prefix = prefix + position[:begin]
         x = _packed.encode(self.transformer.resblocks, prefix, suffix, layout, repeat)
         return self._project(self.ln_final(x))
+
+    def _encode_tiles(self, prompts: Prompts) -> torch.Tensor:
+        """Every row once, in few kernels; see :mod:`clip._tiles`."""
+        x = torch.cat([prompts.prefix.flatten(0, 1), prompts.suffix.flatten(0, 1)]).to(self.dtype)
+        position = self.positional_embedding.to(self.dtype)
+        tiles = _tiles.make_tiles(_tiles.Structure.of(prompts), x.device)
+        return self._project(
+            self.ln_final(_tiles.encode(self.transformer.resblocks, x, position, tiles))
+        )
 
     def _encode_plain(self, prompts: Prompts) -> torch.Tensor:
         """Every prompt by itself, through open_clip's own blocks."""
