@@ -23,7 +23,7 @@ import train
 from clip import CLIPError, TextTower
 from dassl.engine import build_trainer
 from dassl.utils import UserError, atomic_path
-from results.pictures import draw_similarity
+from results.figures import draw_similarity
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

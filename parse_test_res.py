@@ -17,14 +17,14 @@ from pathlib import Path
 
 from dassl.utils import UserError, atomic_path, listdir_nohidden, unknown_name
 from results.aggregate import Stat, aggregate, statistic
-from results.curves import draw_curves
+from results.few_shot_curves import draw_curves
+from results.figures import draw_all
 from results.html_report import write_report
 from results.logs import log_files
-from results.pictures import draw_all
 from results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
+from results.rendering import FORMS, render
 from results.report import Choices, report_parts
-from results.report_tables import format_table
-from results.table import FORMS, render
+from results.tables import format_table
 
 EPILOG = """\
 Values come from the results.json of each run, or else from its logs, as CoOp, SoftCPT and their

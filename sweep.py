@@ -21,10 +21,10 @@ from pathlib import Path
 
 from dassl.utils import UserError, atomic_path
 from results.aggregate import aggregate
-from results.curves import draw_curves
+from results.few_shot_curves import draw_curves
 from results.read import Run, read_run
 from results.record import Busy, Interrupted, is_locked
-from results.report_tables import format_table
+from results.tables import format_table
 from sweeps import Estimate, Events, Outcome, run_pool, run_serial, run_slurm
 from sweeps.plan import ENGINES, PlannedRun, Sweep, read_sweep
 from sweeps.pool import default_workers

@@ -56,7 +56,7 @@ class PlainStep:
         self.model, self.owner = model, owner
         self.learned = {k: v.clone().requires_grad_() for k, v in learned.items()}
         self.device = owner.device
-        sizes = {k: v.shape[-2] for k, v in self.learned.items() if k != "W"}
+        sizes = {k: v.shape[-2] for k, v in self.learned.items() if k in ("U", "V", "ctx")}
         self.task_tokens = self._tokens(tasks, sizes.get("U", 0))
         self.class_tokens = self._tokens(classes, sizes.get("V", 0))
         self.final_tokens = self._tokens(classes, sizes.get("ctx", made))
@@ -89,12 +89,16 @@ class PlainStep:
         contexts = (joined @ learned["W"]).unflatten(-1, (-1, width))  # (C, m, d)
         return F.normalize(self.encode(self.final_tokens, contexts).float(), dim=-1)
 
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (B, C) of normalised image features."""
+        return self.model.logit_scale.exp().float() * x @ self.text().T
+
     def loss(self, images: Tensor, label: Tensor, task: Tensor) -> Tensor:
         """Cross-entropy within the tasks, summed and divided by the batch."""
         with torch.no_grad():
             dtype = self.model.visual.conv1.weight.dtype
             x = F.normalize(self.model.encode_image(images.to(dtype)).float(), dim=-1)
-        logits = self.model.logit_scale.exp().float() * x @ self.text().T  # (B, C)
+        logits = self.logits(x)
         total = 0.0
         for t in task.unique():
             rows, columns = task == t, self.owner == t
@@ -108,3 +112,20 @@ class PlainStep:
         loss.backward()
         self.optim.step()
         return loss.item()
+
+
+class PlainConditionalStep(PlainStep):
+    """A training step of CoCoOp on one task, image by image as in the released code.
+
+    ``learned`` also holds the meta-net's two layers: "W1", "b1", "W2" and "b2".
+    """
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (B, C) of normalised image features, which shift the context."""
+        hidden = F.relu(F.linear(x, self.learned["W1"], self.learned["b1"]))
+        shifts = F.linear(hidden, self.learned["W2"], self.learned["b2"])  # (B, d)
+        scale, rows = self.model.logit_scale.exp().float(), []
+        for feature, shift in zip(x, shifts, strict=True):
+            text = self.encode(self.final_tokens, self.learned["ctx"] + shift).float()
+            rows.append(scale * F.normalize(text, dim=-1) @ feature)
+        return torch.stack(rows)

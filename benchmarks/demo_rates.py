@@ -29,7 +29,7 @@ def pool_dataset(cfg) -> DatasetBase:
     drawn = {(item.task, item.impath) for item in [*few.train_x, *few.val]}
     pool = [*everything.train_x, *everything.val]
     rest = [item for item in pool if (item.task, item.impath) not in drawn]
-    return DatasetBase(few.train_x, None, few.val, rest, few.space, few.split, few.split_hash)
+    return DatasetBase(few.train_x, None, few.val, rest, few.space, few.split, few.image_roots)
 
 
 def score(run: PlannedRun, draw: int, options: list[str]) -> float:

@@ -9,6 +9,7 @@ Weights are random and images synthetic: neither changes the time of a step. The
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 import train
-from benchmarks._plain import PlainStep, plain_clip
+from benchmarks._plain import PlainConditionalStep, PlainStep, plain_clip
 from benchmarks._sides import row
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.tasks import Task, TaskSpace
@@ -42,7 +43,10 @@ VARIANTS = {  # trainer and its switches
     "CSTA": ("MTCoOp", ("CSC", "CLASS_CSC")),
     "CSTS": ("MTCoOp", ("CSC", "CLASS_CSC", "TASK_CSC")),
 }
+ONE_TASK = {"CoOp": ("CoOp", ()), "CoCoOp": ("CoCoOp", ())}  # train on one task at a time
 NAMES = {"tasks.ctx": "U", "classes.ctx": "V", "meta.proj": "W", "prompts.ctx": "ctx"}
+NAMES |= {"meta_net.linear1.weight": "W1", "meta_net.linear1.bias": "b1"}
+NAMES |= {"meta_net.linear2.weight": "W2", "meta_net.linear2.bias": "b2"}
 
 
 ON_CPU = ("USE_CUDA", "False")  # for the suites that are about one
@@ -76,7 +80,7 @@ def make_space(classes: tuple[int, ...]) -> TaskSpace:
 
 def make_trainer(variant: str, backbone: str, size: Size, space: TaskSpace, *opts: str):
     """The trainer of a variant on images that are never read; ``opts`` are KEY VALUE pairs."""
-    name, switches = VARIANTS[variant]
+    name, switches = (VARIANTS | ONE_TASK)[variant]
     key = TRAINER_REGISTRY.get(name).KEY
     words = [f"TRAINER.{key}.{switch}" for switch in switches]
     words = [word for switch in words for word in (switch, "True")]
@@ -103,7 +107,8 @@ def make_plain(trainer) -> PlainStep:
     state = {key: value.float() for key, value in clip_model.state_dict().items()}
     model = plain_clip(clip_model.config, state, half=trainer.precision == "fp16")
     learned = trainer.model.prompter.state_dict()
-    return PlainStep(
+    step = PlainConditionalStep if "meta_net.linear1.weight" in learned else PlainStep
+    return step(
         model.to(trainer.device),
         [task.name for task in space.tasks],
         space.classnames,
@@ -139,44 +144,67 @@ def measure(step: Callable[[], object], times: int, device: torch.device) -> tup
     return (time.perf_counter() - start) / times, peak
 
 
-def compare(backbone: str, variant: str, size: Size, space: TaskSpace) -> list[dict]:
-    """A step with images encoded, a step with warm features, and an evaluation."""
-    trainer = make_trainer(variant, backbone, size, space)
+def measure_naive(trainer, batch: dict, times: int) -> tuple[float, int]:
+    """As :func:`measure`, of the naive step; no number and 0 if it does not fit a GPU."""
+    plain = make_plain(trainer)
+    arguments = (batch["img"], batch["label"], batch["task"])
+    try:
+        return measure(lambda: plain(*arguments), times, trainer.device)
+    except torch.OutOfMemoryError:
+        return math.nan, 0
+
+
+def measure_all(
+    backbone: str, variant: str, size: Size, space: TaskSpace, *opts: str
+) -> dict[str, tuple[float, int]]:
+    """Seconds and peak memory of "encode" (the images alone), "images" (a step with images
+    encoded), "warm" (a step with warm features), "score" (an evaluation) and "naive"."""
+    trainer = make_trainer(variant, backbone, size, space, *opts)
     device, batch = trainer.device, make_batch(trainer, size)
     moved = {key: value.to(device) for key, value in batch.items()}
     feat = trainer.image_features(moved)["global"]
     stored = {**batch, "feat": feat}
     stored.pop("img")
-    encode, _ = measure(lambda: trainer.image_features(moved), size.steps, device)
-    ours, memory = measure(lambda: trainer.forward_backward(batch), size.steps, device)
-    warm, warm_memory = measure(lambda: trainer.forward_backward(stored), size.steps, device)
+    found = {
+        "encode": measure(lambda: trainer.image_features(moved), size.steps, device),
+        "images": measure(lambda: trainer.forward_backward(batch), size.steps, device),
+        "warm": measure(lambda: trainer.forward_backward(stored), size.steps, device),
+    }
     with torch.no_grad(), trainer.model.frozen_text():
-        score, _ = measure(lambda: trainer.model_inference({"global": feat}), size.steps, device)
-    plain = make_plain(trainer)
-    arguments = (moved["img"], moved["label"], moved["task"])
-    naive, naive_memory = measure(lambda: plain(*arguments), size.steps, device)
-    tests = TEST_IMAGES / size.batch * score
+        found["score"] = measure(
+            lambda: trainer.model_inference({"global": feat}), size.steps, device
+        )
+    return found | {"naive": measure_naive(trainer, moved, size.steps)}
+
+
+def compare(backbone: str, variant: str, size: Size, space: TaskSpace) -> list[dict]:
+    """A step with images encoded, a step with warm features, and an evaluation."""
+    found = measure_all(backbone, variant, size, space)
+    seconds = {name: value for name, (value, _) in found.items()}
+    peak = {name: f"{memory / 2**30:.1f}" for name, (_, memory) in found.items()}
+    tests = TEST_IMAGES / size.batch * seconds["score"]
+    encode = seconds["encode"] / size.batch
     images = EPOCHS * SHOTS * sum(CLASSES) + TEST_IMAGES
     minutes = {
-        "images encoded": (STEPS * ours + tests + TEST_IMAGES / size.batch * encode) / 60,
-        "warm features": (STEPS * warm + tests) / 60,
+        "images": (STEPS * seconds["images"] + tests + TEST_IMAGES * encode) / 60,
+        "warm": (STEPS * seconds["warm"] + tests) / 60,
     }
-    peaks = [f"{m / 2**30:.1f}" for m in (naive_memory, memory, warm_memory)]
     where = f"{backbone.split('/')[0]} {variant}"
     return [
         row(
             f"{where}: step, images encoded",
-            naive,
-            ours,
-            f"peak {peaks[0]} and {peaks[1]} GiB; General-10 in {minutes['images encoded']:.1f} "
-            f"min, naive {STEPS * naive / 60:.0f} min and its evaluation",
+            seconds["naive"],
+            seconds["images"],
+            f"peak {peak['naive']} and {peak['images']} GiB; General-10 in "
+            f"{minutes['images']:.1f} min, naive {STEPS * seconds['naive'] / 60:.0f} min and its "
+            "evaluation",
         ),
         row(
             f"{where}: step, warm features",
-            naive,
-            warm,
-            f"peak {peaks[0]} and {peaks[2]} GiB; General-10 in {minutes['warm features']:.1f} "
-            f"min, after {images / size.batch * encode / 60:.1f} min of encoding once",
+            seconds["naive"],
+            seconds["warm"],
+            f"peak {peak['naive']} and {peak['warm']} GiB; General-10 in {minutes['warm']:.1f} "
+            f"min, after {images * encode / 60:.1f} min of encoding once",
         ),
     ]
 

@@ -11,20 +11,9 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from . import _archs, _fetch, _weights
 from ._errors import CLIPError, did_you_mean
+from ._openai import OPENAI_ARCHS
 from .model import CLIP
 
-# OpenAI's name -> open_clip's name of the architecture.
-OPENAI_ARCHS = {
-    "RN50": "RN50",
-    "RN101": "RN101",
-    "RN50x4": "RN50x4",
-    "RN50x16": "RN50x16",
-    "RN50x64": "RN50x64",
-    "ViT-B/32": "ViT-B-32",
-    "ViT-B/16": "ViT-B-16",
-    "ViT-L/14": "ViT-L-14",
-    "ViT-L/14@336px": "ViT-L-14-336",
-}
 CLIP_PREPROCESS = {
     "mean": OPENAI_DATASET_MEAN,
     "std": OPENAI_DATASET_STD,

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dassl.data.identity import SPLITS
 from dassl.data.tasks import TaskSpace
 from dassl.utils import UserError
-
-PARTS = ("train", "val", "test")
 
 
 class FreeText(list):
@@ -90,7 +89,7 @@ class PairSpace(ItemSpace):
 
     @cached_property
     def part(self) -> Tensor:
-        """Part of each image, an index into PARTS: (I,)."""
+        """Part of each image, an index into SPLITS: (I,)."""
         return torch.tensor(self.tasks[0].part)
 
     @cached_property
@@ -100,6 +99,22 @@ class PairSpace(ItemSpace):
         start = torch.full((len(self.part),), self.num_classes)
         return start.scatter_reduce(0, self.image, columns, "amin")
 
+    @cached_property
+    def _texts_of(self) -> list[list[str]]:
+        """Texts of each image."""
+        texts: list[list[str]] = [[] for _ in self.tasks[0].part]
+        for text, image in zip(self.tasks[0].texts, self.tasks[0].image, strict=True):
+            texts[image].append(text)
+        return texts
+
+    def task_words(self, t: int) -> dict[str, str | tuple[str, ...]]:
+        """As a TaskSpace's, without class names: texts belong to the items."""
+        return {**super().task_words(t), "classnames": ()}
+
+    def label_content(self, item) -> list[str]:
+        """The texts of an image; its number depends on the draw."""
+        return self._texts_of[item.label]
+
     def scored(self, batch: dict) -> Tensor:
         """Mask (C,) of the texts of a training batch."""
         mask = torch.zeros(self.num_classes, dtype=torch.bool)
@@ -108,7 +123,7 @@ class PairSpace(ItemSpace):
 
     def tested(self, split: str) -> Tensor:
         """Mask (C,) of the texts of a split's images."""
-        return self.part[self.image] == PARTS.index(split)
+        return self.part[self.image] == SPLITS.index(split)
 
     def cross_entropy(
         self,

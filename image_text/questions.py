@@ -78,6 +78,17 @@ class QuestionSpace(ItemSpace):
     evaluator = "Answers"
     content = "questions on images"
 
+    def task_words(self, t: int) -> dict[str, str | tuple[str, ...]]:
+        """As a TaskSpace's, with the template of the questions."""
+        return {**super().task_words(t), "templates": (self.tasks[t].template,)}
+
+    def label_content(self, item) -> list:
+        """Question, most frequent answer and number of people by answer of an item."""
+        task = self.tasks[0]
+        answers = sorted((task.answers[c], n) for c, n in task.votes[item.label].items())
+        question = task.questions[task.question[item.label]]
+        return [question, item.classname, answers, task.people[item.label]]
+
     @cached_property
     def _targets(self) -> dict[torch.device, Tensor]:
         return {}

@@ -12,13 +12,13 @@ from dassl.utils import UserError, atomic_path, flat
 
 from .aggregate import Row, aggregate
 from .compare import shots_words
-from .curves import draw_curves
-from .pictures import draw_gains, draw_training
+from .few_shot_curves import draw_curves
+from .figures import draw_gains, draw_training
 from .read import Run
+from .rendering import Notes, Table
 from .report import Choices, report_parts
-from .scalars import read_curves
 from .schema import read_config
-from .table import Notes, Table
+from .training_curves import read_curves
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOG_LINES = 40

@@ -35,13 +35,13 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "options": model["options"],
             "backbone": cfg.MODEL.BACKBONE.NAME,
             "split": dataset.split,
-            "split_hash": dataset.split_hash,
+            "split_hash": dataset.identity.draw,
             "selection": trainer.selection,
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
         },
         "hashes": {
-            "split": dataset.split_hash,
+            "split": dataset.identity.draw,
             "weights": model["weights"],
         },
         "run": {

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from .aggregate import Row, Stat
 from .read import OVERALL
-from .report_tables import shots_name, signed
-from .table import Cell, Notes, Table
+from .rendering import Cell, Notes, Table
+from .tables import shots_name, signed
 
 FILE = Path(__file__).with_name("published_softcpt.csv")
 SHOTS = (1, 2, 4, 8, 16)

@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from dassl.config import CfgNode
-from dassl.utils import UserError, atomic_path, flat, read_json, write_json
+from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
 
 SCHEMA = 1
 FILE = "results.json"
@@ -40,10 +40,6 @@ PLACE_KEYS = (
     "TRAIN.PRINT_FREQ",
     "TRAIN.CHECKPOINT_FREQ",
 )
-
-
-class Interrupted(BaseException):
-    """The process was asked to stop (SIGTERM)."""
 
 
 class Busy(UserError):

@@ -9,8 +9,8 @@ from .aggregate import Row, aggregate
 from .compare import base_and_new, collapsed, gaps, paired_differences
 from .published import published_parts
 from .read import Run
-from .report_tables import base_new_tables, difference_table, shot_tables, task_tables
-from .table import Notes, Table
+from .rendering import Notes, Table
+from .tables import base_new_tables, difference_table, shot_tables, task_tables
 
 
 @dataclass(frozen=True)

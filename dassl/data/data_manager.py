@@ -195,5 +195,5 @@ class DataManager:
             "# test": f"{len(parts.test or ()):,}",
         }
         if parts.split:
-            rows["Split"] = f"{parts.split} ({parts.split_hash[:12]})"
+            rows["Split"] = f"{parts.split} ({parts.identity.draw[:12]})"
         return "\n".join(f"{key:<10} {value}" for key, value in rows.items())

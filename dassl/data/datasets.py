@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from dassl.utils import Registry, UserError
+from dassl.utils import UserError
 
+from .identity import DataIdentity, identify
+from .registry import DATASET_REGISTRY
 from .tasks import Task, TaskSpace
-
-DATASET_REGISTRY = Registry("dataset")
 
 
 def dataset_class(cfg) -> type[DatasetBase]:
@@ -48,7 +49,8 @@ class DatasetBase:
     Args:
         space: the tasks; without it there is one, with the class names that the images bear.
         split: where the division into train, val and test comes from, for the record.
-        split_hash: sha256 over the relative paths, labels and tasks of the three lists.
+        image_roots: the image folder of each task, which its identity leaves out of the paths;
+            by default the common folder of its test images.
     """
 
     dataset_dir = ""
@@ -61,12 +63,12 @@ class DatasetBase:
         test: Sequence[Datum] | None = None,
         space: TaskSpace | None = None,
         split: str = "",
-        split_hash: str = "",
+        image_roots: Sequence[str] = (),
     ):
         self._train_x, self._train_u = train_x, train_u
         self._val, self._test = val, test
         self._space = space or _space_of([*(train_x or ()), *(val or ()), *(test or ())])
-        self._split, self._split_hash = split, split_hash
+        self._split, self._image_roots = split, tuple(image_roots)
 
     @property
     def train_x(self) -> Sequence[Datum] | None:
@@ -99,9 +101,14 @@ class DatasetBase:
         return self._split
 
     @property
-    def split_hash(self) -> str:
-        """Content hash of the three lists."""
-        return self._split_hash
+    def image_roots(self) -> tuple[str, ...]:
+        """The image folder of each task; empty if they are not known."""
+        return self._image_roots
+
+    @cached_property
+    def identity(self) -> DataIdentity:
+        """What a run on this dataset is computed on, as hashes."""
+        return identify(self)
 
     @property
     def classnames(self) -> list[str]:
@@ -121,15 +128,16 @@ class DatasetBase:
     def with_space(self, space: TaskSpace) -> DatasetBase:
         """The same images, with other facts about the tasks."""
         parts = (self.train_x, self.train_u, self.val, self.test)
-        return DatasetBase(*parts, space, self.split, self.split_hash)
+        return DatasetBase(*parts, space, self.split, self.image_roots)
 
     def only_task(self, t: int) -> DatasetBase:
-        """Task ``t`` alone, as task 0; the split's record stays that of the whole."""
+        """Task ``t`` alone, as task 0."""
         parts = [
             None if part is None else [replace(item, task=0) for item in part if item.task == t]
             for part in (self.train_x, self.train_u, self.val, self.test)
         ]
-        return DatasetBase(*parts, self.space.subset([t]), self.split, self.split_hash)
+        roots = self.image_roots[t : t + 1]
+        return DatasetBase(*parts, self.space.subset([t]), self.split, roots)
 
     def keep_apart(self, what: str) -> None:
         """Refuse to choose ``what`` on validation images that are test images of the task too."""
@@ -148,6 +156,7 @@ class DatasetBase:
             if part is not None:
                 moved = [replace(item, impath=item.impath.replace(old, new)) for item in part]
                 setattr(self, name, moved)
+        self._image_roots = tuple(f"{root}/".replace(old, new)[:-1] for root in self.image_roots)
 
 
 def _space_of(items: Iterable[Datum]) -> TaskSpace:

@@ -130,6 +130,15 @@ class TaskSpace:
         """A space of some of the tasks, in the order of ``ids``."""
         return TaskSpace(tuple(self.tasks[i] for i in ids))
 
+    def task_words(self, t: int) -> dict[str, str | tuple[str, ...]]:
+        """Name, class names and templates of task ``t``, as they count for the data's identity."""
+        task = self.tasks[t]
+        return {"name": task.name, "classnames": task.classnames, "templates": task.templates}
+
+    def label_content(self, item) -> int | list:
+        """What an item's label means, as it counts for the data's identity."""
+        return item.label
+
     def scored(self, batch: dict) -> Tensor | None:
         """Mask (C,) of the columns that a training batch is scored on; None for all."""
         return None

@@ -11,10 +11,10 @@ from dassl.data import DatasetBase, Task, TaskSpace
 from dassl.utils import UserError, unknown_name
 
 from .annotations import read_line
-from .folders import file_sizes, read_folders, some, verify
+from .folders import check_split_files, file_sizes, read_folders, shorten_list
 from .layout import find_folder
-from .shots import Draw
-from .splits import Split, content_hash, read_split, to_json
+from .shots import FewShotSample
+from .splits import Split, read_split, to_json
 from .stored_files import find, store
 from .subsets import TaskImages, subsample_classes, subsample_tasks
 
@@ -42,7 +42,7 @@ class ImageTasks(DatasetBase):
             test=test,
             space=TaskSpace(tuple(self.images.tasks)),
             split=split,
-            split_hash=content_hash(*self.images.parts),
+            image_roots=[str(root) for root in self.images.roots],
         )
 
 
@@ -82,15 +82,15 @@ class FewShotDataset(ImageTasks):
     num_tasks = 1
     num_columns = 0
 
-    def __init__(self, cfg, keep: bool = True):
-        self._keep = keep  # whether a split that is drawn now is stored; False only looks
+    def __init__(self, cfg, store_split: bool = True):
+        self._store_split = store_split
         self.root = self.find_root(cfg)
         self.image_root = self.root / self.image_dir
         split, kind = self.load_split(cfg.DATASET.SPLIT)
         tasks = self.make_tasks(split)
         if (shots := cfg.DATASET.NUM_SHOTS) >= 1 and split.train:
             name = f"{type(self).__name__}-{kind}"
-            Draw(self.root, self.image_root, name, shots, cfg.SEED).apply(split)
+            FewShotSample(self.root, self.image_root, name, shots, cfg.SEED).subset(split)
         for part in split.parts:
             file_sizes(self.image_root, part)
         roots = [self.image_root] * len(tasks)
@@ -128,7 +128,7 @@ class FewShotDataset(ImageTasks):
             path = self.root / self._split_file(kind)
             if choice in ("auto", kind) and path.is_file():
                 split = read_split(path, kind)
-                verify(split, self.image_root, path)
+                check_split_files(split, self.image_root, path)
                 return split, kind
             if choice == kind and not self.official:
                 raise UserError(
@@ -172,8 +172,8 @@ class FewShotDataset(ImageTasks):
 
     def _fresh_split(self) -> Split:
         split = self.read(random.Random(SPLIT_SEED))
-        files = some(self.annotations)
-        verify(split, self.image_root, f"{self.root} ({files})" if files else self.root)
+        files = shorten_list(self.annotations)
+        check_split_files(split, self.image_root, f"{self.root} ({files})" if files else self.root)
         return split
 
     def _own_split(self) -> Split:
@@ -181,11 +181,11 @@ class FewShotDataset(ImageTasks):
         path = find(self.root, name)
         if path is None:
             fresh = self._fresh_split()
-            if not self._keep:
+            if not self._store_split:
                 return fresh
             return read_split(store(to_json(fresh), self.root, name), "own")
         split = read_split(path, "own")
-        verify(split, self.image_root, path)
+        check_split_files(split, self.image_root, path)
         if not self.annotations:
             self._compare_with_folder(split, path)
         return split
@@ -196,13 +196,14 @@ class FewShotDataset(ImageTasks):
         known, there = ({d.impath for part in s.parts for d in part} for s in (split, fresh))
         if gone := sorted(known - there):
             raise UserError(
-                f"{path} has {len(gone)} images that are no longer listed: {some(gone)}; list "
-                "them again, or delete that file to divide all images anew"
+                f"{path} has {len(gone)} images that are no longer listed: "
+                f"{shorten_list(gone)}; list them again, or delete that file to divide all "
+                "images anew"
             )
         if new := sorted(there - known):
             print(
                 f"{type(self).__name__}: {len(new)} images are not in {path} and are left out: "
-                f"{some(new)}; delete that file to divide all images anew"
+                f"{shorten_list(new)}; delete that file to divide all images anew"
             )
 
 
@@ -217,7 +218,7 @@ class TaskGroup(ImageTasks):
 
     def __init__(self, cfg):
         images, kinds = TaskImages(), []
-        for member, own in self.member_configs(whole(cfg)):
+        for member, own in self.member_configs(full_config(cfg)):
             dataset = member(own)
             images.append(dataset.images)
             kinds += dataset.split.split("+")
@@ -229,7 +230,7 @@ class TaskGroup(ImageTasks):
         return [(member, cfg) for member in cls.members]
 
 
-def whole(cfg: CfgNode) -> CfgNode:
+def full_config(cfg: CfgNode) -> CfgNode:
     """A copy of the configuration in which nothing is chosen or renamed."""
     cfg = cfg.clone()
     cfg.defrost()

@@ -42,7 +42,9 @@ def folders_in(root: Path, ignored: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def class_images(root: Path, ignored: Iterable[str] = (), prefix: str = "") -> dict[str, list[str]]:
+def images_by_class(
+    root: Path, ignored: Iterable[str] = (), prefix: str = ""
+) -> dict[str, list[str]]:
     """Images by class folder: ``root/<class>/<image>``, both sorted.
 
     Args:
@@ -77,14 +79,14 @@ def _no_images(folder: Path) -> UserError:
 
 def read_folders(root: Path, rng: random.Random, ignored: Iterable[str] = ()) -> Split:
     """``root/<class>/<image>``, divided class by class; the classes are the sorted folders."""
-    classes = class_images(root, ignored)
+    classes = images_by_class(root, ignored)
     split = Split([tuple(classes)])
     for label, (name, paths) in enumerate(classes.items()):
-        split.add([Datum(path, label) for path in paths], rng, root / name)
+        split.divide_class([Datum(path, label) for path in paths], rng, root / name)
     return split
 
 
-def words_of(name: str) -> str:
+def camel_case_to_words(name: str) -> str:
     """``BareLand`` and ``footballField`` as words: bare land, football field."""
     return " ".join(re.findall("[A-Za-z][^A-Z]*", name)).lower()
 
@@ -104,14 +106,14 @@ def missing_images(root: Path, paths: Sequence[str]) -> list[str]:
     return missing
 
 
-def some(names: Iterable[str], limit: int = 3) -> str:
+def shorten_list(names: Iterable[str], limit: int = 3) -> str:
     """The first few of many names."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def verify(split: Split, root: Path, source: object) -> None:
+def check_split_files(split: Split, root: Path, source: object) -> None:
     """Refuse a division that names images outside ``root``, or that are not there.
 
     Args:
@@ -126,7 +128,7 @@ def verify(split: Split, root: Path, source: object) -> None:
             )
     if missing := missing_images(root, list(dict.fromkeys(paths))):
         raise UserError(
-            f"{source} names images that are not in {root}: {some(missing)}; "
+            f"{source} names images that are not in {root}: {shorten_list(missing)}; "
             "put them back, or take the split that belongs to these images (delete it if it is "
             "one of this project's own)"
         )
@@ -157,13 +159,13 @@ def read_parts(root: Path, parts: Sequence[str], rng: random.Random) -> Split:
     """
     split = None
     for part in parts:
-        classes = class_images(root / part, prefix=f"{part}/")
+        classes = images_by_class(root / part, prefix=f"{part}/")
         split = split or Split([tuple(classes)])
         if strange := set(classes) ^ set(split.classnames[0]):
             raise UserError(
                 f"{root / part} and {root / parts[0]} do not have the same class folders: "
-                f"{some(sorted(strange))}"
+                f"{shorten_list(sorted(strange))}"
             )
         for label, (name, paths) in enumerate(classes.items()):
-            split.add([Datum(path, label) for path in paths], rng, root / part / name)
+            split.divide_class([Datum(path, label) for path in paths], rng, root / part / name)
     return split

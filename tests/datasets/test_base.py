@@ -27,7 +27,7 @@ def test_folders_are_divided_50_20_30_class_by_class(cfg, root):
     assert {item.classname for item in pets.train_x if item.label == 0} == {"cat"}
     task = pets.space.tasks[0]
     assert (task.name, task.templates) == ("kind of pet", Pets.templates)
-    assert (pets.split, len(pets.split_hash)) == ("own", 64)
+    assert (pets.split, len(pets.identity.draw)) == ("own", 64)
 
 
 def test_own_split_is_stored_and_is_the_same_for_every_seed_and_place(cfg, root, tmp_path):
@@ -35,12 +35,12 @@ def test_own_split_is_stored_and_is_the_same_for_every_seed_and_place(cfg, root,
     text = (root / "pets" / "split_own_Pets.json").read_text()
     assert str(root) not in text
     cfg.SEED = 2
-    assert Pets(cfg).split_hash == first.split_hash
+    assert Pets(cfg).identity.draw == first.identity.draw
     assert [*root.glob("pets/split_own*")] == [root / "pets" / "split_own_Pets.json"]
 
     fill(tmp_path / "b" / "pets" / "images", {"dog": 10, "Kitty": 20, "owl": 13})
     cfg.DATASET.ROOT = str(tmp_path / "b")
-    assert Pets(cfg).split_hash == first.split_hash
+    assert Pets(cfg).identity.draw == first.identity.draw
     assert (tmp_path / "b" / "pets" / "split_own_Pets.json").read_text() == text
 
 
@@ -72,7 +72,7 @@ def test_read_only_data_folder_uses_the_cache(cfg, root, cache, monkeypatch):
     assert [*root.glob("pets/split*.json")] == []
     assert len([*cache.glob("splits/pets-*/split_own_Pets.json")]) == 1
     assert len([*cache.glob("splits/pets-*/split_fewshot/Pets-own-shot_2-seed_1.json")]) == 1
-    assert Pets(cfg).split_hash == first.split_hash
+    assert Pets(cfg).identity.draw == first.identity.draw
 
     def fail(content, path):
         raise OSError(30, "Read-only file system")
@@ -86,7 +86,9 @@ def test_read_only_data_folder_uses_the_cache(cfg, root, cache, monkeypatch):
 def test_many_may_begin_at_once(cfg, root):
     cfg.DATASET.NUM_SHOTS = 2
     hashes = []
-    threads = [threading.Thread(target=lambda: hashes.append(Pets(cfg).split_hash)) for _ in "1234"]
+    threads = [
+        threading.Thread(target=lambda: hashes.append(Pets(cfg).identity.draw)) for _ in "1234"
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -115,7 +117,7 @@ def test_few_shots_are_the_draw_of_one_generator(cfg, root, shots):
     assert paths(few.train_x) == paths(naive_shots(whole.train_x, shots, rng))
     assert paths(few.val) == paths(naive_shots(whole.val, min(shots, 4), rng))
     assert paths(few.test) == paths(whole.test)
-    assert few.split_hash != whole.split_hash
+    assert few.identity.draw != whole.identity.draw
     record = json.loads(
         (root / f"pets/split_fewshot/Pets-own-shot_{shots}-seed_7.json").read_text()
     )
@@ -160,13 +162,13 @@ def test_own_reader_with_several_tasks(cfg, root):
             items = sorted(path.name for path in images.iterdir())
             for task, label in [(0, 0), (0, 1), (1, 0)]:
                 found = [Datum(f"Kitty/{name}", label, task=task) for name in items]
-                split.add(found, rng, images)
+                split.divide_class(found, rng, images)
             return split
 
     parts = Parts(cfg)
     assert [task.name for task in parts.space.tasks] == ["ears", "tail"]
     assert [len(part) for part in (parts.train_x, parts.val, parts.test)] == [30, 12, 18]
-    assert Parts(cfg).split_hash == parts.split_hash
+    assert Parts(cfg).identity.draw == parts.identity.draw
 
 
 @pytest.mark.parametrize(

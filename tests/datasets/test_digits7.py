@@ -94,9 +94,9 @@ def test_split_is_fixed_and_shared_by_all_tasks(cfg):
     assert [len(parts[name]) for name in ("train_x", "val", "test")] == [700, 200, 897]
     assert len(set.union(*parts.values())) == 1797
     cfg.SEED = 2
-    assert digits7.Digits7(cfg).split_hash == whole.split_hash
+    assert digits7.Digits7(cfg).identity.draw == whole.identity.draw
     assert whole.split == "own"
-    assert whole.split_hash.startswith("c6c0407fa5af")
+    assert whole.identity.draw.startswith("40fc40d4c36d")
 
 
 def test_each_task_draws_its_own_shots(cfg, suite):
@@ -104,7 +104,7 @@ def test_each_task_draws_its_own_shots(cfg, suite):
     assert [len(numbers) for numbers in drawn] == [4 * n for n in suite.space.sizes]
     assert len({frozenset(numbers) for numbers in drawn}) == 7
     same = digits7.Digits7(cfg)
-    assert same.train_x == suite.train_x and same.split_hash == suite.split_hash
+    assert same.train_x == suite.train_x and same.identity.draw == suite.identity.draw
     cfg.SEED = 2
     assert digits7.Digits7(cfg).train_x != suite.train_x
 

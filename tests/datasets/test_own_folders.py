@@ -46,7 +46,7 @@ def test_classes_in_the_root(bolts):
     assert data.space.tasks[0].name == "my bolts"
     assert counts(data) == [6, 4, 1 + 2 + 3]
     again = load("ImageFolder", bolts, NUM_SHOTS=2)  # its own files are no class folder
-    assert again.split_hash == data.split_hash and again.split == "own"
+    assert again.identity.draw == data.identity.draw and again.split == "own"
     assert {p.name for p in bolts.iterdir() if p.is_file()} == {"split_own_ImageFolder.json"}
 
 
@@ -77,7 +77,7 @@ def test_validation_images_are_held_out(tmp_path):
     data = load("ImageFolder", tmp_path / "a")
     assert [in_part(data.val, label) for label in (0, 1)] == [2, 1]
     assert counts(data) == [12, 3, 3] and data.split == "own"
-    assert load("ImageFolder", tmp_path / "a").split_hash == data.split_hash
+    assert load("ImageFolder", tmp_path / "a").identity.draw == data.identity.draw
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -360,8 +360,8 @@ def test_suite_of_ones_own(tmp_path, bolts):
     cfg.merge_from_dict({"DATASET": {"ROOT": str(tmp_path / "data"), "MEMBERS": members}})
     cfg.DATASET.NAME = "Workshop"
     assert (
-        build_dataset(cfg).split_hash
-        == load("Suite", tmp_path / "data", MEMBERS=members).split_hash
+        build_dataset(cfg).identity.draw
+        == load("Suite", tmp_path / "data", MEMBERS=members).identity.draw
     )
     cfg.DATASET.NAME = "OxfordPets"
     with pytest.raises(UserError, match=r"takes no DATASET\.MEMBERS"):

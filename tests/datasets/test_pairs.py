@@ -78,8 +78,8 @@ def test_few_pairs(tmp_path):
 def test_the_hash_is_of_the_content(tmp_path):
     write(tmp_path / "a", "Flickr30k")
     write(tmp_path / "b", "Flickr30k")
-    hashes = [build_dataset(config(tmp_path / x, "Flickr30k")).split_hash for x in "ab"]
-    other = build_dataset(config(tmp_path / "a", "Flickr30k", NUM_SHOTS=2)).split_hash
+    hashes = [build_dataset(config(tmp_path / x, "Flickr30k")).identity.draw for x in "ab"]
+    other = build_dataset(config(tmp_path / "a", "Flickr30k", NUM_SHOTS=2)).identity.draw
     assert hashes[0] == hashes[1] != other
 
 

@@ -128,9 +128,9 @@ def test_held_out_questions_share_no_image(tmp_path):
 def test_the_hash_is_of_the_content(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b")
-    hashes = [build_dataset(config(tmp_path / x)).split_hash for x in "ab"]
-    other = build_dataset(config(tmp_path / "a", NUM_SHOTS=2)).split_hash
-    fewer = build_dataset(config(tmp_path / "a", CANDIDATES=2)).split_hash
+    hashes = [build_dataset(config(tmp_path / x)).identity.draw for x in "ab"]
+    other = build_dataset(config(tmp_path / "a", NUM_SHOTS=2)).identity.draw
+    fewer = build_dataset(config(tmp_path / "a", CANDIDATES=2)).identity.draw
     assert len({*hashes, other, fewer}) == 3 and hashes[0] == hashes[1]
 
 
@@ -253,7 +253,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     assert code == 2 and err.count("\n") == 1 and err.startswith(f"error: {path} is not one of")
     words = ("DATASET.QUESTIONS.CANDIDATES", "0")
     code, _, err = command(monkeypatch, capsys, cfg, tmp_path / "run", *words)
-    assert code == 2 and err.startswith("error: DATASET.QUESTIONS.CANDIDATES takes a number of 1")
+    assert code == 2 and err.startswith("error: DATASET.QUESTIONS.CANDIDATES takes a whole")
 
 
 def test_the_contact_sheet_sorts_by_answer(tmp_path):

@@ -142,7 +142,7 @@ def test_export_and_import(tmp_path, capsys):
     assert [d.impath.split("flowers/")[1] for d in ours.train_x] == content[0]["train"]
     assert ours.test == load("KaggleFlower", other).test
     one = load("KaggleFlower", other, NUM_SHOTS=2)
-    assert one.split_hash == ours.split_hash != theirs.split_hash
+    assert one.identity.draw == ours.identity.draw != theirs.identity.draw
     Path(ours.train_x[3].impath).write_bytes(b"changed")
     with pytest.raises(UserError, match="images have changed"):
         load("KaggleFlower", other, NUM_SHOTS=2)
@@ -174,7 +174,7 @@ def test_unusable_import_is_refused(tmp_path, change, message):
 
 
 def _load(root):
-    return load("UCMerced", root, NUM_SHOTS=2).split_hash
+    return load("UCMerced", root, NUM_SHOTS=2).identity.draw
 
 
 def test_processes_may_make_the_same_split_at_once(tmp_path):
@@ -205,4 +205,4 @@ def test_read_only_data_folder_is_left_alone(tmp_path, monkeypatch):
     )
     first = load("RSSCN7", tmp_path / "data", NUM_SHOTS=1)
     assert sorted((tmp_path / "data").rglob("*")) == before
-    assert load("RSSCN7", tmp_path / "data", NUM_SHOTS=1).split_hash == first.split_hash
+    assert load("RSSCN7", tmp_path / "data", NUM_SHOTS=1).identity.draw == first.identity.draw

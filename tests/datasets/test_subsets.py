@@ -20,7 +20,7 @@ def test_base_and_new_classes_of_a_single_dataset(cfg):
     assert paths(base.test) == paths(d for d in whole.test if d.label < 2)
     assert paths(new.test) == paths(d for d in whole.test if d.label == 2)
     assert {d.label for d in new.train_x} == {0} and {d.classname for d in new.val} == {"owl"}
-    assert len({whole.split_hash, base.split_hash, new.split_hash}) == 3
+    assert len({whole.identity.draw, base.identity.draw, new.identity.draw}) == 3
 
 
 def test_classes_are_chosen_after_the_shots(cfg):
@@ -40,7 +40,10 @@ def test_suite_puts_tasks_side_by_side(cfg, root):
     assert [d.task for d in both.train_x] == [0] * 6 + [1] * 4
     assert {d.label for d in both.test if d.task == 1} == {0, 1}
     assert both.only_task(1).test == plants.test
-    assert both.split == "own" and both.split_hash not in (pets.split_hash, plants.split_hash)
+    assert both.split == "own" and both.identity.draw not in (
+        pets.identity.draw,
+        plants.identity.draw,
+    )
     assert both.space.tasks[1].group == "green"
 
 

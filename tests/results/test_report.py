@@ -21,8 +21,8 @@ from results.compare import (
     paired_differences,
 )
 from results.read import Run, make_run, read_run
+from results.rendering import Cell, Notes, Table, latex_escape, render
 from results.report import Choices, report_parts
-from results.table import Cell, Notes, Table, latex_escape, render
 from tests._records import record, write
 
 

@@ -5,9 +5,9 @@ from matplotlib import image
 
 from dassl.utils import UserError
 from results.aggregate import aggregate, columns, statistic
-from results.curves import draw_curves, panels_of
+from results.few_shot_curves import draw_curves, panels_of
 from results.read import find_runs, make_run
-from results.report_tables import format_table
+from results.tables import format_table
 from tests._records import record, write
 
 GROUPED = (("oak", "seen", 80.0), ("elm", "unseen", 40.0))

@@ -205,7 +205,7 @@ def test_build_data_loader_refuses(cfg, items, options, message):
 def test_data_manager(cfg, items, capsys):
     cfg.VERBOSE, cfg.DATASET.NAME = True, "Twelve"
     cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.DATALOADER.TEST.BATCH_SIZE = 4, 5
-    dataset = DatasetBase(items, test=items[:7], split="own", split_hash="0123456789abcdef")
+    dataset = DatasetBase(items, test=items[:7], split="own")
     dm = DataManager(cfg, dataset=dataset)
     assert dm.dataset is dataset and dm.space is dataset.space
     assert (len(dm.train_loader_x), len(dm.test_loader)) == (3, 2)
@@ -221,7 +221,7 @@ def test_data_manager(cfg, items, capsys):
         "# test     7",
     ):
         assert line in shown
-    assert "Split      own (0123456789ab)" in shown
+    assert f"Split      own ({dataset.identity.draw[:12]})" in shown
 
 
 def test_data_manager_moves_paths(cfg, items):
@@ -256,12 +256,12 @@ def test_only_task_is_a_dataset_of_one(items):
 
     space = TaskSpace((Task("a", ("x", "y")), Task("b", ("u", "v", "w"))))
     train = [Datum("p", 1, task=0), Datum("q", 2, task=1), Datum("r", 0, task=1)]
-    whole = DatasetBase(train, test=train[:2], space=space, split="own", split_hash="h")
+    whole = DatasetBase(train, test=train[:2], space=space, split="own", image_roots="vw")
     alone = whole.only_task(1)
     assert [(d.impath, d.label, d.task) for d in alone.train_x] == [("q", 2, 0), ("r", 0, 0)]
     assert [d.impath for d in alone.test] == ["q"] and alone.val is None and alone.train_u is None
     assert alone.classnames == ["u", "v", "w"] and alone.space.tasks == (space.tasks[1],)
-    assert (alone.split, alone.split_hash) == ("own", "h")
+    assert (alone.split, alone.image_roots) == ("own", ("w",))
 
 
 def test_datum_travels_to_workers():

@@ -11,9 +11,9 @@ from dassl.utils import UserError, atomic_path
 
 from .aggregate import Row
 from .compare import same_measure
-from .curves import COLOURS, STYLE, check_suffix, draw_curves
-from .report_tables import shots_name
-from .scalars import Curve
+from .few_shot_curves import COLOURS, STYLE, check_suffix, draw_curves
+from .tables import shots_name
+from .training_curves import Curve
 
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "oo")
 BARS = len(HATCHES)  # methods that bars can show; more become a map
@@ -133,7 +133,7 @@ def draw_training(
     """Training curves of one run: a panel per scalar, a line per part of the run.
 
     Args:
-        curves: as :func:`~results.scalars.read_curves` gives them.
+        curves: as :func:`~results.training_curves.read_curves` gives them.
 
     Raises:
         UserError: there is no curve, or such a file cannot be written.

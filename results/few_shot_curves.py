@@ -12,7 +12,7 @@ from dassl.utils import UserError, atomic_path
 
 from .aggregate import Row
 from .read import OVERALL
-from .report_tables import shots_name
+from .tables import shots_name
 
 # Okabe and Ito's palette without yellow, which is too light on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

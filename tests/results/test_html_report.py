@@ -11,11 +11,11 @@ from matplotlib import image
 import parse_test_res
 from dassl.utils import UserError
 from results.aggregate import aggregate
+from results.figures import draw_gains, draw_similarity, draw_training
 from results.html_report import write_report
-from results.pictures import draw_gains, draw_similarity, draw_training
 from results.read import find_runs, make_run
 from results.report import Choices
-from results.scalars import read_curves
+from results.training_curves import read_curves
 from tests._records import record, write
 
 

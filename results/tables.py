@@ -10,7 +10,7 @@ from itertools import groupby
 from .aggregate import Row, Stat, columns, statistic
 from .compare import BaseNew, Difference, means_of
 from .read import OVERALL, Run
-from .table import Cell, Notes, Table, render
+from .rendering import Cell, Notes, Table, render
 
 FIRST = ("method", "shots", "seeds")
 SEEDS = "mean ± std over seeds, in %"

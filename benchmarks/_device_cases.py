@@ -1,0 +1,99 @@
+"""What is checked on a device: every registered method on a small suite, with some options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import datasets  # noqa: F401  (registers the datasets)
+import trainers  # noqa: F401  (registers the methods)
+from dassl.engine import TRAINER_REGISTRY
+
+AUGMENTED = ("random_resized_crop", "random_flip", "normalize")
+VARIANTS = {  # options beside the default ones, as KEY VALUE words
+    "MTCoOp": {
+        "CSTS": ("CSC", "True", "CLASS_CSC", "True", "TASK_CSC", "True"),
+        "task vectors": ("TASK_VECTORS", "True"),
+        "upstream's steps": ("UPSTREAM_STEPS", "True"),
+        "transformer": ("PG_TYPE", "transformer"),
+    },
+    "CoOp": {"context per class": ("CSC", "True")},
+    "TipAdapter": {"fine-tuned": ("FINETUNE", "True")},
+}
+PAIRS = {"captions": "DigitCaptions", "questions": "DigitQuestions"}
+LARGE = {  # backbones of full size with random weights
+    "RN50": ("RN50/random", ("MTCoOp", "PLOT")),
+    "ViT-B/16": ("ViT-B-16/random", ("MTCoOp",)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with its options on a dataset.
+
+    Attributes:
+        opts: KEY VALUE words of the configuration.
+        checks: names in ``benchmarks._device_checks.CHECKS``; empty for all of them.
+        exact: whether images and weights are such that a class wins by more than rounding.
+    """
+
+    name: str
+    trainer: str
+    opts: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    exact: bool = True
+
+    @property
+    def key(self) -> str:
+        """The method's node of the configuration."""
+        return TRAINER_REGISTRY.get(self.trainer).KEY
+
+
+def every_case(small: bool = False) -> list[Case]:
+    """All cases, those that take longest first; ``small`` leaves the large backbones out."""
+    common = ("DATALOADER.NUM_WORKERS", "0", "DATALOADER.TEST.BATCH_SIZE", "300")
+    common += ("OPTIM.LR", "0.01", "OPTIM.MAX_EPOCH", "2" if small else "3")
+    common += ("TRAIN.CHECKPOINT_FREQ", "1")
+    names = TRAINER_REGISTRY.registered_names()
+    tiny = ("MODEL.BACKBONE.NAME", "tiny", *common)
+    digits = _digits("task1" if small else "base", *tiny)
+    cases = [] if small else _large(common)
+    for name in names:
+        if getattr(TRAINER_REGISTRY.get(name), "pairs", False):
+            cases += [_pairs(name, kind, tiny) for kind in PAIRS]
+    cases += [Case(name, name, digits) for name in names]
+    for name, variants in VARIANTS.items():
+        key = TRAINER_REGISTRY.get(name).KEY
+        for about, switches in variants.items():
+            words = [w if i % 2 else f"TRAINER.{key}.{w}" for i, w in enumerate(switches)]
+            cases.append(Case(f"{name}, {about}", name, (*digits, *words)))
+    return cases
+
+
+def _digits(tasks: str, *opts: str) -> tuple[str, ...]:
+    """Digits7 with augmented images, or some of its tasks ("base": the first three)."""
+    words = ("DATASET.NAME", "Digits7", "DATASET.SUBSAMPLE_TASKS", tasks, "DATASET.NUM_SHOTS", "4")
+    words += ("INPUT.TRANSFORMS", repr(AUGMENTED), "DATALOADER.TRAIN_X.BATCH_SIZE", "8")
+    return (*words, *opts)
+
+
+def _pairs(name: str, kind: str, opts: tuple[str, ...]) -> Case:
+    words = ("DATASET.NAME", PAIRS[kind], "DATASET.NUM_SHOTS", "48")
+    words += ("INPUT.TRANSFORMS", "('normalize',)", "DATALOADER.TRAIN_X.BATCH_SIZE", "16")
+    return Case(f"{name}, {kind}", name, (*words, *opts))
+
+
+def _large(common: tuple[str, ...]) -> list[Case]:
+    """Backbones of full size; TF32 and a compiled image tower, which only a GPU's user chooses."""
+    cases, few = [], ("fp32", "stored features", "CPU", "checkpoint", "fp16", "amp")
+    for about, (backbone, names) in LARGE.items():
+        opts = _digits("task1", *common, "MODEL.BACKBONE.NAME", backbone)
+        for name in names:
+            cases.append(Case(f"{name}, {about}", name, opts, few, exact=False))
+    opts = _digits("task1", *common, "MODEL.BACKBONE.NAME", "RN50/random")
+    halves = ("fp32", "fp16", "amp")
+    tf32 = ("COMPUTE.TF32", "True")
+    cases.append(Case("CoOp, RN50 in TF32", "CoOp", (*opts, *tf32), halves, exact=False))
+    tiny = _digits("task1", *common, "MODEL.BACKBONE.NAME", "tiny", "COMPUTE.COMPILE", "True")
+    compiled = [Case("CoOp, compiled", "CoOp", tiny, halves)]
+    compiled += [Case("CoOp, compiled, in TF32", "CoOp", (*tiny, *tf32), halves)]
+    return compiled + cases

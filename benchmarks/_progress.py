@@ -1,0 +1,50 @@
+"""Lines that say how long it has been, and tables that are written anew with each row."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from dassl.utils import write_json
+
+BEGAN = "GPU_CHECK_BEGAN"  # when the whole command began, for all of its processes
+
+
+def elapsed() -> float:
+    """Seconds since the command began; its first call in a process tree is that beginning."""
+    return time.time() - float(os.environ.setdefault(BEGAN, repr(time.time())))
+
+
+def say(text: str) -> None:
+    """Print a line with the time that has passed."""
+    print(f"[{elapsed():6.1f} s] {text}", flush=True)
+
+
+def table(header: tuple[str, ...], rows: list[tuple]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(_cell(c) for c in line)} |\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+class Report:
+    """One part of the results: ``<name>.md`` and ``<name>.json``, whole after every :meth:`save`.
+
+    Args:
+        folder: where both files lie; made if need be.
+        name: of the files. title: the heading of the first.
+    """
+
+    def __init__(self, folder: Path, name: str, title: str):
+        self.folder, self.name, self.title = Path(folder), name, title
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, markdown: str, content: object) -> None:
+        """Write both files as they stand now."""
+        path = self.folder / f"{self.name}.md"
+        path.write_text(f"## {self.title}\n\n{markdown}", encoding="utf-8")
+        write_json(content, self.folder / f"{self.name}.json")
