@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +36,12 @@ class Manifest(FewShotDataset):
         """The data folder; the table is in it."""
         self._file = cfg.DATASET.MANIFEST
         return super().find_root(cfg)
+
+    @property
+    def split_name(self) -> str:
+        """Manifest, and the table's name unless it is manifest.csv: a split per table."""
+        table = re.sub(r"[^\w.-]+", "-", self._file.removesuffix(".csv"))
+        return "Manifest" if table == "manifest" else f"Manifest-{table}"
 
     @property
     def task_name(self) -> str:

@@ -11,7 +11,8 @@ from dassl.data import DatasetBase, Task, TaskSpace
 from dassl.utils import UserError, unknown_name
 
 from .annotations import read_line
-from .folders import check_split_files, file_sizes, read_folders, shorten_list
+from .compare import compare_splits
+from .folders import check_split_files, read_folders, refuse_same_files, shorten_list
 from .layout import find_folder
 from .shots import FewShotSample
 from .splits import Split, read_split, to_json
@@ -89,12 +90,16 @@ class FewShotDataset(ImageTasks):
         split, kind = self.load_split(cfg.DATASET.SPLIT)
         tasks = self.make_tasks(split)
         if (shots := cfg.DATASET.NUM_SHOTS) >= 1 and split.train:
-            name = f"{type(self).__name__}-{kind}"
+            name = f"{self.split_name}-{kind}"
             FewShotSample(self.root, self.image_root, name, shots, cfg.SEED).subset(split)
-        for part in split.parts:
-            file_sizes(self.image_root, part)
+        refuse_same_files(self.image_root, split.parts)
         roots = [self.image_root] * len(tasks)
         self._finish(cfg, TaskImages(tasks, roots, *split.parts), kind)
+
+    @property
+    def split_name(self) -> str:
+        """The dataset's name in the files of its splits and few-shot draws."""
+        return type(self).__name__
 
     def find_root(self, cfg) -> Path:
         """The folder of the dataset; its image folder exists."""
@@ -106,13 +111,16 @@ class FewShotDataset(ImageTasks):
 
     def annotation(self, name: str) -> Path:
         """One of the ``annotations``; a UserError if it is not there."""
-        for folder in (self.root, self.image_root):
-            if (folder / name).is_file():
-                return folder / name
+        if path := self._find_annotation(name):
+            return path
         raise UserError(
             f"{type(self).__name__}: there is no file {self.root / name}; DATASETS.md says where "
             "it comes from"
         )
+
+    def _find_annotation(self, name: str) -> Path | None:
+        paths = (folder / name for folder in (self.root, self.image_root))
+        return next((path for path in paths if path.is_file()), None)
 
     def load_split(self, choice: str) -> tuple[Split, str]:
         """The whole division, and which it is: zhou, dk, own or, where there is one, official.
@@ -168,7 +176,7 @@ class FewShotDataset(ImageTasks):
         return tuple(self.class_name(folder) for folder in folders)
 
     def _split_file(self, kind: str) -> str:
-        return self.split_files.get(kind, f"split_{kind}_{type(self).__name__}.json")
+        return self.split_files.get(kind, f"split_{kind}_{self.split_name}.json")
 
     def _fresh_split(self) -> Split:
         split = self.read(random.Random(SPLIT_SEED))
@@ -186,25 +194,9 @@ class FewShotDataset(ImageTasks):
             return read_split(store(to_json(fresh), self.root, name), "own")
         split = read_split(path, "own")
         check_split_files(split, self.image_root, path)
-        if not self.annotations:
-            self._compare_with_folder(split, path)
+        if all(map(self._find_annotation, self.annotations)):
+            compare_splits(split, self.read(random.Random(SPLIT_SEED)), path, type(self).__name__)
         return split
-
-    def _compare_with_folder(self, split: Split, path: Path) -> None:
-        """Say which images a stored split lacks; refuse it if it has some that are gone."""
-        fresh = self.read(random.Random(SPLIT_SEED))
-        known, there = ({d.impath for part in s.parts for d in part} for s in (split, fresh))
-        if gone := sorted(known - there):
-            raise UserError(
-                f"{path} has {len(gone)} images that are no longer listed: "
-                f"{shorten_list(gone)}; list them again, or delete that file to divide all "
-                "images anew"
-            )
-        if new := sorted(there - known):
-            print(
-                f"{type(self).__name__}: {len(new)} images are not in {path} and are left out: "
-                f"{shorten_list(new)}; delete that file to divide all images anew"
-            )
 
 
 class TaskGroup(ImageTasks):

@@ -107,7 +107,7 @@ def missing_images(root: Path, paths: Sequence[str]) -> list[str]:
 
 
 def shorten_list(names: Iterable[str], limit: int = 3) -> str:
-    """The first few of many names."""
+    """The first names of a list, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
@@ -136,20 +136,40 @@ def check_split_files(split: Split, root: Path, source: object) -> None:
 
 def file_sizes(root: Path, items: Iterable[Datum]) -> list[int]:
     """Bytes of each image; an empty or unreachable one is refused."""
-    sizes = []
-    for item in items:
-        path = os.path.join(root, item.impath)
-        try:
-            size = os.stat(path).st_size
-        except OSError as error:
-            raise UserError(f"cannot read the image {path} ({error.strerror})") from None
-        if size == 0:
+    return [_stat(root, item.impath).st_size for item in items]
+
+
+def refuse_same_files(root: Path, parts: Iterable[Iterable[Datum]]) -> None:
+    """Refuse an image that a task has under two paths, and images as :func:`file_sizes` does.
+
+    Two spellings of a path, letters of another case on some disks, and symbolic links all lead to
+    one file. Hard links may come from a tool that saves disk space, and are let pass.
+    """
+    seen: dict[tuple[int, int, int], str] = {}
+    for item in (item for part in parts for item in part):
+        stat = _stat(root, item.impath)
+        if stat.st_nlink > 1 or not stat.st_ino:
+            continue
+        first = seen.setdefault((item.task, stat.st_dev, stat.st_ino), item.impath)
+        if first != item.impath:
             raise UserError(
-                f"the image {path} is empty (0 bytes); replace it, or take it out of the dataset "
-                "and its split"
+                f"{first} and {item.impath} in {root} are one and the same image (a link, or two "
+                "spellings of its path): remove one of them, so that no image is in train and test"
             )
-        sizes.append(size)
-    return sizes
+
+
+def _stat(root: Path, relative: str) -> os.stat_result:
+    path = os.path.join(root, relative)
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise UserError(f"cannot read the image {path} ({error.strerror})") from None
+    if stat.st_size == 0:
+        raise UserError(
+            f"the image {path} is empty (0 bytes); replace it, or take it out of the dataset and "
+            "its split"
+        )
+    return stat
 
 
 def read_parts(root: Path, parts: Sequence[str], rng: random.Random) -> Split:

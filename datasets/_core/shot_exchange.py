@@ -53,7 +53,7 @@ def import_shots(members: Members, path: Path) -> list[Path]:
         shots, everything = cfg.DATASET.NUM_SHOTS, cfg.clone()
         everything.DATASET.NUM_SHOTS = -1
         dataset = cls(everything)
-        name = f"{cls.__name__}-{dataset.split}"
+        name = f"{dataset.split_name}-{dataset.split}"
         draw = FewShotSample(dataset.root, dataset.image_root, name, shots, cfg.SEED)
         images = dataset.images
         split = Split([t.classnames for t in images.tasks], *images.parts)

@@ -45,6 +45,15 @@ class Split:
         """train, val and test."""
         return self.train, self.val, self.test
 
+    def names_by_image(self) -> dict[tuple[str, str], str]:
+        """Class name by relative path and task name."""
+        tasks = self.tasknames or [str(t) for t in range(len(self.classnames))]
+        return {
+            (d.impath, tasks[d.task]): self.classnames[d.task][d.label]
+            for part in self.parts
+            for d in part
+        }
+
     def divide_class(self, items: Sequence[Datum], rng: random.Random, where: object) -> None:
         """Divide the images of one class 50/20/30 in an order drawn from ``rng``.
 
