@@ -18,7 +18,7 @@ import torch
 import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip import CLIPError, list_backbones
-from dassl.config import CfgNode, check_limits, get_cfg_default
+from dassl.config import CfgNode, get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import (
@@ -115,7 +115,6 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_file(_protocol_file(args.protocol))
     cfg.merge_from_list([word for pair in _flags(args) for word in pair])
     cfg.merge_from_list(args.opts)
-    check_limits(cfg)
     _keep_own_nodes(cfg)
     cfg.freeze()
     return cfg

@@ -4,11 +4,16 @@ It answers to the public names of OpenAI's ``clip`` package as CoOp uses them, w
 underneath.
 """
 
-from ._errors import CLIPError
-from .backbones import list_backbones, load_backbone
-from .clip import available_models, load, tokenize
-from .model import CLIP
-from .text import Prompts, TextTower
+from typing import TYPE_CHECKING
+
+from dassl.utils.lazy import lazy_imports
+
+if TYPE_CHECKING:
+    from ._errors import CLIPError
+    from .backbones import list_backbones, load_backbone
+    from .clip import available_models, load, tokenize
+    from .model import CLIP
+    from .text import Prompts, TextTower
 
 __all__ = [
     "CLIP",
@@ -21,3 +26,5 @@ __all__ = [
     "load_backbone",
     "tokenize",
 ]
+
+__getattr__, __dir__ = lazy_imports(__name__)

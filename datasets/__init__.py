@@ -1,7 +1,5 @@
-"""Datasets and suites. A file here without a leading underscore is one, and registers itself."""
+"""Datasets and suites. A file here without a leading underscore is one of them."""
 
-import sys
+from dassl.data.registry import DATASET_REGISTRY
 
-from dassl.utils import import_all
-
-import_all(sys.modules[__name__])
+DATASET_REGISTRY.discover(__name__, __path__)

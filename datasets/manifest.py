@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 from functools import cached_property
 from pathlib import Path
 
-from dassl.data import DATASET_REGISTRY, Datum
+from dassl.data import DATASET_REGISTRY, SPLITS, Datum
 from dassl.utils import UserError
 
 from ._core.annotations import read_text
 from ._core.base import FewShotDataset
-from ._core.splits import PARTS, Split, is_text, stays_inside
+from ._core.splits import Split, is_text, stays_inside
 
 COLUMNS = ("path", "class", "task", "split")
-SPELLINGS = {**{part: part for part in PARTS}, "valid": "val", "validation": "val"}
+SPELLINGS = {**{part: part for part in SPLITS}, "valid": "val", "validation": "val"}
 
 
 @DATASET_REGISTRY.register()
@@ -35,6 +36,12 @@ class Manifest(FewShotDataset):
         """The data folder; the table is in it."""
         self._file = cfg.DATASET.MANIFEST
         return super().find_root(cfg)
+
+    @property
+    def split_name(self) -> str:
+        """Manifest, and the table's name unless it is manifest.csv: a split per table."""
+        table = re.sub(r"[^\w.-]+", "-", self._file.removesuffix(".csv"))
+        return "Manifest" if table == "manifest" else f"Manifest-{table}"
 
     @property
     def task_name(self) -> str:
@@ -81,12 +88,12 @@ class Manifest(FewShotDataset):
             task = tasks.index(row["task"])
             item = Datum(row["path"], names[task].index(row["class"]), task=task)
             if row["split"]:
-                split.parts[PARTS.index(row["split"])].append(item)
+                split.parts[SPLITS.index(row["split"])].append(item)
             groups.setdefault((task, item.label), []).append(item)
         if not self.official:
             for task, label in sorted(groups):
                 where = f"class {names[task][label]!r} of {self.root / self._file}"
-                split.add(groups[task, label], rng, where)
+                split.divide_class(groups[task, label], rng, where)
         return split
 
 

@@ -227,7 +227,7 @@ def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
     """Refuse a context of no tokens, where a method would have nothing to learn."""
     if n_ctx < 1 and not ctx_init:
         raise UserError(
-            f"TRAINER.{key}.N_CTX must be 1 or more: the context is what is learned; got {n_ctx}"
+            f"TRAINER.{key}.N_CTX takes at least 1 token, as only the context learns; got {n_ctx}"
         )
 
 

@@ -14,28 +14,17 @@ from dassl.data.sharding import columns_of
 from dassl.data.wrapper import read_bytes
 from dassl.utils import UserError, distributed
 
-from .feature_encoder import DTYPES, FeatureEncoder
+from .feature_encoder import FeatureEncoder
 from .precision import precision_name
 
-MODES = ("off", "test", "full")
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of a pass may take
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 
 
 def cached_loaders(trainer) -> None:
-    """Put stored features behind the loaders of a trainer, as FEATURES.MODE says.
-
-    Raises:
-        UserError: an unknown mode or type, or a limit that is no size.
-    """
+    """Put stored features behind the loaders of a trainer, as FEATURES.MODE says."""
     options = trainer.cfg.FEATURES
-    for key, known in (("MODE", MODES), ("DTYPE", DTYPES)):
-        if options[key] not in known:
-            names = ", ".join(name or "''" for name in known)
-            raise UserError(f"FEATURES.{key} must be one of {names}; got {options[key]!r}")
-    if not options.LIMIT_GB > 0:
-        raise UserError(f"FEATURES.LIMIT_GB is a size in GB above 0; got {options.LIMIT_GB}")
     if options.MODE == "off":
         return
     encoder = FeatureEncoder(trainer)
@@ -165,7 +154,7 @@ class FeatureLoader:
                 "the image features cannot be completed: images change while they are read, or "
                 f"files of {next(iter(stores.values())).root} are lost; start again"
             )
-        places = {output: store.places(names) for output, store in stores.items()}
+        places = {output: store.indices(names) for output, store in stores.items()}
         order = [torch.tensor(batch) for batch in self.loader.batches]
         yield from self._batches(stores, places, order)
 

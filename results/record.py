@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from dassl.config import CfgNode
-from dassl.utils import UserError, atomic_path, flat, read_json, write_json
+from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
 
 from .schema import FILE, SCHEMA, RecordReader
 
@@ -29,6 +29,7 @@ NOT_HASHED = (
     "VERBOSE",
     "COMPUTE.CHANNELS_LAST",
     "COMPUTE.COMPILE",
+    "COMPUTE.GRAPHS",
     "COMPUTE.TF32",
     "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS",
@@ -40,10 +41,6 @@ NOT_HASHED = (
     "TRAIN.PRINT_FREQ",
     "TRAIN.CHECKPOINT_FREQ",
 )
-
-
-class Interrupted(BaseException):
-    """The process received SIGTERM."""
 
 
 class Busy(UserError):

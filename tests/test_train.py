@@ -78,8 +78,8 @@ def test_later_sources_win(tmp_path):
         (["--trainer", "CoOp", "--protocl", "x"], r"no flag named '--protocl'; did you mean"),
         (["--trainer", "CoOp", "--protocol", "fewshot"], r"did you mean few_shot\?"),
         (["--trainer", "CoOp", "OPTIM.LRR", "1"], r"did you mean OPTIM.LR\?"),
-        (["--trainer", "CoOp", "OPTIM.LR"], "'OPTIM.LR' stands alone"),
-        (["--trainer", "CoOp", "OPTIM.LR", "fast"], "OPTIM.LR takes a float"),
+        (["--trainer", "CoOp", "OPTIM.LR"], "'OPTIM.LR' has no value"),
+        (["--trainer", "CoOp", "OPTIM.LR", "fast"], "OPTIM.LR takes a number"),
         (["--trainer", "CoOp", "--seed", "one"], "invalid int value: 'one'"),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(command, tmp_path):
     process = command(*digits("MTCoOp", tmp_path / "run", "OPTIM.LR", "fast"))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
-    assert err.startswith("error: OPTIM.LR takes a float") and err.count("\n") == 1
+    assert err.startswith("error: OPTIM.LR takes a number") and err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from prompting.heads import score
+from prompting.precision import PRECISIONS
 from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
@@ -44,19 +46,11 @@ class CLIPAdapter(PromptTrainer):
 
     KEY = "CLIP_ADAPTER"
     DEFAULTS = dict(
-        PREC="fp32",  # fp16, fp32 or amp
-        REDUCTION=4,  # k: the hidden width is the feature's divided by it
-        RATIO=0.2,  # r
+        PREC=Key("fp32", choices=PRECISIONS),
+        REDUCTION=Key(4, least=1),  # k: the hidden width is the feature's divided by it
+        RATIO=Key(0.2, above=0, most=1),  # r
         SEARCH=False,  # after training, choose RATIO among 0.1, 0.2 ... 1 on the validation images
     )
-
-    def check_cfg(self, cfg):
-        options = cfg.TRAINER.CLIP_ADAPTER
-        if not 0 < options.RATIO <= 1 or options.REDUCTION < 1:
-            raise UserError(
-                "TRAINER.CLIP_ADAPTER takes a RATIO above 0 and up to 1, and a REDUCTION of 1 or "
-                f"more; got RATIO {options.RATIO}, REDUCTION {options.REDUCTION}"
-            )
 
     @torch.no_grad()
     def build_prompter(self, options, space, text):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
 from prompting.image_conditional import encode_per_image, image_net
-from prompting.prompt_learner import PromptLearner, need_context
+from prompting.precision import PRECISIONS
+from prompting.prompt_learner import POSITIONS, PromptLearner, need_context
 
 from ._base import PromptTrainer
 
@@ -49,20 +50,16 @@ class CoCoOp(PromptTrainer):
     KEY = "COCOOP"
     pairs = True
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        N_CTX=16,  # number of context tokens, if CTX_INIT is empty
+        PREC=Key("fp16", choices=PRECISIONS),
+        N_CTX=Key(16, least=0),  # number of context tokens, if CTX_INIT is empty
         CTX_INIT="",  # words that start the context; published: "a photo of a"
-        CLASS_TOKEN_POSITION="end",  # end, middle or front
-        CHUNK=8,  # images whose prompts are held in memory at once; 0 for all
+        CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
+        CHUNK=Key(8, least=0),  # images whose prompts are held in memory at once; 0 for all
     )
 
     def check_cfg(self, cfg):
         options = cfg.TRAINER.COCOOP
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
-        if options.CHUNK < 0:
-            raise UserError(
-                f"TRAINER.COCOOP.CHUNK counts images, 0 for all at once; got {options.CHUNK}"
-            )
 
     def build_prompter(self, options, space, text):
         return ConditionalPrompter(options, space, text)

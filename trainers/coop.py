@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
-from prompting.prompt_learner import ContextPrompter
+from prompting.precision import PRECISIONS
+from prompting.prompt_learner import POSITIONS, ContextPrompter
 from prompting.upstream import MODULE, context_of
 
 from ._base import PromptTrainer
@@ -16,11 +18,11 @@ class CoOp(PromptTrainer):
     KEY = "COOP"
     pairs = True
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        N_CTX=16,  # number of context tokens
+        PREC=Key("fp16", choices=PRECISIONS),
+        N_CTX=Key(16, least=0),  # number of context tokens
         CTX_INIT="",  # words that start the context; empty for random
         CSC=False,  # class-specific context
-        CLASS_TOKEN_POSITION="end",  # end, middle or front
+        CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
     )
 
     def build_prompter(self, options, space, text):

@@ -5,9 +5,10 @@ https://arxiv.org/abs/2303.13283
 
 from __future__ import annotations
 
+from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
-from prompting.prompt_learner import ContextPrompter, need_context
+from prompting.precision import PRECISIONS
+from prompting.prompt_learner import POSITIONS, ContextPrompter, need_context
 from prompting.templates import TemplatePrompter, with_template
 
 from ._base import PromptTrainer
@@ -19,12 +20,12 @@ class KgCoOp(PromptTrainer):
 
     KEY = "KGCOOP"
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        N_CTX=4,  # number of context tokens, if CTX_INIT is empty
+        PREC=Key("fp16", choices=PRECISIONS),
+        N_CTX=Key(4, least=0),  # number of context tokens, if CTX_INIT is empty
         CTX_INIT="a photo of a",  # words that start the context; empty for random
         CSC=False,  # class-specific context
-        CLASS_TOKEN_POSITION="end",  # end, middle or front
-        W=8.0,  # weight of 1 - cosine to the hand-written prompt's feature
+        CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
+        W=Key(8.0, least=0),  # weight of 1 - cosine to the hand-written prompt's feature
         TEMPLATE="",  # the hand-written prompt, with {} for the class; empty: the dataset's own
     )
     needs_all_classes = True  # the distance is a mean over classes, images of them or not
@@ -32,8 +33,6 @@ class KgCoOp(PromptTrainer):
     def check_cfg(self, cfg):
         options = cfg.TRAINER.KGCOOP
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
-        if options.W < 0:
-            raise UserError(f"TRAINER.KGCOOP.W must be 0 or more; got {options.W}")
 
     def build_prompter(self, options, space, text):
         self.templates = TemplatePrompter(with_template(space, options.TEMPLATE), text)

@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dassl.config import Key
 from dassl.data.datasets import build_dataset
 from dassl.data.tasks import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from prompting.heads import Head, require_every_class, score
+from prompting.precision import PRECISIONS
 
 from ._base import PromptTrainer
 
@@ -59,9 +61,10 @@ class LinearProbe(PromptTrainer):
 
     KEY = "LP"
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        C=0.0,  # inverse strength of the L2 penalty; 0: chosen on the validation images
-        MAX_ITER=1000,  # of the solver, lbfgs
+        PREC=Key("fp16", choices=PRECISIONS),
+        # inverse strength of the L2 penalty; 0: chosen on the validation images
+        C=Key(0.0, least=0),
+        MAX_ITER=Key(1000, least=1),  # of the solver, lbfgs
         UPSTREAM_METRICS=False,  # judge each task by the other metric, as the released code does
     )
     sgd = False
@@ -69,11 +72,6 @@ class LinearProbe(PromptTrainer):
 
     def check_cfg(self, cfg):
         options = cfg.TRAINER.LP
-        if options.C < 0 or options.MAX_ITER < 1:
-            raise UserError(
-                "TRAINER.LP takes a C above 0, or 0 to have it chosen, and a MAX_ITER of 1 or "
-                f"more; got C {options.C}, MAX_ITER {options.MAX_ITER}"
-            )
         if options.UPSTREAM_METRICS and cfg.TEST.METRIC != "per_task":
             raise UserError(
                 "TRAINER.LP.UPSTREAM_METRICS swaps the metrics of the tasks, which only "

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from clip.text import index_rows
+from dassl.config import Key
 from dassl.data import view_seed
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from prompting.meta_net import build_meta_net
-from prompting.prompt_learner import INIT_STD, PromptLearner, scatter_rows
+from prompting.meta_net import META_NETS, build_meta_net
+from prompting.precision import PRECISIONS
+from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, scatter_rows
 from prompting.upstream import context_of, same_names, tensor_of
 
 from ._base import PromptTrainer
@@ -131,34 +133,33 @@ class MTCoOp(PromptTrainer):
 
     KEY = "MTCOOP"
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        N_CTX=16,  # context tokens that the meta network makes
+        PREC=Key("fp16", choices=PRECISIONS),
+        N_CTX=Key(16, least=0),  # context tokens that the meta network makes
         CTX_INIT="",  # only its number of tokens counts: the context is generated
         CSC=False,  # make the context from the class name too: one context per class
-        TOKEN_POSITION="end",  # end, middle or front: where the class name stands
-        TASK_N_CTX=16,  # learned tokens beside a task name; the published commands use 4
+        TOKEN_POSITION=Key("end", choices=POSITIONS),  # where the class name stands
+        # learned tokens beside a task name; the published commands use 4
+        TASK_N_CTX=Key(16, least=0),
         TASK_CTX_INIT="",  # words that start the task context
         TASK_CSC=False,  # one task context per task
-        TASK_TOKEN_POSITION="end",
+        TASK_TOKEN_POSITION=Key("end", choices=POSITIONS),
         TASK_VECTORS=False,  # SoftCPT*, as read here: learned task features, no task names
-        CLASS_N_CTX=16,  # learned tokens beside a class name, if CSC
+        CLASS_N_CTX=Key(16, least=0),  # learned tokens beside a class name, if CSC
         CLASS_CTX_INIT="",  # words that start the class context
         CLASS_CSC=False,  # one class context per class
-        CLASS_TOKEN_POSITION="end",
-        PG_TYPE="lin",  # meta network: lin, linmean, lincls, mlp or transformer
-        PG_RATIO=1,  # bottleneck of the mlp: hidden width = input width // PG_RATIO
-        CLS_SAMPLE_RATE=0.0,  # share of the absent classes scored in a step; 0 for all
-        FREEZE_CLS_PROMPT=0,  # 1: the class context stays as it starts
+        CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
+        PG_TYPE=Key("lin", choices=tuple(META_NETS)),  # the meta network
+        PG_RATIO=Key(1, least=1),  # bottleneck of the mlp: hidden width = input width // PG_RATIO
+        # share of the absent classes scored in a step; 0: all of them
+        CLS_SAMPLE_RATE=Key(0.0, least=0, most=1),
+        FREEZE_CLS_PROMPT=Key(0, choices=(0, 1)),  # 1: the class context stays as it starts
         UPSTREAM_STEPS=False,  # step as often as the released code does
     )
     suite = "joint"
 
     def check_cfg(self, cfg):
         options = cfg.TRAINER.MTCOOP
-        rate = options.CLS_SAMPLE_RATE
-        if not 0 <= rate <= 1:
-            raise UserError(f"TRAINER.MTCOOP.CLS_SAMPLE_RATE is a share from 0 to 1; got {rate}")
-        if rate and not options.CSC:
+        if options.CLS_SAMPLE_RATE and not options.CSC:
             raise UserError(
                 "TRAINER.MTCOOP.CLS_SAMPLE_RATE needs contexts per class: set CSC True, or the "
                 "rate to 0"

@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from prompting.prompt_learner import PromptLearner, scatter_rows
+from prompting.precision import PRECISIONS
+from prompting.prompt_learner import POSITIONS, PromptLearner, scatter_rows
 from prompting.upstream import MODULE, context_of
 
 from ._base import PromptTrainer
@@ -46,11 +48,11 @@ class MTCoOpHard(PromptTrainer):
 
     KEY = "MTCOOPH"
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        N_CTX=16,  # number of context tokens
+        PREC=Key("fp16", choices=PRECISIONS),
+        N_CTX=Key(16, least=0),  # number of context tokens
         CSC=False,  # one context per class
         CTX_INIT="",  # words that start the context; empty for random
-        TOKEN_POSITION="end",  # end, middle or front
+        TOKEN_POSITION=Key("end", choices=POSITIONS),
         TSC=False,  # one context per task
     )
     suite = "joint"

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
-from prompting.prompt_learner import PromptLearner, need_context, scatter_rows
+from prompting.precision import PRECISIONS
+from prompting.prompt_learner import POSITIONS, PromptLearner, scatter_rows
 
 from ._base import PromptTrainer
 
@@ -48,26 +49,18 @@ class PLOT(PromptTrainer):
 
     KEY = "PLOT"
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        N=4,  # prompts per class
-        N_CTX=16,  # number of context tokens of each
+        PREC=Key("fp16", choices=PRECISIONS),
+        N=Key(4, least=1),  # prompts per class
+        N_CTX=Key(16, least=1),  # number of context tokens of each
         CSC=False,  # class-specific contexts
-        CLASS_TOKEN_POSITION="end",  # end, middle or front
-        EPS=0.1,  # weight of the entropy of the plan
-        MAX_ITER=100,  # of Sinkhorn's iterations
-        THRESH=0.01,  # mean change of a scaling vector at which they stop; 0: never before MAX_ITER
+        CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
+        EPS=Key(0.1, above=0),  # weight of the entropy of the plan
+        MAX_ITER=Key(100, least=1),  # of Sinkhorn's iterations
+        # mean change of a scaling vector at which they stop; 0: never before MAX_ITER
+        THRESH=Key(0.01, least=0),
         UNIFORM=False,  # no transport: every place is matched to every prompt alike
     )
     image_outputs = frozenset({"global", "local"})
-
-    def check_cfg(self, cfg):
-        options = cfg.TRAINER.PLOT
-        need_context(self.KEY, options.N_CTX)
-        for key in ("N", "MAX_ITER"):
-            if options[key] < 1:
-                raise UserError(f"TRAINER.PLOT.{key} must be 1 or more; got {options[key]}")
-        if options.EPS <= 0:
-            raise UserError(f"TRAINER.PLOT.EPS must be positive; got {options.EPS}")
 
     def build_prompter(self, options, space, text):
         return PromptSets(options, space, text)

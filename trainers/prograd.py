@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from dassl.config import CfgNode
+from dassl.config import CfgNode, Key
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from prompting.prompt_learner import ContextPrompter, need_context
+from prompting.precision import PRECISIONS
+from prompting.prompt_learner import POSITIONS, ContextPrompter
 from prompting.templates import TemplatePrompter, with_template
 
 from ._base import PromptTrainer
@@ -20,24 +21,16 @@ class ProGrad(PromptTrainer):
 
     KEY = "PROGRAD"
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        N_CTX=16,  # number of context tokens
+        PREC=Key("fp16", choices=PRECISIONS),
+        N_CTX=Key(16, least=1),  # number of context tokens
         CTX_INIT=False,  # start the last context tokens with the words of the template
         CSC=False,  # class-specific context
-        CLASS_TOKEN_POSITION="end",  # end, middle or front
-        LAMBDA=1.0,  # share of the conflicting part that is taken away
-        T=1.0,  # temperature of both sides of the divergence from zero-shot CLIP
+        CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
+        LAMBDA=Key(1.0, least=0),  # share of the conflicting part that is taken away
+        T=Key(1.0, above=0),  # temperature of both sides of the divergence from zero-shot CLIP
         TEMPLATE="",  # of zero-shot CLIP, with {} for the class; empty: the dataset's own
     )
     needs_all_classes = True  # both sides of the divergence are over all classes
-
-    def check_cfg(self, cfg):
-        options = cfg.TRAINER.PROGRAD
-        need_context(self.KEY, options.N_CTX)
-        if options.T <= 0:
-            raise UserError(f"TRAINER.PROGRAD.T must be positive; got {options.T}")
-        if options.LAMBDA < 0:
-            raise UserError(f"TRAINER.PROGRAD.LAMBDA must be 0 or more; got {options.LAMBDA}")
 
     def build_prompter(self, options, space, text):
         space = with_template(space, options.TEMPLATE)

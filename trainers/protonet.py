@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import unknown_name
 from prompting.heads import Head, require_every_class
+from prompting.precision import PRECISIONS
 
 from ._base import PromptTrainer
 
@@ -37,15 +38,11 @@ class ProtoNet(PromptTrainer):
 
     KEY = "PROTONET"
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        DISTANCE="euclidean",  # squared Euclidean, as in the paper, or cosine
+        PREC=Key("fp16", choices=PRECISIONS),
+        # euclidean: the squared distance, as in the paper
+        DISTANCE=Key("euclidean", choices=DISTANCES),
     )
     steps_rule = "fitted"
-
-    def check_cfg(self, cfg):
-        distance = cfg.TRAINER.PROTONET.DISTANCE
-        if distance not in DISTANCES:
-            raise unknown_name("TRAINER.PROTONET.DISTANCE", distance, DISTANCES)
 
     def build_prompter(self, options, space, text):
         return Prototypes(space.num_classes, text.out_dim)

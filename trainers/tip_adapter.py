@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
 from prompting.heads import score
+from prompting.precision import PRECISIONS
 from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
@@ -56,27 +57,20 @@ class TipAdapter(PromptTrainer):
 
     KEY = "TIP"
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
+        PREC=Key("fp16", choices=PRECISIONS),
         FINETUNE=False,  # Tip-Adapter-F: train the keys, which start as the cache
-        VIEWS=10,  # augmented views whose features are averaged; 0: the image as at test
-        ALPHA=1.0,  # weight of the cache; while keys are trained, and for good without SEARCH
-        BETA=1.0,  # sharpness of the cache, likewise
+        # augmented views whose features are averaged; 0: the image as at test time
+        VIEWS=Key(10, least=0),
+        # weight of the cache while keys are trained, and, without SEARCH, at test time
+        ALPHA=Key(1.0, least=0),
+        BETA=Key(1.0, least=0),  # sharpness of the cache, likewise
         SEARCH=True,  # choose ALPHA and BETA on the validation images
-        ALPHA_MAX=3.0,  # the largest ALPHA and BETA that are tried, the smallest being 0.1,
-        BETA_MAX=7.0,
-        ALPHA_STEPS=20,  # and how many of each
-        BETA_STEPS=200,
+        # SEARCH tries this many values between 0.1 and the maximum of each
+        ALPHA_MAX=Key(3.0, above=START),
+        BETA_MAX=Key(7.0, above=START),
+        ALPHA_STEPS=Key(20, least=1),
+        BETA_STEPS=Key(200, least=1),
     )
-
-    def check_cfg(self, cfg):
-        options = cfg.TRAINER.TIP
-        low = min(options.ALPHA_MAX, options.BETA_MAX)
-        if options.SEARCH and (low <= START or min(options.ALPHA_STEPS, options.BETA_STEPS) < 1):
-            raise UserError(
-                "TRAINER.TIP.SEARCH needs ALPHA_MAX and BETA_MAX above 0.1 and steps of 1 or more"
-            )
-        if options.VIEWS < 0 or options.ALPHA < 0 or options.BETA < 0:
-            raise UserError("TRAINER.TIP: VIEWS, ALPHA and BETA must be 0 or more")
 
     @property
     def steps_rule(self):

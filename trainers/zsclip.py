@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from dassl.config import CfgNode
+from dassl.config import CfgNode, Key
 from dassl.engine import TRAINER_REGISTRY
 from image_text import QuestionSpace
+from prompting.precision import PRECISIONS
 from prompting.prompt_learner import ContextPrompter
 from prompting.templates import TemplatePrompter
 
@@ -32,7 +33,7 @@ class ZeroshotCLIP(PromptTrainer):
 
     KEY = "ZEROSHOT"
     pairs = True
-    DEFAULTS = dict(PREC="fp16")  # fp16, fp32 or amp
+    DEFAULTS = dict(PREC=Key("fp16", choices=PRECISIONS))
     suite = "joint"
     extra_templates = ()
 

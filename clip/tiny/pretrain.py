@@ -15,8 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from .. import _archs
+from .._blocks import run_blocks
 from ..simple_tokenizer import shared_tokenizer, tokenize
-from ..text import run_blocks
 from .captions import Captions, vocabulary
 from .digits import DigitImages
 from .recipe import Recipe

@@ -1,7 +1,7 @@
-"""The configuration: every key has a default, and a YAML may start from another with ``_BASE_``."""
+"""The configuration: every key has a default and a range; a YAML file may extend others."""
 
 from .defaults import get_cfg_default
-from .limits import check_limits
+from .key import Key
 from .node import CfgNode
 
-__all__ = ["CfgNode", "check_limits", "get_cfg_default"]
+__all__ = ["CfgNode", "Key", "get_cfg_default"]

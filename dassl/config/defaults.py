@@ -1,8 +1,14 @@
-"""Default values: the keys of Dassl that a frozen CLIP can use, and the keys of multi-task runs."""
+"""Every configuration key outside cfg.TRAINER, with its default, range and meaning.
+
+The keys of Dassl that a frozen CLIP can use, and those of multi-task runs.
+"""
 
 from __future__ import annotations
 
+from .key import Key
 from .node import CfgNode
+
+MOST_SEED = 2**63 - 1  # of torch's generators
 
 
 def get_cfg_default() -> CfgNode:
@@ -10,8 +16,8 @@ def get_cfg_default() -> CfgNode:
     return CfgNode(
         {
             "OUTPUT_DIR": "./output",
-            "RESUME": "",  # folder of another run to go on from; its own folder is always looked at
-            "SEED": -1,  # -1 draws a seed and records it
+            "RESUME": "",  # folder of another run to continue; a run always continues its own
+            "SEED": Key(-1, least=-1, most=MOST_SEED),  # -1 draws a seed and records it
             "USE_CUDA": True,  # a GPU if there is one
             "VERBOSE": True,
             "PROTOCOL": "few_shot",  # name of the protocol, as in configs/protocols/
@@ -22,33 +28,35 @@ def get_cfg_default() -> CfgNode:
                 "INIT_WEIGHTS": "",  # prompter weights to start from
                 "BACKBONE": {
                     "NAME": "",  # an OpenAI name, arch/tag of open_clip, tiny, or a file
-                    "ARCH": "",  # the architecture of a file that does not tell
+                    "ARCH": "",  # architecture of a weight file that does not name its own
                 },
                 "HEAD": {"NAME": ""},
-                # token positions whose activations the text tower keeps at once; others it computes
-                # again in the backward pass. 0: no limit; auto: a limit only if memory is short
+                # token positions whose activations the text tower stores; beyond that it recomputes
+                # them in the backward pass. 0: no limit; auto: a limit only if memory is short
                 "TEXT_CHUNK": "auto",
             },
             "OPTIM": _optim(),
             "TRAIN": {
-                "CHECKPOINT_FREQ": 0,  # every n epochs; 0: only the last
-                "PRINT_FREQ": 10,  # a log line every n batches
+                "CHECKPOINT_FREQ": Key(0, least=0),  # every n epochs; 0: only the last
+                "PRINT_FREQ": Key(10, least=1),  # a log line every n batches
             },
             "TEST": {
                 "EVALUATOR": "ClassificationMT",
                 "PER_CLASS_RESULT": False,
                 "PER_TASK_RESULT": False,
                 "COMPUTE_CMAT": False,
-                "METRIC": "per_task",  # per_task: each task's own; overall_acc: plain accuracy
+                # per_task: each task's own; overall_acc: plain accuracy
+                "METRIC": Key("per_task", choices=("per_task", "overall_acc")),
                 "NO_TEST": False,
-                "SPLIT": "test",  # test or val
-                "FINAL_MODEL": "last_step",  # last_step or best_val
+                "SPLIT": Key("test", choices=("test", "val")),
+                "FINAL_MODEL": Key("last_step", choices=("last_step", "best_val")),
             },
             "TRAINER": {"NAME": ""},
-            "COMPUTE": {  # how, not what: nothing here changes more than the last digits
-                "TF32": False,  # on a GPU, products of fp32 numbers with 10 bits of mantissa
+            "COMPUTE": {  # speed and memory; results differ by rounding only
+                "TF32": False,  # on a GPU, fp32 matrix products with 10 bits of mantissa
                 "CHANNELS_LAST": True,  # on a GPU, memory layout of ResNets
                 "COMPILE": False,  # torch.compile of the image tower
+                "GRAPHS": False,  # on a GPU, text passes that repeat are replayed as CUDA graphs
             },
             "FEATURES": _features(),
         }
@@ -58,18 +66,18 @@ def get_cfg_default() -> CfgNode:
 def _input() -> dict:
     return {
         "SIZE": (),  # height, width; () and "" here and below: the backbone's own
-        "INTERPOLATION": "",  # bilinear, bicubic or nearest
-        "TRANSFORMS": (),  # in training; at test only normalize is looked at
+        "INTERPOLATION": Key("", choices=("", "bilinear", "bicubic", "nearest")),
+        "TRANSFORMS": (),  # in training; at test time only normalize has an effect
         "NO_TRANSFORM": False,
         "PIXEL_MEAN": [],
-        "PIXEL_STD": [],
-        "CROP_PADDING": 4,
-        "RRCROP_SCALE": (0.08, 1.0),
-        "COLORJITTER_B": 0.4,
-        "COLORJITTER_C": 0.4,
-        "COLORJITTER_S": 0.4,
-        "COLORJITTER_H": 0.1,
-        "COLORJITTER_P": 1.0,  # how often the jitter is applied
+        "PIXEL_STD": Key([], above=0),
+        "CROP_PADDING": Key(4, least=0),
+        "RRCROP_SCALE": Key((0.08, 1.0), above=0, most=1),  # share of the image's area
+        "COLORJITTER_B": Key(0.4, least=0),
+        "COLORJITTER_C": Key(0.4, least=0),
+        "COLORJITTER_S": Key(0.4, least=0),
+        "COLORJITTER_H": Key(0.1, least=0, most=0.5),
+        "COLORJITTER_P": Key(1.0, least=0, most=1),  # probability of the jitter
     }
 
 
@@ -79,18 +87,25 @@ def _dataset() -> dict:
         "NAME": "",
         "SOURCE_DOMAINS": (),
         "TARGET_DOMAINS": (),
-        "NUM_SHOTS": -1,  # images per class; -1: all
-        "SUBSAMPLE_CLASSES": "all",  # all, base (first half of each task's classes) or new
+        "NUM_SHOTS": Key(
+            -1,
+            least=-1,
+            refused=0,
+            about="training images per class, -1 for all; without training: --eval-only",
+        ),
+        # base: the first half of each task's classes; new: the second half
+        "SUBSAMPLE_CLASSES": Key("all", choices=("all", "base", "new")),
         "SUBSAMPLE_TASKS": "all",  # all, task<i>, base (first half of the tasks) or new
-        "SPLIT": "auto",  # zhou, dk or own; auto: the first of these that is there
+        # auto: the first of the others whose file exists
+        "SPLIT": Key("auto", choices=("auto", "zhou", "dk", "own")),
         "TASK_NAMES": (),  # words for the prompts of all tasks, instead of the dataset's
         "TEMPLATE": "",  # a sentence with {} for all tasks, instead of the dataset's
-        "METRIC": "",  # overall_acc or mean_acc for all tasks, instead of the dataset's
+        "METRIC": Key("", choices=("", "overall_acc", "mean_acc")),  # of all tasks; "": their own
         "MANIFEST": "manifest.csv",  # the table of a Manifest, in ROOT
-        "QUESTIONS": {  # of a dataset that asks something about images
-            "CANDIDATES": 3000,  # the most frequent training answers, to choose from
-            "NUM_VAL": 0,  # held out of the training questions, as the val part; 0: the dataset's
-            "NUM_TEST": -1,  # the last so many test questions; -1: all
+        "QUESTIONS": {  # of a dataset of questions about images
+            "CANDIDATES": Key(3000, least=1),  # the most frequent training answers, as classes
+            "NUM_VAL": Key(0, least=0),  # taken from the training questions; 0: the dataset's own
+            "NUM_TEST": Key(-1, least=-1),  # the last n test questions; -1: all
         },
         "MEMBERS": (),  # of a suite of one's own: NAME, ROOT, TASK_NAME, TEMPLATE, METRIC, ...
     }
@@ -98,44 +113,45 @@ def _dataset() -> dict:
 
 def _dataloader() -> dict:
     return {
-        "NUM_WORKERS": 4,
+        "NUM_WORKERS": Key(4, least=0),
         "OLD_DATA_PATH": "",  # replaced in image paths by NEW_DATA_PATH, if both are set
         "NEW_DATA_PATH": "",
-        "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32},
-        "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": 100},
+        "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": Key(32, least=1)},
+        "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": Key(100, least=1)},
     }
 
 
 def _optim() -> dict:
     return {
-        "NAME": "sgd",  # sgd, adam or adamw
-        "LR": 0.002,
-        "WEIGHT_DECAY": 5e-4,
-        "MOMENTUM": 0.9,
-        "SGD_DAMPNING": 0.0,  # Dassl's spelling
+        "NAME": Key("sgd", choices=("sgd", "adam", "adamw")),
+        "LR": Key(0.002, least=0),
+        "WEIGHT_DECAY": Key(5e-4, least=0),
+        "MOMENTUM": Key(0.9, least=0, most=1),
+        "SGD_DAMPNING": Key(0.0, least=0, most=1),  # Dassl's spelling
         "SGD_NESTEROV": False,
-        "ADAM_BETA1": 0.9,
-        "ADAM_BETA2": 0.999,
-        "ADAM_EPS": 1e-8,  # of adam and adamw
-        "LABEL_SMOOTHING": 0.0,
-        "LR_SCHEDULER": "cosine",  # cosine, multi_step, single_step or constant
-        "STEPSIZE": (-1,),  # epochs at which multi_step multiplies by GAMMA; single_step: how often
-        "GAMMA": 0.1,
-        "MAX_EPOCH": 50,
-        "WARMUP_EPOCH": -1,  # -1: none
-        "WARMUP_TYPE": "linear",  # linear or constant
-        "WARMUP_CONS_LR": 1e-5,
-        "WARMUP_MIN_LR": 1e-5,
+        "ADAM_BETA1": Key(0.9, least=0, below=1),
+        "ADAM_BETA2": Key(0.999, least=0, below=1),
+        "ADAM_EPS": Key(1e-8, least=0),  # of adam and adamw
+        "LABEL_SMOOTHING": Key(0.0, least=0, most=1),
+        "LR_SCHEDULER": Key("cosine", choices=("cosine", "multi_step", "single_step", "constant")),
+        # multi_step: the epochs at which the rate is multiplied by GAMMA; single_step: their period
+        "STEPSIZE": Key((-1,), least=-1),
+        "GAMMA": Key(0.1, least=0),
+        "MAX_EPOCH": Key(50, least=0),
+        "WARMUP_EPOCH": Key(-1, least=-1),  # -1: none
+        "WARMUP_TYPE": Key("linear", choices=("linear", "constant")),
+        "WARMUP_CONS_LR": Key(1e-5, least=0),
+        "WARMUP_MIN_LR": Key(1e-5, least=0),
         "WARMUP_RECOUNT": True,  # the schedule starts after the warm-up
     }
 
 
 def _features() -> dict:
-    """Frozen image features that are kept."""
+    """Stored features of the frozen image tower."""
     return {
-        "MODE": "off",  # off, test (test images) or full
+        "MODE": Key("off", choices=("off", "test", "full")),  # test: only of test images
         "DIR": "",  # "": the user's cache folder
-        "VIEWS": 0,  # augmented views kept per training image; 0: a new one each epoch
-        "DTYPE": "",  # fp16: kept in half precision; "": as they are computed
-        "LIMIT_GB": 50.0,  # of the folder; the least recently used are deleted first
+        "VIEWS": Key(0, least=0),  # augmented views stored per training image; 0: one per epoch
+        "DTYPE": Key("", choices=("", "fp16")),  # "": as computed
+        "LIMIT_GB": Key(50.0, above=0),  # of the folder; the least recently used are deleted first
     }

@@ -8,15 +8,38 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode as _CfgNode
 
-from dassl.utils import UserError, unknown_name
+from dassl.utils.errors import UserError, unknown_name
+
+from .key import Key
+
+KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list",
+    list: "a list",
+}
+SPECS = "__key_specs__"  # attribute of a node: the Key of each entry that has one
 
 
 class CfgNode(_CfgNode):
-    """A yacs node whose YAML files can name the files that they extend.
+    """A yacs node with inheritance between YAML files, ranges of values, and clear errors.
 
-    Keys can be changed but not invented; a value keeps the type of its default, except that an
-    integer may stand for a float and a list for a tuple.
+    Keys can be changed but not invented. A value has the type of its default; an integer is
+    accepted for a float, a list for a tuple, and None (yacs's way to unset) for an empty string.
+    Merging refuses values outside the range of their :class:`Key`, and infinite numbers.
+
+    Args:
+        init_dict: values by key; a :class:`Key` is a default with a range.
     """
+
+    def __init__(self, init_dict: dict | None = None, key_list=None, new_allowed: bool = False):
+        values = dict(init_dict or {})
+        specs = dict(_specs(init_dict)) | {k: v for k, v in values.items() if isinstance(v, Key)}
+        values |= {k: v.default for k, v in values.items() if isinstance(v, Key)}
+        super().__init__(values, key_list, new_allowed)
+        self.__dict__[SPECS] = specs
 
     def merge_from_file(self, cfg_filename: str | Path) -> None:
         """Merge a YAML file; its ``_BASE_`` (one path or a list, relative to it) comes first."""
@@ -24,7 +47,7 @@ class CfgNode(_CfgNode):
 
     def _merge_file(self, path: Path, seen: tuple[Path, ...]) -> None:
         if path.resolve() in seen:
-            raise UserError(f"{path}: _BASE_ leads back to the file itself")
+            raise UserError(f"{path}: _BASE_ includes the file itself")
         content = read_yaml(path)
         bases = content.pop("_BASE_", [])
         for base in [bases] if isinstance(bases, str) else bases:
@@ -32,10 +55,10 @@ class CfgNode(_CfgNode):
         self.merge_from_dict(content, where=f"{path}: ")
 
     def merge_from_list(self, cfg_list: list) -> None:
-        """Merge ``[KEY, VALUE, KEY, VALUE, ...]`` as given on the command line."""
+        """Merge ``[KEY, VALUE, KEY, VALUE, ...]``, as on the command line."""
         if len(cfg_list) % 2:
             raise UserError(
-                f"overrides come in pairs KEY VALUE, but {cfg_list[-1]!r} stands alone in "
+                f"overrides come in pairs KEY VALUE, but {cfg_list[-1]!r} has no value in "
                 f"{' '.join(map(str, cfg_list))!r}"
             )
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
@@ -53,6 +76,19 @@ class CfgNode(_CfgNode):
         if self.is_frozen():
             raise AttributeError("the configuration is frozen; call defrost() first")
         _merge(self, values, (), where)
+
+    def check(self, name: str = "") -> None:
+        """Refuse values out of range, also those set by attribute; ``name`` is the node's own key.
+
+        Raises:
+            UserError: it names the key, the allowed values and the value.
+        """
+        for key, value in self.items():
+            full = f"{name}.{key}" if name else key
+            if isinstance(value, CfgNode):
+                value.check(full)
+            elif not isinstance(value, _CfgNode):
+                _spec(self, key).check(value, full)
 
     def to_dict(self) -> dict:
         """Plain nested dicts, lists and scalars, for YAML and JSON."""
@@ -94,25 +130,40 @@ def _merge(node: CfgNode, values: dict, path: tuple[str, ...], where: str) -> No
                 raise UserError(f"{where}{full} holds the keys {', '.join(old)}; got {value!r}")
             _merge(old, value, (*path, str(key)), where)
         else:
-            node[key] = _coerce(value, old, where + full)
+            value = _coerce(value, old, where + full)
+            _spec(node, key).check(value, where + full)
+            node[key] = value
 
 
-def _coerce(value: Any, old: Any, where: str) -> Any:
-    """``value`` in the type of the default ``old``, or an error."""
-    if isinstance(value, str) and not isinstance(old, str):
+def _specs(node: dict | None) -> dict[str, Key]:
+    return node.__dict__.get(SPECS, {}) if isinstance(node, _CfgNode) else {}
+
+
+def _spec(node: CfgNode, key: str) -> Key:
+    return _specs(node).get(key) or Key(node[key])
+
+
+def _coerce(value: Any, default: Any, where: str) -> Any:
+    """``value`` in the type of the default.
+
+    Raises:
+        UserError: it has another type.
+    """
+    if isinstance(default, str):
+        if value is None or value == "None":  # yacs reads both as None
+            return ""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)  # a name that looks like a number
+    elif isinstance(value, str):
         value = CfgNode._decode_cfg_value(value)
-    if isinstance(old, (tuple, list)) and isinstance(value, (tuple, list)):
-        return type(old)(value)
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
+        return type(default)(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is type(old):
+    if type(value) is type(default):
         return value
-    if isinstance(old, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)  # a name that looks like a number
-    raise UserError(
-        f"{where} takes a {type(old).__name__} such as {old!r}, but got {value!r} "
-        f"({type(value).__name__})"
-    )
+    example = f" such as {default!r}" if default and not isinstance(default, bool) else ""
+    raise UserError(f"{where} takes {KINDS[type(default)]}{example}; got {value!r}")
 
 
 def _all_keys(node: CfgNode, path: tuple[str, ...]) -> list[str]:

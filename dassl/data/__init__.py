@@ -1,15 +1,22 @@
-"""Tasks, datasets, transforms and loaders."""
+"""Tasks, datasets, transforms and loaders; imported on first use."""
 
-from .data_manager import DataManager, EpochDataLoader, build_data_loader
-from .datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset, dataset_class
-from .identity import DataIdentity, first_difference, identify
-from .samplers import build_sampler
-from .tasks import Task, TaskSpace
-from .transforms import build_transform, transform_signature
-from .wrapper import DatasetWrapper, view_seed
+from typing import TYPE_CHECKING
+
+from dassl.utils.lazy import lazy_imports
+
+if TYPE_CHECKING:
+    from .data_manager import DataManager, EpochDataLoader, build_data_loader
+    from .datasets import DatasetBase, Datum, build_dataset, dataset_class
+    from .identity import SPLITS, DataIdentity, first_difference, identify
+    from .registry import DATASET_REGISTRY
+    from .samplers import build_sampler
+    from .tasks import Task, TaskSpace
+    from .transforms import build_transform, transform_signature
+    from .wrapper import DatasetWrapper, view_seed
 
 __all__ = [
     "DATASET_REGISTRY",
+    "SPLITS",
     "DataIdentity",
     "DataManager",
     "DatasetBase",
@@ -28,3 +35,5 @@ __all__ = [
     "transform_signature",
     "view_seed",
 ]
+
+__getattr__, __dir__ = lazy_imports(__name__)

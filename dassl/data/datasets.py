@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from dassl.utils import Registry, UserError
+from dassl.utils import UserError
 
 from .identity import DataIdentity, identify
+from .registry import DATASET_REGISTRY
 from .tasks import Task, TaskSpace
-
-DATASET_REGISTRY = Registry("dataset")
 
 
 def dataset_class(cfg) -> type[DatasetBase]:

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from dassl.config import CfgNode
 from dassl.data.datasets import build_dataset
-from dassl.utils import Registry
 
 from .base import TrainerBase
 from .each_task import EachTask
-
-TRAINER_REGISTRY = Registry("trainer")
-TRAINER_REGISTRY.__doc__ = """Trainers by name. A registered class is built with ``cls(cfg)``;
-its attribute ``suite`` says how it handles a suite of several tasks: "joint" (one training over
-all), "each" (each task by itself; then also ``cls(cfg, dataset=...)``), or None (it knows no
-tasks, and is refused on a suite of more than one); ``pairs`` whether it takes images with texts or
-questions."""
+from .registry import TRAINER_REGISTRY
 
 
 def of_pairs() -> list[str]:

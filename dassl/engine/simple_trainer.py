@@ -25,7 +25,6 @@ from .base import BEST, TrainerBase
 from .build import of_pairs
 from .resume import load_resume, save_resume
 
-FINAL_MODELS = ("last_step", "best_val")
 # Of the time that training and evaluation take; text includes what a prompter does, backwards too.
 PARTS = ("data", "image", "text", "rest")
 SPLITS = ("val", "test")
@@ -43,6 +42,7 @@ class SimpleTrainer(TrainerBase):
         super().__init__()
         if not self.supports_distributed:
             distributed.refuse(type(self).__name__)
+        cfg.check()
         self.check_cfg(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.cfg = cfg
@@ -80,9 +80,7 @@ class SimpleTrainer(TrainerBase):
 
     def check_test(self) -> None:
         """Refuse a choice of test images or of the tested model that cannot be followed."""
-        choice, where = self.cfg.TEST.FINAL_MODEL, self.cfg.TEST.SPLIT
-        if choice not in FINAL_MODELS:
-            raise unknown_name("TEST.FINAL_MODEL", choice, FINAL_MODELS)
+        where = self.cfg.TEST.SPLIT
         if not self.cfg.TEST.NO_TEST:
             self.loader_of(where)
         if chosen := self.validation_selected():

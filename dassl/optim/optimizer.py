@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 from dassl.config import CfgNode
-from dassl.utils import UserError, unknown_name
-
-OPTIMIZERS = ("sgd", "adam", "adamw")
+from dassl.utils.errors import UserError
 
 
 def build_optimizer(
@@ -22,22 +20,19 @@ def build_optimizer(
 
     Args:
         model: a module, or parameters, or groups of them (dicts with ``params``).
-        param_groups: used instead of the model's parameters if given.
+        param_groups: overrides the model's parameters.
 
     Raises:
-        UserError: unknown name, a rate that is not positive, or nothing to train.
+        UserError: a value out of range, a learning rate of 0, or nothing to train.
     """
-    if optim_cfg.NAME not in OPTIMIZERS:
-        raise unknown_name("optimizer", optim_cfg.NAME, OPTIMIZERS)
-    if optim_cfg.LR <= 0:
-        raise UserError(f"OPTIM.LR must be positive, but is {optim_cfg.LR}")
+    _check(optim_cfg)
     if param_groups is None:
         param_groups = model.parameters() if isinstance(model, nn.Module) else model
     groups = _trainable(param_groups)
     if not groups:
         raise UserError(
-            "there is nothing to train: no parameter requires a gradient "
-            "(a method that trains nothing needs no optimizer)"
+            "there is nothing to train: no parameter requires a gradient; a method that trains "
+            "nothing needs no optimizer"
         )
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
     if optim_cfg.NAME == "sgd":
@@ -51,6 +46,18 @@ def build_optimizer(
     cls = torch.optim.Adam if optim_cfg.NAME == "adam" else torch.optim.AdamW
     betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
     return cls(groups, betas=betas, eps=optim_cfg.ADAM_EPS, **common)
+
+
+def _check(optim_cfg: CfgNode) -> None:
+    optim_cfg.check("OPTIM")
+    if not optim_cfg.LR > 0:
+        raise UserError(f"OPTIM.LR takes a number above 0 to train; got {optim_cfg.LR}")
+    nesterov = optim_cfg.NAME == "sgd" and optim_cfg.SGD_NESTEROV
+    if nesterov and (not optim_cfg.MOMENTUM or optim_cfg.SGD_DAMPNING):
+        raise UserError(
+            "OPTIM.SGD_NESTEROV needs OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0; got "
+            f"{optim_cfg.MOMENTUM} and {optim_cfg.SGD_DAMPNING}"
+        )
 
 
 def _trainable(items: Iterable[torch.Tensor | dict]) -> list[dict]:

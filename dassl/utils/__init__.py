@@ -1,35 +1,41 @@
-"""Small things that everything uses."""
+"""Small tools that every package uses. Their modules are imported on first use."""
 
-from .checkpoint import load_checkpoint, load_pretrained_weights, save_checkpoint
-from .errors import UserError, nearest, unknown_name
-from .logger import setup_logger
-from .memory import free_memory
-from .meters import AverageMeter, MetricMeter
-from .registry import Registry, import_all
-from .stopwatch import Stopwatch
-from .tools import (
-    atomic_path,
-    check_isfile,
-    collect_env_info,
-    count_num_param,
-    flat,
-    listdir_nohidden,
-    mkdir_if_missing,
-    read_json,
-    set_random_seed,
-    write_json,
-)
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_imports
+
+if TYPE_CHECKING:
+    from .checkpoint import load_checkpoint, load_pretrained_weights, save_checkpoint
+    from .errors import Interrupted, UserError, did_you_mean, nearest, unknown_name
+    from .files import (
+        atomic_path,
+        cache_folder,
+        check_isfile,
+        listdir_nohidden,
+        mkdir_if_missing,
+        read_json,
+        write_json,
+    )
+    from .logger import setup_logger
+    from .memory import free_memory
+    from .meters import AverageMeter, MetricMeter
+    from .registry import Registry, import_all
+    from .stopwatch import Stopwatch
+    from .tools import collect_env_info, count_num_param, flat, set_random_seed
 
 __all__ = [
     "AverageMeter",
+    "Interrupted",
     "MetricMeter",
     "Registry",
     "Stopwatch",
     "UserError",
     "atomic_path",
+    "cache_folder",
     "check_isfile",
     "collect_env_info",
     "count_num_param",
+    "did_you_mean",
     "flat",
     "free_memory",
     "import_all",
@@ -45,3 +51,5 @@ __all__ = [
     "unknown_name",
     "write_json",
 ]
+
+__getattr__, __dir__ = lazy_imports(__name__)

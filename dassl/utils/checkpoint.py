@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .errors import UserError
-from .tools import atomic_path
+from .files import atomic_path
 
 BEST = "model-best.pth.tar"
 

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line, no traceback."""
+"""Errors that a user can correct: one line, no traceback."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used; the message says what, and what can be."""
+    """The user's input cannot be used; the message says what came, and what is allowed."""
 
     def __init__(self, message: str):
-        # A data loader's worker sends the error on with its traceback in front of the message.
+        # A data loader's worker puts its traceback in front of the message.
         super().__init__(message.rsplit("UserError: ", 1)[-1].strip())
+
+
+class Interrupted(BaseException):
+    """The process was asked to stop (SIGTERM)."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -21,9 +25,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_lower[found[0]] if found else None
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean X?"`` for the nearest known name, or an empty string."""
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among the known ones; it shows the nearest and all."""
     known = list(known)
-    near = nearest(name, known)
-    hint = f"; did you mean {near}?" if near else ";"
+    hint = did_you_mean(name, known) or ";"
     return UserError(f"no {kind} named {name!r}{hint} known: {', '.join(known) or 'none'}")

@@ -42,7 +42,9 @@ def folders_in(root: Path, ignored: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def class_images(root: Path, ignored: Iterable[str] = (), prefix: str = "") -> dict[str, list[str]]:
+def images_by_class(
+    root: Path, ignored: Iterable[str] = (), prefix: str = ""
+) -> dict[str, list[str]]:
     """Images by class folder: ``root/<class>/<image>``, both sorted.
 
     Args:
@@ -77,14 +79,14 @@ def _no_images(folder: Path) -> UserError:
 
 def read_folders(root: Path, rng: random.Random, ignored: Iterable[str] = ()) -> Split:
     """``root/<class>/<image>``, divided class by class; the classes are the sorted folders."""
-    classes = class_images(root, ignored)
+    classes = images_by_class(root, ignored)
     split = Split([tuple(classes)])
     for label, (name, paths) in enumerate(classes.items()):
-        split.add([Datum(path, label) for path in paths], rng, root / name)
+        split.divide_class([Datum(path, label) for path in paths], rng, root / name)
     return split
 
 
-def words_of(name: str) -> str:
+def camel_case_to_words(name: str) -> str:
     """``BareLand`` and ``footballField`` as words: bare land, football field."""
     return " ".join(re.findall("[A-Za-z][^A-Z]*", name)).lower()
 
@@ -104,14 +106,14 @@ def missing_images(root: Path, paths: Sequence[str]) -> list[str]:
     return missing
 
 
-def some(names: Iterable[str], limit: int = 3) -> str:
-    """The first few of many names."""
+def shorten_list(names: Iterable[str], limit: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def verify(split: Split, root: Path, source: object) -> None:
+def check_split_files(split: Split, root: Path, source: object) -> None:
     """Refuse a division that names images outside ``root``, or that are not there.
 
     Args:
@@ -126,7 +128,7 @@ def verify(split: Split, root: Path, source: object) -> None:
             )
     if missing := missing_images(root, list(dict.fromkeys(paths))):
         raise UserError(
-            f"{source} names images that are not in {root}: {some(missing)}; "
+            f"{source} names images that are not in {root}: {shorten_list(missing)}; "
             "put them back, or take the split that belongs to these images (delete it if it is "
             "one of this project's own)"
         )
@@ -134,20 +136,40 @@ def verify(split: Split, root: Path, source: object) -> None:
 
 def file_sizes(root: Path, items: Iterable[Datum]) -> list[int]:
     """Bytes of each image; an empty or unreachable one is refused."""
-    sizes = []
-    for item in items:
-        path = os.path.join(root, item.impath)
-        try:
-            size = os.stat(path).st_size
-        except OSError as error:
-            raise UserError(f"cannot read the image {path} ({error.strerror})") from None
-        if size == 0:
+    return [_stat(root, item.impath).st_size for item in items]
+
+
+def refuse_same_files(root: Path, parts: Iterable[Iterable[Datum]]) -> None:
+    """Refuse an image that a task has under two paths, and images as :func:`file_sizes` does.
+
+    Two spellings of a path, letters of another case on some disks, and symbolic links all lead to
+    one file. Hard links may come from a tool that saves disk space, and are let pass.
+    """
+    seen: dict[tuple[int, int, int], str] = {}
+    for item in (item for part in parts for item in part):
+        stat = _stat(root, item.impath)
+        if stat.st_nlink > 1 or not stat.st_ino:
+            continue
+        first = seen.setdefault((item.task, stat.st_dev, stat.st_ino), item.impath)
+        if first != item.impath:
             raise UserError(
-                f"the image {path} is empty (0 bytes); replace it, or take it out of the dataset "
-                "and its split"
+                f"{first} and {item.impath} in {root} are one and the same image (a link, or two "
+                "spellings of its path): remove one of them, so that no image is in train and test"
             )
-        sizes.append(size)
-    return sizes
+
+
+def _stat(root: Path, relative: str) -> os.stat_result:
+    path = os.path.join(root, relative)
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise UserError(f"cannot read the image {path} ({error.strerror})") from None
+    if stat.st_size == 0:
+        raise UserError(
+            f"the image {path} is empty (0 bytes); replace it, or take it out of the dataset and "
+            "its split"
+        )
+    return stat
 
 
 def read_parts(root: Path, parts: Sequence[str], rng: random.Random) -> Split:
@@ -157,13 +179,13 @@ def read_parts(root: Path, parts: Sequence[str], rng: random.Random) -> Split:
     """
     split = None
     for part in parts:
-        classes = class_images(root / part, prefix=f"{part}/")
+        classes = images_by_class(root / part, prefix=f"{part}/")
         split = split or Split([tuple(classes)])
         if strange := set(classes) ^ set(split.classnames[0]):
             raise UserError(
                 f"{root / part} and {root / parts[0]} do not have the same class folders: "
-                f"{some(sorted(strange))}"
+                f"{shorten_list(sorted(strange))}"
             )
         for label, (name, paths) in enumerate(classes.items()):
-            split.add([Datum(path, label) for path in paths], rng, root / part / name)
+            split.divide_class([Datum(path, label) for path in paths], rng, root / part / name)
     return split

@@ -10,7 +10,7 @@ from dassl.utils import UserError
 
 from .annotations import read_rows
 from .base import FewShotDataset
-from .folders import class_images, some
+from .folders import images_by_class, shorten_list
 from .names import known_names
 from .splits import Split
 
@@ -55,11 +55,11 @@ class ImageNetTest(FewShotDataset):
 
     def read(self, rng: random.Random) -> Split:
         """All images are for testing."""
-        classes, names = class_images(self.image_root, self.ignored), self.folders()
+        classes, names = images_by_class(self.image_root, self.ignored), self.folders()
         if wrong := sorted(set(classes) ^ set(names)):
             raise UserError(
                 f"{self.image_root} should have {len(names)} class folders; missing or strange "
-                f"are {some(wrong)}"
+                f"are {shorten_list(wrong)}"
             )
         test = [
             Datum(path, label) for label, folder in enumerate(names) for path in classes[folder]

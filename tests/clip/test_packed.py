@@ -52,18 +52,21 @@ def distance(found, expected):
 
 
 def compare(model, prompts_of, n_ctx, whole, limit=1e-5):
-    """Features and gradients of the contexts (G, m, d), here and through open_clip."""
+    """Features and gradients of the contexts (G, m, d), here in both ways and through open_clip."""
     tower = TextTower(model)
-    assert tower.packed
+    assert tower.packed and not tower.tiled
     generator = torch.Generator().manual_seed(1)
     ctx = 0.05 * torch.randn(*n_ctx, tower.width, generator=generator)
-    mine, theirs = ctx.clone().requires_grad_(), ctx.clone().requires_grad_()
-    found, expected = tower.encode(prompts_of(tower, mine)), whole(theirs)
-    assert distance(found, expected) <= limit
+    theirs = ctx.clone().requires_grad_()
+    expected = whole(theirs)
     pull = torch.randn(expected.shape, generator=generator)
-    (found * pull).sum().backward()
     (expected * pull).sum().backward()
-    assert distance(mine.grad, theirs.grad) <= limit
+    for tower.tiles in (False, True):
+        mine = ctx.clone().requires_grad_()
+        found = tower.encode(prompts_of(tower, mine))
+        assert distance(found, expected) <= limit
+        (found * pull).sum().backward()
+        assert distance(mine.grad, theirs.grad) <= limit
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
@@ -154,10 +157,12 @@ def unlike(found, expected):
     return max(distance(f, e) for f, e in pairs if e.any())
 
 
+@pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize("seed", range(24))
-def test_any_prompts(small, seed):
+def test_any_prompts(small, seed, tiles):
     """The packed inside equals the plain one, which equals open_clip's (test_text.py)."""
     packed, plain = TextTower(small()), TextTower(small())
+    packed.tiles = tiles
     plain.packed = False
     prompts = random_prompts(seed)
     assert unlike(gradients(packed, prompts), gradients(plain, prompts)) < 1e-5
@@ -198,8 +203,9 @@ def test_a_replaced_part_takes_the_plain_path(small):
     assert not TextTower(model).packed
 
 
+@pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_and_autocast(dtype):
+def test_low_precision_and_autocast(dtype, tiles):
     """As near to the exact features as the plain inside is, with weights rounded or under amp."""
     name = str(dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
     exact = clip.load_backbone("tiny/random").text_tower
@@ -207,9 +213,9 @@ def test_low_precision_and_autocast(dtype):
     prompts = random_prompts(1, exact.width)
     expected = gradients(exact, prompts)
     for tower, amp in ((rounded, False), (exact, True)):
-        plain = tower.with_chunk(0)
-        plain.packed = False
-        for kind in (tower, plain, tower.with_chunk(40)):
+        packed, plain = tower.with_chunk(0), tower.with_chunk(0)
+        packed.tiles, plain.packed = tiles, False
+        for kind in (packed, plain, packed.with_chunk(40)):
             with torch.autocast("cpu", dtype=dtype, enabled=amp):
                 found = gradients(kind, prompts)
             assert unlike(found, expected) < (0.05 if dtype == torch.bfloat16 else 0.01)

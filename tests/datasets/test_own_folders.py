@@ -377,7 +377,7 @@ def test_suite_of_ones_own(tmp_path, bolts):
         ([{"NAME": "OxfordPet"}], "did you mean OxfordPets"),
         ([{"NAME": "Suite"}], "cannot hold a Suite"),
         ([{"ROOT": 5, "NAME": "ImageFolder"}], "there is no folder .*/5"),
-        ([{"METRIC": "f1", "ROOT": "."}], "no metric named 'f1'"),
+        ([{"METRIC": "f1", "ROOT": "."}], "METRIC .*'f1'"),
         ([{"TEMPLATE": "a photo", "ROOT": "."}], "must hold {} once"),
         ([{"TASK_NAME": " ", "ROOT": "."}], "TASK_NAMES must name each of the 1 tasks"),
     ],

@@ -253,7 +253,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     assert code == 2 and err.count("\n") == 1 and err.startswith(f"error: {path} is not one of")
     words = ("DATASET.QUESTIONS.CANDIDATES", "0")
     code, _, err = command(monkeypatch, capsys, cfg, tmp_path / "run", *words)
-    assert code == 2 and err.startswith("error: DATASET.QUESTIONS.CANDIDATES takes a number of 1")
+    assert code == 2 and err.startswith("error: DATASET.QUESTIONS.CANDIDATES takes a whole")
 
 
 def test_the_contact_sheet_sorts_by_answer(tmp_path):

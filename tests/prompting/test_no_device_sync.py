@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import torch
 
-from clip import _layout, backbones
+from clip import TextTower, _layout, _tiles, backbones
 from tests.trainers._device import THERE, PretendDevice, There
 
 CASES = {
@@ -52,6 +52,7 @@ def waits(build, asked, monkeypatch):
             trainer.forward_backward(batches[0])  # moves what stays on the device
             device.waits.clear()
             _layout._layout.cache_clear()  # these prompts have not been seen
+            _tiles.make_tiles.cache_clear()
             losses = trainer.forward_backward(batches[1])
         assert all(isinstance(loss, There) for loss in losses.values())
         return device.waits
@@ -60,8 +61,10 @@ def waits(build, asked, monkeypatch):
     backbones._cached.cache_clear()
 
 
+@pytest.mark.parametrize("tiled", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_does_not_wait_for_the_device(waits, case):
+def test_a_step_does_not_wait_for_the_device(waits, case, tiled, monkeypatch):
+    monkeypatch.setattr(TextTower, "tiled", tiled)
     found = waits(*CASES[case])
     assert not found, "\n".join(found)
 

@@ -156,7 +156,7 @@ def test_a_broken_file_is_passed_over(run, tmp_path, store, damage, capsys):
     forget()
     found = run("MTCoOpHard", *full, output=tmp_path / "b")
     assert found["tasks"] == expected["tasks"]
-    assert "passing over the unreadable feature file" in (tmp_path / "b" / "log.txt").read_text()
+    assert "ignoring the unreadable feature file" in (tmp_path / "b" / "log.txt").read_text()
 
 
 def test_another_backbone_or_transform_is_another_store(build, store, tmp_path):
@@ -167,7 +167,7 @@ def test_another_backbone_or_transform_is_another_store(build, store, tmp_path):
 
 
 def test_unknown_mode(build):
-    with pytest.raises(UserError, match="must be one of off, test, full; got 'all'"):
+    with pytest.raises(UserError, match=r"FEATURES.MODE takes .*; got 'all'"):
         build("MTCoOpHard", "FEATURES.MODE", "all")
 
 
@@ -355,8 +355,8 @@ def test_a_folder_that_cannot_be_written_to(run, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("DTYPE", "fp8", "FEATURES.DTYPE must be one of '', fp16; got 'fp8'"),
-        ("LIMIT_GB", 0.0, "FEATURES.LIMIT_GB is a size in GB above 0; got 0.0"),
+        ("DTYPE", "fp8", "FEATURES.DTYPE takes .*; got 'fp8'"),
+        ("LIMIT_GB", 0.0, "FEATURES.LIMIT_GB takes .* above 0; got 0.0"),
     ],
 )
 def test_other_options(build, key, value, message):

@@ -109,10 +109,10 @@ def test_dropped_classes(build, one_task, close):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("N_CTX", 0), r"TRAINER.COCOOP.N_CTX must be 1 or more: the context .*; got 0"),
-        (("CHUNK", -1), r"TRAINER.COCOOP.CHUNK counts images, 0 for all at once; got -1"),
-        (("PREC", "half"), r"PREC must be one of fp16, fp32, amp; got 'half'"),
-        (("CLASS_TOKEN_POSITION", "left"), r"must be one of end, middle, front; got 'left'"),
+        (("N_CTX", 0), r"TRAINER.COCOOP.N_CTX takes .*; got 0"),
+        (("CHUNK", -1), r"TRAINER.COCOOP.CHUNK takes .*; got -1"),
+        (("PREC", "half"), r"PREC takes one of fp16, fp32, amp; got 'half'"),
+        (("CLASS_TOKEN_POSITION", "left"), r"takes one of end, middle, front; got 'left'"),
     ],
 )
 def test_refused(build, options, message):

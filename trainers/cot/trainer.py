@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError, unknown_name
+from dassl.utils import UserError
 from image_text import ItemSpace
 from prompting.image_conditional import encode_per_image, image_net
-from prompting.prompt_learner import INIT_STD, PromptLearner, embed_words, need_context
+from prompting.precision import PRECISIONS
+from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, embed_words, need_context
 from prompting.stored_features import training_loader
 
 from .._base import PromptTrainer
 from .image_words import ImageWords
-from .step_texts import check_generator, check_image_words, step_sources, step_texts
+from .step_texts import GENERATORS, check_generator, check_image_words, step_sources, step_texts
 
 LINKS = ("convex", "additive")
 AGGREGATORS = ("last", "linear", "attention")
@@ -194,54 +196,45 @@ class CoT(PromptTrainer):
     KEY = "COT"
     pairs = True
     DEFAULTS = dict(
-        PREC="fp16",  # fp16, fp32 or amp
-        CHAIN_LENGTH=3,  # steps of the chain; the generators rule and neural have their own
-        N_CTX=4,  # context tokens of every step, if CTX_INIT is empty
+        PREC=Key("fp16", choices=PRECISIONS),
+        # steps of the chain; with GENERATOR rule and neural, TEMPLATES sets them
+        CHAIN_LENGTH=Key(3, least=1),
+        N_CTX=Key(4, least=0),  # context tokens of every step, if CTX_INIT is empty
         CTX_INIT="",  # words that start the context of every step
-        CLASS_TOKEN_POSITION="end",  # end, middle or front
-        HIDDEN=0,  # hidden width of Meta-Nets and controller; 0: image feature's width // 16
+        CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
+        # hidden width of Meta-Nets and controller; 0: image feature's width // 16
+        HIDDEN=Key(0, least=0),
         SHARED_META_NET=False,  # one Meta-Net for all steps
         ACCUMULATE=1.0,  # share of the earlier steps' shift that a step's shift is added to
         CONTROLLER=True,  # the image sets the weights of the links
-        LINK="convex",  # convex or additive: how a step joins the one before it
-        LINK_RANGE=(0.0, 1.0),  # of the controller's weights
-        LINK_WEIGHT=0.5,  # of every link if CONTROLLER is False
-        CHUNK=8,  # images whose prompts are held in memory at once; 0 for all
-        GENERATOR="learned",  # learned, rule or neural: what a step says beside its context
+        LINK=Key("convex", choices=LINKS),  # how a step joins the one before it
+        LINK_RANGE=Key((0.0, 1.0), least=0),  # of the controller's weights
+        LINK_WEIGHT=Key(0.5, least=0),  # of every link if CONTROLLER is False
+        CHUNK=Key(8, least=0),  # images whose prompts are held in memory at once; 0 for all
+        GENERATOR=Key("learned", choices=GENERATORS),  # what a step says beside its context
         TEMPLATES=("a photo of {}", "{task}: {}", "own"),  # rule, neural: a step each
         LM="gpt2",  # neural: a folder or a name of the Hugging Face hub
-        LM_TOKENS=12,  # neural: at most so many tokens are added to a template
-        TOP_CLASSES=0,  # rule, neural: so many zero-shot top classes of the image are told; 0: none
-        IMAGE_TEMPLATE="it may be {image}",  # how; neural goes on with it
-        AGGREGATOR="last",  # last, linear or attention: what becomes of the steps
-        BATCH_CONTRAST=0.0,  # weight of the contrast between the images of a batch
+        LM_TOKENS=Key(12, least=1),  # neural: the most tokens that are added to a template
+        # rule, neural: the number of zero-shot top classes of the image that a step names
+        TOP_CLASSES=Key(0, least=0),
+        # their words, before those of the step; neural: the language model continues them
+        IMAGE_TEMPLATE="it may be {image}",
+        AGGREGATOR=Key("last", choices=AGGREGATORS),  # how the steps become one feature
+        BATCH_CONTRAST=Key(0.0, least=0),  # weight of the contrast between the images of a batch
     )
 
     def check_cfg(self, cfg):
         options = cfg.TRAINER.COT
-        if options.LINK not in LINKS:
-            raise unknown_name("TRAINER.COT.LINK", options.LINK, LINKS)
-        if options.AGGREGATOR not in AGGREGATORS:
-            raise unknown_name("TRAINER.COT.AGGREGATOR", options.AGGREGATOR, AGGREGATORS)
-        if options.BATCH_CONTRAST < 0:
-            raise UserError(
-                f"TRAINER.COT.BATCH_CONTRAST must be 0 or more; got {options.BATCH_CONTRAST}"
-            )
         check_generator(options)
         check_image_words(options)
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
-        least = {"CHAIN_LENGTH": 1, "HIDDEN": 0, "CHUNK": 0}
-        for key, low in least.items():
-            if options[key] < low:
-                raise UserError(f"TRAINER.COT.{key} must be {low} or more; got {options[key]}")
-        values = (*options.LINK_RANGE, options.LINK_WEIGHT, options.ACCUMULATE)
-        if len(values) != 4 or not all(isinstance(v, int | float) for v in values):
+        if len(options.LINK_RANGE) != 2:
             raise UserError(
                 f"TRAINER.COT.LINK_RANGE takes two numbers, low and high; got {options.LINK_RANGE}"
             )
         low, high = options.LINK_RANGE
         limit = 1.0 if options.LINK == "convex" else float("inf")
-        if not (0 <= low <= high <= limit and 0 <= options.LINK_WEIGHT <= limit):
+        if low > high or max(high, options.LINK_WEIGHT) > limit:
             raise UserError(
                 f"weights of {options.LINK} links lie between 0 and {limit}; got "
                 f"TRAINER.COT.LINK_RANGE {options.LINK_RANGE} and LINK_WEIGHT {options.LINK_WEIGHT}"

@@ -328,8 +328,8 @@ class NoTrain(Plain):
 @pytest.mark.parametrize(
     ("cls", "key", "value", "message"),
     [
-        (Plain, "TEST.FINAL_MODEL", "best", "no TEST.FINAL_MODEL named 'best'; did you mean"),
-        (Plain, "TEST.SPLIT", "train", "no split named 'train'; known: val, test"),
+        (Plain, "TEST.FINAL_MODEL", "best", "TEST.FINAL_MODEL takes .*; got 'best'; did you mean"),
+        (Plain, "TEST.SPLIT", "train", "TEST.SPLIT takes .*; got 'train'"),
         (NoVal, "TEST.FINAL_MODEL", "best_val", "Toy has no val images; choose another"),
         (NoVal, "TEST.SPLIT", "val", "Toy has no val images; choose another"),
         (Plain, "TRAINER.NAME", "plain", "no trainer named 'plain'; did you mean Plain"),

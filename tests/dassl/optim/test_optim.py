@@ -153,8 +153,10 @@ def test_nothing_to_train():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"NAME": "sdg"}, "no optimizer named 'sdg'; did you mean sgd"),
-        ({"LR": 0.0}, "OPTIM.LR must be positive, but is 0.0"),
+        ({"NAME": "sdg"}, "OPTIM.NAME takes one of .*; got 'sdg'; did you mean sgd"),
+        ({"LR": 0.0}, r"OPTIM\.LR takes .* above 0 .*; got 0\.0"),
+        ({"MOMENTUM": -0.9}, r"OPTIM\.MOMENTUM takes .*; got -0\.9"),
+        ({"SGD_NESTEROV": True, "MOMENTUM": 0.0}, "SGD_NESTEROV needs OPTIM.MOMENTUM above 0"),
     ],
 )
 def test_optimizer_refuses(keys, message):
@@ -165,9 +167,9 @@ def test_optimizer_refuses(keys, message):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"LR_SCHEDULER": "cosin"}, "no learning rate schedule named 'cosin'; did you mean cosine"),
-        ({"WARMUP_EPOCH": 1, "WARMUP_TYPE": "lin"}, "no warm-up named 'lin'"),
-        ({"MAX_EPOCH": 0}, "OPTIM.MAX_EPOCH must be at least 1, but is 0"),
+        ({"LR_SCHEDULER": "cosin"}, "OPTIM.LR_SCHEDULER takes .*; got 'cosin'; did you mean"),
+        ({"WARMUP_EPOCH": 1, "WARMUP_TYPE": "lin"}, "OPTIM.WARMUP_TYPE .*'lin'"),
+        ({"MAX_EPOCH": 0}, "OPTIM.MAX_EPOCH of at least 1; got 0"),
         ({"LR_SCHEDULER": "multi_step"}, r"multi_step needs OPTIM.STEPSIZE .* got \(-1,\)"),
         ({"LR_SCHEDULER": "single_step", "STEPSIZE": (1, 2)}, "single_step needs one number"),
     ],
@@ -176,3 +178,12 @@ def test_schedule_refuses(keys, message):
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     with pytest.raises(UserError, match=message):
         build_lr_scheduler(optimizer, optim_cfg(**keys))
+
+
+def test_a_warmup_as_long_as_the_training_is_announced(capsys):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    build_lr_scheduler(optimizer, optim_cfg(WARMUP_EPOCH=2, MAX_EPOCH=3))
+    assert capsys.readouterr().out == ""
+    build_lr_scheduler(optimizer, optim_cfg(WARMUP_EPOCH=3, MAX_EPOCH=3))
+    out = capsys.readouterr().out
+    assert "OPTIM.WARMUP_EPOCH 3" in out and "OPTIM.MAX_EPOCH 3" in out

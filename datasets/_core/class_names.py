@@ -13,7 +13,7 @@ from .annotations import read_text
 FILES = ("classnames.yaml", "classnames.txt")
 
 
-def given_classnames(root: Path, folders: list[str]) -> dict[str, str]:
+def read_class_names(root: Path, folders: list[str]) -> dict[str, str]:
     """Class name by folder, from ``classnames.yaml`` or ``classnames.txt``; {} without them.
 
     The YAML file maps folders to names. The text file has a name per line, for the folders in

@@ -1,0 +1,32 @@
+"""open_clip's transformer blocks, whose tensor layout differs between its versions."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Additive attention mask (L, L): 0 on and below the diagonal, -inf above it."""
+    return torch.full((length, length), float("-inf"), device=device, dtype=dtype).triu(1)
+
+
+def is_batch_first(transformer: nn.Module) -> bool:
+    """Whether the blocks of an open_clip transformer take (n, L, d) rather than (L, n, d).
+
+    open_clip's versions differ. The wrong layout raises no error and lets prompts attend to each
+    other.
+    """
+    fallback = getattr(transformer, "batch_first", False)  # before 2.26 there was only (L, n, d)
+    return getattr(transformer.resblocks[0].attn, "batch_first", fallback)
+
+
+def run_blocks(transformer: nn.Module, x: torch.Tensor, causal: bool) -> torch.Tensor:
+    """The residual attention blocks of ``transformer.resblocks`` over x (n, L, d)."""
+    batch_first = is_batch_first(transformer)
+    mask = causal_mask(x.shape[1], x.device, x.dtype) if causal else None
+    if not batch_first:
+        x = x.transpose(0, 1)
+    for block in transformer.resblocks:
+        x = block(x, attn_mask=mask)
+    return x if batch_first else x.transpose(0, 1)

@@ -1,0 +1,95 @@
+"""Files and folders: atomic writes, JSON, listings, the user's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+
+def cache_folder(*parts: str) -> Path:
+    """A folder in the user's cache (``~/.cache/softcpt`` on Linux, or below XDG_CACHE_HOME)."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("softcpt").joinpath(*parts)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside ``path`` that replaces ``path`` when the block succeeds.
+
+    A reader sees the old file or the new one, never a part of it, even after a kill or a power
+    cut. The temporary name is unique to the writer, hidden, and has the suffix of ``path``.
+
+    Raises:
+        FileNotFoundError: nothing was written to the temporary path.
+        OSError: no space, no permission, ...; the message names ``path``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
+    try:
+        yield temporary
+        _sync(temporary, os.O_RDWR)
+        os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # some file systems do not sync folders
+            _sync(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(obj: Any, path: str | os.PathLike) -> None:
+    """Write JSON atomically; NaN and infinity are not JSON and raise ValueError."""
+    text = json.dumps(obj, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file; a missing or broken one is a UserError that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
+def mkdir_if_missing(dirname: str | os.PathLike) -> None:
+    """Make a folder and its parents."""
+    Path(dirname).mkdir(parents=True, exist_ok=True)
+
+
+def check_isfile(fpath: str | os.PathLike) -> bool:
+    """Whether a file exists; if not, a line is printed."""
+    found = Path(fpath).is_file()
+    if not found:
+        print(f"There is no file {fpath}")
+    return found
+
+
+def listdir_nohidden(path: str | os.PathLike, sort: bool = True) -> list[str]:
+    """Names in a folder without those that start with a dot; a missing folder is a UserError."""
+    try:
+        names = [name for name in os.listdir(path) if not name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"cannot list the folder {path}: {error.strerror}") from None
+    return sorted(names) if sort else names
