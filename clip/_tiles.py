@@ -212,7 +212,8 @@ def encode(
         x: (G P + r S, d) embeddings of the prefixes, then of the suffixes.
         positions: (L, d) positional embeddings.
     """
-    x = x.index_select(0, tiles.source) + positions.index_select(0, tiles.position)  # (N, d)
+    positions = positions.to(x.dtype).index_select(0, tiles.position)  # (N, d)
+    x = x.index_select(0, tiles.source) + positions
     for block in blocks[:-1]:
         x = _finish(block, x, _attend_all(block, x, tiles))
     return _finish(blocks[-1], x.index_select(0, tiles.eot), _attend_at_eot(blocks[-1], x, tiles))

@@ -11,6 +11,7 @@ from torch import nn
 from . import _chunks, _layout, _packed, _tiles
 from ._blocks import causal_mask, run_blocks
 from ._errors import CLIPError
+from ._graphs import TextGraphs
 from ._layout import index_rows, to_device
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
 
@@ -73,6 +74,7 @@ class TextTower(nn.Module):
         self.tokenizer = tokenizer or shared_tokenizer()
         self.chunk = 0
         self.tiles: bool | None = None  # None: on a GPU
+        self.graphs: TextGraphs | None = None  # of training steps on a GPU
         self.packed = self.causal and all(map(_packed.is_standard, self.transformer.resblocks))
         self.requires_grad_(False)
         self.train(False)
@@ -120,9 +122,7 @@ class TextTower(nn.Module):
 
     def eot(self, tokens: torch.Tensor) -> torch.Tensor:
         """Position (n,) of EOT in token ids (n, L)."""
-        if self.pool == "eos":
-            return (tokens == self.eos_id).int().argmax(-1)
-        return tokens.argmax(-1)
+        return ((tokens == self.eos_id).int() if self.pool == "eos" else tokens).argmax(-1)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Token embeddings (...) -> (..., d), without positions."""
@@ -144,6 +144,11 @@ class TextTower(nn.Module):
         other = copy.copy(self)
         other.chunk = rows
         return other
+
+    @property
+    def graphed(self) -> bool:
+        """Whether text passes that repeat are replayed."""
+        return bool(self.graphs and self.graphs.enabled) and self.tiled and not self.chunk
 
     def count_rows(self, prompts: Prompts) -> int:
         """Rows (token positions) that :meth:`encode` runs through the blocks."""
@@ -218,12 +223,16 @@ class TextTower(nn.Module):
 
     def _encode_tiles(self, prompts: Prompts) -> torch.Tensor:
         """Each row once, in few kernels; see :mod:`clip._tiles`."""
-        x = torch.cat([prompts.prefix.flatten(0, 1), prompts.suffix.flatten(0, 1)]).to(self.dtype)
-        position = self.positional_embedding.to(self.dtype)
-        tiles = _tiles.make_tiles(_tiles.Structure.of(prompts), x.device)
-        return self._project(
-            self.ln_final(_tiles.encode(self.transformer.resblocks, x, position, tiles))
-        )
+        structure = _tiles.Structure.of(prompts)
+        tiles = _tiles.make_tiles(structure, self.device)
+
+        def run(prefix: torch.Tensor, suffix: torch.Tensor) -> torch.Tensor:
+            x = torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 1)]).to(self.dtype)
+            x = _tiles.encode(self.transformer.resblocks, x, self.positional_embedding, tiles)
+            return self._project(self.ln_final(x))
+
+        inputs = prompts.prefix, prompts.suffix
+        return self.graphs.run(structure, run, *inputs) if self.graphed else run(*inputs)
 
     def _encode_plain(self, prompts: Prompts) -> torch.Tensor:
         """Each prompt in full, through open_clip's own blocks."""
