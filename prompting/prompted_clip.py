@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip.text import TextTower
+from clip.text import TextGraphs, TextTower
 from dassl.utils import distributed
 
 from .questions import Questions
@@ -33,10 +33,13 @@ class PromptedCLIP(nn.Module):
         prompter: nn.Module,
         outputs: frozenset[str] = frozenset({"global"}),
         text_chunk: int | None = None,
+        graphs: bool = False,
     ):
         super().__init__()
         self.questions: Questions | None = None  # prompts then hold the one on the image
         self.text = TextInChunks(clip_model.text_tower, text_chunk)
+        if graphs and distributed.world_size() == 1:
+            self.text.tower.graphs = TextGraphs()
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
         self._text: torch.Tensor | None = None
         self._tested: torch.Tensor | None = None

@@ -114,7 +114,9 @@ class PromptTrainer(FittingTrainer):
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
         space, text = self.dm.space, self.clip.text_tower
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
-        model = PromptedCLIP(self.clip, prompter, self.image_outputs, self.text_chunk)
+        model = PromptedCLIP(
+            self.clip, prompter, self.image_outputs, self.text_chunk, self.cfg.COMPUTE.GRAPHS
+        )
         model.questions = questions_of(space, text, prompter)
         self.model = model.to(self.device)
         time_text(self.clock, prompter)
@@ -158,7 +160,9 @@ class PromptTrainer(FittingTrainer):
     def forward_backward(self, batch: dict) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch."""
         chosen = class_mask = self.choose_classes(batch)  # where the labels still are on the CPU
-        if not self.needs_all_classes:
+        # a CUDA graph of all tasks costs less than launching those of the batch, which vary
+        graphed = chosen is None and self.model.text.tower.graphed
+        if not (self.needs_all_classes or graphed):
             class_mask = self.dm.space.of_tasks(batch["task"], class_mask)
         batch = {**batch, "question": self.dm.space.asked(batch["label"])}
         batch = {k: to_device(v, self.device) for k, v in batch.items()}
