@@ -229,6 +229,8 @@ def content_of(cfg: CfgNode) -> dict:
         for parent in parents:
             node = node.get(parent, {})
         node.pop(last, None)
+    if content.get("INPUT", {}).get("EXIF") == "ignore":  # a newer key: older runs keep their hash
+        del content["INPUT"]["EXIF"]
     return content
 
 
