@@ -245,7 +245,7 @@ def _check_one_experiment(folder: Path, runs: list[Run]) -> None:
 
 def _facts(run: Run) -> dict[str, str]:
     about = {"method": run.method, "suite": run.suite, "shots": str(run.shots)}
-    return {**about, "tasks": ", ".join(run.tasks), **run.variant}
+    return {**about, "tasks": ", ".join(run.tasks), **run.settings}
 
 
 def _keys(run: Run, keyword: str) -> dict[str, str]:

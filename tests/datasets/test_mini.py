@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dassl.config import get_cfg_default
-from dassl.data import DATASET_REGISTRY, build_dataset
+from dassl.data import DATASET_REGISTRY
 from dassl.utils import UserError
 from datasets import stanford_cars
 from datasets._core.annotations import class_index, read_rows
 from datasets._core.base import FewShotDataset, TaskGroup
 from datasets._core.mini import draw, is_mini, make_mini
 from datasets._core.names import known_names
+from tests.datasets.folders import load
 
 OWN = ("ImageFolder", "TaskFolders", "Manifest", "Suite", "Digits7")  # no published layout
 SUITES = {
@@ -39,12 +40,6 @@ def data(tmp_path_factory):
     for name in SINGLE:
         make_mini(name, folder, per_class=4)
     return folder
-
-
-def load(name, root, **options):
-    cfg = get_cfg_default()
-    cfg.merge_from_dict({"SEED": 1, "DATASET": {"NAME": name, "ROOT": str(root), **options}})
-    return build_dataset(cfg)
 
 
 @pytest.fixture(scope="session")

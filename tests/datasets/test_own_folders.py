@@ -12,18 +12,12 @@ from dassl.config import get_cfg_default
 from dassl.data import build_dataset
 from dassl.utils import UserError
 from datasets._core.mini import make_mini
-from tests.datasets.folders import fill, in_part
+from tests.datasets.folders import fill, in_part, load
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def load(name, root, **options):
-    cfg = get_cfg_default()
-    cfg.merge_from_dict({"SEED": 1, "DATASET": {"NAME": name, "ROOT": str(root), **options}})
-    return build_dataset(cfg)
 
 
 def names_of(items):
