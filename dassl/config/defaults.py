@@ -56,7 +56,7 @@ def get_cfg_default() -> CfgNode:
                 "TF32": False,  # on a GPU, fp32 matrix products with 10 bits of mantissa
                 "CHANNELS_LAST": True,  # on a GPU, memory layout of ResNets
                 "COMPILE": False,  # torch.compile of the image tower
-                "GRAPHS": False,  # on a GPU, text passes that repeat are replayed as CUDA graphs
+                "GRAPHS": True,  # on a GPU, text passes that repeat are replayed as CUDA graphs
             },
             "FEATURES": _features(),
         }
