@@ -14,6 +14,7 @@ from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, distributed
+from prompting.equal_names import refuse_equal_classes
 from prompting.fitting import FittingTrainer
 from prompting.precision import choose_precision, prepare_clip, time_text, to_device, with_input_of
 from prompting.prompt_learner import names_with_contexts, show_prompts
@@ -113,6 +114,7 @@ class PromptTrainer(FittingTrainer):
     def build_model(self) -> None:
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
         space, text = self.dm.space, self.clip.text_tower
+        refuse_equal_classes(space, text)
         prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
         model = PromptedCLIP(
             self.clip, prompter, self.image_outputs, self.text_chunk, self.cfg.COMPUTE.GRAPHS

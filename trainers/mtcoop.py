@@ -14,6 +14,7 @@ from dassl.config import Key
 from dassl.data import view_seed
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.equal_names import refuse_equal_tasks
 from prompting.meta_net import META_NETS, build_meta_net
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, scatter_rows
@@ -180,6 +181,8 @@ class MTCoOp(PromptTrainer):
             )
 
     def build_prompter(self, options, space, text):
+        if not options.TASK_VECTORS:
+            refuse_equal_tasks(space, text)
         return SoftPrompter(options, space, text)
 
     def build_model(self):
