@@ -147,8 +147,8 @@ class TaskSpace:
         """Mask (C,) of the columns that the evaluation of "val" or "test" reads; None for all."""
         return None
 
-    def asked(self, label: Tensor) -> list[int] | None:
-        """Numbers of the questions on the images of a batch (B,); None: there are none."""
+    def question_ids(self, label: Tensor) -> Tensor | None:
+        """Question (B,) of each item of a batch, on the CPU; None if the task asks none."""
         return None
 
     def cross_entropy(
