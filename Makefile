@@ -1,8 +1,9 @@
-# Everything runs in an environment of its own, .venv; it is remade when requirements.txt changes.
+# Everything runs in its own environment, .venv, which is rebuilt when requirements.txt changes.
 PYTHON ?= python3
 BIN := .venv/bin
+CI_DEMO ?= output/ci-demo
 
-.PHONY: demo test lint env clean
+.PHONY: demo test slow lint ci-demo env extras clean
 
 demo: env  ## few-shot training on real digits; a table and a figure; METHODS=all for every method
 	$(BIN)/python sweep.py configs/sweeps/demo.yaml $(if $(METHODS),--methods "$(METHODS)")
@@ -10,9 +11,20 @@ demo: env  ## few-shot training on real digits; a table and a figure; METHODS=al
 test: env  ## the tests that are not marked slow
 	$(BIN)/python -m pytest -n 2
 
-lint: env  ## style, imports, formatting
+# One thread per worker: two workers with two threads each would compete for two cores.
+slow: env  ## the tests marked slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 15
+
+lint: env  ## style, imports, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ci-demo: env  ## the demo with 3 epochs per run, and its table, figure and report
+	$(BIN)/python sweep.py configs/sweeps/demo.yaml --output-dir "$(CI_DEMO)" OPTIM.MAX_EPOCH 3
+	test -s "$(CI_DEMO)/table.md" && test -s "$(CI_DEMO)/figure.png"
+	$(BIN)/python parse_test_res.py "$(CI_DEMO)" --format html
+	test -s "$(CI_DEMO)/report.html"
 
 env: .venv/installed
 
@@ -24,5 +36,9 @@ env: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-clean:  ## remove the environment and the runs
+extras: env  ## transformers, which only the tests of prompts from a language model need
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "transformers>=5.24.0" || \
+		echo "transformers not installed: the tests that need it are skipped" >&2
+
+clean:  ## remove the environment and all runs
 	rm -rf .venv output

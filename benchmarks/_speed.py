@@ -54,7 +54,8 @@ def compare_alone(backbone: str, variant: str, size: gpu.Size) -> list[dict]:
     opts = ("TRAINER.COCOOP.CHUNK", "0") if variant == "CoCoOp" else ()
     found = gpu.measure_all(backbone, variant, size, gpu.make_space(size.classes), *opts)
     rows = []
-    for side, says in {"images": "images encoded", "warm": "warm features"}.items():
+    sides = {"images": "images encoded", "warm": "warm features"}
+    for side, says in (sides | {"graphed": "warm features, CUDA graphs"}).items():
         peaks = [f"{found[name][1] / 2**30:.1f}" for name in ("naive", side)]
         about = f"peak {' and '.join(peaks)} GiB; {size.classes[0]} classes, batch {size.batch}"
         what = f"{backbone.split('/')[0]} {variant}: step, {says}"

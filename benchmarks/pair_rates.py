@@ -16,7 +16,7 @@ import statistics
 import time
 
 import train
-from datasets.digit_captions import DigitCaptions, told_apart
+from datasets.digit_captions import DigitCaptions, drop_repeated_captions
 
 from ._rates import outcome_of, print_row
 
@@ -34,7 +34,7 @@ class HeldOut(DigitCaptions):
         return root, {
             "train": pool[HELD_OUT:],
             "val": [],
-            "test": told_apart(pool[:HELD_OUT]),
+            "test": drop_repeated_captions(pool[:HELD_OUT]),
         }
 
 

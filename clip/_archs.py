@@ -1,4 +1,4 @@
-"""Architectures: their configurations, what is supported, and empty models of them."""
+"""Architectures: their configurations, which are supported, and models without weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import open_clip
 import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import (
     CLIPTextCfg,
     CLIPVisionCfg,
@@ -20,6 +21,12 @@ from ._errors import CLIPError, did_you_mean
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+CLIP_PREPROCESS = {
+    "mean": OPENAI_DATASET_MEAN,
+    "std": OPENAI_DATASET_STD,
+    "interpolation": "bicubic",
+}
 
 # A CLIP in OpenAI's proportions (a head per 64 channels, QuickGELU) for 32 x 32 images.
 TINY = {
@@ -37,10 +44,10 @@ TINY = {
 
 
 def arch_config(arch: str) -> dict:
-    """A copy of the configuration of an architecture, with every default spelled out.
+    """A copy of an architecture's configuration with all defaults filled in.
 
     Raises:
-        CLIPError: no such architecture, or one whose text tower prompts cannot be given to.
+        CLIPError: no such architecture, or its text tower does not take prompt embeddings.
     """
     if arch == "tiny":
         return normalize(TINY)
@@ -49,17 +56,21 @@ def arch_config(arch: str) -> dict:
         known = open_clip.list_models()
         raise CLIPError(
             f"no architecture named {arch!r}{did_you_mean(arch, known)}; "
-            f"known: tiny, {', '.join(a for a in known if why_not(a) is None)}"
+            f"known: tiny, {', '.join(a for a in known if unsupported_arch(a) is None)}"
         )
-    reason = why_not(arch)
+    reason = unsupported_arch(arch)
     if reason:
         raise CLIPError(f"architecture {arch} is not supported: {reason}")
     return normalize(config)
 
 
-def why_not(arch: str) -> str | None:
-    """Why prompts cannot be tuned in this architecture of open_clip; None if they can."""
-    config = open_clip.get_model_config(arch)
+def unsupported_arch(arch: str) -> str | None:
+    """Why an architecture of open_clip is not supported; None if it is."""
+    return unsupported(open_clip.get_model_config(arch))
+
+
+def unsupported(config: dict) -> str | None:
+    """Why an open_clip configuration is not supported; None if it is."""
     if "multimodal_cfg" in config:
         return "CoCa models read text at a class token"
     if config["text_cfg"].get("hf_model_name"):
@@ -85,10 +96,10 @@ def normalize(config: dict) -> dict:
 
 
 def openai_config(state: dict[str, torch.Tensor]) -> dict:
-    """The configuration of OpenAI's weights, which their names and shapes tell.
+    """The configuration of OpenAI's weights, from their names and shapes.
 
     Raises:
-        CLIPError: these are not the weights of such a model.
+        CLIPError: they are not OpenAI's.
     """
     try:
         vision = _vit_shape(state) if "visual.proj" in state else _resnet_shape(state)
@@ -101,14 +112,14 @@ def openai_config(state: dict[str, torch.Tensor]) -> dict:
             "layers": _count(state, "transformer.resblocks.", 2),
         }
         embed_dim = state["text_projection"].shape[1]
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, TypeError) as error:
         raise CLIPError(
-            f"these are not the weights of an OpenAI CLIP: {error} is missing or has another form"
+            f"these are not the weights of an OpenAI CLIP: {error} is missing or has another shape"
         ) from None
     if width < 64 or width % 64:
         raise CLIPError(
             f"these are not the weights of an OpenAI CLIP: a text width of {width} is no multiple "
-            "of 64; name the architecture"
+            "of 64; name the architecture in MODEL.BACKBONE.ARCH"
         )
     return normalize(
         {"embed_dim": embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
@@ -131,24 +142,31 @@ def _resnet_shape(state: dict[str, torch.Tensor]) -> dict:
     }
 
 
-def _count(state: dict[str, torch.Tensor], prefix: str, place: int) -> int:
-    """How many different parts stand at a place of the dotted names that begin with prefix."""
-    return len({name.split(".")[place] for name in state if name.startswith(prefix)})
+def _count(state: dict[str, torch.Tensor], prefix: str, level: int) -> int:
+    """Number of different words at a level of the dotted names that begin with prefix."""
+    return len({name.split(".")[level] for name in state if name.startswith(prefix)})
 
 
 def build(config: dict, precision: str = "fp32") -> nn.Module:
-    """An open_clip model of a normalised configuration, in fp32, from the global generator.
+    """An open_clip model of a normalised configuration, in fp32, initialised from torch's RNG.
 
-    ``precision`` only decides whether layer norms compute in fp32 within a rounded model.
+    ``precision`` decides only whether layer norms compute in fp32 within a rounded model.
+
+    Raises:
+        CLIPError: no model has these sizes.
     """
     config = copy.deepcopy(config)
     custom = config.pop("custom_text")
     cls = CustomTextCLIP if custom else open_clip.CLIP
-    return cls(**config, cast_dtype=None if precision == "fp32" else DTYPES[precision])
+    try:
+        return cls(**config, cast_dtype=None if precision == "fp32" else DTYPES[precision])
+    except Exception as error:  # sizes from a file: asserts, shapes, memory
+        reason = (str(error) or type(error).__name__).split("\n")[0]
+        raise CLIPError(f"no CLIP can be built with the sizes {config}: {reason}") from None
 
 
 def round_weights(model: nn.Module, precision: str, config: dict) -> None:
-    """Round the weights of matrices in place, as OpenAI's fp16 models are; norms stay in fp32."""
+    """Round weight matrices in place, as in OpenAI's fp16 models; norms stay in fp32."""
     if precision == "fp32":
         return
     dtype = DTYPES[precision]
@@ -162,6 +180,6 @@ def round_weights(model: nn.Module, precision: str, config: dict) -> None:
 
 
 def make_tokenizer(config: dict) -> SimpleTokenizer:
-    """The BPE tokenizer with the cleaning that the architecture was trained with."""
+    """The BPE tokenizer with the text cleaning of the architecture's training."""
     options = config["text_cfg"]["tokenizer_kwargs"]
     return SimpleTokenizer(**options) if options else shared_tokenizer()

@@ -1,4 +1,4 @@
-"""open_clip's own blocks, whose memory layout differs between its versions."""
+"""open_clip's transformer blocks, whose tensor layout differs between its versions."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import nn
 
 
 def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """(L, L) mask that is added to attention: 0 on and below the diagonal, -inf above it."""
+    """Additive attention mask (L, L): 0 on and below the diagonal, -inf above it."""
     return torch.full((length, length), float("-inf"), device=device, dtype=dtype).triu(1)
 
 
 def is_batch_first(transformer: nn.Module) -> bool:
     """Whether the blocks of an open_clip transformer take (n, L, d) rather than (L, n, d).
 
-    open_clip's versions differ. The wrong layout is accepted without a word and lets prompts
-    attend to each other.
+    open_clip's versions differ. The wrong layout raises no error and lets prompts attend to each
+    other.
     """
     fallback = getattr(transformer, "batch_first", False)  # before 2.26 there was only (L, n, d)
     return getattr(transformer.resblocks[0].attn, "batch_first", fallback)

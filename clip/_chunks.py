@@ -1,4 +1,4 @@
-"""Prompts in chunks whose activations are computed again in the backward pass."""
+"""Prompts in chunks whose activations are recomputed in the backward pass."""
 
 from __future__ import annotations
 
@@ -11,50 +11,51 @@ from torch.utils.checkpoint import checkpoint
 from ._layout import index_rows
 
 
-def run(inside: Callable, prompts, cost: torch.Tensor, begin: int, limit: int) -> torch.Tensor:
-    """Features (n, e) of ``inside(prompts)``, in chunks of about ``limit`` rows.
+def encode_chunks(
+    encode: Callable, prompts, rows: torch.Tensor, prefix_rows: int, limit: int
+) -> torch.Tensor:
+    """Features (n, e) of ``encode(prompts)``, in chunks of about ``limit`` rows (token positions).
 
-    Prompts of one group stay side by side; a group that is cut is begun in both chunks.
+    Prompts of one group stay side by side; both chunks of a divided group compute its prefix.
 
     Args:
-        inside: from :class:`clip.Prompts` to features.
-        cost: (n,) rows that each prompt adds. begin: rows that each group adds.
+        encode: from :class:`clip.Prompts` to features.
+        rows: (n,) rows of each prompt. prefix_rows: rows of each group.
         limit: 0 for no chunks.
     """
     group = prompts.group.cpu()
-    if not limit or int(cost.sum()) + begin * len(group.unique()) <= limit:
-        return inside(prompts)
+    if not limit or int(rows.sum()) + prefix_rows * len(group.unique()) <= limit:
+        return encode(prompts)
     order = group.argsort(stable=True)
-    chunk = _number_of(cost[order], group[order], begin, limit)
-    sizes = chunk.bincount().tolist()
-    suffix = (
-        prompts.suffix if prompts.suffix_index is not None else index_rows(prompts.suffix, order)
-    )
-    owns = [suffix] * len(sizes) if prompts.suffix_index is not None else suffix.split(sizes)
-    parts = []
-    for part, suffix in zip(order.split(sizes), owns, strict=True):
-        used, inverse = group[part].unique(return_inverse=True)
-        rows = None if prompts.suffix_index is None else prompts.suffix_index.cpu()[part]
-        eot = prompts.eot.cpu() if rows is not None else prompts.eot.cpu()[part]
-        piece = dataclasses.replace(
-            prompts, suffix=suffix, group=inverse, eot=eot, suffix_index=rows
-        )
-        parts.append(_recomputed(inside, piece, index_rows(prompts.prefix, used)))
-    return index_rows(torch.cat(parts), order.argsort())
+    sizes = _chunk_ids(rows[order], group[order], prefix_rows, limit).bincount().tolist()
+    if prompts.suffix_index is None:
+        suffixes = index_rows(prompts.suffix, order).split(sizes)
+    else:
+        suffixes = [prompts.suffix] * len(sizes)
+    features = []
+    for members, suffix in zip(order.split(sizes), suffixes, strict=True):
+        used, inverse = group[members].unique(return_inverse=True)
+        chunk = dataclasses.replace(prompts, suffix=suffix, group=inverse, eot=prompts.eot.cpu())
+        if prompts.suffix_index is None:
+            chunk.eot = chunk.eot[members]
+        else:
+            chunk.suffix_index = prompts.suffix_index.cpu()[members]
+        features.append(_recomputed(encode, chunk, index_rows(prompts.prefix, used)))
+    return index_rows(torch.cat(features), order.argsort())
 
 
-def _number_of(cost, group, begin: int, limit: int) -> torch.Tensor:
-    """Chunk (n,) of each prompt; none is left without one."""
+def _chunk_ids(rows, group, prefix_rows: int, limit: int) -> torch.Tensor:
+    """Chunk (n,) of each prompt, numbered without gaps."""
     first = torch.ones_like(group, dtype=torch.bool)
     first[1:] = group[1:] != group[:-1]
-    before = (cost + begin * first).cumsum(0) - cost
+    before = (rows + prefix_rows * first).cumsum(0) - rows
     return torch.unique_consecutive(before // limit, return_inverse=True)[1]
 
 
-def _recomputed(inside: Callable, piece, prefix: torch.Tensor) -> torch.Tensor:
+def _recomputed(encode: Callable, chunk, prefix: torch.Tensor) -> torch.Tensor:
     def forward(prefix, suffix):
-        return inside(dataclasses.replace(piece, prefix=prefix, suffix=suffix))
+        return encode(dataclasses.replace(chunk, prefix=prefix, suffix=suffix))
 
     if not torch.is_grad_enabled():
-        return forward(prefix, piece.suffix)
-    return checkpoint(forward, prefix, piece.suffix, use_reentrant=False, preserve_rng_state=False)
+        return forward(prefix, chunk.suffix)
+    return checkpoint(forward, prefix, chunk.suffix, use_reentrant=False, preserve_rng_state=False)

@@ -1,35 +1,37 @@
-"""Finding weight files: on this machine first, then where they are published."""
+"""Weight files: found on this machine or downloaded from where they are published."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import http.client
 import logging
 import os
-import socket
-import threading
+import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
 from tqdm import tqdm
 
-from ._errors import CLIPError
-from ._files import atomic_path, sha256_of
+from dassl.utils.files import atomic_path
 
-CONNECT_SECONDS = 4
-READ_SECONDS = 30
+from ._errors import CLIPError
+
+CONNECT_TIMEOUT = 4  # seconds
+TIMEOUT = 30
 
 
 def download_dir() -> Path:
-    """Where OpenAI's own package keeps its files, and so do we."""
+    """The folder in which OpenAI's own package stores its weights."""
     return Path(os.path.expanduser("~/.cache/clip"))
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings and log lines of the libraries underneath off the console."""
+    """Suppress warnings and log lines of the libraries."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -41,7 +43,7 @@ def quiet() -> Iterator[None]:
 
 
 def expected_sha256(url: str) -> str:
-    """The digest, or its beginning, that a published URL carries; empty if it carries none."""
+    """The digest in a published URL, or its first characters; empty if there is none."""
     if "openaipublic" in url:
         return url.split("/")[-2]
     if "mlfoundations" in url:
@@ -50,71 +52,82 @@ def expected_sha256(url: str) -> str:
 
 
 def is_official(path: Path, url: str) -> bool:
-    """Whether a file is, by its digest, the one that was published under the URL."""
+    """Whether a file has the digest of the published URL."""
     wanted = expected_sha256(url)
     return bool(wanted) and sha256_of(path).startswith(wanted)
 
 
+def sha256_of(path: str | Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def find_weights(name: str, published: dict) -> Path:
-    """The file of published weights, fetched if it is not there.
+    """The file of published weights: local, in the hub's cache, or downloaded.
 
     Args:
-        name: how the user named the weights, for the message.
+        name: the user's name of the weights, for the message.
         published: ``url`` (a direct link) and ``hf_hub`` (``org/model/file``); either may be empty.
 
     Raises:
-        CLIPError: not there, and not to be had.
+        CLIPError: it is not on this machine and cannot be downloaded.
     """
     url, hub = published.get("url", ""), published.get("hf_hub", "")
-    return _first_found(
-        name, url, hub, download_dir(), (_local_url, _local_hub, _fetch_hub, download)
-    )
+    folder = download_dir()
+    sources = []
+    if url:
+        sources.append(lambda: _local_url(url, folder))
+    if hub:
+        sources += [lambda: _local_hub(hub), lambda: _download_hub(hub)]
+    if url:
+        sources.append(lambda: download(url, folder))
+    return _first_found(sources, lambda problems: _not_found(name, url, hub, folder, problems))
 
 
 def find_url(name: str, url: str, folder: Path) -> Path:
-    """The file of a direct link, from the folder or else fetched into it.
+    """The file of a direct link, in the folder or downloaded into it.
 
     Raises:
-        CLIPError: not there, and not to be had.
+        CLIPError: it is not there and cannot be downloaded.
     """
-    return _first_found(name, url, "", folder, (_local_url, download))
+    sources = [lambda: _local_url(url, folder), lambda: download(url, folder)]
+    return _first_found(sources, lambda problems: _not_found(name, url, "", folder, problems))
 
 
-def _first_found(name: str, url: str, hub: str, folder: Path, ways: tuple) -> Path:
+def _first_found(sources: list[Callable], message: Callable) -> Path:
     problems = []
-    for find in ways:
-        direct = find in (_local_url, download)
-        if not (url if direct else hub):
-            continue
+    for find in sources:
         try:
-            found = find(url, folder) if direct else find(hub)
-        except OSError as error:
+            if found := find():
+                return found
+        except (OSError, CLIPError) as error:
             problems.append(str(error).split("\n")[0])
-            continue
-        if found is not None:
-            return found
-    raise CLIPError(_not_found(name, url, hub, folder, problems))
+    raise CLIPError(message(problems))
 
 
 def download(url: str, folder: Path) -> Path:
-    """Fetch a URL into a folder, all of it or nothing, and check its digest.
+    """Download a URL into a folder, atomically, and check its digest.
 
     Raises:
-        OSError: the server cannot be reached, or what came is not what was published.
+        CLIPError: the server cannot be reached, or the file is not the published one.
+        OSError: the file cannot be written.
     """
-    _require_reachable(url)
     target = folder / Path(urlparse(url).path).name
     with atomic_path(target) as temporary:
         with open(temporary, "wb") as output:
-            _copy_url(url, output, target.name)
+            try:
+                _copy_url(url, output, target.name)
+            except (urllib.error.URLError, TimeoutError, http.client.HTTPException) as error:
+                raise CLIPError(f"{url}: {error}") from None
         digest = sha256_of(temporary)
         if not digest.startswith(expected_sha256(url)):
-            raise OSError(f"{url} gave a file with sha256 {digest[:12]}..., which is not its own")
+            raise CLIPError(f"{url} gave a file with another sha256, {digest[:12]}...")
     return target
 
 
 def _copy_url(url: str, output, title: str) -> None:
-    with urllib.request.urlopen(url, timeout=READ_SECONDS) as source:
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as source:
         total = int(source.headers.get("Content-Length") or 0) or None
         with tqdm(total=total, unit="B", unit_scale=True, desc=title, disable=None) as bar:
             while chunk := source.read(1 << 20):
@@ -130,13 +143,13 @@ def _local_url(url: str, folder: Path) -> Path | None:
     if digest.startswith(expected_sha256(url)):
         return path
     raise OSError(
-        f"{path} is there, but its sha256 begins with {digest[:12]} and the published one with "
-        f"{expected_sha256(url)[:12]}: it is damaged or another file"
+        f"{path} is damaged or another file: its sha256 begins with {digest[:12]}, the published "
+        f"one with {expected_sha256(url)[:12]}"
     )
 
 
 def _hub_names(hub: str) -> tuple[str, list[str]]:
-    """Repository and file names to try, of open_clip's ``org/model/file`` form."""
+    """Repository and candidate file names of open_clip's ``org/model/file`` form."""
     repository, _, filename = hub.rpartition("/")
     filename = filename or "open_clip_pytorch_model.bin"
     if filename == "open_clip_pytorch_model.bin":
@@ -156,59 +169,49 @@ def _local_hub(hub: str) -> Path | None:
     return None
 
 
-def _fetch_hub(hub: str) -> Path | None:
+def _download_hub(hub: str) -> Path | None:
     import huggingface_hub as hf
 
     if hf.constants.HF_HUB_OFFLINE:
         raise OSError("HF_HUB_OFFLINE is set")
-    _require_reachable(hf.constants.ENDPOINT)
+    _require_answer(hf.constants.ENDPOINT)
     repository, filenames = _hub_names(hub)
     problem = None
     for filename in filenames:
         try:
             with quiet():
-                return Path(hf.hf_hub_download(repository, filename, etag_timeout=READ_SECONDS))
-        except (hf.errors.HfHubHTTPError, hf.errors.LocalEntryNotFoundError, OSError) as error:
+                return Path(hf.hf_hub_download(repository, filename, etag_timeout=TIMEOUT))
+        except (hf.errors.HfHubHTTPError, OSError) as error:
             problem = error
     raise OSError(f"{hub}: {str(problem).strip()}")
 
 
-def _require_reachable(url: str) -> None:
-    """Refuse in seconds, not minutes, where there is no network; a proxy is left to answer itself.
+def _require_answer(url: str) -> None:
+    """Fail within seconds if a server does not answer; the hub's library retries for minutes.
 
     Raises:
         OSError: no connection.
     """
-    host = urlparse(url).hostname or ""
-    if urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
-        return
-    connected = threading.Event()
-
-    def connect():
-        with contextlib.suppress(OSError):
-            address = (host, urlparse(url).port or (443 if url.startswith("https") else 80))
-            socket.create_connection(address, CONNECT_SECONDS).close()
-            connected.set()
-
-    # Name resolution has no timeout of its own, so it runs where it can be left behind.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS + 1)
-    if not connected.is_set():
-        raise OSError(f"no connection to {host}")
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        pass  # an answer
+    except OSError:
+        raise OSError(f"no connection to {urlparse(url).hostname}") from None
 
 
 def _not_found(name: str, url: str, hub: str, folder: Path, problems: list[str]) -> str:
     places = []
     if url:
-        places.append(f"{url}, to be put at {folder / Path(urlparse(url).path).name}")
+        places.append(f"{url}, to be saved as {folder / Path(urlparse(url).path).name}")
     if hub:
         repository, filenames = _hub_names(hub)
         places.append(
-            f"Hugging Face {repository} ({filenames[0]}), to be put into the hub's cache by "
-            f"`hf download {repository} {filenames[0]}`, or anywhere and named by its path"
+            f"Hugging Face {repository} ({filenames[0]}), to be fetched with "
+            f"`hf download {repository} {filenames[0]}`, or saved anywhere and named by its path"
         )
-    what = "; ".join(dict.fromkeys(problems)) or "no place to fetch them from is known"
-    return f"weights of {name} are not on this machine and cannot be fetched ({what}). " + (
+    what = "; ".join(dict.fromkeys(problems)) or "no source is known"
+    return f"weights of {name} are not on this machine and cannot be downloaded ({what}). " + (
         f"They are published as {' and as '.join(places)}" if places else ""
     )

@@ -1,9 +1,8 @@
-"""A causal text tower read at EOT, over the rows that its features depend on, each computed once.
+"""A causal text tower read at EOT that computes each token position ("row") once.
 
-A row is one token position of one prompt. Rows behind EOT and rows that a group of prompts has in
-common are not repeated; norms, projections and MLPs run over all rows side by side. Only
-attention has to know which rows belong together: see :mod:`clip._layout`. The last layer computes
-EOT rows only.
+Rows after EOT are left out, and the prefix that a group of prompts shares is computed once. Norms,
+projections and MLPs run over all rows side by side; only attention needs the rows' layout (see
+:mod:`clip._layout`). The last layer computes EOT rows only.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from ._layout import Layout, to_device
 QUICK = 1.702  # QuickGELU(x) = x sigmoid(1.702 x) = SiLU(1.702 x) / 1.702
 
 
-def is_plain(block: nn.Module) -> bool:
-    """Whether a block is open_clip's standard one, which :func:`encode` knows by heart."""
+def is_standard(block: nn.Module) -> bool:
+    """Whether a block is open_clip's standard one, which :func:`encode` re-implements."""
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return False
     attn, mlp = block.attn, block.mlp
@@ -36,49 +35,49 @@ def is_plain(block: nn.Module) -> bool:
     )
 
 
-class _Continue(torch.autograd.Function):
-    """Keys of the tiles (T, P + R, w): the rows of their group (G, P, w), then own ones (k, w)."""
+class _GatherKV(torch.autograd.Function):
+    """Keys of the tiles (T, P + R, w): prefixes (G, P, w) by group, then suffix rows (k, w)."""
 
     @staticmethod
     def forward(ctx, prefix, suffix, bucket):
         ctx.bucket, ctx.shape = bucket, prefix.shape
         n, p = len(bucket.group), prefix.shape[1]
-        out = suffix.new_zeros(n, p + bucket.every.width, suffix.shape[1])
+        out = suffix.new_zeros(n, p + bucket.all_rows.width, suffix.shape[1])
         out[:, :p] = prefix.index_select(0, bucket.group)
-        out.view(-1, suffix.shape[1]).index_copy_(0, bucket.keys, suffix)
+        out.view(-1, suffix.shape[1]).index_copy_(0, bucket.key_slots, suffix)
         return out
 
     @staticmethod
     def backward(ctx, grad):
         p = ctx.shape[1]
         prefix = grad.new_zeros(ctx.shape).index_add_(0, ctx.bucket.group, grad[:, :p])
-        return prefix, grad.flatten(0, 1).index_select(0, ctx.bucket.keys), None
+        return prefix, grad.flatten(0, 1).index_select(0, ctx.bucket.key_slots), None
 
 
-class _Spread(torch.autograd.Function):
-    """Rows x (k, d) at ``place`` among ``size`` rows, zero elsewhere; x itself is not kept."""
-
-    @staticmethod
-    def forward(ctx, x, place, size):
-        ctx.place = place
-        return x.new_zeros(size, x.shape[1]).index_copy_(0, place, x)
+class _ScatterRows(torch.autograd.Function):
+    """Rows x (k, d) at ``index`` among ``size`` rows, zero elsewhere; does not save x."""
 
     @staticmethod
-    def backward(ctx, grad):
-        return grad.index_select(0, ctx.place), None, None
-
-
-class Pick(torch.autograd.Function):
-    """x[place] for places that are all different: the gradient is copied, not added up."""
-
-    @staticmethod
-    def forward(ctx, x, place):
-        ctx.place, ctx.shape = place, x.shape
-        return x.index_select(0, place)
+    def forward(ctx, x, index, size):
+        ctx.index = index
+        return x.new_zeros(size, x.shape[1]).index_copy_(0, index, x)
 
     @staticmethod
     def backward(ctx, grad):
-        return grad.new_zeros(ctx.shape).index_copy_(0, ctx.place, grad), None
+        return grad.index_select(0, ctx.index), None, None
+
+
+class GatherRows(torch.autograd.Function):
+    """x[index] for distinct indices: the gradient is copied, not added up."""
+
+    @staticmethod
+    def forward(ctx, x, index):
+        ctx.index, ctx.shape = index, x.shape
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.new_zeros(ctx.shape).index_copy_(0, ctx.index, grad), None
 
 
 def encode(
@@ -86,39 +85,39 @@ def encode(
     prefix: torch.Tensor,
     suffix: torch.Tensor,
     layout: Layout,
-    repeat: torch.Tensor | None = None,
+    row_ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Hidden states (n, d) of the prompts' EOT behind the last block.
+    """Hidden states (n, d) of the prompts' EOT rows after the last block.
 
     Args:
-        prefix: (G, P, d) beginnings, positions added.
-        suffix: (k, d) own rows in the layout's order, positions added.
-        repeat: (k,) row of ``suffix`` that each row of the layout starts as, on the CPU; None: the
-            layout's row i is row i.
+        prefix: (G, P, d) embeddings, positions added.
+        suffix: (r, d) suffix rows, positions added, in the layout's order (r = k) or, with
+            ``row_ids``, each distinct row once.
+        row_ids: (k,) row of ``suffix`` for each row of the layout, on the CPU.
     """
     shape = prefix.shape[:2]
-    x = torch.cat([prefix.flatten(0, 1), suffix])  # (G P + k, d)
-    if repeat is not None:
-        repeat = torch.cat([torch.arange(shape.numel()), repeat + shape.numel()])
-        repeat = to_device(repeat, x.device)
+    x = torch.cat([prefix.flatten(0, 1), suffix])  # (G P + r, d)
+    if row_ids is not None:
+        row_ids = torch.cat([torch.arange(shape.numel()), row_ids + shape.numel()])
+        row_ids = to_device(row_ids, x.device)
     for i, block in enumerate(blocks):
         last = i + 1 == len(blocks)
-        x = _block(block, x, shape, layout, last, repeat if i == 0 else None)
+        x = _block(block, x, shape, layout, last, row_ids if i == 0 else None)
     return x.index_select(0, layout.order)
 
 
-def _block(block, x, shape, layout: Layout, last: bool, repeat) -> torch.Tensor:
-    """One residual attention block over rows x, the first G P of them shared."""
+def _block(block, x, shape, layout: Layout, last: bool, row_ids) -> torch.Tensor:
+    """One residual attention block over rows x, the first G P of them prefixes."""
     attn, d = block.attn, x.shape[1]
     weight, bias = attn.in_proj_weight, attn.in_proj_bias
     bias = (None, None) if bias is None else (bias[:d], bias[d:])
     y = block.ln_1(x)
     keys = F.linear(y, weight[d:], bias[1])  # (rows, 2 d)
-    if repeat is not None:
-        x, y, keys = x[repeat], y[repeat], keys[repeat]
+    if row_ids is not None:  # repeated rows are projected once, and expanded for attention
+        x, y, keys = x[row_ids], y[row_ids], keys[row_ids]
     if last:
-        at = layout.ends + shape.numel()
-        x, y = x.index_select(0, at), y.index_select(0, at)
+        eot = layout.eot_rows + shape.numel()
+        x, y = x.index_select(0, eot), y.index_select(0, eot)
     queries = F.linear(y, weight[:d], bias[0])
     mixed = _attention(queries, keys, attn.num_heads, shape, layout, last)
     x = x + block.ls_1(attn.out_proj(mixed))
@@ -126,26 +125,26 @@ def _block(block, x, shape, layout: Layout, last: bool, repeat) -> torch.Tensor:
 
 
 def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> torch.Tensor:
-    """What the asking rows read (rows, d)."""
+    """Attention output of the query rows (rows, d)."""
     n = shape.numel()
-    counts = [len(bucket.keys) for bucket in layout.buckets]
-    beginning, *suffix = keys.split([n, *counts])
-    # copies, since attention keeps its inputs: views would keep all rows in memory
-    beginning = beginning.unflatten(0, shape).clone()  # (G, P, 2 d)
+    counts = [len(bucket.key_slots) for bucket in layout.buckets]
+    prefix, *suffixes = keys.split([n, *counts])
+    # copies, since attention saves its inputs: views would keep all rows in memory
+    prefix = prefix.unflatten(0, shape).clone()  # (G, P, 2 d)
     out = []
     if not last:
         if n:
             q = queries[:n].unflatten(0, shape).clone()
-            out.append(_attend(q, beginning, heads, causal=True).flatten(0, 1))
+            out.append(_attend(q, prefix, heads, causal=True).flatten(0, 1))
         queries = queries[n:]
-    asking = [b.ends if last else b.every for b in layout.buckets]
-    queries = queries.split([len(ask.place) for ask in asking])
-    for bucket, ask, q, kv in zip(layout.buckets, asking, queries, suffix, strict=True):
+    asking = [b.eot_rows if last else b.all_rows for b in layout.buckets]
+    queries = queries.split([len(ask.slots) for ask in asking])
+    for bucket, ask, q, suffix in zip(layout.buckets, asking, queries, suffixes, strict=True):
         tiles = len(bucket.group)
-        spread = _Spread.apply(q, ask.place, tiles * ask.width)  # (T M, d)
-        kv = _Continue.apply(beginning, kv, bucket)  # (T, P + R, 2 d)
-        read = _attend(spread.unflatten(0, (tiles, ask.width)), kv, heads, ask.mask)
-        out.append(Pick.apply(read.flatten(0, 1), ask.place))
+        padded = _ScatterRows.apply(q, ask.slots, tiles * ask.width)  # (T M, d)
+        kv = _GatherKV.apply(prefix, suffix, bucket)  # (T, P + R, 2 d)
+        read = _attend(padded.unflatten(0, (tiles, ask.width)), kv, heads, ask.mask)
+        out.append(GatherRows.apply(read.flatten(0, 1), ask.slots))
     return torch.cat(out)
 
 
@@ -158,7 +157,7 @@ def _attend(q, kv, heads: int, mask=None, causal: bool = False) -> torch.Tensor:
 
 
 def run_mlp(mlp: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
-    """The MLP; QuickGELU as the fused SiLU, its factor inside the matrix products."""
+    """The MLP, with QuickGELU as the fused SiLU and its factor inside the matrix products."""
     if type(mlp.gelu) is not QuickGELU or mlp.c_fc.bias is None or mlp.c_proj.bias is None:
         return mlp(x)
     # scaling the bias here, not by beta: a GPU's matrix product then adds it in the same kernel

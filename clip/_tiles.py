@@ -1,10 +1,10 @@
-"""A causal text tower in few, equal kernels: for a GPU, where launching kernels takes the time.
+"""A causal text tower in few, equal kernels, for GPUs, where launching kernels takes the time.
 
-As in :mod:`clip._packed`, a row is one token position of one prompt, and each row is computed once
-by norms, projections and MLPs. For attention, rows are gathered into tiles: the prefix of one group
-and the rows of a few of its prompts, under a mask. All tiles are padded to the same size, so a
-layer's attention is one gather, one kernel and one gather back, whatever the prompts.
-:mod:`clip._packed` wastes no padding and launches many kernels, which suits a CPU.
+As in :mod:`clip._packed`, norms, projections and MLPs compute each token position ("row") once. For
+attention, rows are gathered into tiles: the prefix of one group and the suffixes of a few of its
+prompts, under a mask. All tiles are padded to one size, so that a layer's attention is one gather,
+one kernel and one gather back, whatever the prompts. :mod:`clip._packed` computes less padding in
+more kernels, which suits a CPU.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 import torch.nn.functional as F
 
 from ._layout import ALIGN, pack_tiles, to_device
-from ._packed import Pick, run_mlp
+from ._packed import GatherRows, run_mlp
 
-TILE = 64  # rows of prompts in a tile, beside the prefix; a longer prompt has one to itself
+TILE = 64  # suffix rows per tile; a longer suffix has a tile of its own
 
-PREFIX, PADDING = -1, -2  # in place of a prompt's number
+PREFIX, PADDING = -1, -2  # instead of the index of a prompt
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Everything about a batch of :class:`clip.Prompts` but its embeddings; it can be hashed."""
+    """A batch of :class:`clip.Prompts` without its embeddings, as a hashable value."""
 
     group: tuple[int, ...]
     eot: tuple[int, ...]
@@ -49,34 +49,34 @@ class Structure:
 
 @dataclass(frozen=True)
 class Tiles:
-    """T tiles of K places for N rows: those of G prefixes of P tokens, then those of n prompts.
+    """T tiles of K slots for N rows: those of G prefixes of P tokens, then those of n suffixes.
 
     All tensors are on the device.
 
     Attributes:
-        source: (N,) embedding that each row starts as, in [prefixes; suffixes] of the prompts.
+        source: (N,) index of each row's embedding in [prefixes; suffixes] of the prompts.
         position: (N,) token position of each row.
-        gather: (T * K,) row at each place; padding repeats row 0.
-        place: (N,) place of each row; a prefix row stands in all tiles of its group: the first.
+        gather: (T * K,) row in each slot; padding repeats row 0.
+        slot: (N,) slot of each row; of a prefix row, which all tiles of its group hold, the first.
         prefix: (G, P).
         of_group: (G, T) 1 where a tile belongs to a group, else 0; fp32.
-        mask: (T, 1, K, K) bool, the places that each place attends to.
+        mask: (T, 1, K, K) bool, the slots that each slot attends to.
         eot: (n,) row of each prompt's EOT.
-        eot_gather: (T * M,) prompt at each of the M queries that a tile has in the last layer.
-        eot_place: (n,) place of each prompt among them.
+        eot_gather: (T * M,) prompt of each of the M query slots of a tile in the last layer.
+        eot_slot: (n,) query slot of each prompt.
         eot_mask: (T, 1, M, K) bool.
     """
 
     source: torch.Tensor
     position: torch.Tensor
     gather: torch.Tensor
-    place: torch.Tensor
+    slot: torch.Tensor
     prefix: tuple[int, int]
     of_group: torch.Tensor
     mask: torch.Tensor
     eot: torch.Tensor
     eot_gather: torch.Tensor
-    eot_place: torch.Tensor
+    eot_slot: torch.Tensor
     eot_mask: torch.Tensor
     _cast: dict = field(default_factory=dict, repr=False, compare=False)
 
@@ -98,11 +98,11 @@ def make_tiles(prompts: Structure, device: torch.device) -> Tiles:
     tiles = pack_tiles(tuple(group), tuple(map(len, own)), TILE)
     size = p + max(sum(len(own[i]) for i in tile) for tile in tiles)
     size = -(-size // ALIGN) * ALIGN  # K
-    lists = _place_rows(prefixes, own, group, tiles, size)
+    lists = _assign_slots(prefixes, own, group, tiles, size)
     index = {k: to_device(torch.tensor(x, dtype=torch.long), device) for k, x in lists.items()}
     owner, eot_at = index.pop("owner").view(len(tiles), size), index.pop("eot_at")
     mask = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == PREFIX)
-    mask = mask.tril()  # (T, K, K); padding attends to itself: of nothing, attention is no number
+    mask = mask.tril()  # (T, K, K); padding attends to itself, as a softmax over nothing is NaN
     eot_mask = mask.flatten(0, 1).index_select(0, eot_at).view(len(tiles), 1, -1, size)
     of_group = torch.zeros(len(prefixes), len(tiles))
     of_group[[group[tile[0]] for tile in tiles], range(len(tiles))] = 1
@@ -115,29 +115,29 @@ def make_tiles(prompts: Structure, device: torch.device) -> Tiles:
     )
 
 
-def _place_rows(prefixes, own, group: list[int], tiles, size: int) -> dict[str, list[int]]:
-    """The index tensors of :class:`Tiles` as lists, and two to make masks of.
+def _assign_slots(prefixes, own, group: list[int], tiles, size: int) -> dict[str, list[int]]:
+    """The index tensors of :class:`Tiles` as lists, and two for the masks.
 
-    These are "owner" (T * K), the prompt at each place, or PREFIX or PADDING; and "eot_at" (T * M),
-    the place of the EOT that each query of the last layer stands at.
+    These are "owner" (T * K), the prompt in each slot, or PREFIX or PADDING; and "eot_at" (T * M),
+    the slot of the EOT of each query of the last layer.
     """
     p, most = len(prefixes[0]), max(map(len, tiles))
     source = [row for rows in prefixes for row in rows]
     position = [*range(p)] * len(prefixes)
-    eot, eot_place, eot_gather, eot_at = [0] * len(own), [0] * len(own), [], []
-    owner, gather, place = [], [], []
+    eot, eot_slot, eot_gather, eot_at = [0] * len(own), [0] * len(own), [], []
+    owner, gather, slot = [], [], []
     for t, tile in enumerate(tiles):
         begin = group[tile[0]] * p
         owner += [PREFIX] * p
         gather += range(begin, begin + p)
         for m, i in enumerate(tile):
             length = len(own[i])
-            place += range(len(owner), len(owner) + length)
+            slot += range(len(owner), len(owner) + length)
             gather += range(len(source), len(source) + length)
             owner += [i] * length
             source += own[i]
             position += range(p, p + length)
-            eot[i], eot_place[i] = len(source) - 1, t * most + m
+            eot[i], eot_slot[i] = len(source) - 1, t * most + m
             eot_at.append(len(owner) - 1)
         padding, idle = (t + 1) * size - len(owner), most - len(tile)
         owner += [PADDING] * padding
@@ -145,19 +145,18 @@ def _place_rows(prefixes, own, group: list[int], tiles, size: int) -> dict[str, 
         eot_gather += tile + [0] * idle
         eot_at += [t * size] * idle
     first = {group[tile[0]]: t for t, tile in reversed(list(enumerate(tiles)))}
-    place = [first[g] * size + i for g in range(len(prefixes)) for i in range(p)] + place
-    rows = {"source": source, "position": position, "gather": gather, "place": place}
-    queries = {"eot": eot, "eot_gather": eot_gather, "eot_place": eot_place, "eot_at": eot_at}
+    slot = [first[g] * size + i for g in range(len(prefixes)) for i in range(p)] + slot
+    rows = {"source": source, "position": position, "gather": gather, "slot": slot}
+    queries = {"eot": eot, "eot_gather": eot_gather, "eot_slot": eot_slot, "eot_at": eot_at}
     return {**rows, **queries, "owner": owner}
 
 
 def _sources(prompts: Structure) -> tuple[list, list, list[int]]:
-    """Where rows come from, in [prefixes; suffixes] as one list of G * P + r * S embeddings.
+    """Indices of the rows in [prefixes; suffixes], one list of G * P + r * S embeddings.
 
     Returns:
-        The rows of each prefix in use, those of each prompt behind its prefix, and the prefix of
-        each prompt. If no two prompts share a prefix, they share SOS only: the rest of the prefix
-        becomes each prompt's own.
+        The rows of each used prefix, those of each suffix, and the prefix of each prompt. If no
+        two prompts share a prefix, only SOS stays in it: the rest moves into the suffixes.
     """
     p, s = prompts.prefix_length, prompts.suffix_length
     used = {g: i for i, g in enumerate(sorted(set(prompts.group)))}
@@ -173,7 +172,7 @@ def _sources(prompts: Structure) -> tuple[list, list, list[int]]:
 
 
 class _ToTiles(torch.autograd.Function):
-    """Rows x (N, w) at their places (T, K, w)."""
+    """Rows x (N, w) in their slots (T, K, w)."""
 
     @staticmethod
     def forward(ctx, x, tiles):
@@ -183,7 +182,7 @@ class _ToTiles(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         tiles, (g, p) = ctx.tiles, ctx.tiles.prefix
-        own = grad.flatten(0, 1).index_select(0, tiles.place[g * p :])
+        own = grad.flatten(0, 1).index_select(0, tiles.slot[g * p :])
         if not g * p:
             return own, None
         # the sum over a group's tiles as a product: index_add_ on a GPU adds in no fixed order
@@ -192,7 +191,7 @@ class _ToTiles(torch.autograd.Function):
 
 
 class _ToQueries(torch.autograd.Function):
-    """Queries q (n, d) of the prompts' EOT at their places (T, M, d)."""
+    """Queries q (n, d) of the prompts' EOT in their slots (T, M, d)."""
 
     @staticmethod
     def forward(ctx, q, tiles):
@@ -201,41 +200,42 @@ class _ToQueries(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return grad.flatten(0, 1).index_select(0, ctx.tiles.eot_place), None
+        return grad.flatten(0, 1).index_select(0, ctx.tiles.eot_slot), None
 
 
 def encode(
     blocks: torch.nn.ModuleList, x: torch.Tensor, positions: torch.Tensor, tiles: Tiles
 ) -> torch.Tensor:
-    """Hidden states (n, d) of the prompts' EOT behind the last block.
+    """Hidden states (n, d) of the prompts' EOT rows after the last block.
 
     Args:
         x: (G P + r S, d) embeddings of the prefixes, then of the suffixes.
         positions: (L, d) positional embeddings.
     """
-    x = x.index_select(0, tiles.source) + positions.index_select(0, tiles.position)  # (N, d)
+    positions = positions.to(x.dtype).index_select(0, tiles.position)  # (N, d)
+    x = x.index_select(0, tiles.source) + positions
     for block in blocks[:-1]:
         x = _finish(block, x, _attend_all(block, x, tiles))
     return _finish(blocks[-1], x.index_select(0, tiles.eot), _attend_at_eot(blocks[-1], x, tiles))
 
 
 def _finish(block, x: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-    """The rest of a residual block behind attention: ``read`` is what rows x attended to."""
+    """The rest of a residual block after attention, whose output is ``read``."""
     x = x + block.ls_1(block.attn.out_proj(read))
     return x + block.ls_2(run_mlp(block.mlp, block.ln_2(x)))
 
 
 def _attend_all(block, x: torch.Tensor, tiles: Tiles) -> torch.Tensor:
-    """What every row (N, d) reads."""
+    """Attention output of every row (N, d)."""
     attn = block.attn
     qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)  # (N, 3 d)
     q, k, v = _ToTiles.apply(qkv, tiles).unflatten(2, (3, attn.num_heads, -1)).unbind(2)
     read = _attention(q, k, v, tiles.cast("mask", q.dtype))
-    return Pick.apply(read.flatten(0, 1), tiles.place)
+    return GatherRows.apply(read.flatten(0, 1), tiles.slot)
 
 
 def _attend_at_eot(block, x: torch.Tensor, tiles: Tiles) -> torch.Tensor:
-    """What the EOT of every prompt (n, d) reads."""
+    """Attention output of the EOT rows (n, d)."""
     attn, d, y = block.attn, x.shape[1], block.ln_1(x)
     weight, bias = attn.in_proj_weight, attn.in_proj_bias
     bias = (None, None) if bias is None else (bias[:d], bias[d:])
@@ -244,7 +244,7 @@ def _attend_at_eot(block, x: torch.Tensor, tiles: Tiles) -> torch.Tensor:
     kv = _ToTiles.apply(F.linear(y, weight[d:], bias[1]), tiles)
     k, v = kv.unflatten(2, (2, attn.num_heads, -1)).unbind(2)
     read = _attention(q, k, v, tiles.cast("eot_mask", q.dtype))
-    return Pick.apply(read.flatten(0, 1), tiles.eot_place)
+    return GatherRows.apply(read.flatten(0, 1), tiles.eot_slot)
 
 
 def _attention(q, k, v, mask) -> torch.Tensor:

@@ -1,8 +1,7 @@
-"""Reading weight files without running anything in them, and putting them into a model."""
+"""Weight files: reading them without running code from them, and copying them into a model."""
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ._errors import CLIPError
 from ._fetch import quiet
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-# Sizes that OpenAI's archives carry beside the weights; a state dict with them is OpenAI's.
+# Sizes in OpenAI's archives, beside the weights; they identify a state dict as OpenAI's.
 OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")
 
 State = dict[str, torch.Tensor]
@@ -26,8 +25,8 @@ State = dict[str, torch.Tensor]
 def read_weights(path: Path) -> State:
     """Names and tensors of a weight file: safetensors, a torch.save file, or a TorchScript archive.
 
-    Only tensors are unpickled. An archive is opened with ``torch.jit.load``, so the caller
-    answers for where it comes from.
+    Only tensors are unpickled. An archive is opened with ``torch.jit.load``, so the caller must
+    trust its source.
 
     Raises:
         CLIPError: unreadable, or not a mapping of names to tensors.
@@ -35,12 +34,23 @@ def read_weights(path: Path) -> State:
     try:
         with quiet():
             state = _read(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise CLIPError(f"{path} cannot be read as weights: {reason[:200]}") from None
     except OSError as error:
         raise CLIPError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # the readers raise nearly anything on a damaged file
+        raise CLIPError(f"{path} cannot be read as weights: {_reason(error)}") from None
     return _check_state(path, state)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without torch's advice to load the file unsafely."""
+    line = str(error).strip().split("\n")[0]
+    telling = isinstance(error, (RuntimeError, SafetensorError)) and "weights_only" not in line
+    if line and telling:
+        return line[:200]
+    return (
+        "it is damaged, not a file of safetensors, torch.save or TorchScript, or it holds more "
+        "than tensors; save the model's state_dict alone"
+    )
 
 
 def _read(path: Path) -> object:
@@ -53,10 +63,11 @@ def _read(path: Path) -> object:
 
 def is_archive(path: Path) -> bool:
     """Whether a file is a TorchScript archive."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _check_state(path: Path, state: object) -> State:
@@ -66,12 +77,12 @@ def _check_state(path: Path, state: object) -> State:
         raise CLIPError(f"{path} holds no weights: a {type(state).__name__}, not names and tensors")
     wrong = [k for k, v in state.items() if not isinstance(k, str) or not torch.is_tensor(v)]
     if wrong:
-        raise CLIPError(f"{path} holds no weights: {wrong[0]!r} is not a tensor")
+        raise CLIPError(f"{path} holds no weights: {str(wrong[0])[:100]!r} is not a tensor")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def is_openai(state: State) -> bool:
-    """Whether the state dict is OpenAI's, whose architecture its shapes tell."""
+    """Whether the state dict is OpenAI's, whose shapes determine its architecture."""
     return all(key in state for key in OPENAI_SIZES)
 
 
@@ -82,7 +93,12 @@ def fill(model: nn.Module, state: State, what: str) -> None:
         CLIPError: they belong to another architecture.
     """
     state = {name: tensor for name, tensor in state.items() if name not in OPENAI_SIZES}
-    state = convert_state_dict(model, state)
+    try:
+        state = convert_state_dict(model, state)
+    except Exception as error:  # it reads keys that a file of another model lacks
+        raise CLIPError(
+            f"{what}: the weights are of another architecture: {_reason(error)}"
+        ) from None
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     wanted = model.state_dict()
@@ -91,7 +107,10 @@ def fill(model: nn.Module, state: State, what: str) -> None:
     problems = _differences(state, wanted)
     if problems:
         raise CLIPError(f"{what}: the weights are of another architecture: {'; '.join(problems)}")
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except Exception as error:  # sparse, quantized, ... tensors
+        raise CLIPError(f"{what}: the weights cannot be copied: {_reason(error)}") from None
 
 
 def _differences(state: State, wanted: State) -> list[str]:

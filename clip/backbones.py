@@ -7,58 +7,57 @@ from pathlib import Path
 
 import open_clip
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from . import _archs, _fetch, _weights
+from . import _archs, _fetch, _folders, _weights
 from ._errors import CLIPError, did_you_mean
 from ._openai import OPENAI_ARCHS
 from .model import CLIP
 
-CLIP_PREPROCESS = {
-    "mean": OPENAI_DATASET_MEAN,
-    "std": OPENAI_DATASET_STD,
-    "interpolation": "bicubic",
-}
+CLIP_PREPROCESS = _archs.CLIP_PREPROCESS
 TINY_PREPROCESS = {"mean": (0.3,) * 3, "std": (0.35,) * 3, "interpolation": "bilinear"}
 RANDOM_SEED = 0
 
 
 def load_backbone(name: str, arch: str = "", device: str = "cpu", precision: str = "fp32") -> CLIP:
-    """The frozen CLIP of a name; loading the same one again in a process costs nothing.
+    """The frozen CLIP of a name; a process loads each only once.
 
     Args:
         name: an OpenAI name (``RN50``, ``ViT-B/16``), ``arch/tag`` of open_clip, ``arch/random``
-            (untrained, from a fixed seed), ``tiny``, or the path of a weight file.
-        arch: the architecture (open_clip's name, or ``tiny``), for files that do not tell theirs.
+            (untrained, from a fixed seed), ``tiny``, the path of a weight file, or of a folder
+            with open_clip's files, as on the Hugging Face hub.
+        arch: the architecture (open_clip's name, or ``tiny``) of a weight file without its own.
         precision: ``fp32``, ``fp16`` or ``bf16``, of the frozen weights; norms stay in fp32.
 
     Raises:
-        CLIPError: an unknown name, weights that are not there or do not fit.
+        CLIPError: an unknown name, or weights that are missing or do not fit.
     """
     if precision not in _archs.DTYPES:
         known = ", ".join(_archs.DTYPES)
         raise CLIPError(f"no precision named {precision!r}; known: {known}")
-    path = _as_file(name)
-    if arch and path is None:
-        raise CLIPError(f"{name} tells its architecture; {arch!r} is only for weight files")
+    path = _as_path(name)
+    if arch and (path is None or path.is_dir()):
+        raise CLIPError(
+            f"MODEL.BACKBONE.ARCH is for weight files; {name} has an architecture, got {arch!r}"
+        )
     return _cached(name, arch, str(torch.device(device)), precision, _identity(path))
 
 
 def list_backbones() -> list[str]:
-    """Every name that weights are published for; ``arch/random`` and files come on top."""
+    """All names with published weights; ``arch/random`` and files are not listed."""
     tagged = {
         f"{arch}/{tag}"
         for arch, tag in open_clip.list_pretrained()
-        if arch in open_clip.list_models() and _archs.why_not(arch) is None
+        if arch in open_clip.list_models() and _archs.unsupported_arch(arch) is None
     }
     return ["tiny", *OPENAI_ARCHS, *sorted(tagged)]
 
 
 def load_uncached(name: str, arch: str = "", device: str = "cpu", precision: str = "fp32") -> CLIP:
-    """As ``load_backbone``, but a copy of the caller's own."""
-    path = _as_file(name)
+    """As ``load_backbone``, but a new copy."""
+    path = _as_path(name)
     if path is not None:
-        return _from_file(path, name, arch, precision).to(device)
+        model = _from_folder if path.is_dir() else functools.partial(_from_file, arch=arch)
+        return model(path, name, precision=precision).to(device)
     if name == "tiny":
         from .tiny import tiny_weights
 
@@ -90,10 +89,10 @@ def from_state(
 
 
 def _read_published(name: str, published: dict) -> _weights.State:
-    """Weights of a name; an archive, which could hold code, only if its digest is the known one.
+    """Published weights; an archive, which could hold code, only with the published digest.
 
     Raises:
-        CLIPError: not to be had, or an unknown archive.
+        CLIPError: missing, or an unknown archive.
     """
     path = _fetch.find_weights(name, published)
     if _weights.is_archive(path) and not _fetch.is_official(path, published.get("url", "")):
@@ -125,63 +124,77 @@ def _cached(name: str, arch: str, device: str, precision: str, identity: tuple |
     return load_uncached(name, arch, device, precision)
 
 
-def _as_file(name: str) -> Path | None:
-    """The path that a name is, or None; a path is told by its suffix or by being there.
+def _as_path(name: str) -> Path | None:
+    """The weight file or folder that a name is the path of, or None for another kind of name.
 
     Raises:
-        CLIPError: a path to nothing.
+        CLIPError: a path that does not exist, or a folder without open_clip's files.
     """
     if name == "tiny" or name in OPENAI_ARCHS:
         return None
     path = Path(name).expanduser()
     if path.is_file():
         return path
+    if path.is_dir() and not _is_published(name):
+        return _folders.check_folder(path)
     if path.suffix in _weights.SUFFIXES:
         raise CLIPError(f"no weight file at {name}")
     return None
 
 
 def _identity(path: Path | None) -> tuple | None:
-    """What changes when a file does."""
+    """A value that changes with the file, or with the files of a folder."""
     if path is None:
         return None
-    stat = path.stat()
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(str(file.resolve()), file.stat()) for file in files if file.is_file()]
+    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats)
 
 
-def _from_file(path: Path, name: str, arch: str, precision: str) -> CLIP:
+def _from_folder(path: Path, name: str, precision: str) -> CLIP:
+    config, preprocess, weights = _folders.read_folder(path)
+    return from_state(_weights.read_weights(weights), config, preprocess, name, precision)
+
+
+def _from_file(path: Path, name: str, precision: str, arch: str = "") -> CLIP:
     state = _weights.read_weights(path)
     if arch:
         config = _archs.arch_config(arch)
         config["quick_gelu"] |= _weights.is_openai(state)
     elif _weights.is_openai(state):
-        config = _archs.openai_config(state)
+        try:
+            config = _archs.openai_config(state)
+        except CLIPError as error:
+            raise CLIPError(f"{path}: {error}") from None
     else:
         raise CLIPError(
-            f"{path} does not tell its architecture; name it in MODEL.BACKBONE.ARCH, "
-            f"such as ViT-B-16 (or ViT-B-16-quickgelu, if it was trained with QuickGELU)"
+            f"{path} does not contain its architecture; name it in MODEL.BACKBONE.ARCH, such as "
+            "ViT-B-16 (or ViT-B-16-quickgelu, if it was trained with QuickGELU)"
         )
     preprocess = TINY_PREPROCESS if arch == "tiny" else CLIP_PREPROCESS
     return from_state(state, config, preprocess, name, precision)
 
 
+def _is_published(name: str) -> bool:
+    arch, _, tag = name.rpartition("/")
+    return arch in open_clip.list_models() and open_clip.is_pretrained_cfg(arch, tag)
+
+
 def _split(name: str) -> tuple[str, str]:
-    """Architecture and tag of a name that is not a file.
+    """Architecture and tag of a name.
 
     Raises:
         CLIPError: no such name.
     """
     if name in OPENAI_ARCHS:
         return OPENAI_ARCHS[name], "openai"
-    if name == "tiny/random":
-        return "tiny", "random"
     arch, _, tag = name.rpartition("/")
-    if name == "tiny/random":
+    if name == "tiny/random" or _is_published(name):
         return arch, tag
     if arch in open_clip.list_models():
-        tags = open_clip.list_pretrained_tags_by_model(arch)
-        if tag == "random" or open_clip.is_pretrained_cfg(arch, tag):
+        if tag == "random":
             return arch, tag
+        tags = open_clip.list_pretrained_tags_by_model(arch)
         raise CLIPError(
             f"no weights {tag!r} of {arch}{did_you_mean(tag, tags)}; "
             f"known: {', '.join([*tags, 'random'])}"

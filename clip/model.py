@@ -12,13 +12,13 @@ from torch import nn
 
 from ._blocks import is_batch_first, run_blocks
 from ._errors import CLIPError
-from ._local import encode_places, has_local
+from ._local import encode_local, has_local
 from .simple_tokenizer import SimpleTokenizer
 from .text import TextTower
 
 
 class SequenceFirstTransformer(nn.Module):
-    """Text blocks over x (L, n, d) with their own causal mask, as OpenAI's model has them."""
+    """Text blocks over x (L, n, d) with their own causal mask, as in OpenAI's model."""
 
     def __init__(self, transformer: nn.Module, causal: bool):
         super().__init__()
@@ -32,16 +32,16 @@ class SequenceFirstTransformer(nn.Module):
 
 
 class CLIP(nn.Module):
-    """Frozen image and text towers under OpenAI's names; it stays in eval mode.
+    """Frozen image and text towers under OpenAI's names, always in eval mode.
 
-    ``state_dict()`` has OpenAI's keys. ``text_tower`` reads prompts that are given as embeddings.
+    ``state_dict()`` has OpenAI's keys. ``text_tower`` encodes prompts given as embeddings.
 
     Args:
         source: an open_clip ``CLIP`` or ``CustomTextCLIP``; its tensors are shared, not copied.
-        config: the architecture in open_clip's form; part of ``weights_hash``, since activation
-            and heads do not show in the shapes of the weights.
-        preprocess: ``mean``, ``std`` and ``interpolation`` of the images it was trained on.
-        name: how the user named it.
+        config: the architecture in open_clip's form; part of ``weights_hash``, since the shapes of
+            the weights do not determine the activation and the number of heads.
+        preprocess: ``mean``, ``std`` and ``interpolation`` of the training images.
+        name: the name by which the user loaded it.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CLIP(nn.Module):
     ):
         super().__init__()
         text = getattr(source, "text", source)
-        # Not registered as a child: its weights would stand in state_dict() a second time.
+        # not a registered child module: state_dict() would hold its weights twice
         object.__setattr__(self, "text_tower", TextTower(source, tokenizer))
         self.visual = source.visual
         self.transformer = SequenceFirstTransformer(text.transformer, self.text_tower.masked)
@@ -76,35 +76,35 @@ class CLIP(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> CLIP:
-        """Does nothing: frozen towers stay in eval mode, batch statistics included."""
+        """Do nothing: frozen towers stay in eval mode, batch statistics included."""
         return super().train(False)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that the towers compute in."""
+        """Dtype of the towers."""
         return self.text_tower.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.text_tower.device
 
     @property
     def context_length(self) -> int:
-        """The longest prompt in tokens, SOS and EOT included."""
+        """Most tokens of a prompt, SOS and EOT included."""
         return self.text_tower.context_length
 
     @property
     def vocab_size(self) -> int:
-        """How many token ids there are."""
+        """Number of token ids."""
         return len(self.token_embedding.weight)
 
     @cached_property
     def weights_hash(self) -> str:
-        """sha256 (hex) over architecture, names and tensors; the same in every precision.
+        """sha256 (hex) of architecture, names and tensors; the same in every precision.
 
-        Tensors are hashed as fp32, in which fp16 and bf16 files are exact. The first use has to
-        come before the weights are rounded; ``load_backbone`` sees to that.
+        Tensors are hashed as fp32, which represents fp16 and bf16 files exactly. Computed before
+        ``load_backbone`` rounds the weights.
         """
         digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
@@ -121,7 +121,7 @@ class CLIP(nn.Module):
         """Refuse outputs that :meth:`encode_outputs` cannot give.
 
         Raises:
-            CLIPError: an output that this tower does not have.
+            CLIPError: this tower lacks an output.
         """
         known = {"global", "local"} if has_local(self.visual) else {"global"}
         if unknown := sorted(set(outputs) - known):
@@ -137,8 +137,8 @@ class CLIP(nn.Module):
         """The named outputs of the image tower for images (B, 3, H, W), not normalised.
 
         Args:
-            outputs: "global" (B, e) is always there; "local" adds (B, p, e), a feature for each
-                of p places of the image.
+            outputs: "global" (B, e), which is always returned, and "local" (B, p, e), a feature
+                for each of p image positions.
 
         Raises:
             CLIPError: an output that this tower does not have.
@@ -146,8 +146,8 @@ class CLIP(nn.Module):
         self.check_outputs(outputs)
         if "local" not in outputs:
             return {"global": self.encode_image(images)}
-        pooled, places = encode_places(self.visual, images.to(self.dtype))
-        return {"global": pooled, "local": places}
+        pooled, local = encode_local(self.visual, images.to(self.dtype))
+        return {"global": pooled, "local": local}
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Text features of token ids, (n, L) -> (n, e), not normalised."""

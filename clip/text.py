@@ -1,4 +1,4 @@
-"""CLIP's frozen text tower, read over prompt embeddings instead of token ids."""
+"""CLIP's frozen text tower, applied to prompt embeddings instead of token ids."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from torch import nn
 from . import _chunks, _layout, _packed, _tiles
 from ._blocks import causal_mask, run_blocks
 from ._errors import CLIPError
+from ._graphs import TextGraphs
 from ._layout import index_rows, to_device
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
 
-PROMPTS_AT_ONCE = 2048  # more are encoded in parts: their embeddings alone could fill the memory
-ROW_VALUES = 14  # activations kept per row, layer and channel, measured on RN50 and ViT-B towers
+PROMPTS_AT_ONCE = 2048  # texts per call; the embeddings of more could fill the memory
+ROW_VALUES = 14  # saved activations per row, layer and channel; measured on RN50 and ViT-B towers
 
 
 @dataclass
 class Prompts:
-    """n prompts in two pieces: the beginning that a group shares, and what each prompt adds.
+    """Embeddings of n prompts as a prefix shared within a group and a suffix per prompt.
 
     Keep the index tensors on the CPU: reading them from a GPU would synchronize.
 
     Args:
-        prefix: (G, P, d) embeddings at positions 0 .. P-1, SOS first, which is one constant.
-        suffix: (r, S, d) embeddings from position P on, up to EOT and padded behind it.
-        group: (n,) row of ``prefix`` that each prompt begins with.
-        eot: (r,) place of EOT in ``suffix``.
-        suffix_index: (n,) row of ``suffix`` that each prompt ends with; None: prompt i has row i.
+        prefix: (G, P, d) embeddings at positions 0 .. P-1; the first, SOS, is the same in all.
+        suffix: (r, S, d) embeddings from position P to EOT, padded after it.
+        group: (n,) row of ``prefix`` of each prompt.
+        eot: (r,) position of EOT in ``suffix``.
+        suffix_index: (n,) row of ``suffix`` of each prompt; None: prompt i has row i.
     """
 
     prefix: torch.Tensor
@@ -42,19 +43,19 @@ class Prompts:
 class TextTower(nn.Module):
     """The text half of an open_clip model; it shares the model's weights and does not train.
 
-    Where attention is causal and the feature is read at EOT (``causal``), nothing behind EOT
-    matters and what a group of prompts shares is computed once. Other towers see every prompt
-    padded to the context length, as open_clip pads it.
+    Where attention is causal and the feature is read at EOT (``causal``), tokens after EOT are
+    left out and the prefix of a group is computed once. Other towers get every prompt padded to
+    the context length, as open_clip pads it.
 
-    ``chunk``: rows (token positions) whose activations are kept at once, about; longer batches go
-    through in pieces that the backward pass computes again. 0: no limit.
+    ``chunk``: about the number of rows (token positions) whose activations are stored at once;
+    longer batches are encoded in chunks that the backward pass recomputes. 0: no limit.
 
     Args:
         clip_model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
-        tokenizer: a BPE tokenizer; the default suits every tower with CLIP's vocabulary.
+        tokenizer: a BPE tokenizer; the default is CLIP's.
 
     Raises:
-        CLIPError: the tower cannot be fed with embeddings.
+        CLIPError: the tower cannot take embeddings.
     """
 
     def __init__(self, clip_model: nn.Module, tokenizer: SimpleTokenizer | None = None):
@@ -73,17 +74,18 @@ class TextTower(nn.Module):
         self.tokenizer = tokenizer or shared_tokenizer()
         self.chunk = 0
         self.tiles: bool | None = None  # None: on a GPU
-        self.packed = self.causal and all(map(_packed.is_plain, self.transformer.resblocks))
+        self.graphs: TextGraphs | None = None  # of training steps on a GPU
+        self.packed = self.causal and all(map(_packed.is_standard, self.transformer.resblocks))
         self.requires_grad_(False)
         self.train(False)
 
     def train(self, mode: bool = True) -> TextTower:
-        """Does nothing: a frozen tower stays in eval mode."""
+        """Do nothing: a frozen tower stays in eval mode."""
         return super().train(False)
 
     @property
     def causal(self) -> bool:
-        """Whether a prompt's feature depends on nothing behind its EOT."""
+        """Whether a prompt's feature is independent of the tokens after its EOT."""
         return self.masked and self.pool in ("argmax", "eos")
 
     @property
@@ -102,54 +104,58 @@ class TextTower(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that the blocks compute in."""
+        """Dtype of the blocks."""
         return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.positional_embedding.device
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
         """Token ids (n, L) at the full context length: SOS, words, EOT, padding.
 
         Raises:
-            CLIPError: a text has more tokens than fit.
+            CLIPError: a text is longer than the context.
         """
         return tokenize(texts, self.context_length, tokenizer=self.tokenizer).to(self.device)
 
     def eot(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(n,) place of EOT in token ids (n, L)."""
-        if self.pool == "eos":
-            return (tokens == self.eos_id).int().argmax(-1)
-        return tokens.argmax(-1)
+        """Position (n,) of EOT in token ids (n, L)."""
+        return ((tokens == self.eos_id).int() if self.pool == "eos" else tokens).argmax(-1)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Token embeddings, (...) -> (..., d), without positions."""
+        """Token embeddings (...) -> (..., d), without positions."""
         return self.token_embedding(tokens)
 
     @property
     def tiled(self) -> bool:
-        """Whether rows are computed in the fewest kernels rather than with the least work."""
+        """Whether to use the fewest kernels (:mod:`clip._tiles`) rather than the least work."""
         return self.device.type == "cuda" if self.tiles is None else self.tiles
 
     @property
     def row_bytes(self) -> int:
-        """About what the activations of one row take until its backward pass."""
+        """Approximate bytes of the activations of one row that wait for the backward pass."""
         layers = len(self.transformer.resblocks)
         return ROW_VALUES * layers * self.width * self.positional_embedding.element_size()
 
     def with_chunk(self, rows: int) -> TextTower:
-        """This tower, its weights shared, with another ``chunk``."""
+        """This tower with another ``chunk``; the weights are shared."""
         other = copy.copy(self)
         other.chunk = rows
         return other
 
+    @property
+    def graphed(self) -> bool:
+        """Whether text passes that repeat are replayed."""
+        return bool(self.graphs and self.graphs.enabled) and self.tiled and not self.chunk
+
     def count_rows(self, prompts: Prompts) -> int:
         """Rows (token positions) that :meth:`encode` runs through the blocks."""
-        prompts = _layout.tidy(prompts) if self._packs(prompts) else prompts
-        cost, begin = self._cost(prompts)
-        return int(cost.sum()) + begin * len(prompts.prefix)
+        if self._can_pack(prompts):
+            prompts = _layout.drop_unused_prefixes(prompts)
+        rows, prefix_rows = self._rows(prompts)
+        return int(rows.sum()) + prefix_rows * len(prompts.prefix)
 
     def encode(self, prompts: Prompts) -> torch.Tensor:
         """Text features (n, e), not normalised, in the tower's dtype.
@@ -159,11 +165,11 @@ class TextTower(nn.Module):
         """
         if len(prompts.group) == 0:
             return prompts.suffix.new_zeros((0, self.out_dim), dtype=self.dtype)
-        inside = self._encode_plain
-        if self._packs(prompts):
-            inside = self._encode_tiles if self.tiled else self._encode_packed
-            prompts = prompts if self.tiled else _layout.tidy(prompts)
-        return _chunks.run(inside, prompts, *self._cost(prompts), self.chunk)
+        encode = self._encode_plain
+        if self._can_pack(prompts):
+            encode = self._encode_tiles if self.tiled else self._encode_packed
+            prompts = prompts if self.tiled else _layout.drop_unused_prefixes(prompts)
+        return _chunks.encode_chunks(encode, prompts, *self._rows(prompts), self.chunk)
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """Text features (n, e) of token ids (n, L)."""
@@ -177,13 +183,13 @@ class TextTower(nn.Module):
         parts = [self.tokenize(texts[i : i + PROMPTS_AT_ONCE]) for i in starts]
         return torch.cat([self.encode_tokens(tokens) for tokens in parts])
 
-    def _packs(self, prompts: Prompts) -> bool:
-        """Whether rows need to be computed once only; an EOT in a beginning is not provided for."""
+    def _can_pack(self, prompts: Prompts) -> bool:
+        """Whether each row can be computed once; an EOT inside the prefix is unsupported."""
         return self.packed and int(prompts.eot.min()) >= 0
 
-    def _cost(self, prompts: Prompts) -> tuple[torch.Tensor, int]:
-        """Rows that each prompt adds (n,), on the CPU, and rows that each group adds."""
-        length = _own_length(prompts)
+    def _rows(self, prompts: Prompts) -> tuple[torch.Tensor, int]:
+        """Rows of each prompt (n,), on the CPU, and rows of each group."""
+        length = _suffix_lengths(prompts)
         prefix = prompts.prefix.shape[1]
         longest = int(length.max()) + prefix
         if longest > self.context_length:
@@ -191,48 +197,52 @@ class TextTower(nn.Module):
                 f"a prompt of {longest} tokens (SOS, context, name, '.', EOT) is too long: this "
                 f"text tower takes {self.context_length}; use fewer context tokens or shorter names"
             )
-        if self._packs(prompts):
+        if self._can_pack(prompts):
             return length, prefix
         return torch.full_like(length, longest if self.causal else self.context_length), 0
 
     def _encode_packed(self, prompts: Prompts) -> torch.Tensor:
-        """Every row once; see :mod:`clip._packed`."""
+        """Each row once; see :mod:`clip._packed`."""
         prefix, suffix = prompts.prefix.to(self.dtype), prompts.suffix.to(self.dtype)
         position = self.positional_embedding.to(self.dtype)
         begin = prefix.shape[1]
-        length = _own_length(prompts)
+        length = _suffix_lengths(prompts)
         layout = _layout.make_layout(prompts.group.cpu(), length, begin, suffix.device)
-        row, token, repeat = layout.prompt, layout.token, None
+        row, token, row_ids = layout.prompt, layout.token, None
         if prompts.suffix_index is not None:
             row = prompts.suffix_index.cpu()[row]
         source = row * suffix.shape[1] + token  # (k,)
         if prompts.suffix_index is not None:
-            source, repeat = source.unique(return_inverse=True)
+            source, row_ids = source.unique(return_inverse=True)
             token = source % suffix.shape[1]
         suffix = suffix.flatten(0, 1).index_select(0, to_device(source, suffix.device))
         suffix = suffix + index_rows(position, begin + token)
         prefix = prefix + position[:begin]
-        x = _packed.encode(self.transformer.resblocks, prefix, suffix, layout, repeat)
+        x = _packed.encode(self.transformer.resblocks, prefix, suffix, layout, row_ids)
         return self._project(self.ln_final(x))
 
     def _encode_tiles(self, prompts: Prompts) -> torch.Tensor:
-        """Every row once, in few kernels; see :mod:`clip._tiles`."""
-        x = torch.cat([prompts.prefix.flatten(0, 1), prompts.suffix.flatten(0, 1)]).to(self.dtype)
-        position = self.positional_embedding.to(self.dtype)
-        tiles = _tiles.make_tiles(_tiles.Structure.of(prompts), x.device)
-        return self._project(
-            self.ln_final(_tiles.encode(self.transformer.resblocks, x, position, tiles))
-        )
+        """Each row once, in few kernels; see :mod:`clip._tiles`."""
+        structure = _tiles.Structure.of(prompts)
+        tiles = _tiles.make_tiles(structure, self.device)
+
+        def run(prefix: torch.Tensor, suffix: torch.Tensor) -> torch.Tensor:
+            x = torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 1)]).to(self.dtype)
+            x = _tiles.encode(self.transformer.resblocks, x, self.positional_embedding, tiles)
+            return self._project(self.ln_final(x))
+
+        inputs = prompts.prefix, prompts.suffix
+        return self.graphs.run(structure, run, *inputs) if self.graphed else run(*inputs)
 
     def _encode_plain(self, prompts: Prompts) -> torch.Tensor:
-        """Every prompt by itself, through open_clip's own blocks."""
+        """Each prompt in full, through open_clip's own blocks."""
         x, last = self._assemble(prompts)  # (n, L, d), (n,)
         x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
         x = run_blocks(self.transformer, x, self.masked)
         return self._project(self.ln_final(self._read(x, last)))  # (n, e)
 
     def _assemble(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prompts side by side (n, L, d), and the place of each EOT (n,)."""
+        """Whole prompts (n, L, d), and the position of each EOT (n,)."""
         suffix, eot = prompts.suffix, to_device(prompts.eot, self.device)
         if prompts.suffix_index is not None:
             suffix, eot = (
@@ -246,11 +256,11 @@ class TextTower(nn.Module):
         return (x if self.causal else self._pad(x, last)), last
 
     def _pad(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """x (n, L, d) at the context length, padding tokens (id 0) behind each EOT."""
+        """x (n, L, d) at the context length, with padding tokens (id 0) after each EOT."""
         pad = self.token_embedding.weight[0].to(x.dtype)  # (d,)
         more = pad.expand(len(x), self.context_length - x.shape[1], -1)
-        behind = torch.arange(self.context_length, device=self.device) > last[:, None]
-        return torch.where(behind[..., None], pad, torch.cat([x, more], 1))
+        after_eot = torch.arange(self.context_length, device=self.device) > last[:, None]
+        return torch.where(after_eot[..., None], pad, torch.cat([x, more], 1))
 
     def _read(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         if self.pool in ("first", "last"):
@@ -265,14 +275,14 @@ class TextTower(nn.Module):
         return x @ self.text_projection
 
 
-def _own_length(prompts: Prompts) -> torch.Tensor:
-    """(n,) tokens of each prompt behind its beginning, EOT included; on the CPU."""
+def _suffix_lengths(prompts: Prompts) -> torch.Tensor:
+    """Tokens (n,) of each suffix, EOT included; on the CPU."""
     length = prompts.eot.cpu() + 1
     return length if prompts.suffix_index is None else length[prompts.suffix_index.cpu()]
 
 
 def _check_tower(text: nn.Module) -> bool:
-    """Refuse a text tower that embeddings cannot be fed to; True if its attention is causal."""
+    """Whether attention is causal; refuses a text tower that cannot take embeddings."""
     if not hasattr(getattr(text, "transformer", None), "resblocks"):
         raise CLIPError(
             f"text tower {type(text).__name__} has no open_clip blocks to run prompts in"

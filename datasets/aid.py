@@ -3,7 +3,7 @@
 from dassl.data import DATASET_REGISTRY
 
 from ._core.base import FewShotDataset
-from ._core.folders import words_of
+from ._core.folders import camel_case_to_words
 
 
 @DATASET_REGISTRY.register()
@@ -19,4 +19,4 @@ class AID(FewShotDataset):
 
     def class_name(self, folder: str) -> str:
         """The words of the folder's name."""
-        return words_of(folder)
+        return camel_case_to_words(folder)

@@ -16,7 +16,7 @@ from dassl.data import DATASET_REGISTRY
 from dassl.utils import read_json
 
 from ._core.digits import N_TRAIN, N_VAL, WORDS, digit_folder
-from ._core.pairs import Captioned, PairDataset
+from ._core.pairs import CaptionedImage, PairDataset
 
 STYLES = {  # of each measure: what the lowest, middle and highest third are called
     "ink": ("thin", "", "thick"),
@@ -42,7 +42,7 @@ class DigitCaptions(PairDataset):
 
     task_name = "digits and captions"
 
-    def read(self, cfg) -> tuple[Path, dict[str, list[Captioned]]]:
+    def read(self, cfg) -> tuple[Path, dict[str, list[CaptionedImage]]]:
         """The folder and the captions; ``cfg.DATASET.ROOT`` is not looked at.
 
         A caption of the test images is true of one of them only: of those that share theirs, the
@@ -54,17 +54,17 @@ class DigitCaptions(PairDataset):
         pool = N_TRAIN + N_VAL
         parts = {"train": items[:N_TRAIN], "val": items[N_TRAIN:pool], "test": items[pool:]}
         for name in ("val", "test"):
-            parts[name] = told_apart(parts[name])
+            parts[name] = drop_repeated_captions(parts[name])
         return folder / "images", parts
 
 
-def told_apart(items: list[Captioned]) -> list[Captioned]:
+def drop_repeated_captions(items: list[CaptionedImage]) -> list[CaptionedImage]:
     """Of the images that share a caption the first."""
     once = {item.captions: item for item in reversed(items)}
     return list(once.values())[::-1]
 
 
-def captioned(folder: Path) -> list[Captioned]:
+def captioned(folder: Path) -> list[CaptionedImage]:
     """Every image with its caption, in the order of their names."""
     digits = read_json(folder / "digits.json")
     names = [f"{i:04d}.png" for i in range(len(digits))]
@@ -76,4 +76,4 @@ def captioned(folder: Path) -> list[Captioned]:
         for caption, third in zip(words, thirds, strict=True):
             if terms[third]:
                 caption.append(terms[third])
-    return [Captioned(n, (", ".join(w),)) for n, w in zip(names, words, strict=True)]
+    return [CaptionedImage(n, (", ".join(w),)) for n, w in zip(names, words, strict=True)]

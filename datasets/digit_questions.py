@@ -14,7 +14,7 @@ from dassl.data import DATASET_REGISTRY
 from dassl.utils import read_json
 
 from ._core.digits import N_TRAIN, N_VAL, WORDS, digit_folder
-from ._core.questions import Asked, QuestionDataset
+from ._core.questions import QAItem, QuestionDataset
 
 PEOPLE = 10
 MISTAKES = 0.1  # of a person's answers
@@ -41,7 +41,7 @@ class DigitQuestions(QuestionDataset):
 
     task_name = "handwritten digits"
 
-    def read(self, cfg) -> tuple[Path, dict[str, list[Asked]]]:
+    def read(self, cfg) -> tuple[Path, dict[str, list[QAItem]]]:
         """The folder and the questions; ``cfg.DATASET.ROOT`` is not looked at."""
         folder = digit_folder()
         digits = read_json(folder / "digits.json")
@@ -57,9 +57,9 @@ class DigitQuestions(QuestionDataset):
         return folder / "images", parts
 
 
-def asked(impath: str, question: str, digit: int) -> Asked:
+def asked(impath: str, question: str, digit: int) -> QAItem:
     """A question with what people answer; the same every time."""
     rng, right = random.Random(f"{impath} {question}"), QUESTIONS[question][digit]
     others = sorted(set(QUESTIONS[question]) - {right})
     given = [rng.choice(others) if rng.random() < MISTAKES else right for _ in range(PEOPLE)]
-    return Asked(impath, question, Counter(given).most_common(1)[0][0], tuple(given))
+    return QAItem(impath, question, Counter(given).most_common(1)[0][0], tuple(given))

@@ -10,7 +10,7 @@ from dassl.utils import UserError
 
 from ._core.annotations import read_rows
 from ._core.base import FewShotDataset
-from ._core.folders import class_images
+from ._core.folders import images_by_class
 from ._core.splits import Split
 
 KINDS = (  # what a task's classes are kinds of, in the order of the tasks
@@ -46,12 +46,12 @@ class Fashion20(FewShotDataset):
             names = tuple(name.strip() for name in row[3].split(","))
             if not all(names):
                 raise UserError(f"{where}: a class has no name in {row[3]!r}")
-            classes = class_images(self.image_root / str(task), prefix=f"{task}/")
+            classes = images_by_class(self.image_root / str(task), prefix=f"{task}/")
             if strange := sorted(set(classes) - set(map(str, range(len(names))))):
                 raise UserError(f"{where} names {len(names)} classes; {strange[0]} is not one")
             split.classnames.append(names)
             items = [Datum(p, int(c), task=task) for c in classes for p in classes[c]]
-            split.add(items, rng, self.image_root / str(task))
+            split.divide_class(items, rng, self.image_root / str(task))
         return split
 
     def make_tasks(self, split: Split) -> list[Task]:

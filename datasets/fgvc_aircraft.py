@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from dassl.data import DATASET_REGISTRY, Datum
+from dassl.data import DATASET_REGISTRY, SPLITS, Datum
 from dassl.utils import UserError
 
 from ._core.annotations import read_rows
 from ._core.base import FewShotDataset
-from ._core.splits import PARTS, Split
+from ._core.splits import Split
 
 
 @DATASET_REGISTRY.register()
@@ -20,7 +20,7 @@ class FGVCAircraft(FewShotDataset):
     task_name = "aircraft variant"
     templates = ("a photo of a {}, a type of aircraft.",)
     metric = "mean_acc"
-    annotations = ("variants.txt", *(f"images_variant_{part}.txt" for part in PARTS))
+    annotations = ("variants.txt", *(f"images_variant_{part}.txt" for part in SPLITS))
     official = True
     sizes = (3334, 3333, 3333)
     num_columns = 100
@@ -30,7 +30,7 @@ class FGVCAircraft(FewShotDataset):
         rows = read_rows(self.annotation("variants.txt"), "variant", sep="\n")
         names = tuple(name for _, (name,) in rows)
         parts = []
-        for part in PARTS:
+        for part in SPLITS:
             path, items = self.annotation(f"images_variant_{part}.txt"), []
             for where, (image, name) in read_rows(path, "image variant"):
                 if name not in names:

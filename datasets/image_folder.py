@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from functools import cached_property
 
-from dassl.data import DATASET_REGISTRY, Datum
+from dassl.data import DATASET_REGISTRY, SPLITS, Datum
 from dassl.utils import UserError
 
 from ._core.base import FewShotDataset
-from ._core.folders import class_images, folders_in, read_folders, some
-from ._core.given_names import given_classnames
-from ._core.splits import PARTS, Split
+from ._core.class_names import read_class_names
+from ._core.folders import folders_in, images_by_class, read_folders, shorten_list
+from ._core.splits import Split
 
 SPELLINGS = {"val": ("val", "valid", "validation"), "train": ("train",), "test": ("test",)}
 
@@ -37,9 +37,19 @@ class ImageFolder(FewShotDataset):
     def parts(self) -> dict[str, str]:
         """Folder by part, for the parts that there are; none if the classes lie in the root."""
         there = folders_in(self.root)
-        found = {part: name for part in PARTS for name in SPELLINGS[part] if name in there}
+        found = {part: name for part in SPLITS for name in SPELLINGS[part] if name in there}
         if "train" not in found or len(found) == 1:
             return {}
+        if len(twice := [name for name in SPELLINGS["val"] if name in there]) > 1:
+            raise UserError(
+                f"{self.root} has the folders {' and '.join(twice)}, which both mean validation: "
+                "put their images into one of them, or rename or remove the other"
+            )
+        if others := sorted(set(there) - set(found.values())):
+            print(
+                f"{self.root}: the folders {shorten_list(others)} beside "
+                f"{', '.join(found.values())} are not read"
+            )
         if "test" not in found:
             raise UserError(
                 f"{self.root} has the folders {', '.join(found.values())}, but no test; evaluation "
@@ -51,20 +61,20 @@ class ImageFolder(FewShotDataset):
     @property
     def official(self) -> bool:
         """Whether the folders say which images are for train, val and test."""
-        return len(self.parts) == len(PARTS)
+        return len(self.parts) == len(SPLITS)
 
     @cached_property
     def renames(self) -> dict[str, str]:
         """Class name by folder, where a file beside the images gives it."""
         start = self.root / self.parts.get("train", "")
-        return given_classnames(self.root, folders_in(start))
+        return read_class_names(self.root, folders_in(start))
 
     def read(self, rng: random.Random) -> Split:
         """The folders' division, or one that is drawn."""
         if not self.parts:
             return read_folders(self.root, rng)
         classes = {
-            part: class_images(self.root / folder, prefix=f"{folder}/")
+            part: images_by_class(self.root / folder, prefix=f"{folder}/")
             for part, folder in self.parts.items()
         }
         names = tuple(classes["train"])
@@ -72,7 +82,7 @@ class ImageFolder(FewShotDataset):
             if strange := sorted(set(found) - set(names)):
                 raise UserError(
                     f"{self.root / self.parts[part]} has class folders that {self.parts['train']} "
-                    f"has not: {some(strange)}"
+                    f"has not: {shorten_list(strange)}"
                 )
         items = {
             part: [Datum(p, names.index(name)) for name in found for p in found[name]]

@@ -8,7 +8,7 @@ from dassl.data import DATASET_REGISTRY, Datum
 from dassl.utils import UserError
 
 from ._core.base import FewShotDataset
-from ._core.folders import class_images, some
+from ._core.folders import images_by_class, shorten_list
 from ._core.imagenet import wordnet_names
 from ._core.splits import Split
 
@@ -31,12 +31,12 @@ class ImageNet(FewShotDataset):
         """Classes are the sorted folders of ``images/train``."""
         names = wordnet_names(self.root)
         train, val = (
-            class_images(self.image_root / part, prefix=f"{part}/") for part in ("train", "val")
+            images_by_class(self.image_root / part, prefix=f"{part}/") for part in ("train", "val")
         )
         if wrong := sorted((set(train) ^ set(val)) | (set(train) - set(names))):
             raise UserError(
                 f"{self.image_root}: train and val must have the same class folders, named by "
-                f"the WordNet ids of classnames.txt; look at {some(wrong)}"
+                f"the WordNet ids of classnames.txt; look at {shorten_list(wrong)}"
             )
         items = [
             [Datum(path, label) for label, wnid in enumerate(train) for path in part[wnid]]

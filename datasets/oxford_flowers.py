@@ -45,5 +45,5 @@ class OxfordFlowers(FewShotDataset):
             groups[label].append(Datum(f"image_{i:05d}.jpg", label))
         split = Split([names])
         for label, items in enumerate(groups):
-            split.add(items, rng, f"class {label + 1} of {mat}")
+            split.divide_class(items, rng, f"class {label + 1} of {mat}")
         return split

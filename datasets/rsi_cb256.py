@@ -7,7 +7,7 @@ import random
 from dassl.data import DATASET_REGISTRY, Datum
 
 from ._core.base import FewShotDataset
-from ._core.folders import class_images, folders_in
+from ._core.folders import folders_in, images_by_class
 from ._core.splits import Split
 
 
@@ -34,11 +34,11 @@ class RSICB256(FewShotDataset):
         paths = {
             name: found
             for category in folders_in(self.image_root)
-            for name, found in class_images(
+            for name, found in images_by_class(
                 self.image_root / category, prefix=f"{category}/"
             ).items()
         }
         split = Split([tuple(sorted(paths))])
         for label, name in enumerate(sorted(paths)):
-            split.add([Datum(path, label) for path in paths[name]], rng, name)
+            split.divide_class([Datum(path, label) for path in paths[name]], rng, name)
         return split

@@ -9,9 +9,13 @@ from dassl.data import DATASET_REGISTRY
 from dassl.utils import UserError, read_json
 
 from ._core.layout import find_folder
-from ._core.questions import Asked, QuestionDataset, clean
+from ._core.questions import QAItem, QuestionDataset, normalize_answer
 
-PARTS = {"train": "train2014", "val": "", "test": "val2014"}  # the test answers are not public
+PHOTO_FOLDERS = {
+    "train": "train2014",
+    "val": "",
+    "test": "val2014",
+}  # the test answers are not public
 
 
 @DATASET_REGISTRY.register()
@@ -22,10 +26,10 @@ class VQAv2(QuestionDataset):
     task_name = "photos"
     split_name = "official"
 
-    def read(self, cfg) -> tuple[Path, dict[str, list[Asked]]]:
+    def read(self, cfg) -> tuple[Path, dict[str, list[QAItem]]]:
         """The folder, and the questions whose images are there."""
-        parts: dict[str, list[Asked]] = {}
-        for part, photos in PARTS.items():
+        parts: dict[str, list[QAItem]] = {}
+        for part, photos in PHOTO_FOLDERS.items():
             if not photos:
                 parts[part] = []
                 continue
@@ -35,11 +39,11 @@ class VQAv2(QuestionDataset):
                 root / f"v2_mscoco_{photos}_annotations.json",
                 photos,
             )
-            parts[part] = present(items, root)
+            parts[part] = existing_images(items, root)
         return root, parts
 
 
-def read_part(questions: Path, annotations: Path, photos: str) -> list[Asked]:
+def read_part(questions: Path, annotations: Path, photos: str) -> list[QAItem]:
     """Questions joined with their answers, in the order of the file of the questions.
 
     Questions without answers and answers without question are left out and counted.
@@ -58,7 +62,7 @@ def read_part(questions: Path, annotations: Path, photos: str) -> list[Asked]:
                 f"{annotations}: they are not of one version"
             )
         if text and given:
-            items.append(Asked(f"{photos}/COCO_{photos}_{image:012d}.jpg", text, answer, given))
+            items.append(QAItem(f"{photos}/COCO_{photos}_{image:012d}.jpg", text, answer, given))
         else:
             bare += 1
     if texts and not items:
@@ -120,11 +124,11 @@ def read_annotations(path: Path) -> dict[int, tuple[int, str, tuple[str, ...]]]:
             )
         if number in found:
             raise UserError(f"{path} answers question {number} twice")
-        found[number] = image, clean(answer), tuple(map(clean, words))
+        found[number] = image, normalize_answer(answer), tuple(map(normalize_answer, words))
     return found
 
 
-def present(items: list[Asked], root: Path) -> list[Asked]:
+def existing_images(items: list[QAItem], root: Path) -> list[QAItem]:
     """The questions whose images are there; the others are left out and counted."""
     there = {path for path in {item.impath for item in items} if (root / path).is_file()}
     kept = [item for item in items if item.impath in there]

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dassl.data.identity import SPLITS
 from dassl.data.tasks import TaskSpace
 from dassl.utils import UserError
-
-PARTS = ("train", "val", "test")
 
 
 class FreeText(list):
@@ -90,7 +89,7 @@ class PairSpace(ItemSpace):
 
     @cached_property
     def part(self) -> Tensor:
-        """Part of each image, an index into PARTS: (I,)."""
+        """Part of each image, an index into SPLITS: (I,)."""
         return torch.tensor(self.tasks[0].part)
 
     @cached_property
@@ -124,7 +123,7 @@ class PairSpace(ItemSpace):
 
     def tested(self, split: str) -> Tensor:
         """Mask (C,) of the texts of a split's images."""
-        return self.part[self.image] == PARTS.index(split)
+        return self.part[self.image] == SPLITS.index(split)
 
     def cross_entropy(
         self,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip.text import TextTower
+from clip.text import TextGraphs, TextTower
 from dassl.utils import distributed
 
 from .prompter import Features, ModelOutput, Prompter
@@ -23,6 +23,7 @@ class PromptedCLIP(nn.Module):
         outputs: what the image tower must give, see ``CLIP.encode_outputs``.
         text_chunk: rows of text per chunk, see :class:`~prompting.text_chunks.TextInChunks`.
         questions: put in front of every answer; None for tasks that ask nothing.
+        graphs: whether text steps may be replayed as CUDA graphs.
     """
 
     def __init__(
@@ -32,10 +33,13 @@ class PromptedCLIP(nn.Module):
         outputs: frozenset[str] = frozenset({"global"}),
         text_chunk: int | None = None,
         questions: Questions | None = None,
+        graphs: bool = False,
     ):
         super().__init__()
         self.questions = questions
         self.text = TextInChunks(clip_model.text_tower, text_chunk)
+        if graphs and distributed.world_size() == 1:
+            self.text.tower.graphs = TextGraphs()
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
 
     @property

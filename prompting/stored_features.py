@@ -171,7 +171,7 @@ class FeatureLoader:
                 "the image features cannot be completed: images change while they are read, or "
                 f"files of {next(iter(stores.values())).root} are lost; start again"
             )
-        places = {output: store.places(names) for output, store in stores.items()}
+        places = {output: store.indices(names) for output, store in stores.items()}
         order = [torch.tensor(batch) for batch in self.loader.batches]
         yield from self._batches(stores, places, order)
 

@@ -1,17 +1,19 @@
-"""Mean and spread over the seeds of an experiment."""
+"""Groups runs into rows of seeds, and computes mean and spread over them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .read import OVERALL, Run
+
+GroupKey = tuple[str, str, int, tuple[tuple[str, str], ...]]  # suite, method, shots, settings
 
 
 @dataclass(frozen=True)
 class Stat:
-    """Mean and spread of the ``n`` values that are there; None where there are too few."""
+    """Mean and spread of ``n`` values; None if there are too few."""
 
     mean: float | None
     spread: float | None
@@ -22,9 +24,10 @@ def statistic(values: Iterable[float | None], sample: bool = False, ci95: bool =
     """Mean and standard deviation.
 
     Args:
-        values: those that are None are left out.
-        sample: divide by n - 1, not n; then one value has no spread.
-        ci95: the half width of the normal 95 % confidence interval, 1.96 std / sqrt(n).
+        values: None is skipped.
+        sample: divide by n - 1 instead of n; a single value then has no spread.
+        ci95: half the width of the normal 95 % confidence interval, 1.96 std / sqrt(n), instead
+            of the standard deviation.
     """
     known = [v for v in values if v is not None]
     n = len(known)
@@ -41,111 +44,120 @@ def statistic(values: Iterable[float | None], sample: bool = False, ci95: bool =
 class Row:
     """The seeds of one method on one suite with one number of shots.
 
-    ``suite`` names the part too whose values may be compared: the backbone, if there are several,
-    and base or new classes.
+    Args:
+        suite: values of equal ``suite`` may be compared; besides the suite it names the backbone,
+            if the runs have several, and base or new classes.
+        method: followed by the settings that distinguish it from other rows, in brackets.
+        runs: the complete ones, one per seed.
+        unfinished: those that are not complete.
+        repeats: complete runs of a seed that ``runs`` already holds.
     """
 
     suite: str
     method: str
     shots: int
-    runs: tuple[Run, ...]  # complete
-    unfinished: tuple[Run, ...] = field(default=())
-    repeats: tuple[Run, ...] = field(default=())  # complete, but of a seed that is there already
+    runs: tuple[Run, ...]
+    unfinished: tuple[Run, ...] = ()
+    repeats: tuple[Run, ...] = ()
 
     def stat(self, key: str, sample: bool = False) -> Stat:
-        """Statistic of the value of that name; see :meth:`Run.get`."""
-        values = [run.get(key) for run in self.runs]
-        return statistic(values, sample)
+        """Mean and spread over the seeds of a value; ``key`` as in :meth:`Run.get`."""
+        return statistic([run.get(key) for run in self.runs], sample)
 
     @property
     def seeds(self) -> str:
-        """Number of seeds averaged, and of how many if some are unfinished."""
-        done = len(self.runs)
-        return f"{done} of {done + len(self.unfinished)}" if self.unfinished else str(done)
+        """Number of complete seeds, such as ``3``, or ``2 of 3`` if one is unfinished."""
+        complete = len(self.runs)
+        total = complete + len(self.unfinished)
+        return f"{complete} of {total}" if self.unfinished else str(complete)
 
 
 def aggregate(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Row]:
     """Group runs into rows by suite, shots and method, in that order.
 
-    Runs that differ in more than their seed (backbone, an option, ...) never share a row; the
-    method's name then says in what they differ. Unfinished runs that stopped before they knew
-    their method are left out. A seed counts once.
+    Runs that differ in any setting but the seed never share a row; the rows' methods then name
+    the settings in which they differ. Unfinished runs that failed before their method was
+    recorded are left out. A seed counts once.
 
     Args:
         order: methods in the order of the rows; others follow by name.
     """
-    groups: dict[tuple, list[Run]] = {}
-    backbones: dict[str, set[str]] = {}
-    for run in runs:
-        backbones.setdefault(run.suite, set()).add(run.variant.get("backbone", ""))
-    for run in sorted(runs, key=lambda run: not run.complete):  # stable: complete ones first
-        if run.method:
-            several = len(backbones[run.suite] - {""}) > 1
-            groups.setdefault(_place(run, groups, several), []).append(run)
-    told_apart = _differences(groups)
-    rows = []
-    for (suite, method, shots, variant), members in groups.items():
-        keys = told_apart[suite, method]
-        extra = ", ".join(f"{k} {v}" for k, v in variant if k in keys)
-        by_seed: dict[int | None, Run] = {}
-        for run in members:
-            if run.complete:
-                by_seed.setdefault(run.seed, run)
-        counted = tuple(by_seed.values())
-        rows.append(
-            Row(
-                suite=suite,
-                method=f"{method} ({extra})" if extra else method,
-                shots=shots,
-                runs=counted,
-                unfinished=tuple(run for run in members if not run.complete),
-                repeats=tuple(run for run in members if run.complete and run not in counted),
-            )
-        )
+    groups = _group(runs)
+    distinguishing = _distinguishing_keys(groups)
+    rows = [_make_row(key, members, distinguishing[key[:2]]) for key, members in groups.items()]
     return sorted(rows, key=lambda row: _sort_key(row, list(order)))
 
 
-def _place(run: Run, groups: Iterable[tuple], backbones: bool) -> tuple:
-    """The key of a run's group; an unfinished one joins a group that it does not contradict."""
+def _group(runs: Sequence[Run]) -> dict[GroupKey, list[Run]]:
+    """Runs by suite, method, shots and settings; complete runs come first in each group."""
+    backbones: dict[str, set[str]] = {}
+    for run in runs:
+        backbones.setdefault(run.suite, set()).add(run.settings.get("backbone", ""))
+    groups: dict[GroupKey, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: not run.complete):  # stable
+        if run.method:
+            several_backbones = len(backbones[run.suite] - {""}) > 1
+            groups.setdefault(_group_key(run, groups, several_backbones), []).append(run)
+    return groups
+
+
+def _group_key(run: Run, groups: Iterable[GroupKey], several_backbones: bool) -> GroupKey:
+    """The group of a run; an unfinished one joins a group that agrees in all it recorded."""
     parts = [run.suite]
-    if backbones and run.variant.get("backbone"):
-        parts.append(run.variant["backbone"])
-    if run.variant.get("classes", "all") != "all":
-        parts.append(f"{run.variant['classes']} classes")
+    if several_backbones and run.settings.get("backbone"):
+        parts.append(run.settings["backbone"])
+    if run.settings.get("classes", "all") != "all":
+        parts.append(f"{run.settings['classes']} classes")
     suite = ", ".join(parts)
-    own = (suite, run.method, run.shots)
     if not run.complete:
         for key in groups:
-            known = dict(key[3])
-            part = key[0] == suite or (not run.variant and key[0].startswith(f"{suite}, "))
-            if part and key[1:3] == own[1:] and run.variant.items() <= known.items():
+            same_suite = key[0] == suite or (not run.settings and key[0].startswith(f"{suite}, "))
+            same_method = key[1:3] == (run.method, run.shots)
+            if same_suite and same_method and run.settings.items() <= dict(key[3]).items():
                 return key
-    return (*own, tuple(sorted(run.variant.items())))
+    return (suite, run.method, run.shots, tuple(sorted(run.settings.items())))
 
 
-def _differences(groups: dict[tuple, list[Run]]) -> dict[tuple[str, str], set[str]]:
-    """For each suite and method: keys in which runs with the same number of shots differ."""
-    variants: dict[tuple, list[dict]] = {}
-    for suite, method, shots, variant in groups:
-        variants.setdefault((suite, method, shots), []).append(dict(variant))
-    out: dict[tuple[str, str], set[str]] = {}
-    for (suite, method, _), several in variants.items():
-        keys = {key for variant in several for key in variant}
-        differ = {key for key in keys if len({v.get(key) for v in several}) > 1}
-        out.setdefault((suite, method), set()).update(differ)
-    return out
+def _distinguishing_keys(groups: Iterable[GroupKey]) -> dict[tuple[str, str], set[str]]:
+    """For each suite and method: settings in which groups with the same shots differ."""
+    settings: dict[tuple[str, str, int], list[dict]] = {}
+    for suite, method, shots, items in groups:
+        settings.setdefault((suite, method, shots), []).append(dict(items))
+    distinguishing: dict[tuple[str, str], set[str]] = {}
+    for (suite, method, _), candidates in settings.items():
+        keys = {key for candidate in candidates for key in candidate}
+        differing = {key for key in keys if len({c.get(key) for c in candidates}) > 1}
+        distinguishing.setdefault((suite, method), set()).update(differing)
+    return distinguishing
+
+
+def _make_row(key: GroupKey, members: list[Run], distinguishing: set[str]) -> Row:
+    suite, method, shots, settings = key
+    named = ", ".join(f"{k} {v}" for k, v in settings if k in distinguishing)
+    by_seed: dict[int | None, Run] = {}
+    for run in members:
+        if run.complete:
+            by_seed.setdefault(run.seed, run)
+    counted = tuple(by_seed.values())
+    return Row(
+        suite=suite,
+        method=f"{method} ({named})" if named else method,
+        shots=shots,
+        runs=counted,
+        unfinished=tuple(run for run in members if not run.complete),
+        repeats=tuple(run for run in members if run.complete and run not in counted),
+    )
 
 
 def _sort_key(row: Row, order: list[str]) -> tuple:
-    base = row.method.split(" (")[0]
-    names = [row.method, base]
-    place = next((order.index(name) for name in names if name in order), len(order))
+    names = (row.method, row.method.split(" (")[0])
+    position = next((order.index(name) for name in names if name in order), len(order))
     shots = math.inf if row.shots < 0 else row.shots
-    return row.suite, shots, place, row.method.lower()
+    return row.suite, shots, position, row.method.lower()
 
 
 def columns(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Keys and titles of the values of one suite: the mean or each group's, then the tasks."""
+    """Keys and titles of a suite's values: the mean, or that of each group, then the tasks."""
     runs = [run for row in rows for run in row.runs]
     tasks = list(dict.fromkeys(name for run in runs for name in run.tasks))
     if len(tasks) == 1:

@@ -1,4 +1,4 @@
-"""What is found by comparing runs: paired differences, base and new classes, gaps, collapses."""
+"""Compares rows: paired differences, base and new classes, missing and suspicious runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from dassl.utils import unknown_name
 from .aggregate import Row, Stat, aggregate, columns
 from .read import OVERALL, Run
 
-# Runs that differ in one of these do not measure the same thing.
+# Settings that rows must share for their values to be compared.
 SAME_MEASURE = ("backbone", "weights", "tasks", "classes", "metric_rule", "split")
 NOT_FINITE = re.compile(r"\bloss\w* [-+]?(nan|inf)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """``method`` minus ``reference`` over the seeds that both have, in percentage points."""
+    """``method`` minus ``reference`` over the ``n`` seeds that both have, in percentage points.
+
+    Args:
+        key: the value compared, as in :meth:`Run.get`.
+        half_width: of the 95 % confidence interval; None for a single seed.
+    """
 
     suite: str
     shots: int
@@ -29,26 +34,27 @@ class Difference:
     method: str
     reference: str
     mean: float
-    half: float | None  # half width of the 95 % interval; None for one seed
+    half_width: float | None
     n: int
 
     @property
-    def clear(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.half is not None and abs(self.mean) > self.half
+    def significant(self) -> bool:
+        """Whether the confidence interval excludes 0."""
+        return self.half_width is not None and abs(self.mean) > self.half_width
 
 
 def paired_differences(rows: Sequence[Row], reference: str = "") -> list[Difference]:
     """Differences between the methods of each suite and number of shots, seed by seed.
 
     The interval is Student's, for differences that are normal over seeds; it is not corrected for
-    the number of comparisons. A method without shots stands against every number of shots.
+    the number of comparisons. A method that uses no training images is compared with the others
+    at every number of shots.
 
     Args:
-        reference: compare with this method only; "": every pair.
+        reference: compare with this method only; "" compares every pair.
 
     Raises:
-        UserError: no method has the reference's name.
+        UserError: no method has the name ``reference``.
     """
     names = list(dict.fromkeys(row.method for row in rows))
     if reference and reference not in names:
@@ -71,19 +77,19 @@ def same_measure(a: Row, b: Row) -> bool:
     """Whether the values of two rows may be compared."""
     if not a.runs or not b.runs:
         return False
-    first, second = a.runs[0].variant, b.runs[0].variant
+    first, second = a.runs[0].settings, b.runs[0].settings
     return all(first.get(key) == second.get(key) for key in SAME_MEASURE)
 
 
 def means_of(rows: Sequence[Row]) -> list[str]:
-    """Keys of the means of a suite: the overall one, or one per group."""
+    """Keys of a suite's means: the overall one, or one per group."""
     tasks = {name for row in rows for run in row.runs for name in run.tasks}
     return [key for key, _ in columns(rows) if key not in tasks]
 
 
 def _difference(a: Row, b: Row, key: str, shots: int) -> Difference | None:
     ours, theirs = _by_seed(a, key), _by_seed(b, key)
-    if b.shots == 0 and len(theirs) == 1:  # no seed changes it
+    if b.shots == 0 and len(theirs) == 1:  # zero-shot is the same for every seed
         theirs = dict.fromkeys(ours, *theirs.values())
     if a.shots == 0 and len(ours) == 1:
         ours = dict.fromkeys(theirs, *ours.values())
@@ -91,8 +97,8 @@ def _difference(a: Row, b: Row, key: str, shots: int) -> Difference | None:
     if not seeds:
         return None
     differences = [ours[seed] - theirs[seed] for seed in seeds]
-    mean, half = mean_and_interval(differences)
-    return Difference(a.suite, shots, key, a.method, b.method, mean, half, len(seeds))
+    mean, half_width = mean_and_interval(differences)
+    return Difference(a.suite, shots, key, a.method, b.method, mean, half_width, len(seeds))
 
 
 def _by_seed(row: Row, key: str) -> dict[int | None, float]:
@@ -113,7 +119,7 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 @dataclass(frozen=True)
 class BaseNew:
-    """A method that was trained on the base classes, tested on those and on the new ones."""
+    """A method trained on the base classes and tested on the base and on the new classes."""
 
     suite: str
     base: Row
@@ -126,68 +132,70 @@ class BaseNew:
 
 
 def harmonic_mean(a: float | None, b: float | None) -> float | None:
-    """2ab / (a + b); 0 where both are."""
+    """2ab / (a + b); 0 if both are 0, None if one is None."""
     if a is None or b is None:
         return None
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
 def base_and_new(runs: Sequence[Run], order: Sequence[str] = ()) -> list[BaseNew]:
-    """The methods that have runs on the base classes and on the new ones."""
+    """The methods with complete runs on both the base and the new classes."""
     sides = []
     for classes in ("base", "new"):
-        rows = aggregate([run for run in runs if run.variant.get("classes") == classes], order)
-        part = f", {classes} classes"
-        places = {(row.suite.removesuffix(part), row.method, row.shots): row for row in rows}
-        sides.append({place: row for place, row in places.items() if row.runs})
+        rows = aggregate([run for run in runs if run.settings.get("classes") == classes], order)
+        suffix = f", {classes} classes"
+        by_key = {(row.suite.removesuffix(suffix), row.method, row.shots): row for row in rows}
+        sides.append({key: row for key, row in by_key.items() if row.runs})
     base, new = sides
-    return [BaseNew(place[0], row, new[place]) for place, row in base.items() if place in new]
+    return [BaseNew(key[0], row, new[key]) for key, row in base.items() if key in new]
 
 
-def gaps(rows: Sequence[Row]) -> Iterator[str]:
-    """What a full grid of the methods, shots and seeds that are there would have besides."""
+def missing_runs(rows: Sequence[Row]) -> Iterator[str]:
+    """Lines on the runs that a full grid of these methods, shots and seeds lacks."""
     for suite in dict.fromkeys(row.suite for row in rows):
         members = [row for row in rows if row.suite == suite and row.shots != 0]
         seeds = {run.seed for row in members for run in row.runs}
         shots = {row.shots for row in members}
         for row in members:
-            yield from _seeds_missing(row, seeds)
+            yield from _missing_seeds(row, seeds)
         for method in dict.fromkeys(row.method for row in members):
-            have = {row.shots for row in members if row.method == method}
-            for number in sorted(shots - have):
-                yield f"{suite}, {method}: no run with {shots_words(number)}"
+            present = {row.shots for row in members if row.method == method}
+            for number in sorted(shots - present):
+                yield f"{suite}, {method}: no run with {shots_phrase(number)}"
 
 
-def _seeds_missing(row: Row, seeds: set) -> Iterator[str]:
-    place = f"{row.suite}, {row.method}, {shots_words(row.shots)}"
+def _missing_seeds(row: Row, seeds: set) -> Iterator[str]:
+    where = f"{row.suite}, {row.method}, {shots_phrase(row.shots)}"
     for run in row.unfinished:
         why = f" ({run.error})" if run.error else ""
-        yield f"{place}, seed {run.seed}: {run.status}{why}, {run.folder}"
+        yield f"{where}, seed {run.seed}: {run.status}{why}, {run.folder}"
     known = {run.seed for run in (*row.runs, *row.unfinished)}
     for seed in sorted(seeds - known, key=str):
-        yield f"{place}, seed {seed}: no run"
+        yield f"{where}, seed {seed}: no run"
     for run in row.repeats:
-        yield f"{place}, seed {run.seed}: {run.folder} repeats another run and is not counted"
+        yield f"{where}, seed {run.seed}: {run.folder} repeats another run and is not counted"
 
 
-def shots_words(number: int) -> str:
-    """A number of shots in words."""
-    return "all images" if number < 0 else f"{number} shot{'s'[: number != 1]}"
+def shots_phrase(shots: int) -> str:
+    """A number of shots in a sentence: ``1 shot``, ``4 shots``, ``all images``."""
+    if shots < 0:
+        return "all images"
+    return "1 shot" if shots == 1 else f"{shots} shots"
 
 
-def collapsed(rows: Sequence[Row]) -> Iterator[str]:
-    """Complete runs that look broken: worse than zero-shot, or a loss that was not finite."""
+def suspicious_runs(rows: Sequence[Row]) -> Iterator[str]:
+    """Lines on complete runs that look collapsed: below zero-shot, or a loss of nan or inf."""
     zero_shot = [row for row in rows if row.shots == 0]
     for row in rows:
         base = next((z for z in zero_shot if z.suite == row.suite and same_measure(z, row)), None)
         for run in row.runs:
-            reasons = [*_below(run, row, base), *_not_finite(run.folder)]
+            reasons = [*_below_zero_shot(run, row, base), *_not_finite(run.folder)]
             if reasons:
-                place = f"{row.suite}, {row.method}, {shots_words(row.shots)}, seed {run.seed}"
-                yield f"{place}: {'; '.join(reasons)}"
+                where = f"{row.suite}, {row.method}, {shots_phrase(row.shots)}, seed {run.seed}"
+                yield f"{where}: {'; '.join(reasons)}"
 
 
-def _below(run: Run, row: Row, zero_shot: Row | None) -> Iterator[str]:
+def _below_zero_shot(run: Run, row: Row, zero_shot: Row | None) -> Iterator[str]:
     if zero_shot is None or row.shots == 0:
         return
     for key in means_of([zero_shot]):

@@ -11,13 +11,12 @@ from typing import Any
 from dassl.utils import UserError, atomic_path, flat
 
 from .aggregate import Row, aggregate
-from .compare import shots_words
+from .compare import shots_phrase
 from .few_shot_curves import draw_curves
 from .figures import draw_gains, draw_training
-from .read import Run
+from .read import Run, read_config
 from .rendering import Notes, Table
 from .report import Choices, report_parts
-from .schema import read_config
 from .training_curves import read_curves
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -134,7 +133,7 @@ def _page(number: int, run: Run, row: Row, place: Path, drawn: bool) -> dict[str
         "seconds": "" if run.seconds is None else f"{run.seconds:.1f}",
     }
     values = {name: value for name in run.value_names() if (value := run.get(name)) is not None}
-    shots = f", {shots_words(run.shots)}" if run.shots else ""
+    shots = f", {shots_phrase(run.shots)}" if run.shots else ""
     curves = read_curves(run.folder) if drawn else {}
     return {
         "id": f"run{number}",

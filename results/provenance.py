@@ -1,4 +1,4 @@
-"""The facts of a run that its record keeps: what it was, on what machine, at what cost."""
+"""What a record holds of a run besides its results: protocol, machine, versions, cost."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from dassl.config import CfgNode
 from dassl.utils import UserError, distributed, read_json
 
-from .record import FILE
+from .schema import FILE
+
+if TYPE_CHECKING:
+    import torch
+
+    from dassl.config import CfgNode
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", "pillow")
 
 
 def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
-    """The parts ``protocol``, ``hashes`` and ``run`` of a record, as far as known at the start."""
+    """The sections ``protocol``, ``hashes`` and ``run`` of a record, before training."""
     model, dataset = trainer.model_info(), trainer.dataset
     return {
         "protocol": {
@@ -54,7 +57,9 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
 
 
 def measure_run(trainer) -> dict:
-    """What a run cost: seconds by part of the work and the peak of memory in bytes."""
+    """The cost of a run: seconds by kind of work, and the peak of memory in bytes."""
+    import torch
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     measured = {
         "time_split": {key: round(value, 3) for key, value in trainer.seconds.items()},
@@ -66,10 +71,15 @@ def measure_run(trainer) -> dict:
 
 
 def describe_weights(model_dir: str, epoch: int | None) -> str:
-    """What an evaluation-only run evaluates, by the content of the checkpoints it loads.
+    """The checkpoints that an evaluation-only run loads, named by a hash of their content.
+
+    Args:
+        model_dir: the folder of the training; "" evaluates without a checkpoint.
+        epoch: the epoch to load; None takes the last one.
 
     Raises:
-        UserError: ``model_dir`` is no folder, or, without an epoch, an unfinished training.
+        UserError: ``model_dir`` is no folder, or the training is not complete and no epoch is
+            chosen.
     """
     if not model_dir:
         return "evaluation without checkpoint"
@@ -102,4 +112,6 @@ def _versions() -> dict[str, str]:
 
 
 def _device_name(device: torch.device) -> str:
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -140,7 +140,7 @@ def _method(name: str) -> str:
 
 
 def _why_not(row: Row, published: Published) -> Iterator[str]:
-    variant = row.runs[0].variant
+    variant = row.runs[0].settings
     for key, allowed in MUST_MATCH.items():
         value = variant.get(key, "")
         if (value.split(",")[0] if key == "selection" else value) not in allowed:
@@ -164,7 +164,7 @@ def _differs(row: Row, published: Published) -> Iterator[str]:
     if published.parameters and learned and learned != {published.parameters}:
         shown = ", ".join(f"{count:,}" for count in sorted(learned))
         yield f"{shown} learned values (published: {published.parameters:,})"
-    variant = row.runs[0].variant
+    variant = row.runs[0].settings
     for key, value in SETTINGS.items():
         if published.minutes and variant.get(key, value) != value:
             yield f"{key} {variant[key]} (published: {value})"

@@ -1,4 +1,4 @@
-"""Reading runs: folders with a ``results.json`` of schema 1, or else with logs."""
+"""Reads runs from their folders: from ``results.json``, or else from a log."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dassl.utils import UserError, flat, read_json
 
 from .logs import Log, log_files, read_logs
-from .schema import Reader, is_percentage, read_config
+from .schema import FILE, RecordReader
 
-FILE = "results.json"
-STATUSES = ("running", "interrupted", "failed", "complete")
 ONLY_LOG = "no results.json, and a log without an end"
 NO_FILE = "no results.json"
-ZERO_SHOT = ("zero-shot", "zeroshotclip")  # methods whose name starts so use no training images
+ZERO_SHOT = ("zero-shot", "zeroshotclip")  # prefixes of methods that use no training images
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 OVERALL = "overall_metric"
-OVERALL_NAMES = (OVERALL, "accuracy")  # SoftCPT's and CoOp's word for it in logs
-# Keys of a protocol that are columns of a table or may differ between the seeds of a row.
-NOT_VARIANT = ("method", "suite", "shots", "seed", "split_hash")
-# Keys of a config.yaml that the protocol holds under its own names, or that only shape the log.
-NOT_RECIPE = (
+OVERALL_NAMES = (OVERALL, "accuracy")  # in the logs of SoftCPT and of CoOp
+# Keys of the protocol that are columns of a table, or that differ between the seeds of a row.
+PROTOCOL_NOT_COMPARED = ("method", "suite", "shots", "seed", "split_hash")
+# Keys of config.yaml that the protocol holds under other names, or that only change the log.
+CONFIG_NOT_COMPARED = (
     "SEED",
     "PROTOCOL",
     "DATASET.NAME",
@@ -43,26 +44,40 @@ NOT_RECIPE = (
 
 @dataclass(frozen=True)
 class Run:
-    """One run as a table needs it; values are percentages, None where there is no test image.
+    """One run. Values are percentages; None means that there is no test image.
 
-    An unfinished run keeps what its record knew: the other fields may be empty.
+    A run that is not complete has the fields that its record held when it stopped.
+
+    Args:
+        status: one of STATUSES, NO_FILE or ONLY_LOG.
+        shots: training images per class; 0: the method uses none, -1: all images.
+        tasks: id, name and value of each task, by name.
+        overall: mean over tasks; None if the tasks belong to several groups.
+        groups: mean of each group of tasks.
+        extra: further values of a log, such as macro_f1.
+        settings: everything else that seeds of one experiment share: the rest of the protocol
+            and of the configuration, and the hash of the weights.
+        parameters: number of learned values.
+        seconds: wall-clock time of the run; None if it was resumed, as only a part was measured.
+        minutes: of training and evaluation; None if it was resumed.
+        error: why a failed run failed.
     """
 
     folder: Path
-    status: str  # one of STATUSES, NO_FILE or ONLY_LOG
+    status: str
     method: str = ""
     suite: str = ""
-    shots: int = 0  # images per class; 0: none is used, -1: all
+    shots: int = 0
     seed: int | None = None
-    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name, as in the record
-    overall: float | None = None  # mean over tasks; None if they belong to unlike groups
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    overall: float | None = None
     groups: dict[str, float | None] = field(default_factory=dict)
-    others: dict[str, float] = field(default_factory=dict)  # more values that a log gives
-    variant: dict[str, str] = field(default_factory=dict)  # the rest of protocol and config, flat
-    parameters: int | None = None  # learned
-    seconds: float | None = None  # the whole run; None too if the record covers only a part of it
-    minutes: float | None = None  # of training and evaluation; None too, as above
-    error: str = ""  # of a failed run
+    extra: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    parameters: int | None = None
+    seconds: float | None = None
+    minutes: float | None = None
+    error: str = ""
 
     @property
     def complete(self) -> bool:
@@ -75,26 +90,26 @@ class Run:
         return self.overall is None and len(self.groups) > 1
 
     def value_names(self) -> list[str]:
-        """Names of all values: overall_metric, groups, tasks, what else a log gives."""
-        return [*([] if self.grouped else [OVERALL]), *self.groups, *self.tasks, *self.others]
+        """Names of all values: overall_metric, groups, tasks, further values of a log."""
+        return [*([] if self.grouped else [OVERALL]), *self.groups, *self.tasks, *self.extra]
 
     def get(self, key: str) -> float | None:
-        """The value named overall_metric, or as a group or task; None if there is none."""
+        """The value of ``overall_metric``, a group, a task or a further value; None if missing."""
         if key in self.groups:
             return self.groups[key]
         if key in self.tasks:
             return self.tasks[key]["value"]
-        return self.overall if key == OVERALL else self.others.get(key)
+        return self.overall if key == OVERALL else self.extra.get(key)
 
 
 def find_runs(root: str | os.PathLike, test_log: bool = False) -> list[Run]:
-    """Every run at or below a folder, sorted by path; hidden folders are left out.
+    """Every run at or below a folder, sorted by path; hidden folders are skipped.
 
     Args:
         test_log: see :func:`read_run_or_log`.
 
     Raises:
-        UserError: there is no such folder, or a record is broken.
+        UserError: the folder does not exist, or a record is broken.
     """
     root = Path(root)
     if not root.is_dir():
@@ -108,7 +123,7 @@ def find_runs(root: str | os.PathLike, test_log: bool = False) -> list[Run]:
 
 
 def read_run(folder: str | os.PathLike) -> Run:
-    """The run in a folder; without a record it is one whose status says so."""
+    """The run in a folder; one without a record has the status NO_FILE or ONLY_LOG."""
     folder = Path(folder)
     if (folder / FILE).exists():
         return make_run(folder, read_json(folder / FILE))
@@ -116,63 +131,59 @@ def read_run(folder: str | os.PathLike) -> Run:
 
 
 def read_run_or_log(folder: str | os.PathLike, test_log: bool = False) -> Run:
-    """As :func:`read_run`, but where there is no record, a log that came to its end is a run.
+    """The run in a folder, from its record or else from a log that reached its end.
 
     Args:
-        test_log: such logs are those of evaluations.
+        test_log: logs are those of evaluations, which end with a result, not those of trainings.
     """
     run = read_run(folder)
     log = read_logs(run.folder, test_log) if run.status == ONLY_LOG else None
-    return run if log is None else _logged(run.folder, log)
+    return run if log is None else _run_of_log(run.folder, log)
 
 
-def _logged(folder: Path, log: Log) -> Run:
-    """A run from a log; what the log does not say is taken from the names of the folders."""
-    said, values = log.settings, dict(log.values)
-    seed = said.get("SEED", "") if said.get("SEED", "-1") != "-1" else folder.name
+def _run_of_log(folder: Path, log: Log) -> Run:
+    """The run that a log describes; a missing method or seed comes from the folders' names."""
+    logged, values = log.settings, dict(log.values)
+    seed = logged.get("SEED", "") if logged.get("SEED", "-1") != "-1" else folder.name
     number = re.search(r"\d+$", seed)
     overall = next((values[name] for name in OVERALL_NAMES if name in values), None)
     values.pop(OVERALL, None)
-    method = said.get("TRAINER.NAME") or folder.parent.name
-    shots = said.get("DATASET.NUM_SHOTS", "")
+    method = logged.get("TRAINER.NAME") or folder.parent.name
+    shots = logged.get("DATASET.NUM_SHOTS", "")
     tasks = [(i, name, value) for i, (name, value) in sorted(log.tasks.items())]
-    about = {"backbone": "MODEL.BACKBONE.NAME", "classes": "DATASET.SUBSAMPLE_CLASSES"}
-    variant = {key: said[place] for key, place in about.items() if place in said}
+    keys = {"backbone": "MODEL.BACKBONE.NAME", "classes": "DATASET.SUBSAMPLE_CLASSES"}
+    settings = {name: logged[key] for name, key in keys.items() if key in logged}
     return Run(
         folder=folder,
         status="complete",
         method=method,
-        suite=said.get("DATASET.NAME", ""),
+        suite=logged.get("DATASET.NAME", ""),
         shots=_shots(method, int(shots) if re.fullmatch(r"-?\d+", shots) else 0),
         seed=int(number[0]) if number else None,
-        tasks=_labelled(tasks),
+        tasks=_by_name(tasks),
         overall=overall,
         groups=dict(log.groups),
-        others=values,
-        variant=variant | log.options(),
+        extra=values,
+        settings=settings | log.options(),
     )
 
 
 def make_run(folder: Path, content: Any) -> Run:
-    """A run from the content of its record.
+    """The run of a record.
 
     Raises:
         UserError: a key is missing or holds something else; the message names file and key.
     """
-    reader = Reader(folder / FILE, content)
-    status = reader.get("status", str)
-    if status not in STATUSES:
-        raise reader.error("status", f"is {status!r}, not one of {', '.join(STATUSES)}")
-    if status != "complete":
-        return _unfinished(folder, status, content)
+    reader = RecordReader(folder / FILE, content)
+    if reader.status != "complete":
+        return _unfinished(folder, reader)
     method = reader.get("protocol.method", str)
     shots = reader.get("protocol.shots", int)
     for key, value in reader.get("suite.groups", dict).items():
-        if not is_percentage(value):
-            raise reader.error(f"suite.groups.{key}", f"must be a percentage, but is {value!r}")
+        reader.check_percentage(f"suite.groups.{key}", value)
     return Run(
         folder=folder,
-        status=status,
+        status=reader.status,
         method=method,
         suite=reader.get("protocol.suite", str),
         shots=_shots(method, shots),
@@ -180,46 +191,46 @@ def make_run(folder: Path, content: Any) -> Run:
         tasks=_tasks(reader),
         overall=reader.percentage("suite.value"),
         groups=reader.get("suite.groups", dict),
-        variant=_variant(folder, content),
+        settings=_settings(folder, reader),
         parameters=_parameters(reader),
         seconds=_seconds(reader),
         minutes=_minutes(reader),
     )
 
 
-def _parameters(reader: Reader) -> int | None:
-    if "parameters" not in (reader.content.get("trainable") or {}):
+def _parameters(reader: RecordReader) -> int | None:
+    if "parameters" not in reader.section("trainable"):
         return None
     return reader.get("trainable.parameters", int)
 
 
-def _seconds(reader: Reader) -> float | None:
-    run = reader.content.get("run") or {}
+def _seconds(reader: RecordReader) -> float | None:
+    run = reader.section("run")
     if run.get("resumed") or "seconds" not in run:
         return None
     return reader.number("run.seconds")
 
 
-def _minutes(reader: Reader) -> float | None:
-    run = reader.content.get("run") or {}
+def _minutes(reader: RecordReader) -> float | None:
+    run = reader.section("run")
     if run.get("resumed") or "time_split" not in run:
         return None
     split = reader.get("run.time_split", dict)
     return sum(reader.number(f"run.time_split.{key}") for key in split) / 60
 
 
-def _unfinished(folder: Path, status: str, content: dict) -> Run:
-    protocol = content.get("protocol") or {}
+def _unfinished(folder: Path, reader: RecordReader) -> Run:
+    protocol = reader.section("protocol")
     method = protocol.get("method", "")
     return Run(
         folder=folder,
-        status=status,
+        status=reader.status,
         method=method,
         suite=protocol.get("suite", ""),
         shots=_shots(method, protocol.get("shots", 0)),
         seed=protocol.get("seed"),
-        variant=_variant(folder, content),
-        error=str((content.get("run") or {}).get("error", "")),
+        settings=_settings(folder, reader),
+        error=str(reader.section("run").get("error", "")),
     )
 
 
@@ -227,8 +238,8 @@ def _shots(method: str, shots: int) -> int:
     return 0 if method.lower().startswith(ZERO_SHOT) else shots
 
 
-def _tasks(reader: Reader) -> dict[str, dict]:
-    return _labelled(
+def _tasks(reader: RecordReader) -> dict[str, dict]:
+    return _by_name(
         (
             reader.get(f"tasks.{i}.id", int),
             reader.get(f"tasks.{i}.name", str),
@@ -238,29 +249,48 @@ def _tasks(reader: Reader) -> dict[str, dict]:
     )
 
 
-def _labelled(found: Iterable[tuple[int, str, float | None]]) -> dict[str, dict]:
-    """Tasks by name, and by number too where a name comes twice."""
+def _by_name(entries: Iterable[tuple[int, str, float | None]]) -> dict[str, dict]:
+    """Tasks by name; a name that occurs again gets its task's number."""
     tasks: dict[str, dict] = {}
-    for number, name, value in found:
+    for number, name, value in entries:
         label = name if name not in tasks else f"{name} (task {number})"
         tasks[label] = {"id": number, "name": name, "value": value}
     return tasks
 
 
-def _variant(folder: Path, content: dict) -> dict[str, str]:
+def _settings(folder: Path, reader: RecordReader) -> dict[str, str]:
     """Everything that seeds of one experiment share: the protocol, the weights, the config."""
-    protocol = content.get("protocol") or {}
-    facts = {k: v for k, v in protocol.items() if k not in NOT_VARIANT}
-    options = facts.pop("options", None)
+    protocol = reader.section("protocol")
+    settings = {k: v for k, v in protocol.items() if k not in PROTOCOL_NOT_COMPARED}
+    options = settings.pop("options", None)
     if isinstance(options, dict):
-        facts |= options
-    weights = (content.get("hashes") or {}).get("weights")
+        settings |= options
+    weights = reader.section("hashes").get("weights")
     if weights:
-        facts["weights"] = str(weights)[:8]
-    if protocol:  # a run that stopped before knows nothing that could be compared
-        facts |= {
+        settings["weights"] = str(weights)[:8]
+    if protocol:  # a run that failed before its protocol was recorded has nothing to compare
+        settings |= {
             key: value
             for key, value in flat(read_config(folder)).items()
-            if key not in NOT_RECIPE and not key.startswith("TRAINER.")
+            if key not in CONFIG_NOT_COMPARED and not key.startswith("TRAINER.")
         }
-    return {key: str(value) for key, value in facts.items()}
+    return {key: str(value) for key, value in settings.items()}
+
+
+def read_config(folder: Path) -> dict:
+    """The ``config.yaml`` of a run; empty if there is none.
+
+    Raises:
+        UserError: the file is no YAML of keys and values.
+    """
+    path = folder / "config.yaml"
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first_line = str(error).split("\n")[0]
+        raise UserError(f"{path} cannot be read as YAML: {first_line}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold keys and values")
+    return content

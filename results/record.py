@@ -1,4 +1,4 @@
-"""``results.json``: what a run was, how far it came, and what it found."""
+"""Writes ``results.json``: what a run computes, its status and its results."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from filelock import FileLock, Timeout
 from dassl.config import CfgNode
 from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
 
-SCHEMA = 1
-FILE = "results.json"
+from .schema import FILE, SCHEMA, RecordReader
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-# Keys that say where and how a run is done, not what is computed.
-PLACE_KEYS = (
+# Configuration keys that do not change what a run computes, only where and how.
+NOT_HASHED = (
     "OUTPUT_DIR",
     "RESUME",
     "USE_CUDA",
     "VERBOSE",
     "COMPUTE.CHANNELS_LAST",
     "COMPUTE.COMPILE",
+    "COMPUTE.GRAPHS",
     "COMPUTE.TF32",
     "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS",
@@ -43,22 +44,23 @@ PLACE_KEYS = (
 
 
 class Busy(UserError):
-    """Another process is working in the run directory."""
+    """Another process holds the lock of the run directory."""
 
 
 class RunRecord:
-    """The record of one run directory, locked while it is used.
+    """The record of one run directory, locked while it is in use.
 
     Args:
-        directory: the run directory; made if need be.
+        directory: the run directory, created if it does not exist.
         cfg: the merged configuration.
-        evaluates: what an evaluation-only run evaluates; "" for a training.
+        evaluates: the checkpoints that an evaluation-only run loads, as
+            :func:`~results.provenance.describe_weights` names them; "" for a training.
     """
 
     def __init__(self, directory: str | Path, cfg: CfgNode, evaluates: str = ""):
         self.folder = Path(directory)
         self.evaluates = evaluates
-        self._config = content_of(cfg)
+        self._config = hashed_config(cfg)
         self.earlier: dict | None = None
         self.content = {
             "schema": SCHEMA,
@@ -73,7 +75,12 @@ class RunRecord:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[RunRecord]:
-        """Hold the run directory: another process that wants it is refused."""
+        """Lock the run directory and read its earlier record.
+
+        Raises:
+            Busy: another process holds the lock.
+            UserError: the folder cannot be written, or holds a run with another configuration.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)
@@ -94,15 +101,17 @@ class RunRecord:
     def _read_earlier(self) -> dict | None:
         if not self.exists:
             return None
-        earlier = read_json(self.folder / FILE)
-        if not _is_record(earlier):
+        try:
+            reader = RecordReader(self.folder / FILE, read_json(self.folder / FILE))
+            reader.get("hashes.config", str)
+        except UserError as error:
             raise UserError(
-                f"{self.folder / FILE} is not a results file of schema {SCHEMA}; choose another "
-                "--output-dir, or move the file away"
-            )
+                f"{error}; choose another --output-dir, or move the file away"
+            ) from None
+        earlier = reader.content
         if earlier["hashes"]["config"] != self.content["hashes"]["config"]:
             if earlier["status"] == "failed" and not any(self.folder.rglob("resume*.pt")):
-                return None  # a mistake in the command, found before anything was computed
+                return None  # it failed before anything was computed, as by a mistyped command
             raise UserError(
                 f"{self.folder} holds a run with another configuration "
                 f"({earlier['status']}){self._difference()}; choose another --output-dir, or "
@@ -111,7 +120,7 @@ class RunRecord:
         return earlier
 
     def _difference(self) -> str:
-        """The first keys in which the earlier run's configuration differs, for the message."""
+        """The first three keys in which the earlier run's configuration differs, for an error."""
         path = self.folder / "config.yaml"
         if not path.exists():
             return ""
@@ -125,16 +134,16 @@ class RunRecord:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder holds a record, of this configuration or a failed one of another."""
+        """Whether the folder holds a record of any configuration."""
         return (self.folder / FILE).exists()
 
     @property
     def complete(self) -> bool:
-        """Whether an earlier run of the same configuration has finished."""
+        """Whether the folder holds a complete run of this configuration."""
         return self.earlier is not None and self.earlier["status"] == "complete"
 
     def begin(self, seed: int) -> None:
-        """Write down that the run is under way, with which configuration and seed."""
+        """Record that the run has started, and write its ``config.yaml``."""
         self.content["protocol"]["seed"] = seed
         self.content["run"]["resumed"] = self.earlier is not None
         self._started = time.time()
@@ -143,29 +152,29 @@ class RunRecord:
             path.write_text(text, encoding="utf-8")
         self.save()
 
-    def update(self, **parts: dict) -> None:
-        """Merge parts (``protocol=...``, ``run=...``) into the record and save it."""
-        for key, part in parts.items():
-            if isinstance(part, dict):
-                self.content[key] = {**self.content.get(key, {}), **part}
+    def update(self, **sections: dict | list) -> None:
+        """Merge sections (``protocol=...``, ``run=...``) into the record and save it."""
+        for key, section in sections.items():
+            if isinstance(section, dict):
+                self.content[key] = {**self.content.get(key, {}), **section}
             else:
-                self.content[key] = part
+                self.content[key] = section
         self.save()
 
-    def finish(self, status: str, **parts: dict) -> dict:
-        """Write the last word: complete, interrupted or failed."""
+    def finish(self, status: str, **sections: dict | list) -> dict:
+        """Record the final status (complete, interrupted or failed); returns the record."""
         self.content["status"] = status
         self.content["run"]["seconds"] = round(time.time() - self._started, 3)
-        self.update(**parts)
+        self.update(**sections)
         return self.content
 
     def save(self) -> None:
-        """Write the file as a whole."""
+        """Write ``results.json`` atomically."""
         write_json(self.content, self.folder / FILE)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Record an interruption or a failure of what runs inside, and pass it on."""
+        """Record an interruption or a failure of the block inside, and raise it again."""
         with _sigterm_raises():
             try:
                 yield
@@ -173,30 +182,23 @@ class RunRecord:
                 self.finish("interrupted")
                 raise
             except BaseException as error:
-                with contextlib.suppress(OSError):  # on a full disk; it stays "running" then
+                with contextlib.suppress(OSError):  # a full disk; the status stays "running"
                     if isinstance(error, OSError) and error.errno in FULL_DISK:
-                        self.finish("interrupted")  # there is nothing wrong with the run
+                        self.finish("interrupted")  # with more space it can resume
                     else:
                         self.finish("failed", run={"error": f"{type(error).__name__}: {error}"})
                 raise
-
-
-def _is_record(content) -> bool:
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        return False
-    hashes = content.get("hashes")
-    return isinstance(hashes, dict) and "config" in hashes and "status" in content
 
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
     main = threading.current_thread() is threading.main_thread()  # only it may set handlers
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield  # another handler, such as a cluster's, knows what its signal means
+        yield  # a launcher such as Slurm's has a handler of its own
         return
 
     def stop(signum, frame):
-        # A loader's workers that the same signal ends would raise errors of their own.
+        # The same signal ends the loader's workers; torch would raise an error for each.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise Interrupted
 
@@ -208,7 +210,7 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def is_locked(folder: str | Path) -> bool:
-    """Whether a process is working in a run directory now."""
+    """Whether a process holds the lock of a run directory."""
     path = Path(folder) / ".lock"
     if not path.exists():
         return False
@@ -219,19 +221,21 @@ def is_locked(folder: str | Path) -> bool:
         return True
 
 
-def content_of(cfg: CfgNode) -> dict:
-    """The configuration without the keys that say only where and how a run is done."""
+def hashed_config(cfg: CfgNode) -> dict:
+    """The configuration without the keys of NOT_HASHED."""
     content = cfg.to_dict()
-    for key in PLACE_KEYS:
+    for key in NOT_HASHED:
         *parents, last = key.split(".")
         node = content
         for parent in parents:
             node = node.get(parent, {})
         node.pop(last, None)
+    if content.get("INPUT", {}).get("EXIF") == "ignore":  # a newer key: older runs keep their hash
+        del content["INPUT"]["EXIF"]
     return content
 
 
 def config_hash(cfg: CfgNode, evaluates: str = "") -> str:
-    """Hex digest of what a run computes; two runs with the same digest may share a folder."""
-    text = json.dumps([content_of(cfg), evaluates], sort_keys=True)
+    """Hex digest of the settings that decide what a run computes."""
+    text = json.dumps([hashed_config(cfg), evaluates], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

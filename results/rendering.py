@@ -1,4 +1,4 @@
-"""Tables as data, and their forms: plain text, Markdown, CSV, LaTeX."""
+"""Tables as data, rendered as plain text, Markdown, CSV or LaTeX."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from dassl.utils import unknown_name
 
-TEXT_WIDTH = 110  # wider text tables are cut into parts with the same first columns
-BEST = "*"  # behind the best of a column, in plain text
+TEXT_WIDTH = 110  # wider tables are split by columns; every part repeats the key columns
+BEST_MARKS = {"text": "{}*", "md": "**{}**", "latex": "\\textbf{{{}}}"}
 CSV_HEAD = ("table", "suite", "row", "column", "mean", "spread", "n", "best", "text")
 LATEX_HEAD = """\
 % Compiles as it is; with \\usepackage{booktabs} the rules are drawn as that package does.
@@ -18,7 +18,6 @@ LATEX_HEAD = """\
 \\providecommand{\\midrule}{\\hline}
 \\providecommand{\\bottomrule}{\\hline}
 """
-LATEX_BOLD = "\\textbf{{{}}}"
 LATEX_ESCAPES = {
     "\\": "\\textbackslash{}",
     "~": "\\textasciitilde{}",
@@ -34,7 +33,11 @@ LATEX_ESCAPES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows in one place; the numbers behind it are for CSV and for sorting."""
+    """A cell's text, and the numbers behind it for CSV and for sorting.
+
+    Args:
+        best: whether the value is the best of its column; it is set in bold.
+    """
 
     text: str
     mean: float | None = None
@@ -45,9 +48,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; the first ``keys`` columns say what a row is.
+    """A titled table.
 
-    ``breaks`` names the column whose change starts a new block of rows (-1: none).
+    Args:
+        keys: number of columns, the first ones, that identify a row.
+        breaks: the column whose change starts a new block of rows; -1: there are no blocks.
+        suite: the suite, as a column of the CSV form.
+        notes: remarks below the table.
     """
 
     title: str
@@ -61,67 +68,108 @@ class Table:
 
 @dataclass(frozen=True)
 class Notes:
-    """A titled list of remarks, such as what is missing."""
+    """A titled list of remarks, such as the runs that are missing."""
 
     title: str
     lines: tuple[str, ...]
 
 
 def render(parts: Sequence[Table | Notes], form: str) -> str:
-    """Tables and notes one below the other.
+    """The tables and notes, one below the other.
 
     Args:
-        form: ``text``, ``md``, ``csv`` (one line per number) or ``latex``.
+        form: ``text``, ``md``, ``latex`` or ``csv``, which has a line per number and no notes.
 
     Raises:
-        UserError: another form.
+        UserError: there is no such form.
     """
     if form not in FORMS:
         raise unknown_name("table format", form, FORMS)
-    return FORMS[form](parts)
+    if form == "csv":
+        return _csv(parts)
+    table, notes = FORMS[form]
+    text = "\n".join(notes(part) if isinstance(part, Notes) else table(part) for part in parts)
+    return _ascii_signs(text) if form == "text" else text if form == "md" else LATEX_HEAD + text
 
 
-def _text(parts: Sequence[Table | Notes]) -> str:
-    return "\n".join(_text_part(part) for part in parts)
-
-
-def _text_part(part: Table | Notes) -> str:
-    if isinstance(part, Notes):
-        return _plain(f"{part.title}:\n{_bullets(part.lines)}")
-    best = (f"{BEST} best of its block",) if any(c.best for row in part.rows for c in row) else ()
-    notes = "".join(f"({note})\n" for note in (*best, *part.notes))
-    return _plain(f"{part.title}\n{_text_table(part)}{notes}")
-
-
-def _plain(text: str) -> str:
+def _ascii_signs(text: str) -> str:
     return text.replace("±", "+-").replace("−", "-").replace("–", "-")
+
+
+def _marked_cells(table: Table, form: str, escape: Callable[[str], str] = str) -> list[list[str]]:
+    """The text of all cells below the head, with the best ones marked."""
+    return [
+        [BEST_MARKS[form].format(escape(c.text)) if c.best else escape(c.text) for c in row]
+        for row in table.rows
+    ]
 
 
 def _bullets(lines: Sequence[str]) -> str:
     return "".join(f"- {line}\n" for line in lines)
 
 
-def _markdown(parts: Sequence[Table | Notes]) -> str:
-    return "\n".join(_markdown_part(part) for part in parts)
+def _text_notes(notes: Notes) -> str:
+    return f"{notes.title}:\n{_bullets(notes.lines)}"
 
 
-def _markdown_part(part: Table | Notes) -> str:
-    if isinstance(part, Notes):
-        return f"{part.title}:\n\n{_bullets(part.lines)}"
-    cells = [list(part.head), *([_marked(c, "**{}**") for c in row] for row in part.rows)]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
-    align = ["---", *["---:"] * (len(part.head) - 1)]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in [cells[0], align, *cells[1:]])
-    notes = "".join(f"\n{note}\n" for note in part.notes)
-    return f"### {part.title}\n\n{table}{notes}"
+def _text_table(table: Table) -> str:
+    cells = [list(table.head), *_marked_cells(table, "text")]
+    cells = [[_ascii_signs(cell) for cell in row] for row in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    blocks = _block_starts(table)
+    parts = []
+    for columns in _fitting_columns(widths, table.keys):
+        rule = "-" * (sum(widths[i] + 2 for i in columns) - 2)
+        lines = []
+        for number, row in enumerate(cells, -1):  # the head is row -1
+            if number in blocks:
+                lines.append(rule)
+            padded = (row[i].rjust(widths[i]) if i else row[i].ljust(widths[i]) for i in columns)
+            lines.append("  ".join(padded).rstrip())
+        parts.append("\n".join(lines) + "\n")
+    any_best = any(cell.best for row in table.rows for cell in row)
+    notes = (*(["* best of its block"] if any_best else []), *table.notes)
+    below = "".join(f"({note})\n" for note in notes)
+    return "\n".join([table.title, *parts]) + below
 
 
-def _marked(cell: Cell, mark: str, escape: Callable[[str], str] = str) -> str:
-    return mark.format(escape(cell.text)) if cell.best else escape(cell.text)
+def _block_starts(table: Table) -> set[int]:
+    """The rows that a rule stands above: the first, and the first of every block."""
+    rows, column = table.rows, table.breaks
+    return {
+        i
+        for i in range(len(rows))
+        if i == 0 or (column >= 0 and rows[i][column].text != rows[i - 1][column].text)
+    }
+
+
+def _fitting_columns(widths: Sequence[int], keys: int) -> list[list[int]]:
+    """The columns of each part of a table, so that a part fits TEXT_WIDTH.
+
+    Every part starts with the ``keys`` columns that identify a row.
+    """
+    parts: list[list[int]] = [[*range(keys)]]
+    for i in range(keys, len(widths)):
+        if len(parts[-1]) > keys and sum(widths[j] + 2 for j in (*parts[-1], i)) - 2 > TEXT_WIDTH:
+            parts.append([*range(keys)])
+        parts[-1].append(i)
+    return parts
+
+
+def _markdown_notes(notes: Notes) -> str:
+    return f"{notes.title}:\n\n{_bullets(notes.lines)}"
+
+
+def _markdown_table(table: Table) -> str:
+    align = ["---", *["---:"] * (len(table.head) - 1)]
+    rows = [list(table.head), align, *_marked_cells(table, "md")]
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    notes = "".join(f"\n{note}\n" for note in table.notes)
+    return f"### {table.title}\n\n{lines}{notes}"
 
 
 def _csv(parts: Sequence[Table | Notes]) -> str:
-    """A line per number, with full precision; notes are left to the other forms."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEAD)
@@ -146,23 +194,22 @@ def _csv_lines(table: Table) -> list[list]:
     return lines
 
 
-def _latex(parts: Sequence[Table | Notes]) -> str:
-    return LATEX_HEAD + "\n".join(_latex_part(part) for part in parts)
+def latex_escape(text: str) -> str:
+    """The text with LaTeX's special characters escaped."""
+    return "".join(LATEX_ESCAPES.get(char, char) for char in text)
 
 
-def _latex_part(part: Table | Notes) -> str:
-    if isinstance(part, Notes):
-        lines = "".join(f"  \\item {latex_escape(line)}\n" for line in part.lines)
-        title = latex_escape(part.title)
-        return f"\\paragraph{{{title}}}\n\\begin{{itemize}}\n{lines}\\end{{itemize}}\n"
-    widths = [
-        max(map(len, column))
-        for column in zip(part.head, *([c.text for c in row] for row in part.rows), strict=True)
-    ]
-    tabulars = [
-        _tabular(part, [*range(part.keys), *columns]) for columns in _parts(widths, part.keys)
-    ]
-    caption = " ".join(latex_escape(words) for words in (f"{part.title}.", *part.notes))
+def _latex_notes(notes: Notes) -> str:
+    items = "".join(f"  \\item {latex_escape(line)}\n" for line in notes.lines)
+    title = latex_escape(notes.title)
+    return f"\\paragraph{{{title}}}\n\\begin{{itemize}}\n{items}\\end{{itemize}}\n"
+
+
+def _latex_table(table: Table) -> str:
+    columns = zip(table.head, *([c.text for c in row] for row in table.rows), strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    tabulars = [_tabular(table, shown) for shown in _fitting_columns(widths, table.keys)]
+    caption = " ".join(latex_escape(text) for text in (f"{table.title}.", *table.notes))
     return "\n".join(
         [
             "\\begin{table}[ht]",
@@ -174,65 +221,24 @@ def _latex_part(part: Table | Notes) -> str:
     )
 
 
-def _tabular(table: Table, shown: Sequence[int]) -> str:
-    """A tabular of some of the columns."""
+def _tabular(table: Table, columns: Sequence[int]) -> str:
+    """A tabular of some of a table's columns."""
     lines = [
-        f"  \\begin{{tabular}}{{l{'r' * (len(shown) - 1)}}}",
+        f"  \\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
         "  \\toprule",
-        f"  {' & '.join(latex_escape(table.head[i]) for i in shown)} \\\\",
-        "  \\midrule",
+        f"  {' & '.join(latex_escape(table.head[i]) for i in columns)} \\\\",
     ]
-    key = table.breaks
-    for i, row in enumerate(table.rows):
-        if i and key >= 0 and row[key].text != table.rows[i - 1][key].text:
+    blocks = _block_starts(table)
+    for number, row in enumerate(_marked_cells(table, "latex", latex_escape)):
+        if number in blocks:
             lines.append("  \\midrule")
-        cells = [_marked(row[j], LATEX_BOLD, latex_escape) for j in shown]
-        lines.append(f"  {' & '.join(cells)} \\\\")
+        lines.append(f"  {' & '.join(row[i] for i in columns)} \\\\")
     return "\n".join([*lines, "  \\bottomrule", "  \\end{tabular}"])
 
 
-def latex_escape(text: str) -> str:
-    """The text as LaTeX shows it."""
-    return "".join(LATEX_ESCAPES.get(char, char) for char in text)
-
-
-def _text_table(table: Table) -> str:
-    cells = [list(table.head), *([_marked(c, f"{{}}{BEST}") for c in row] for row in table.rows)]
-    cells = [[_plain(cell) for cell in row] for row in cells]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    parts = []
-    for part in _parts(widths, table.keys):
-        shown = [*range(table.keys), *part]
-        lines = ["  ".join(_padded(row[i], widths[i], i) for i in shown).rstrip() for row in cells]
-        rule = "-" * (sum(widths[i] + 2 for i in shown) - 2)
-        key = table.breaks
-        starts = [
-            i
-            for i in range(1, len(cells))
-            if i == 1 or (key >= 0 and cells[i][key] != cells[i - 1][key])
-        ]
-        for i in reversed(starts):
-            lines.insert(i, rule)
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
-
-
-def _padded(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column == 0 else cell.rjust(width)
-
-
-def _parts(widths: list[int], keys: int) -> list[list[int]]:
-    """Columns after the first ones, cut so that each part fits TEXT_WIDTH."""
-    start = sum(width + 2 for width in widths[:keys])
-    parts: list[list[int]] = [[]]
-    room = TEXT_WIDTH - start
-    for i in range(keys, len(widths)):
-        if parts[-1] and room < widths[i]:
-            parts.append([])
-            room = TEXT_WIDTH - start
-        parts[-1].append(i)
-        room -= widths[i] + 2
-    return parts
-
-
-FORMS = {"text": _text, "md": _markdown, "csv": _csv, "latex": _latex}
+FORMS = {
+    "text": (_text_table, _text_notes),
+    "md": (_markdown_table, _markdown_notes),
+    "csv": (),
+    "latex": (_latex_table, _latex_notes),
+}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .aggregate import Row, aggregate
-from .compare import base_and_new, collapsed, gaps, paired_differences
+from .compare import base_and_new, missing_runs, paired_differences, suspicious_runs
 from .published import published_parts
 from .read import Run
 from .rendering import Notes, Table
@@ -53,9 +53,9 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
 
 def _notes(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[Notes]:
     unknown = (f"{run.folder}: {run.status}" for run in runs if not run.complete and not run.method)
-    missing = (*gaps(rows), *unknown)
+    missing = (*missing_runs(rows), *unknown)
     if missing:
         yield Notes("Incomplete: missing here, and counted nowhere", missing)
-    flagged = tuple(collapsed(rows))
+    flagged = tuple(suspicious_runs(rows))
     if flagged:
         yield Notes("Runs to look at: they may have collapsed; they are counted", flagged)

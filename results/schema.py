@@ -1,4 +1,4 @@
-"""Files of a run, with errors that name the file and the key that is wrong."""
+"""The schema of ``results.json``, and errors that name the file and the key that is wrong."""
 
 from __future__ import annotations
 
@@ -6,45 +6,24 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dassl.utils import UserError
 
+FILE = "results.json"
 SCHEMA = 1
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+STATUSES = ("running", "interrupted", "failed", "complete")
 
 
-def read_config(folder: Path) -> dict:
-    """The configuration of a run, as far as it is recorded.
+class RecordReader:
+    """Looks up dotted keys in the content of a ``results.json``.
+
+    Args:
+        file: the path of the record, for messages.
+        content: the parsed JSON.
 
     Raises:
-        UserError: the file is there, but is no YAML of keys and values.
+        UserError: the content is no record of a schema that this version reads. The methods raise
+            it for a key that is missing or holds something else.
     """
-    path = folder / "config.yaml"
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first = str(error).split("\n")[0]
-        raise UserError(f"{path} cannot be read as YAML: {first}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys and values")
-    return content
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_percentage(value: Any) -> bool:
-    """Whether a value is None or a number from 0 to 100."""
-    return value is None or (is_number(value) and 0 <= value <= 100)
-
-
-class Reader:
-    """Looks up dotted keys in a record, with errors that name the file and the key."""
 
     def __init__(self, file: Path, content: Any):
         self.file, self.content = file, content
@@ -52,17 +31,24 @@ class Reader:
             raise UserError(f"{file} must hold keys and values, not a {type(content).__name__}")
         if content.get("schema") != SCHEMA:
             raise self.error("schema", f"is {content.get('schema')!r}; this version reads {SCHEMA}")
+        self.status = self.get("status", str)
+        if self.status not in STATUSES:
+            raise self.error("status", f"is {self.status!r}, not one of {', '.join(STATUSES)}")
 
-    def error(self, key: str, what: str) -> UserError:
-        """What is wrong with a key, to be raised."""
-        return UserError(f"{self.file}: {key} {what}")
+    def error(self, key: str, problem: str) -> UserError:
+        """The error to raise for a key."""
+        return UserError(f"{self.file}: {key} {problem}")
+
+    def section(self, key: str) -> dict[str, Any]:
+        """An optional top-level object, such as ``run``; empty where the record has none."""
+        return self.content.get(key) or {}
 
     def get(self, key: str, kind: type | None = None) -> Any:
-        """The value at a dotted key, of a certain type."""
+        """The value at a dotted key, of the given type."""
         node = self.content
-        for part in key.split("."):
+        for name in key.split("."):
             try:
-                node = node[int(part)] if isinstance(node, list) else node[part]
+                node = node[int(name)] if isinstance(node, list) else node[name]
             except (KeyError, TypeError):
                 raise self.error(key, "is missing") from None
         if kind is not None and (not isinstance(node, kind) or isinstance(node, bool)):
@@ -70,9 +56,12 @@ class Reader:
         return node
 
     def percentage(self, key: str) -> float | None:
-        """The percentage at a dotted key; None where there is no test image."""
-        value = self.get(key)
-        if not is_percentage(value):
+        """The percentage at a dotted key; None for a task without test images."""
+        return self.check_percentage(key, self.get(key))
+
+    def check_percentage(self, key: str, value: Any) -> float | None:
+        """The value, which must be None or a number from 0 to 100."""
+        if value is not None and not is_percentage(value):
             raise self.error(key, f"must be a percentage, but is {value!r}")
         return value
 
@@ -82,3 +71,13 @@ class Reader:
         if not is_number(value):
             raise self.error(key, f"must be a number, but is {value!r}")
         return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_percentage(value: Any) -> bool:
+    """Whether a value is a number from 0 to 100."""
+    return is_number(value) and 0 <= value <= 100

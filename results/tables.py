@@ -174,9 +174,9 @@ def difference_table(differences: Sequence[Difference]) -> Table:
     """Paired differences in percentage points; clear ones in bold."""
     body = []
     for d in differences:
-        half = "" if d.half is None else f" ± {d.half:.1f}"
+        half = "" if d.half_width is None else f" ± {d.half_width:.1f}"
         where = d.suite if d.key == OVERALL else f"{d.suite}, {d.key}"
-        cell = Cell(f"{signed(d.mean, 1)}{half}", d.mean, d.half, d.n, best=d.clear)
+        cell = Cell(f"{signed(d.mean, 1)}{half}", d.mean, d.half_width, d.n, best=d.significant)
         name = Cell(f"{d.method} − {d.reference}")
         body.append((name, Cell(where), Cell(shots_name(d.shots)), Cell(str(d.n)), cell))
     return Table(

@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 
 import train
+from clip.text import TextGraphs
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.data.tasks import Task, TaskSpace
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import set_random_seed
+from tests.emulated_graphs import Emulated
 
 TASKS = (
     Task("kind_of colour", ("red", "grass_green", "deep blue"), ("a {} picture.",)),
@@ -132,6 +134,13 @@ def run(toy, tmp_path):
         return train.main(toy_args(trainer, *opts, output=output or tmp_path / "run", **how))
 
     return go
+
+
+@pytest.fixture
+def emulated_graphs(monkeypatch):
+    """Without a GPU, CUDA graphs of text passes are emulated on the CPU."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(TextGraphs, "make", Emulated)
 
 
 @pytest.fixture

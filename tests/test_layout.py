@@ -2,6 +2,8 @@
 
 import ast
 import subprocess
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ ALLOWED = {
     "results": {"dassl"},
     "sweeps": {"results", "dassl"},
 }
+FIELD_NAMES = {"clip", "dassl", "datasets"}  # CoOp's own names; this repository comes first
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 
@@ -73,27 +76,49 @@ def test_the_references_import_torch_only():
 @pytest.mark.parametrize("package", ["trainers", "datasets"])
 def test_public_modules_stand_alone(package):
     """A method never imports another method; a suite may import its members, and nothing else."""
-    public = {
-        path.stem: path for path in (ROOT / package).glob("*.py") if not path.stem.startswith("_")
-    }
-    assert public
-    for name, path in public.items():
+    public = {name: files for name, files in modules(package).items() if name[0] != "_"}
+    assert len(public) > 10
+    for name, files in public.items():
         used = {
             module.split(".")[1]
+            for path in files
             for module in imports(path)
-            if module.startswith(f"{package}.") and module.split(".")[1] in public
+            if module.startswith(f"{package}.") and module.split(".")[1] in public.keys() - {name}
         }
         if used:
-            assert package == "datasets" and "members = (" in path.read_text(), (name, used)
+            is_suite = any("members = (" in path.read_text(encoding="utf-8") for path in files)
+            assert package == "datasets" and is_suite, (name, used)
+
+
+def modules(package):
+    """The files of each module of a package: one, or a folder of them."""
+    found = {}
+    for path in sources(package):
+        parts = path.relative_to(ROOT / package).with_suffix("").parts
+        found.setdefault(parts[0], []).append(path)
+    return found
+
+
+def test_no_room_shadows_an_installed_package():
+    """A notebook that runs in the repository finds its folders before site-packages."""
+    rooms = {*PACKAGES, *PROGRAMS} - FIELD_NAMES
+    assert not rooms & packages_distributions().keys()
+    assert not (rooms | FIELD_NAMES) & sys.stdlib_module_names
+
+
+def test_transformers_in_the_repository():
+    """Its look for Hugging Face's ``datasets`` meets ours."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    command = "from transformers import AutoTokenizer, GPT2LMHeadModel; import datasets"
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_budgets():
-    files = [
-        path
-        for path in sources(*PACKAGES, "benchmarks") + [ROOT / f"{name}.py" for name in PROGRAMS]
-        if path.is_file()
-    ]
-    assert len(files) > 60
+    files = sources(*PACKAGES, "benchmarks", "docs") + [ROOT / f"{name}.py" for name in PROGRAMS]
+    assert len(files) > 150
     too_long = []
     for path in files:
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > LONGEST_FILE:
@@ -110,7 +135,7 @@ def test_budgets():
 def test_every_module_says_what_it_is():
     silent = [
         str(path.relative_to(ROOT))
-        for path in sources(*PACKAGES, "benchmarks", "tests/reference")
+        for path in sources(*PACKAGES, "benchmarks", "docs", "tests/reference")
         if not ast.get_docstring(parse(path)) and path.read_text().strip()
     ]
     assert not silent

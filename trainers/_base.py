@@ -82,12 +82,7 @@ class PromptTrainer(TrainerX):
         class_mask: torch.Tensor | None = None,
         text_features: torch.Tensor | None = None,
     ) -> ModelOutput:
-        """Logits (B, C) of image features, with the features that they come from.
-
-        Args:
-            class_mask: (C,) classes to score; None all.
-            text_features: those that an evaluation encoded once; None encodes the prompts.
-        """
+        """Logits (B, C) and the features they come from; see PromptedCLIP.forward_features."""
         return self.model.forward_features(features, class_mask, text_features)
 
     def compute_loss(
@@ -137,11 +132,13 @@ class PromptTrainer(TrainerX):
     def build_model(self) -> None:
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
         space, text = self.dm.space, self.clip.text_tower
-        options = self.cfg.TRAINER[self.KEY]
+        options, graphs = self.cfg.TRAINER[self.KEY], self.cfg.COMPUTE.GRAPHS
         prompter = self.build_prompter(options, space, text)
         self.templates = self.build_templates(options, space, text)
         questions = questions_of(space, text, prompter)
-        model = PromptedCLIP(self.clip, prompter, self.image_outputs, self.text_chunk, questions)
+        model = PromptedCLIP(
+            self.clip, prompter, self.image_outputs, self.text_chunk, questions, graphs
+        )
         self.model = model.to(self.device)
         time_text(self.clock, prompter)
         distributed.same_everywhere(prompter.state_dict().values())
@@ -184,8 +181,11 @@ class PromptTrainer(TrainerX):
     def train_step(self, batch: dict, step: Step) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch; the losses by name."""
         space = self.dm.space
-        chosen = self.choose_classes(batch, step)  # while the labels are on the CPU
-        class_mask = chosen if self.needs_all_classes else space.of_tasks(batch["task"], chosen)
+        chosen = class_mask = self.choose_classes(batch, step)  # while the labels are on the CPU
+        # a CUDA graph of all tasks costs less than launching those of the batch, which vary
+        graphed = chosen is None and self.model.text.tower.graphed
+        if not (self.needs_all_classes or graphed):
+            class_mask = space.of_tasks(batch["task"], chosen)
         question_ids = space.question_ids(batch["label"])
         batch = {k: to_device(v, self.device) for k, v in batch.items()}
         with self.autocast():

@@ -1,4 +1,4 @@
-"""What lies in the folder of stores: sizes, checks, removal of the least recently used."""
+"""Administration of the folder of stores: sizes, checks, removal of the least recently used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ._store import KEY_FILE, SUFFIX, USED_FILE
 
-HALF_WRITTEN_SECONDS = 3600  # a file that is older and still has no name never gets one
+HALF_WRITTEN_SECONDS = 3600  # an older temporary file belongs to a killed process
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Part:
 
     @property
     def shards(self) -> list[Path]:
-        """The files that hold the features."""
-        return sorted(self.folder.glob(f"*{SUFFIX}"))
+        """The feature files."""
+        return sorted(self.folder.glob(f"[!.]*{SUFFIX}"))
 
     def images(self) -> int:
-        """How many features there are, as far as files can be read."""
+        """Number of features in readable files."""
         return sum(_count(path) for path in self.shards)
 
 
 def parts(root: Path) -> list[Part]:
-    """All parts below a folder of stores, the least recently used first."""
+    """All parts in a folder of stores, the least recently used first."""
     found = []
     for described in root.glob(f"*/{KEY_FILE}"):
         about = _described(described)
@@ -54,13 +54,13 @@ def parts(root: Path) -> list[Part]:
 
 
 def make_room(root: Path, needed: int, limit: int, keep: Iterable[Path] = ()) -> list[Part]:
-    """Remove the least recently used parts until ``needed`` more bytes stay within ``limit``.
+    """Remove the least recently used parts until ``needed`` more bytes fit into ``limit``.
 
     Args:
-        keep: folders of parts that stay in any case.
+        keep: folders of parts that must stay.
 
     Returns:
-        The parts that were removed.
+        The removed parts.
     """
     kept, removed = set(keep), []
     every = parts(root)
@@ -76,7 +76,7 @@ def make_room(root: Path, needed: int, limit: int, keep: Iterable[Path] = ()) ->
 
 
 def remove(part: Part) -> None:
-    """Delete a part; processes that read it keep what they have mapped."""
+    """Delete a part; processes that have mapped its files can still read them."""
     shutil.rmtree(part.folder, ignore_errors=True)
     if not any(path.is_dir() for path in part.folder.parent.iterdir()):
         shutil.rmtree(part.folder.parent, ignore_errors=True)
@@ -91,9 +91,9 @@ def clear(root: Path, older_than: float | None = None) -> list[Part]:
 
 
 def verify_shards(root: Path) -> tuple[int, list[str]]:
-    """Read every file again: how many, and a line on each that is damaged, which is deleted.
+    """Read every file again and delete damaged ones; the number of files, and a line per damage.
 
-    What killed processes have left half written is deleted too.
+    Temporary files of killed processes are deleted too.
     """
     count, broken = 0, []
     for part in parts(root):

@@ -1,4 +1,4 @@
-"""The content digest of an image, computed again only if its file may have changed."""
+"""Content digests of images, recomputed only if a file may have changed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from clip._files import sha256_of
+from clip._fetch import sha256_of
 
 FILE = "digests.sqlite"
-CHUNK = 500  # paths in one question to the database
-# A file that is written twice within the resolution of its time stamps looks unchanged. Some file
-# systems count whole seconds, FAT pairs of them.
+CHUNK = 500  # paths per database query
+# A file written twice within the resolution of its time stamps looks unchanged. Some file systems
+# store whole seconds, FAT every second one.
 SETTLED_NS = 2_500_000_000
 TABLE = (
     "CREATE TABLE IF NOT EXISTS digests "
@@ -26,8 +26,8 @@ Stat = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 class DigestCache:
     """Digests of files by (path, size, mtime_ns, ctime_ns, inode), shared by processes.
 
-    A file changed a moment ago is read every time. Paths are kept relative to the cache's
-    folder. Without a usable database, digests are kept for the life of the process.
+    A file changed a moment ago is read every time. Paths are stored relative to the cache's folder.
+    Without a usable database, digests last as long as the process.
 
     Args:
         root: the folder of the feature stores.
@@ -37,16 +37,20 @@ class DigestCache:
     def __init__(self, root: str | Path, read: Callable[[str], str] = sha256_of):
         self.root, self.read = Path(root), read
         self._known: dict[str, tuple[Stat, str]] = {}
-        self._asked: set[str] = set()
+        self._looked_up: set[str] = set()
 
     def of(self, paths: Sequence[str]) -> list[str]:
-        """The digest of each file; an error of reading one is passed on."""
-        self._ask([path for path in dict.fromkeys(paths) if path not in self._asked])
+        """The digest of each file.
+
+        Raises:
+            the error of ``read`` for an unreadable file.
+        """
+        self._look_up([path for path in dict.fromkeys(paths) if path not in self._looked_up])
         fresh: dict[str, tuple[Stat, str]] = {}
         digests = {path: self._one(path, fresh) for path in dict.fromkeys(paths)}
         if fresh:
             self._known |= fresh
-            self._keep(fresh)
+            self._save(fresh)
         return [digests[path] for path in paths]
 
     def _one(self, path: str, fresh: dict) -> str:
@@ -63,9 +67,9 @@ class DigestCache:
         return digest
 
     def verify(self) -> tuple[int, list[str]]:
-        """Read every known file again: how many, and a line on each whose digest was wrong.
+        """Read every known file again; the number of files, and a line per wrong digest.
 
-        Entries that are wrong, or whose file is gone, are forgotten.
+        Wrong entries, and those of missing files, are deleted.
         """
         with self._database() as base:
             rows = base.execute("SELECT * FROM digests").fetchall() if base else []
@@ -86,9 +90,9 @@ class DigestCache:
         lines = [f"{os.path.normpath(self.root / name)}: its digest was wrong" for name in wrong]
         return len(rows) - len(stale), lines
 
-    def _ask(self, paths: Sequence[str]) -> None:
-        """Learn what the database knows of the paths."""
-        self._asked |= set(paths)
+    def _look_up(self, paths: Sequence[str]) -> None:
+        """Read the database's entries for the paths."""
+        self._looked_up |= set(paths)
         names = {name: path for path in paths if (name := self._name(path))}
         with self._database() as base:
             if not base:
@@ -102,7 +106,7 @@ class DigestCache:
                 ):
                     self._known[names[name]] = tuple(stat), digest
 
-    def _keep(self, fresh: dict[str, tuple[Stat, str]]) -> None:
+    def _save(self, fresh: dict[str, tuple[Stat, str]]) -> None:
         rows = [(self._name(path), *stat, digest) for path, (stat, digest) in fresh.items()]
         with self._database(make=True) as base:
             if base:
@@ -119,7 +123,7 @@ class DigestCache:
 
     @contextlib.contextmanager
     def _database(self, make: bool = False) -> Iterator[sqlite3.Connection | None]:
-        """The database, committed at the end; None if there is none or it cannot be used."""
+        """The database, committed at the end; None if it is missing or unusable."""
         file, base = self.root / FILE, None
         if not make and not file.exists():
             yield None
@@ -129,7 +133,7 @@ class DigestCache:
             base = sqlite3.connect(file, timeout=30)
             base.execute(TABLE)
         except (sqlite3.Error, OSError) as error:
-            print(f"passing over the digests in {file} ({error})")
+            print(f"ignoring the digests in {file} ({error})")
             if base:
                 base.close()
             base = None
@@ -140,7 +144,7 @@ class DigestCache:
             if base:
                 base.commit()
         except sqlite3.Error as error:
-            print(f"passing over the digests in {file} ({error})")
+            print(f"ignoring the digests in {file} ({error})")
         finally:
             if base:
                 base.close()

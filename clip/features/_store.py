@@ -1,4 +1,4 @@
-"""Features by name in memory-mapped files that any number of processes share."""
+"""A store of image features by name, in memory-mapped files that processes share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import open_clip
 import torch
-from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from clip._files import atomic_path
+from dassl.utils.files import atomic_path, cache_folder
 
 ENCODE_BATCH = 64  # images that the tower sees at once: see encode_fixed
 SUFFIX = ".safetensors"
@@ -21,8 +19,8 @@ KEY_FILE, USED_FILE = "key.json", ".used"
 
 
 def store_root(folder: str | Path | None) -> Path:
-    """Where stores lie: the folder, or, for None and "", one in the user's cache."""
-    return Path(folder).expanduser() if folder else user_cache_path("softcpt") / "features"
+    """The folder of stores; for None and "", one in the user's cache."""
+    return Path(folder).expanduser() if folder else cache_folder("features")
 
 
 def feature_key(
@@ -32,14 +30,16 @@ def feature_key(
     output: str = "global",
     dtype: str = "",
 ) -> dict[str, str]:
-    """All that a feature depends on beside its image: a change in any of it is another store.
+    """Everything but the image that a feature depends on; each value is a store of its own.
 
     Args:
-        transform: a description of what is done to an image before the tower sees it.
-        precision: how the tower computes.
+        transform: a description of the image transform.
+        precision: the precision of the tower.
         output: the name of the tower's output.
-        dtype: how the features are kept; "" for as they are computed.
+        dtype: the stored dtype; "": as computed.
     """
+    import open_clip
+
     return {
         "weights": model.weights_hash,
         "output": output,
@@ -53,16 +53,15 @@ def feature_key(
 class FeatureStore:
     """Un-normalised image features of one kind by name, in the files of one folder.
 
-    Files are only added, each written whole under a name made of its content, and mapped into
-    memory, so that processes share both the folder and its pages. A file that cannot be read is
-    passed over: what it held is computed again. Where the folder cannot be written to, features
-    are kept in memory.
+    Files are only added, each atomically under the hash of its content, and memory-mapped, so that
+    processes share the folder and its pages. An unreadable file is ignored, and its features are
+    computed again. If the folder is not writable, features stay in memory.
 
     Args:
-        folder: where stores lie; None: the user's cache folder.
-        key: what the features depend on, from :func:`feature_key`.
+        folder: the folder of stores; None: in the user's cache.
+        key: the result of :func:`feature_key`.
         view: which augmentation of the images; each has its own folder.
-        label: a name for people, such as the backbone's.
+        label: a readable name, such as the backbone's.
     """
 
     def __init__(
@@ -74,16 +73,17 @@ class FeatureStore:
     ):
         self.key, self.label, self.root = key, label, store_root(folder)
         self.folder = self.root / _digest(json.dumps(key, sort_keys=True).encode()) / view
-        self._place: dict[str, int] = {}  # name -> row, counted over all shards
+        self._row: dict[str, int] = {}  # name -> row, counted over all shards
         self._shards: list[torch.Tensor] = []  # (n_i, ...) each, mapped
         self._ends = torch.zeros(0, dtype=torch.long)  # rows up to and with each shard
         self._seen: set[str] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in what other processes have added, and note that the store is in use."""
+        """Read files that other processes have added, and mark the store as used."""
         try:
-            found = sorted(p for p in self.folder.glob(f"*{SUFFIX}") if p.name not in self._seen)
+            files = self.folder.glob(f"[!.]*{SUFFIX}")  # without the temporary ones
+            found = sorted(path for path in files if path.name not in self._seen)
             if found or self._seen:
                 (self.folder / USED_FILE).touch()
         except OSError:  # a folder that was evicted just now, or may not be written to
@@ -100,7 +100,7 @@ class FeatureStore:
                     raise ValueError("its names are damaged")
                 self._remember(json.loads(about["names"]), file.get_tensor("features"))
         except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            print(f"passing over the unreadable feature file {path} ({error})")
+            print(f"ignoring the unreadable feature file {path} ({error})")
 
     def _remember(self, names: Sequence[str], features: torch.Tensor) -> None:
         if len(names) != len(features):
@@ -110,7 +110,7 @@ class FeatureStore:
             raise ValueError(f"{features.shape[1:]} {features.dtype} among {like.shape[1:]}")
         start = len(self)
         for row, name in enumerate(names, start):
-            self._place.setdefault(name, row)
+            self._row.setdefault(name, row)
         self._shards.append(features)
         self._ends = torch.cat([self._ends, torch.tensor([start + len(features)])])
 
@@ -118,31 +118,31 @@ class FeatureStore:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """The names, each once, whose features are not here yet."""
-        return [name for name in dict.fromkeys(names) if name not in self._place]
+        """Names without a feature, each once."""
+        return [name for name in dict.fromkeys(names) if name not in self._row]
 
-    def places(self, names: Sequence[str]) -> torch.Tensor:
-        """(n,) rows, for :meth:`gather`, of names that are all here."""
-        return torch.tensor([self._place[name] for name in names], dtype=torch.long)
+    def indices(self, names: Sequence[str]) -> torch.Tensor:
+        """Rows (n,) of stored names, for :meth:`gather`."""
+        return torch.tensor([self._row[name] for name in names], dtype=torch.long)
 
-    def gather(self, places: torch.Tensor) -> torch.Tensor:
-        """Features (n, ...) of the rows (n,), read from the files that hold them."""
+    def gather(self, index: torch.Tensor) -> torch.Tensor:
+        """Features (n, ...) of the rows ``index`` (n,), read from their files."""
         if len(self._shards) == 1:
-            return self._shards[0][places]
-        shard = torch.bucketize(places, self._ends, right=True)  # (n,)
-        out = self._shards[0].new_empty((len(places), *self._shards[0].shape[1:]))
+            return self._shards[0][index]
+        shard = torch.bucketize(index, self._ends, right=True)  # (n,)
+        out = self._shards[0].new_empty((len(index), *self._shards[0].shape[1:]))
         for i in shard.unique().tolist():
             here = shard == i
             start = int(self._ends[i]) - len(self._shards[i])
-            out[here] = self._shards[i][places[here] - start]
+            out[here] = self._shards[i][index[here] - start]
         return out
 
     def rows(self, names: Sequence[str]) -> torch.Tensor:
-        """Features (n, ...) of names that are all here."""
-        return self.gather(self.places(names))
+        """Features (n, ...) of stored names."""
+        return self.gather(self.indices(names))
 
     def add(self, names: Sequence[str], features: torch.Tensor) -> None:
-        """Keep features (n, ...) under their names, as one file."""
+        """Store features (n, ...) under their names, as one file."""
         if len(names) != len(features):
             raise ValueError(f"{len(names)} names for {len(features)} features")
         features = features.detach().cpu().contiguous()
@@ -179,10 +179,10 @@ def encode_fixed(
     images: torch.Tensor,
     outputs: frozenset[str] = frozenset({"global"}),
 ) -> dict[str, torch.Tensor]:
-    """Outputs (B, ...) of at most ENCODE_BATCH images, computed at that batch size.
+    """Outputs (B, ...) of at most ENCODE_BATCH images, computed at exactly that batch size.
 
-    Kernels differ with the batch size in the last bits. A full batch every time makes a feature
-    the same whichever other images happened to be missing beside it.
+    Kernels round differently at different batch sizes. With one size, the feature of an image does
+    not depend on the other images of its batch.
     """
     missing = ENCODE_BATCH - len(images)
     padded = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images

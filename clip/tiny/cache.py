@@ -1,4 +1,4 @@
-"""The pre-trained tiny CLIP in the user's cache: made once, by one process."""
+"""The cache file of the pre-trained tiny CLIP, written once by one process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from dassl.utils.files import atomic_path, cache_folder
+
 from .. import _archs
 from .._errors import CLIPError
-from .._files import atomic_path
 from .pretrain import pretrain
 from .recipe import Recipe
 
@@ -24,9 +24,9 @@ State = dict[str, torch.Tensor]
 
 
 def tiny_weights(recipe: Recipe | None = None) -> State:
-    """Weights of the tiny CLIP, from the cache or else pre-trained and put there.
+    """Weights of the tiny CLIP, from the cache or else pre-trained and stored there.
 
-    A second process waits for the first and reads; a damaged file is made again.
+    A second process waits for the first and reads its file; a damaged file is replaced.
 
     Raises:
         CLIPError: the cache folder cannot be written.
@@ -42,8 +42,8 @@ def tiny_weights(recipe: Recipe | None = None) -> State:
             return _read(path) or _make(recipe, path)
     except OSError as error:
         raise CLIPError(
-            f"the tiny CLIP cannot be kept in {path.parent} ({error.strerror or error}); "
-            "set XDG_CACHE_HOME to a folder that can be written"
+            f"cannot write the tiny CLIP to {path.parent} ({error.strerror or error}); "
+            "set XDG_CACHE_HOME to a writable folder"
         ) from None
 
 
@@ -63,8 +63,8 @@ def tiny_file(recipe: Recipe | None = None) -> Path:
 
 
 def cache_path(recipe: Recipe) -> Path:
-    """Where the weights of a recipe are kept."""
-    return user_cache_path("softcpt") / "tiny" / f"{recipe.fingerprint()}.safetensors"
+    """The cache file of a recipe's weights."""
+    return cache_folder("tiny") / f"{recipe.fingerprint()}.safetensors"
 
 
 def _make(recipe: Recipe, path: Path) -> State:
@@ -80,7 +80,7 @@ def _make(recipe: Recipe, path: Path) -> State:
 
 
 def _read(path: Path) -> State | None:
-    """The weights in a file; None if it is not there or damaged."""
+    """The weights in a file; None if it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             wanted = (file.metadata() or {}).get("sha256")
@@ -100,7 +100,7 @@ def _digest(state: State) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; say so if another process has it."""
+    """Hold the lock of a file; print a line if another process has it."""
     lock = FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)

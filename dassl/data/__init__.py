@@ -7,7 +7,7 @@ from dassl.utils.lazy import lazy_imports
 if TYPE_CHECKING:
     from .data_manager import DataManager, EpochDataLoader, build_data_loader
     from .datasets import DatasetBase, Datum, build_dataset, dataset_class
-    from .identity import DataIdentity, first_difference, identify
+    from .identity import SPLITS, DataIdentity, first_difference, identify
     from .registry import DATASET_REGISTRY
     from .samplers import build_sampler
     from .tasks import Task, TaskSpace
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATASET_REGISTRY",
+    "SPLITS",
     "DataIdentity",
     "DataManager",
     "DatasetBase",

@@ -11,9 +11,10 @@ from dassl.data import DatasetBase, Task, TaskSpace
 from dassl.utils import UserError, unknown_name
 
 from .annotations import read_line
-from .folders import file_sizes, read_folders, some, verify
+from .compare import compare_splits
+from .folders import check_split_files, read_folders, refuse_same_files, shorten_list
 from .layout import find_folder
-from .shots import Draw
+from .shots import FewShotSample
 from .splits import Split, read_split, to_json
 from .stored_files import find, store
 from .subsets import TaskImages, subsample_classes, subsample_tasks
@@ -82,19 +83,23 @@ class FewShotDataset(ImageTasks):
     num_tasks = 1
     num_columns = 0
 
-    def __init__(self, cfg, keep: bool = True):
-        self._keep = keep  # whether a split that is drawn now is stored; False only looks
+    def __init__(self, cfg, store_split: bool = True):
+        self._store_split = store_split
         self.root = self.find_root(cfg)
         self.image_root = self.root / self.image_dir
         split, kind = self.load_split(cfg.DATASET.SPLIT)
         tasks = self.make_tasks(split)
         if (shots := cfg.DATASET.NUM_SHOTS) >= 1 and split.train:
-            name = f"{type(self).__name__}-{kind}"
-            Draw(self.root, self.image_root, name, shots, cfg.SEED).apply(split)
-        for part in split.parts:
-            file_sizes(self.image_root, part)
+            name = f"{self.split_name}-{kind}"
+            FewShotSample(self.root, self.image_root, name, shots, cfg.SEED).subset(split)
+        refuse_same_files(self.image_root, split.parts)
         roots = [self.image_root] * len(tasks)
         self._finish(cfg, TaskImages(tasks, roots, *split.parts), kind)
+
+    @property
+    def split_name(self) -> str:
+        """The dataset's name in the files of its splits and few-shot draws."""
+        return type(self).__name__
 
     def find_root(self, cfg) -> Path:
         """The folder of the dataset; its image folder exists."""
@@ -106,13 +111,16 @@ class FewShotDataset(ImageTasks):
 
     def annotation(self, name: str) -> Path:
         """One of the ``annotations``; a UserError if it is not there."""
-        for folder in (self.root, self.image_root):
-            if (folder / name).is_file():
-                return folder / name
+        if path := self._find_annotation(name):
+            return path
         raise UserError(
             f"{type(self).__name__}: there is no file {self.root / name}; DATASETS.md says where "
             "it comes from"
         )
+
+    def _find_annotation(self, name: str) -> Path | None:
+        paths = (folder / name for folder in (self.root, self.image_root))
+        return next((path for path in paths if path.is_file()), None)
 
     def load_split(self, choice: str) -> tuple[Split, str]:
         """The whole division, and which it is: zhou, dk, own or, where there is one, official.
@@ -128,7 +136,7 @@ class FewShotDataset(ImageTasks):
             path = self.root / self._split_file(kind)
             if choice in ("auto", kind) and path.is_file():
                 split = read_split(path, kind)
-                verify(split, self.image_root, path)
+                check_split_files(split, self.image_root, path)
                 return split, kind
             if choice == kind and not self.official:
                 raise UserError(
@@ -168,12 +176,12 @@ class FewShotDataset(ImageTasks):
         return tuple(self.class_name(folder) for folder in folders)
 
     def _split_file(self, kind: str) -> str:
-        return self.split_files.get(kind, f"split_{kind}_{type(self).__name__}.json")
+        return self.split_files.get(kind, f"split_{kind}_{self.split_name}.json")
 
     def _fresh_split(self) -> Split:
         split = self.read(random.Random(SPLIT_SEED))
-        files = some(self.annotations)
-        verify(split, self.image_root, f"{self.root} ({files})" if files else self.root)
+        files = shorten_list(self.annotations)
+        check_split_files(split, self.image_root, f"{self.root} ({files})" if files else self.root)
         return split
 
     def _own_split(self) -> Split:
@@ -181,29 +189,14 @@ class FewShotDataset(ImageTasks):
         path = find(self.root, name)
         if path is None:
             fresh = self._fresh_split()
-            if not self._keep:
+            if not self._store_split:
                 return fresh
             return read_split(store(to_json(fresh), self.root, name), "own")
         split = read_split(path, "own")
-        verify(split, self.image_root, path)
-        if not self.annotations:
-            self._compare_with_folder(split, path)
+        check_split_files(split, self.image_root, path)
+        if all(map(self._find_annotation, self.annotations)):
+            compare_splits(split, self.read(random.Random(SPLIT_SEED)), path, type(self).__name__)
         return split
-
-    def _compare_with_folder(self, split: Split, path: Path) -> None:
-        """Say which images a stored split lacks; refuse it if it has some that are gone."""
-        fresh = self.read(random.Random(SPLIT_SEED))
-        known, there = ({d.impath for part in s.parts for d in part} for s in (split, fresh))
-        if gone := sorted(known - there):
-            raise UserError(
-                f"{path} has {len(gone)} images that are no longer listed: {some(gone)}; list "
-                "them again, or delete that file to divide all images anew"
-            )
-        if new := sorted(there - known):
-            print(
-                f"{type(self).__name__}: {len(new)} images are not in {path} and are left out: "
-                f"{some(new)}; delete that file to divide all images anew"
-            )
 
 
 class TaskGroup(ImageTasks):
@@ -217,7 +210,7 @@ class TaskGroup(ImageTasks):
 
     def __init__(self, cfg):
         images, kinds = TaskImages(), []
-        for member, own in self.member_configs(whole(cfg)):
+        for member, own in self.member_configs(full_config(cfg)):
             dataset = member(own)
             images.append(dataset.images)
             kinds += dataset.split.split("+")
@@ -229,7 +222,7 @@ class TaskGroup(ImageTasks):
         return [(member, cfg) for member in cls.members]
 
 
-def whole(cfg: CfgNode) -> CfgNode:
+def full_config(cfg: CfgNode) -> CfgNode:
     """A copy of the configuration in which nothing is chosen or renamed."""
     cfg = cfg.clone()
     cfg.defrost()

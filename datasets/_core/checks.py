@@ -11,14 +11,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dassl.config import CfgNode
-from dassl.data import DatasetBase, dataset_class
+from dassl.data import SPLITS, DatasetBase, dataset_class
 from dassl.data.wrapper import decode, read_bytes
 from dassl.utils import UserError
 
-from .base import FewShotDataset, TaskGroup, whole
-from .folders import some
+from .base import FewShotDataset, TaskGroup, full_config
+from .folders import shorten_list
 from .mini import is_mini
-from .splits import PARTS
 
 SHOWN = 10  # problems of one kind that are listed one by one
 
@@ -33,12 +32,12 @@ class Report:
 
     name: str
     where: Path | None = None
-    facts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{self.name}  {self.where or ''}".rstrip()]
-        lines += [f"  {fact}" for fact in self.facts]
+        lines += [f"  {note}" for note in self.notes]
         lines += [f"  PROBLEM  {problem}" for problem in self.problems]
         return "\n".join(lines if self.problems else [*lines, "  fine"])
 
@@ -53,7 +52,7 @@ def single_datasets(cfg: CfgNode) -> list[tuple[type[DatasetBase], CfgNode]]:
         for member, member_cfg in cls.member_configs(own):
             yield from leaves(member, member_cfg)
 
-    return list(leaves(dataset_class(cfg), whole(cfg)))
+    return list(leaves(dataset_class(cfg), full_config(cfg)))
 
 
 def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
@@ -66,17 +65,17 @@ def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
     cfg.DATASET.NUM_SHOTS = -1
     few_shot = issubclass(cls, FewShotDataset)
     if not few_shot and not getattr(cls, "dataset_dir", ""):
-        report.facts.append("it is made of no files that could be looked at")
+        report.notes.append("it is made of no files that could be looked at")
         return report
     try:
-        dataset = cls(cfg, keep=False) if few_shot else cls(cfg)
+        dataset = cls(cfg, store_split=False) if few_shot else cls(cfg)
     except UserError as error:
         report.problems.append(str(error))
         return report
     if not few_shot:
-        parts = zip((dataset.train_x, dataset.val, dataset.test), PARTS, strict=True)
+        parts = zip((dataset.train_x, dataset.val, dataset.test), SPLITS, strict=True)
         counts = ", ".join(f"{len(items or ()):,} {part}" for items, part in parts)
-        report.facts.append(f"{dataset.space.content}: {counts}")
+        report.notes.append(f"{dataset.space.content}: {counts}")
         return report
     report.where = dataset.root
     _splits(report, dataset)
@@ -89,24 +88,28 @@ def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
 
 def _splits(report: Report, dataset: FewShotDataset) -> None:
     there = [kind for kind in ("zhou", "dk", "own") if dataset.has_split(kind)]
-    report.facts.append(f"split: {dataset.split}; files there: {', '.join(there) or 'none'}")
+    report.notes.append(f"split: {dataset.split}; files there: {', '.join(there) or 'none'}")
     images = dataset.images
     parts = [{(d.impath, d.task) for d in part} for part in images.parts]
     for a, b in ((0, 1), (0, 2), (1, 2)):
         both = sorted(path for path, _ in parts[a] & parts[b])
         if both and not (dataset.val_is_test and (a, b) == (1, 2)):
             report.problems.append(
-                f"{len(both)} images are in {PARTS[a]} and in {PARTS[b]}: {some(both)}"
+                f"{len(both)} images are in {SPLITS[a]} and in {SPLITS[b]}: {shorten_list(both)}"
             )
 
 
 def _numbers(report: Report, dataset: FewShotDataset) -> None:
     found = tuple(len(part) for part in dataset.images.parts)
-    counts = ", ".join(f"{n:,} {part}" for n, part in zip(found, PARTS, strict=True))
-    report.facts.append(f"images: {counts}")
+    counts = ", ".join(f"{n:,} {part}" for n, part in zip(found, SPLITS, strict=True))
+    suffixes = Counter(
+        Path(d.impath).suffix.lower() or "no suffix" for part in dataset.images.parts for d in part
+    )
+    kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in suffixes.most_common())
+    report.notes.append(f"images: {counts} ({kinds})")
     wanted = dataset.sizes
     if is_mini(dataset.root):
-        report.facts.append("a miniature: its numbers of images are not the published ones")
+        report.notes.append("a miniature: its numbers of images are not the published ones")
     elif wanted and (found if len(wanted) == 3 else (sum(found),)) != wanted:
         report.problems.append(
             f"the published numbers are {', '.join(f'{n:,}' for n in wanted)} images"
@@ -123,7 +126,7 @@ def _numbers(report: Report, dataset: FewShotDataset) -> None:
 def _classes(report: Report, dataset: FewShotDataset) -> None:
     for t, task in enumerate(dataset.space.tasks):
         lines = []
-        for name, part in zip(PARTS, dataset.images.parts, strict=True):
+        for name, part in zip(SPLITS, dataset.images.parts, strict=True):
             per_class = Counter(d.label for d in part if d.task == t)
             if not per_class:
                 continue
@@ -132,8 +135,10 @@ def _classes(report: Report, dataset: FewShotDataset) -> None:
             lines.append(f"{low} {name}" if low == high else f"{low} to {high} {name}")
             empty = [task.classnames[label] for label, n in enumerate(numbers) if not n]
             if empty and name != "val":
-                report.facts.append(f"no {name} image of {len(empty)} classes: {some(empty)}")
-        report.facts.append(
+                report.notes.append(
+                    f"no {name} image of {len(empty)} classes: {shorten_list(empty)}"
+                )
+        report.notes.append(
             f"task {t} ({task.name}): {len(task.classnames)} classes with {', '.join(lines)} "
             f"images each; {task.metric}"
         )
@@ -155,7 +160,7 @@ def _images(report: Report, dataset: FewShotDataset) -> None:
     report.problems += problems[:SHOWN]
     if len(problems) > SHOWN:
         report.problems.append(f"and {len(problems) - SHOWN} more images that cannot be read")
-    report.facts.append(f"decoded {len(names) - len(problems):,} of {len(names):,} images")
+    report.notes.append(f"decoded {len(names) - len(problems):,} of {len(names):,} images")
     seen = [*parts[0], *([] if dataset.val_is_test else parts[1])]
     known = {digests.get(f"{dataset.image_root}/{d.impath}"): d.impath for d in seen}
     known.pop(None, None)
@@ -165,8 +170,9 @@ def _images(report: Report, dataset: FewShotDataset) -> None:
         if (digest := digests.get(f"{dataset.image_root}/{d.impath}")) in known
     ]
     if again:
-        report.facts.append(
-            f"{len(again)} test images are byte for byte images of train or val: {some(again)}"
+        report.notes.append(
+            f"{len(again)} test images are byte for byte images of train or val: "
+            f"{shorten_list(again)}"
         )
 
 

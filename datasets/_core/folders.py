@@ -9,16 +9,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from PIL import Image, features
+
 from dassl.data import Datum
 from dassl.utils import UserError, listdir_nohidden
 
 from .splits import Split, is_text, stays_inside
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif"),
-    *(".tiff", ".webp", ".ppm", ".pgm", ".jp2"),
+AVIF = " .avif" if features.check("avif") else ""  # newer versions of Pillow read it
+IMAGE_SUFFIXES = tuple(
+    f".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .ppm .pgm .jp2{AVIF}".split()
 )
-KEPT_HERE = ("split_fewshot",)  # a folder of this project beside the images
+RECORD_FOLDERS = ("split_fewshot",)  # written by this project beside the images
 
 
 def is_image(name: str) -> bool:
@@ -28,7 +30,7 @@ def is_image(name: str) -> bool:
 
 def folders_in(root: Path, ignored: Iterable[str] = ()) -> list[str]:
     """The sorted names of the folders in ``root``; a link that leads nowhere is refused."""
-    left_out, names = {*ignored, *KEPT_HERE}, []
+    left_out, names = {*ignored, *RECORD_FOLDERS}, []
     for name in listdir_nohidden(root):
         path = root / name
         if name in left_out:
@@ -42,15 +44,19 @@ def folders_in(root: Path, ignored: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def class_images(root: Path, ignored: Iterable[str] = (), prefix: str = "") -> dict[str, list[str]]:
+def images_by_class(
+    root: Path, ignored: Iterable[str] = (), prefix: str = ""
+) -> dict[str, list[str]]:
     """Images by class folder: ``root/<class>/<image>``, both sorted.
 
     Args:
         prefix: put before the paths ``<class>/<image>``.
     """
-    classes = {}
+    classes, unread = {}, _loose_images(root)
     for name in folders_in(root, ignored):
-        files = [file for file in listdir_nohidden(root / name) if is_image(file)]
+        entries = listdir_nohidden(root / name)
+        files = [file for file in entries if is_image(file)]
+        unread += _unread_images(root / name, sorted(set(entries) - set(files)))
         for path in (root / name / file for file in files):
             if not is_text(str(path)):
                 raise UserError(f"the file name {str(path)!r} is not valid UTF-8; rename the file")
@@ -59,7 +65,46 @@ def class_images(root: Path, ignored: Iterable[str] = (), prefix: str = "") -> d
         classes[name] = [f"{prefix}{name}/{file}" for file in files]
     if not classes:
         raise UserError(f"{root} has no folder in it; expected one folder of images per class")
+    if unread:
+        print(
+            f"{len(unread)} images in {root} are not read, such as {unread[0]}: images lie "
+            f"directly in the folder of their class, and their names end in a known suffix "
+            f"({' '.join(IMAGE_SUFFIXES)})"
+        )
     return classes
+
+
+def _loose_images(root: Path) -> list[str]:
+    """Images beside the class folders."""
+    return [name for name in listdir_nohidden(root) if is_image(name) and (root / name).is_file()]
+
+
+def _unread_images(folder: Path, entries: list[str]) -> list[str]:
+    """Images of a class folder that are not read: in a folder within, or of another suffix."""
+    found: list[str] = []
+    by_suffix: dict[str, list[str]] = defaultdict(list)
+    for name in entries:
+        path = folder / name
+        if path.is_file():
+            by_suffix[path.suffix.lower()].append(name)
+        for inner, _, files in os.walk(path):  # nothing if it is a file
+            found += [
+                os.path.relpath(os.path.join(inner, file), folder.parent)
+                for file in sorted(files)
+                if is_image(file)
+            ]
+    for names in by_suffix.values():
+        if _opens(folder / names[0]):  # one file answers for all of its suffix
+            found += [f"{folder.name}/{name}" for name in names]
+    return found
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # Pillow raises nearly anything about files that are no images
+        return False
 
 
 def _no_images(folder: Path) -> UserError:
@@ -77,14 +122,14 @@ def _no_images(folder: Path) -> UserError:
 
 def read_folders(root: Path, rng: random.Random, ignored: Iterable[str] = ()) -> Split:
     """``root/<class>/<image>``, divided class by class; the classes are the sorted folders."""
-    classes = class_images(root, ignored)
+    classes = images_by_class(root, ignored)
     split = Split([tuple(classes)])
     for label, (name, paths) in enumerate(classes.items()):
-        split.add([Datum(path, label) for path in paths], rng, root / name)
+        split.divide_class([Datum(path, label) for path in paths], rng, root / name)
     return split
 
 
-def words_of(name: str) -> str:
+def camel_case_to_words(name: str) -> str:
     """``BareLand`` and ``footballField`` as words: bare land, football field."""
     return " ".join(re.findall("[A-Za-z][^A-Z]*", name)).lower()
 
@@ -104,14 +149,14 @@ def missing_images(root: Path, paths: Sequence[str]) -> list[str]:
     return missing
 
 
-def some(names: Iterable[str], limit: int = 3) -> str:
-    """The first few of many names."""
+def shorten_list(names: Iterable[str], limit: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
-def verify(split: Split, root: Path, source: object) -> None:
+def check_split_files(split: Split, root: Path, source: object) -> None:
     """Refuse a division that names images outside ``root``, or that are not there.
 
     Args:
@@ -126,7 +171,7 @@ def verify(split: Split, root: Path, source: object) -> None:
             )
     if missing := missing_images(root, list(dict.fromkeys(paths))):
         raise UserError(
-            f"{source} names images that are not in {root}: {some(missing)}; "
+            f"{source} names images that are not in {root}: {shorten_list(missing)}; "
             "put them back, or take the split that belongs to these images (delete it if it is "
             "one of this project's own)"
         )
@@ -134,20 +179,40 @@ def verify(split: Split, root: Path, source: object) -> None:
 
 def file_sizes(root: Path, items: Iterable[Datum]) -> list[int]:
     """Bytes of each image; an empty or unreachable one is refused."""
-    sizes = []
-    for item in items:
-        path = os.path.join(root, item.impath)
-        try:
-            size = os.stat(path).st_size
-        except OSError as error:
-            raise UserError(f"cannot read the image {path} ({error.strerror})") from None
-        if size == 0:
+    return [_stat(root, item.impath).st_size for item in items]
+
+
+def refuse_same_files(root: Path, parts: Iterable[Iterable[Datum]]) -> None:
+    """Refuse an image that a task has under two paths, and images as :func:`file_sizes` does.
+
+    Two spellings of a path, letters of another case on some disks, and symbolic links all lead to
+    one file. Hard links may come from a tool that saves disk space, and are let pass.
+    """
+    seen: dict[tuple[int, int, int], str] = {}
+    for item in (item for part in parts for item in part):
+        stat = _stat(root, item.impath)
+        if stat.st_nlink > 1 or not stat.st_ino:
+            continue
+        first = seen.setdefault((item.task, stat.st_dev, stat.st_ino), item.impath)
+        if first != item.impath:
             raise UserError(
-                f"the image {path} is empty (0 bytes); replace it, or take it out of the dataset "
-                "and its split"
+                f"{first} and {item.impath} in {root} are one and the same image (a link, or two "
+                "spellings of its path): remove one of them, so that no image is in train and test"
             )
-        sizes.append(size)
-    return sizes
+
+
+def _stat(root: Path, relative: str) -> os.stat_result:
+    path = os.path.join(root, relative)
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise UserError(f"cannot read the image {path} ({error.strerror})") from None
+    if stat.st_size == 0:
+        raise UserError(
+            f"the image {path} is empty (0 bytes); replace it, or take it out of the dataset and "
+            "its split"
+        )
+    return stat
 
 
 def read_parts(root: Path, parts: Sequence[str], rng: random.Random) -> Split:
@@ -157,13 +222,13 @@ def read_parts(root: Path, parts: Sequence[str], rng: random.Random) -> Split:
     """
     split = None
     for part in parts:
-        classes = class_images(root / part, prefix=f"{part}/")
+        classes = images_by_class(root / part, prefix=f"{part}/")
         split = split or Split([tuple(classes)])
         if strange := set(classes) ^ set(split.classnames[0]):
             raise UserError(
                 f"{root / part} and {root / parts[0]} do not have the same class folders: "
-                f"{some(sorted(strange))}"
+                f"{shorten_list(sorted(strange))}"
             )
         for label, (name, paths) in enumerate(classes.items()):
-            split.add([Datum(path, label) for path in paths], rng, root / part / name)
+            split.divide_class([Datum(path, label) for path in paths], rng, root / part / name)
     return split

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 from dassl.data import Datum
@@ -10,7 +11,7 @@ from dassl.utils import UserError
 
 from .annotations import read_rows
 from .base import FewShotDataset
-from .folders import class_images, some
+from .folders import images_by_class, shorten_list
 from .names import known_names
 from .splits import Split
 
@@ -26,6 +27,8 @@ def wordnet_names(root: Path) -> dict[str, str]:
     path = root / "classnames.txt"
     if path.is_file():
         rows = [fields for _, fields in read_rows(path, "id name")]
+        if twice := [wnid for wnid, n in Counter(wnid for wnid, _ in rows).items() if n > 1]:
+            raise UserError(f"{path} names {shorten_list(twice)} more than once")
     else:
         rows = [line.split(" ", 1) for line in known_names("ImageNet")]
     names = dict(sorted(rows))
@@ -55,11 +58,11 @@ class ImageNetTest(FewShotDataset):
 
     def read(self, rng: random.Random) -> Split:
         """All images are for testing."""
-        classes, names = class_images(self.image_root, self.ignored), self.folders()
+        classes, names = images_by_class(self.image_root, self.ignored), self.folders()
         if wrong := sorted(set(classes) ^ set(names)):
             raise UserError(
                 f"{self.image_root} should have {len(names)} class folders; missing or strange "
-                f"are {some(wrong)}"
+                f"are {shorten_list(wrong)}"
             )
         test = [
             Datum(path, label) for label, folder in enumerate(names) for path in classes[folder]

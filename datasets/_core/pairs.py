@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dassl.data import DatasetBase, Datum
+from dassl.data import SPLITS, DatasetBase, Datum
 from dassl.utils import UserError, read_json
 from image_text import PairSpace, PairTask
 
 from .layout import find_folder
 
-PARTS = ("train", "val", "test")
-
 
 @dataclass(frozen=True)
-class Captioned:
+class CaptionedImage:
     """An image, by its path below the image folder, and its captions."""
 
     impath: str
@@ -48,20 +46,20 @@ class PairDataset(DatasetBase):
         check_one_collection(cfg, type(self).__name__, PairSpace.content, own)
         root, parts = self.read(cfg)
         rng = random.Random(cfg.SEED)
-        train = few(cfg, parts["train"], rng, f"training images of {type(self).__name__}")
-        parts["train"] = [Captioned(c.impath, (rng.choice(c.captions),)) for c in train]
+        train = sample_n(cfg, parts["train"], rng, f"training images of {type(self).__name__}")
+        parts["train"] = [CaptionedImage(c.impath, (rng.choice(c.captions),)) for c in train]
         self._lay_out(root, parts)
 
-    def read(self, cfg) -> tuple[Path, dict[str, list[Captioned]]]:
+    def read(self, cfg) -> tuple[Path, dict[str, list[CaptionedImage]]]:
         """The folder of the images, and the captioned images of each part."""
         name = type(self).__name__
         root = find_folder(cfg.DATASET.ROOT, self.dataset_dir, self.image_dir, name)
         images = root / self.image_dir
-        return images, present(read_karpathy(root / self.json_file), images)
+        return images, existing_images(read_karpathy(root / self.json_file), images)
 
-    def _lay_out(self, root: Path, parts: dict[str, list[Captioned]]) -> None:
+    def _lay_out(self, root: Path, parts: dict[str, list[CaptionedImage]]) -> None:
         texts, image, part, lists = [], [], [], []
-        for number, name in enumerate(PARTS):
+        for number, name in enumerate(SPLITS):
             items = []
             for item in parts[name]:
                 label = len(part)
@@ -107,7 +105,7 @@ def check_one_collection(cfg, name: str, content: str, own: tuple[str, ...]) -> 
             )
 
 
-def few(cfg, items: list, rng: random.Random, what: str) -> list:
+def sample_n(cfg, items: list, rng: random.Random, what: str) -> list:
     """As many of the items as DATASET.NUM_SHOTS says, drawn evenly; all, in order, if it is -1."""
     wanted = cfg.DATASET.NUM_SHOTS
     if wanted < 1:
@@ -117,7 +115,7 @@ def few(cfg, items: list, rng: random.Random, what: str) -> list:
     return rng.sample(items, wanted)
 
 
-def read_karpathy(path: Path) -> dict[str, list[Captioned]]:
+def read_karpathy(path: Path) -> dict[str, list[CaptionedImage]]:
     """Captioned images by part, from a JSON file in Karpathy's layout.
 
     ``{"images": [{"filename", "filepath" (optional), "split", "sentences": [{"raw"}, ...]}]}``;
@@ -134,7 +132,7 @@ def read_karpathy(path: Path) -> dict[str, list[Captioned]]:
             f'{path} is not in Karpathy\'s layout: it must hold {{"images": [...]}} '
             "(dataset_flickr30k.json, dataset_coco.json)"
         )
-    parts: dict[str, list[Captioned]] = {name: [] for name in PARTS}
+    parts: dict[str, list[CaptionedImage]] = {name: [] for name in SPLITS}
     bare = 0
     for number, entry in enumerate(entries):
         part, item = _read_entry(entry, f"{path}, image {number}")
@@ -149,7 +147,7 @@ def read_karpathy(path: Path) -> dict[str, list[Captioned]]:
     return parts
 
 
-def _read_entry(entry: Any, where: str) -> tuple[str, Captioned]:
+def _read_entry(entry: Any, where: str) -> tuple[str, CaptionedImage]:
     fields = entry if isinstance(entry, dict) else {}
     name, part, folder = (fields.get(key, "") for key in ("filename", "split", "filepath"))
     sentences = fields.get("sentences", [])
@@ -160,10 +158,12 @@ def _read_entry(entry: Any, where: str) -> tuple[str, Captioned]:
     if not all(isinstance(text, str) for text in raw):
         raise UserError(f'{where}: each of its "sentences" needs a text "raw"')
     captions = tuple(clean for text in raw if (clean := " ".join(text.split()).rstrip(" .")))
-    return part, Captioned(f"{folder}/{name}" if folder else name, captions)
+    return part, CaptionedImage(f"{folder}/{name}" if folder else name, captions)
 
 
-def present(parts: dict[str, list[Captioned]], root: Path) -> dict[str, list[Captioned]]:
+def existing_images(
+    parts: dict[str, list[CaptionedImage]], root: Path
+) -> dict[str, list[CaptionedImage]]:
     """The captioned images whose files are there; the others are left out and counted."""
     kept = {
         name: [c for c in items if (root / c.impath).is_file()] for name, items in parts.items()

@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dassl.data import DatasetBase, Datum
+from dassl.data import SPLITS, DatasetBase, Datum
 from dassl.utils import UserError
 from image_text import QuestionSpace, QuestionTask
 
-from .pairs import PARTS, check_one_collection, few
+from .pairs import check_one_collection, sample_n
 
 HOLD_OUT_SEED = 0  # the held-out questions are the same whatever the seed of the run
 
 
 @dataclass(frozen=True)
-class Asked:
+class QAItem:
     """A question on an image, and what people answered.
 
     Args:
@@ -57,7 +57,7 @@ class QuestionDataset(DatasetBase):
             parts["train"], parts["val"] = hold_out(parts["train"], options.NUM_VAL, name)
         parts["train"] = with_candidates(parts["train"], answers, name)
         rng = random.Random(cfg.SEED)
-        parts["train"] = few(cfg, parts["train"], rng, f"training questions of {name}")
+        parts["train"] = sample_n(cfg, parts["train"], rng, f"training questions of {name}")
         if options.NUM_TEST >= 0:
             if len(parts["test"]) < options.NUM_TEST:
                 raise UserError(
@@ -73,12 +73,12 @@ class QuestionDataset(DatasetBase):
                 )
         self._lay_out(root, parts, answers, cfg.DATASET.TEMPLATE)
 
-    def read(self, cfg) -> tuple[Path, dict[str, list[Asked]]]:
+    def read(self, cfg) -> tuple[Path, dict[str, list[QAItem]]]:
         """Hook: the folder of the images, and the questions of each part."""
         raise NotImplementedError(f"{type(self).__name__} must override read")
 
     def _lay_out(self, root: Path, parts: dict, answers: tuple[str, ...], template: str) -> None:
-        items = [item for part in PARTS for item in parts[part]]
+        items = [item for part in SPLITS for item in parts[part]]
         texts = tuple(dict.fromkeys(item.question for item in items))
         number = {text: i for i, text in enumerate(texts)}
         column = {answer: i for i, answer in enumerate(answers)}
@@ -106,18 +106,18 @@ class QuestionDataset(DatasetBase):
         )
 
 
-def clean(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """An answer as it is compared: lower case, single blanks, none at the ends."""
     return " ".join(text.lower().split())
 
 
-def candidates(items: Iterable[Asked], count: int) -> tuple[str, ...]:
+def candidates(items: Iterable[QAItem], count: int) -> tuple[str, ...]:
     """The most frequent answers, at most ``count``; of equally frequent ones, by the alphabet."""
     found = Counter(item.answer for item in items if item.answer)
     return tuple(sorted(found, key=lambda answer: (-found[answer], answer))[:count])
 
 
-def with_candidates(items: list[Asked], answers: tuple[str, ...], name: str) -> list[Asked]:
+def with_candidates(items: list[QAItem], answers: tuple[str, ...], name: str) -> list[QAItem]:
     """The items whose answer is a candidate; the log counts the others."""
     known = set(answers)
     kept = [item for item in items if item.answer in known]
@@ -129,7 +129,7 @@ def with_candidates(items: list[Asked], answers: tuple[str, ...], name: str) -> 
     return kept
 
 
-def hold_out(items: list[Asked], count: int, name: str) -> tuple[list[Asked], list[Asked]]:
+def hold_out(items: list[QAItem], count: int, name: str) -> tuple[list[QAItem], list[QAItem]]:
     """Items to train on, and ``count`` to validate on, which share no image.
 
     Raises:

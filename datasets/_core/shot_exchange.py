@@ -9,7 +9,7 @@ from dassl.data import DatasetBase
 from dassl.utils import UserError, write_json
 
 from .base import FewShotDataset
-from .shots import Draw
+from .shots import FewShotSample
 from .splits import Split, load_json
 
 Members = list[tuple[type[DatasetBase], CfgNode]]
@@ -53,13 +53,13 @@ def import_shots(members: Members, path: Path) -> list[Path]:
         shots, everything = cfg.DATASET.NUM_SHOTS, cfg.clone()
         everything.DATASET.NUM_SHOTS = -1
         dataset = cls(everything)
-        name = f"{cls.__name__}-{dataset.split}"
-        draw = Draw(dataset.root, dataset.image_root, name, shots, cfg.SEED)
+        name = f"{dataset.split_name}-{dataset.split}"
+        draw = FewShotSample(dataset.root, dataset.image_root, name, shots, cfg.SEED)
         images = dataset.images
         split = Split([t.classnames for t in images.tasks], *images.parts)
-        draw.choose(lists, split, path)
+        draw.from_file(lists, split, path)
         ready.append((draw, split))
-    return [draw.keep(split) for draw, split in ready]  # all of them or, after an error, none
+    return [draw.save(split) for draw, split in ready]  # all of them or, after an error, none
 
 
 def _need_draws(members: Members) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from dassl.data import Datum
 from dassl.utils import UserError
 
-from .folders import file_sizes, some
-from .splits import Split, content_hash, load_json
+from .folders import file_sizes, shorten_list
+from .splits import Split, hash_lists, load_json
 from .stored_files import find, store
 
 FOLDER = "split_fewshot"
@@ -32,7 +32,7 @@ def draw_shots(items: list[Datum], shots: int, rng: random.Random) -> list[Datum
 
 
 @dataclass(frozen=True)
-class Draw:
+class FewShotSample:
     """One few-shot draw of one dataset, and the JSON file that records it.
 
     Args:
@@ -52,7 +52,7 @@ class Draw:
         """The record's path in the dataset's folder."""
         return f"{FOLDER}/{self.name}-shot_{self.shots}-seed_{self.seed}.json"
 
-    def apply(self, split: Split) -> None:
+    def subset(self, split: Split) -> None:
         """Cut train to the shots, and val to at most 4: recorded ones, or newly drawn.
 
         Raises:
@@ -61,7 +61,7 @@ class Draw:
         path = find(self.root, self.file)
         old = load_json(path) if path else {}
         if isinstance(old, dict) and old.get("imported"):
-            self.choose(old, split, path)
+            self.from_file(old, split, path)
         else:
             rng = random.Random(self.seed)
             split.train = draw_shots(split.train, self.shots, rng)
@@ -77,12 +77,12 @@ class Draw:
         images = {d.impath: d for items in lists.values() for d in items}
         sizes = file_sizes(self.image_root, images.values())
         return {
-            "hash": content_hash(*lists.values()),
+            "hash": hash_lists(*lists.values()),
             **{part: [d.impath for d in items] for part, items in lists.items()},
             "bytes": dict(zip(images, sizes, strict=True)),
         }
 
-    def choose(self, lists: dict, split: Split, source: Path) -> None:
+    def from_file(self, lists: dict, split: Split, source: Path) -> None:
         """Cut train and val to somebody else's draw.
 
         Args:
@@ -91,7 +91,7 @@ class Draw:
         """
         split.train, split.val = _chosen(lists, split, source)
 
-    def keep(self, split: Split) -> Path:
+    def save(self, split: Split) -> Path:
         """Record a chosen draw, to be used from now on instead of one's own; where it is."""
         return store({**self.record(split), "imported": True}, self.root, self.file)
 
@@ -108,7 +108,7 @@ def _chosen(lists: dict, split: Split, path: Path) -> list[list[Datum]]:
         if strange := [p for p in dict.fromkeys(chosen) if p not in known]:
             raise UserError(
                 f"{path} draws {part} images that the split does not have "
-                f"there: {some(strange)}; use the split that it was drawn from"
+                f"there: {shorten_list(strange)}; use the split that it was drawn from"
             )
         parts.append([item for p in dict.fromkeys(chosen) for item in known[p]])
     if not parts[0]:
@@ -127,6 +127,6 @@ def _compare(old: object, new: dict, path: Path) -> None:
     before = old["bytes"] if isinstance(old.get("bytes"), dict) else {}
     if changed := [name for name, size in new["bytes"].items() if before.get(name) != size]:
         raise UserError(
-            f"images have changed since {path} was written: {some(changed)}; put "
+            f"images have changed since {path} was written: {shorten_list(changed)}; put "
             "the old ones back, or delete the file to go on with the new ones"
         )

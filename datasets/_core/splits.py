@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dassl.data import Datum
+from dassl.data import SPLITS, Datum
 from dassl.utils import UserError
 
-PARTS = ("train", "val", "test")
 MAX_BYTES = 2**30  # a split of a million images has about a tenth of that
 ENTRY = {  # what an item looks like, for the messages
     "own": "[path, label, task]",
@@ -46,7 +45,16 @@ class Split:
         """train, val and test."""
         return self.train, self.val, self.test
 
-    def add(self, items: Sequence[Datum], rng: random.Random, where: object) -> None:
+    def names_by_image(self) -> dict[tuple[str, str], str]:
+        """Class name by relative path and task name."""
+        tasks = self.tasknames or [str(t) for t in range(len(self.classnames))]
+        return {
+            (d.impath, tasks[d.task]): self.classnames[d.task][d.label]
+            for part in self.parts
+            for d in part
+        }
+
+    def divide_class(self, items: Sequence[Datum], rng: random.Random, where: object) -> None:
         """Divide the images of one class 50/20/30 in an order drawn from ``rng``.
 
         Args:
@@ -89,7 +97,7 @@ class Split:
             self.train += group[n_val:]
 
 
-def content_hash(*parts: Iterable[Datum]) -> str:
+def hash_lists(*parts: Iterable[Datum]) -> str:
     """sha256 over the relative paths, labels and tasks of lists of images."""
     return _sha256([[[d.impath, d.label, d.task] for d in part] for part in parts])
 
@@ -98,7 +106,7 @@ def to_json(split: Split) -> dict:
     """The ``own`` format."""
     lists = {
         name: [[d.impath, d.label, d.task] for d in part]
-        for name, part in zip(PARTS, split.parts, strict=True)
+        for name, part in zip(SPLITS, split.parts, strict=True)
     }
     content = {"classnames": [list(names) for names in split.classnames], **lists}
     content["tasknames"] = list(split.tasknames)
@@ -116,7 +124,7 @@ def read_split(path: Path, kind: str) -> Split:
     """
     content, check = load_json(path), _Checker(path)
     check(isinstance(content, dict), "it must be an object with the lists train, val and test")
-    for part in PARTS:
+    for part in SPLITS:
         check(isinstance(content.get(part), list), f"it must hold a list {part!r}")
     try:
         return _READERS[kind](content, check)
@@ -124,12 +132,12 @@ def read_split(path: Path, kind: str) -> Split:
         raise UserError(f"{path} is not a usable split: it is nested too deeply") from None
 
 
-def load_json(path: Path) -> Any:
-    """The content of a JSON file; a UserError if it is none."""
+def load_json(path: Path, **options: Any) -> Any:
+    """The content of a JSON file, a UserError if it is not one; ``options`` as json.loads takes."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise ValueError(f"it has {size:,} bytes, more than any split or draw would")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), **options)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
 
@@ -153,7 +161,7 @@ class _Checker:
     def items(self, content: dict, kind: str, parse: Callable) -> list[list[Datum]]:
         """The three lists; ``parse`` turns an entry into images, or None if it cannot."""
         parts = []
-        for part in PARTS:
+        for part in SPLITS:
             items: list[Datum] = []
             for i, entry in enumerate(content[part]):
                 found = parse(entry) if isinstance(entry, list) and len(entry) == 3 else None
@@ -172,7 +180,7 @@ class _Checker:
     def labels(self, parts: list[list[Datum]], classnames: list[tuple[str, ...]]) -> None:
         """Every task and label must have a name."""
         self(bool(classnames) and all(classnames), "it names no classes")
-        for name, part in zip(PARTS, parts, strict=True):
+        for name, part in zip(SPLITS, parts, strict=True):
             for d in part:
                 if d.task >= len(classnames) or d.label >= len(classnames[d.task]):
                     self(

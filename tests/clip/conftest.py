@@ -1,7 +1,5 @@
 """Small models, and a world without network or the user's caches."""
 
-import urllib.request
-
 import huggingface_hub
 import open_clip
 import pytest
@@ -47,13 +45,12 @@ def random_pair():
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """No network, no proxy, an empty home; gives the home."""
+    """No network, an empty home; gives the home."""
 
     def refuse(*args, **kwargs):
         raise OSError("network is unreachable")
 
     monkeypatch.setattr("socket.create_connection", refuse)
-    monkeypatch.setattr(urllib.request, "getproxies", dict)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
@@ -65,3 +62,14 @@ def fresh():
     backbones._cached.cache_clear()
     yield
     backbones._cached.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def state():
+    """Weights of an untrained model of the tiny shape."""
+    return clip.load_backbone("tiny/random").state_dict()
+
+
+def same_weights(model, state):
+    found = model.state_dict()
+    return found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)

@@ -62,7 +62,7 @@ def test_load(quick_tiny):
 
 
 def test_load_looks_in_the_folder_that_it_is_given(offline):
-    with pytest.raises(clip.CLIPError, match=r"to be put at .*mine/RN50.pt"):
+    with pytest.raises(clip.CLIPError, match=r"to be saved as .*mine/RN50.pt"):
         clip.load("RN50", device="cpu", download_root=str(offline / "mine"))
 
 

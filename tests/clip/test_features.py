@@ -24,6 +24,7 @@ from clip.features import (
     parts,
 )
 from clip.features.__main__ import main
+from dassl.utils import UserError
 
 KEY = {"weights": "w", "transform": "t"}
 
@@ -60,7 +61,7 @@ def test_foreign_files_are_passed_over(tmp_path, capsys, metadata):
     store.folder.mkdir(parents=True)
     save_file({"features": torch.ones(3, 2)}, store.folder / "x.safetensors", metadata)
     assert FeatureStore(tmp_path, KEY).missing(["a"]) == ["a"]
-    assert "passing over the unreadable feature file" in capsys.readouterr().out
+    assert "ignoring the unreadable feature file" in capsys.readouterr().out
 
 
 def test_features_of_another_width_are_passed_over(tmp_path, capsys):
@@ -72,7 +73,7 @@ def test_features_of_another_width_are_passed_over(tmp_path, capsys):
     path.rename(store.folder / "zz.safetensors")
     found = FeatureStore(tmp_path, KEY)
     assert found.missing(["a", "b"]) == ["b"]
-    assert "passing over" in capsys.readouterr().out
+    assert "ignoring" in capsys.readouterr().out
 
 
 def test_no_temporary_file_is_left(tmp_path):
@@ -357,5 +358,5 @@ def test_clear(tmp_path, capsys):
     assert main(["clear", "--dir", str(tmp_path)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert "1 parts, 0.0 MiB, deleted" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError):
         main(["info", "--days", "1"])

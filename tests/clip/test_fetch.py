@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import logging
 import threading
-import time
 import warnings
 
 import huggingface_hub
@@ -39,33 +38,33 @@ def server():
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
-    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setenv("no_proxy", "*")
 
 
 def test_offline_says_what_from_where_and_where_to(offline):
     with pytest.raises(CLIPError) as caught:
         clip.load_backbone("RN50")
     message = str(caught.value)
-    assert "weights of RN50 are not on this machine and cannot be fetched" in message
+    assert "weights of RN50 are not on this machine and cannot be downloaded" in message
     assert "openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca" in message
-    assert f"to be put at {offline}/.cache/clip/RN50.pt" in message
+    assert f"to be saved as {offline}/.cache/clip/RN50.pt" in message
     assert "timm/resnet50_clip.openai (open_clip_model.safetensors)" in message
     assert caught.value.__cause__ is None and caught.value.__context__ is None
     with pytest.raises(CLIPError, match=r"Hugging Face laion/CLIP-ViT-B-32-laion2B-s34B-b79K"):
         clip.load_backbone("ViT-B-32/laion2b_s34b_b79k")
 
 
-def test_offline_does_not_hang(offline, monkeypatch):
-    def hang(*args, **kwargs):
-        time.sleep(20)
-        raise OSError("timed out")
+def test_every_connection_has_a_timeout(offline, monkeypatch):
+    timeouts = []
+
+    def hang(address, timeout=None, *args, **kwargs):
+        timeouts.append(timeout)
+        raise TimeoutError("timed out")
 
     monkeypatch.setattr("socket.create_connection", hang)
-    monkeypatch.setattr(_fetch, "CONNECT_SECONDS", -0.8)
-    start = time.perf_counter()
     with pytest.raises(CLIPError, match="no connection to huggingface"):
         clip.load_backbone("ViT-B/32")
-    assert time.perf_counter() - start < 5
+    assert timeouts == [_fetch.CONNECT_TIMEOUT, _fetch.TIMEOUT]
 
 
 def test_hub_is_told_to_be_offline(offline, monkeypatch):
@@ -78,7 +77,7 @@ def test_damaged_official_file(offline):
     folder = offline / ".cache" / "clip"
     folder.mkdir(parents=True)
     (folder / "RN50.pt").write_bytes(CONTENT)
-    message = rf"RN50.pt is there, but its sha256 begins with {DIGEST[:12]} .* afeb0e10f9e5: it is"
+    message = rf"RN50.pt is damaged or another file: .* {DIGEST[:12]}, .* afeb0e10f9e5"
     with pytest.raises(CLIPError, match=message):
         clip.load_backbone("RN50")
 
@@ -97,7 +96,7 @@ def test_download(server, tmp_path):
 
 
 def test_download_that_is_not_what_was_published(server, tmp_path):
-    with pytest.raises(CLIPError, match=rf"gave a file with sha256 {DIGEST[:12]}\.\.\., which is"):
+    with pytest.raises(CLIPError, match=rf"another sha256, {DIGEST[:12]}"):
         clip.clip._download(f"{server}/openaipublic/{'0' * 64}/RN50.pt", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
@@ -131,7 +130,7 @@ def test_hub_cache_comes_before_the_network(offline, monkeypatch):
 
 def test_hub_download(offline, monkeypatch, server):
     monkeypatch.undo()
-    monkeypatch.setattr(_fetch, "_require_reachable", lambda url: None)
+    monkeypatch.setattr(_fetch, "_require_answer", lambda url: None)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda r, f, **k: f"/hub/{r}/{f}")
     found = _fetch.find_weights("x", {"hf_hub": "org/model/w.pt"})
@@ -141,12 +140,12 @@ def test_hub_download(offline, monkeypatch, server):
         raise FileNotFoundError("no such file\nmore words")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", gone)
-    with pytest.raises(CLIPError, match=r"fetched \(org/model/w.pt: no such file\)"):
+    with pytest.raises(CLIPError, match=r"downloaded \(org/model/w.pt: no such file\)"):
         _fetch.find_weights("x", {"hf_hub": "org/model/w.pt"})
 
 
 def test_nowhere_published():
-    with pytest.raises(CLIPError, match=r"cannot be fetched \(no place to fetch them from"):
+    with pytest.raises(CLIPError, match=r"cannot be downloaded \(no source is known"):
         _fetch.find_weights("x", {})
 
 

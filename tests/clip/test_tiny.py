@@ -184,7 +184,9 @@ def test_waiting_is_said(cached, capsys, monkeypatch):
 def test_cache_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(clip.CLIPError, match=r"cannot be kept in .*; set XDG_CACHE_HOME"):
+    with pytest.raises(
+        clip.CLIPError, match=r"cannot write the tiny CLIP to .*; set XDG_CACHE_HOME"
+    ):
         tiny_weights(QUICK)
 
 

@@ -162,7 +162,7 @@ def test_own_reader_with_several_tasks(cfg, root):
             items = sorted(path.name for path in images.iterdir())
             for task, label in [(0, 0), (0, 1), (1, 0)]:
                 found = [Datum(f"Kitty/{name}", label, task=task) for name in items]
-                split.add(found, rng, images)
+                split.divide_class(found, rng, images)
             return split
 
     parts = Parts(cfg)

@@ -60,6 +60,20 @@ def test_weights_after_ten_steps(build, close, variant, optimizer, rate, monkeyp
         close(few[key], tensor.double(), 1e-5 if optimizer == "sgd" else 1e-3)
 
 
+@pytest.mark.parametrize("variant", ["NATS", "CSTS", "shared"])
+def test_text_replayed_as_graphs(build, close, variant, emulated_graphs):
+    """A graph encodes all tasks in every step; what is learned stays the same."""
+    without = ten_steps(make(build, variant))
+    trainer = make(build, variant, "COMPUTE.GRAPHS", True)
+    tower = trainer.model.text.tower
+    tower.tiles = True
+    found = ten_steps(trainer)
+    graphs = trainer.model.text.tower.graphs.graphs
+    assert len(graphs) == {"NATS": 2, "CSTS": 3, "shared": 1}[variant]
+    for key, tensor in without.items():
+        close(found[key], tensor.double(), 1e-5)
+
+
 @pytest.mark.parametrize("variant", ["NATS", "CSTS", "TSC", "per class"])
 def test_what_absent_tasks_own_has_a_gradient_of_zero(build, variant):
     trainer = make(build, variant)

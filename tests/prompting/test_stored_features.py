@@ -157,7 +157,7 @@ def test_a_broken_file_is_passed_over(run, tmp_path, store, damage, capsys):
     forget()
     found = run("MTCoOpHard", *full, output=tmp_path / "b")
     assert found["tasks"] == expected["tasks"]
-    assert "passing over the unreadable feature file" in (tmp_path / "b" / "log.txt").read_text()
+    assert "ignoring the unreadable feature file" in (tmp_path / "b" / "log.txt").read_text()
 
 
 def test_another_backbone_or_transform_is_another_store(build, store, tmp_path):

@@ -14,11 +14,11 @@ from results import published
 from results.aggregate import aggregate
 from results.compare import (
     base_and_new,
-    collapsed,
-    gaps,
     harmonic_mean,
     mean_and_interval,
+    missing_runs,
     paired_differences,
+    suspicious_runs,
 )
 from results.read import Run, make_run, read_run
 from results.rendering import Cell, Notes, Table, latex_escape, render
@@ -62,7 +62,7 @@ def test_differences_are_taken_seed_by_seed(tmp_path):
     assert found.keys() == {("A", "B"), ("A", "zero-shot"), ("B", "zero-shot")}
     difference = found["A", "B"]
     assert (difference.mean, difference.n, difference.shots) == (3.0, 3, 4)
-    assert difference.half == pytest.approx(6.573, abs=1e-3) and not difference.clear
+    assert difference.half_width == pytest.approx(6.573, abs=1e-3) and not difference.significant
     assert found["A", "zero-shot"].mean == 19.75 and found["A", "zero-shot"].n == 4
     to_zero = paired_differences(rows, "zero-shot")
     assert [(d.method, d.mean) for d in to_zero] == [("A", 19.75), ("B", 10.0)]
@@ -119,7 +119,7 @@ def test_what_is_missing_is_named(tmp_path):
     stopped = make_run(tmp_path / "x", record(status="failed", method="B", seed=2))
     more = experiment(tmp_path / "16", "A", [70.0], shots=16)
     again = run(tmp_path / "again", "B", 1, 60.0)
-    missing = list(gaps(aggregate([*a, *b, stopped, *more, again])))
+    missing = list(missing_runs(aggregate([*a, *b, stopped, *more, again])))
     assert f"Trees, B, 4 shots, seed 2: failed, {tmp_path / 'x'}" in missing
     assert "Trees, B, 4 shots, seed 3: no run" in missing
     assert "Trees, A, 16 shots, seed 2: no run" in missing
@@ -137,7 +137,7 @@ def test_collapsed_runs_are_flagged(tmp_path):
     write(tmp_path / "fine", method="A", seed=3, tasks=(("oak", "", 70.0),))
     (tmp_path / "fine" / "log.txt").write_text("epoch [1/2]\tloss 0.3 (0.4)\tnanny\n")
     names = ("zs", "low", "lost", "fine")
-    flagged = list(collapsed(aggregate([read_run(tmp_path / name) for name in names])))
+    flagged = list(suspicious_runs(aggregate([read_run(tmp_path / name) for name in names])))
     assert flagged == [
         "Trees, A, 4 shots, seed 1: below zero-shot (12.0 < 60.0)",
         "Trees, A, 4 shots, seed 2: its log shows a loss that is not finite",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from datasets._core.questions import Asked, QuestionDataset
+from datasets._core.questions import QAItem, QuestionDataset
 from tests.conftest import TASKS
 
 QUESTIONS = ["what colour is it?", "is it light or dark?", "which stripes do you see there?"]
@@ -20,8 +20,10 @@ def toy_questions(folder, questions=QUESTIONS):
                 for part, number in (("train", 0), ("train", 1), ("val", 4), ("test", 8)):
                     given = (answer,) * 8 + ("red", "nobody says so")
                     path = f"{t}_{label}_{number}.png"
-                    parts[part].append(Asked(path, questions[t], answer, given))
-        parts["test"].append(Asked("0_0_7.png", questions[0], "pink", ("pink",) * 8 + ("red",) * 2))
+                    parts[part].append(QAItem(path, questions[t], answer, given))
+        parts["test"].append(
+            QAItem("0_0_7.png", questions[0], "pink", ("pink",) * 8 + ("red",) * 2)
+        )
         return Path(folder), parts
 
     fields = {"read": read, "task_name": "toys", "__doc__": "Questions about colours."}

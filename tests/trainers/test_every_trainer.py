@@ -16,7 +16,6 @@ from dassl.data.tasks import TaskSpace
 from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import UserError, load_checkpoint
 from prompting.fitting import Fitting
-from prompting.prompter import ModelOutput
 from results.record import RunRecord
 from tests.conftest import COUNTS, TASKS, toy_class
 from tests.reference import prompts as naive
@@ -103,9 +102,7 @@ def training_loss(trainer):
     for part in parts_of(trainer):
         items = part.dm.dataset.train_x
         batch = next(iter(build_data_loader(part.cfg, "SequentialSampler", items, len(items))))
-        total += part.compute_loss(ModelOutput(part.model_inference(batch["img"])), batch)[
-            "loss"
-        ].item()
+        total += part.compute_loss(part.forward(part.image_features(batch)), batch)["loss"].item()
     return total
 
 

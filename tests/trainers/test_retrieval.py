@@ -11,7 +11,7 @@ import train
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import UserError, load_checkpoint
-from datasets._core.pairs import Captioned
+from datasets._core.pairs import CaptionedImage
 from datasets.digit_captions import DigitCaptions
 from image_text.pairs import PairSpace, PairTask
 from prompting.prompter import ModelOutput
@@ -180,7 +180,8 @@ class Shuffled(DigitCaptions):
         captions = [item.captions for item in pairs]
         random.Random(0).shuffle(captions)
         parts["train"] = [
-            Captioned(item.impath, caption) for item, caption in zip(pairs, captions, strict=True)
+            CaptionedImage(item.impath, caption)
+            for item, caption in zip(pairs, captions, strict=True)
         ]
         return root, parts
 

@@ -1,0 +1,50 @@
+"""Comparison of a stored split with the data as they are now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dassl.utils import UserError
+
+from .folders import shorten_list
+from .splits import Split
+
+
+def compare_splits(stored: Split, fresh: Split, path: Path, name: str) -> None:
+    """Refuse a stored split that does not say what the data say now; report new images.
+
+    Images are compared by their class names and task names. A division into train, val and test
+    does not change with the images that came since: they are left out.
+
+    Args:
+        fresh: the same data, read again.
+        path: the file of ``stored``.
+        name: of the dataset, for the log.
+
+    Raises:
+        UserError: an image or a task is gone, or has another name.
+    """
+    remedy = "delete that file to divide all images anew (and split_fewshot/ beside it, if any)"
+    if set(stored.tasknames) != set(fresh.tasknames):
+        raise UserError(
+            f"{path} has the tasks {', '.join(stored.tasknames) or '(unnamed)'}, but the data "
+            f"now have {', '.join(fresh.tasknames) or '(unnamed)'}; {remedy}"
+        )
+    before, now = stored.names_by_image(), fresh.names_by_image()
+    if gone := sorted(path for path, _ in before.keys() - now.keys()):
+        raise UserError(
+            f"{path} has {len(gone)} images that are no longer listed: {shorten_list(gone)}; list "
+            f"them again, or {remedy}"
+        )
+    changed = sorted(key for key, classname in before.items() if now[key] != classname)
+    if changed:
+        key = changed[0]
+        raise UserError(
+            f"{path} has other class names for {len(changed)} of {len(before)} images than the "
+            f"data have now, such as {key[0]}: {before[key]!r} there, {now[key]!r} now; {remedy}"
+        )
+    if new := sorted(path for path, _ in now.keys() - before.keys()):
+        print(
+            f"{name}: {len(new)} images are not in {path} and are left out: {shorten_list(new)}; "
+            f"{remedy}"
+        )
