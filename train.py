@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import random
 import sys
 import textwrap
@@ -19,7 +21,7 @@ import datasets  # noqa: F401  (registers the datasets)
 import trainers  # noqa: F401  (registers the methods)
 from clip import CLIPError, list_backbones
 from dassl.config import CfgNode, get_cfg_default
-from dassl.data.datasets import DATASET_REGISTRY
+from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import (
     UserError,
@@ -29,7 +31,7 @@ from dassl.utils import (
     setup_logger,
     unknown_name,
 )
-from results.provenance import describe_run, describe_weights, measure_run
+from results.provenance import describe_run, describe_weights, hash_weights_file, measure_run
 from results.record import Interrupted, RunRecord
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -176,6 +178,8 @@ def main(args: argparse.Namespace) -> dict:
         return _follow(args, cfg)
     evaluates = describe_weights(args.model_dir, args.load_epoch) if args.eval_only else ""
     with RunRecord(cfg.OUTPUT_DIR, cfg, evaluates).locked() as record:
+        if record.earlier:
+            _check_inputs(cfg, record)
         if record.complete:
             distributed.broadcast(None)
             if not args.quiet:
@@ -183,6 +187,13 @@ def main(args: argparse.Namespace) -> dict:
             return record.earlier
         with setup_logger(cfg.OUTPUT_DIR, append=record.exists, console=not args.quiet):
             return _run(args, cfg, record)
+
+
+def _check_inputs(cfg: CfgNode, record: RunRecord) -> None:
+    """Refuse an earlier run of other data or weights; this reads the dataset's lists again."""
+    with contextlib.redirect_stdout(io.StringIO()):  # a run that goes on logs them itself
+        dataset = build_dataset(_with_seed(cfg, record.earlier))
+    record.check_inputs(dataset.identity, hash_weights_file(cfg))
 
 
 def _run(args: argparse.Namespace, cfg: CfgNode, record: RunRecord) -> dict:
