@@ -1,9 +1,9 @@
-"""What learned prompts are close to: words near context tokens, likeness of tasks' contexts.
+"""The words nearest to learned context tokens, and the similarity of tasks' contexts.
 
     python interpret_prompt.py output/run
 
 Distances are Euclidean, to the text tower's token embeddings, as CoOp measures them. Nearest words
-of a learned context are often no sentence: closeness in that space is all that is shown.
+of a learned context rarely form a sentence: they only show distances in that space.
 """
 
 from __future__ import annotations
@@ -13,39 +13,44 @@ import contextlib
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 import train
-from clip import CLIPError, TextTower
+from clip import TextTower
 from dassl.engine import build_trainer
 from dassl.utils import UserError, atomic_path
+from dassl.utils.command_line import Parser, path, run_program
 from results.figures import draw_similarity
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; ``None`` reads ``sys.argv``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="interpret_prompt.py",
         description="Vocabulary words nearest to learned contexts; similarity of tasks' contexts.",
         epilog="writes words.csv, similarity.csv, similarity.png and similarity.svg to --out",
     )
-    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("run", metavar="RUN", type=path, help="folder of a finished run")
     parser.add_argument("--top", type=int, default=3, metavar="K", help="words per context token")
     parser.add_argument("--load-epoch", type=int, default=None, metavar="N", help="epoch to load")
-    parser.add_argument("--root", default="", metavar="DIR", help="folder of the datasets")
-    parser.add_argument("--out", default="", metavar="DIR", help="instead of RUN/interpret")
+    parser.add_argument(
+        "--root", default="", metavar="DIR", type=path, help="folder of the datasets"
+    )
+    parser.add_argument(
+        "--out", default="", metavar="DIR", type=path, help="instead of RUN/interpret"
+    )
     return parser.parse_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print what is near; write the files.
+    """Print the nearest words; write the files.
 
     Raises:
-        UserError, CLIPError: no such run, or it learned no context.
+        UserError: no such run, or it learned no context.
     """
     if args.top < 1:
         raise UserError(f"--top takes a number of 1 or more, but is {args.top}")
@@ -178,14 +183,9 @@ def _write_csv(path: Path, rows: list) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def command(argv: list[str] | None = None) -> int:
+def command(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    try:
-        main(parse_args(argv))
-    except (UserError, CLIPError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_program(lambda: main(parse_args(argv)), argv)
 
 
 if __name__ == "__main__":

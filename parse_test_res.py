@@ -9,13 +9,13 @@ python parse_test_res.py output --format html    # output/report.html
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dassl.utils import UserError, atomic_path, listdir_nohidden, unknown_name
+from dassl.utils.command_line import Parser, path, run_program
 from results.aggregate import Stat, aggregate, statistic
 from results.few_shot_curves import draw_curves
 from results.figures import draw_all
@@ -46,13 +46,14 @@ class Summary:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; ``None`` reads ``sys.argv``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="parse_test_res.py",
         description="Mean and standard deviation over the seeds of an experiment.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("directory", metavar="DIR", help="folder whose subfolders are the seeds")
+    parser.add_argument(
+        "directory", metavar="DIR", type=path, help="folder of the runs, one per seed"
+    )
     parser.add_argument("--multi-exp", action="store_true", help="DIR's subfolders are experiments")
     parser.add_argument("--ci95", action="store_true", help="1.96 std / sqrt(n) instead of std")
     parser.add_argument("--sample-std", action="store_true", help="divide by n - 1 instead of n")
@@ -82,17 +83,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     below.add_argument(
         "--reference", default="", metavar="METHOD", help="with --format: compare others with it"
     )
-    below.add_argument("--out", metavar="FILE", help="also write what is printed to a file")
-    below.add_argument("--figure", metavar="FILE", help="draw few-shot curves (.png, .pdf, .svg)")
-    below.add_argument("--pictures", metavar="DIR", help="all figures, as .png and .svg")
+    below.add_argument("--out", metavar="FILE", type=path, help="also write the text to a file")
+    below.add_argument(
+        "--figure", metavar="FILE", type=path, help="few-shot curves (.png, .pdf, .svg)"
+    )
+    below.add_argument("--pictures", metavar="DIR", type=path, help="all figures, as .png and .svg")
     args = parser.parse_args(argv)
+    _check_combination(parser, args)
+    return args
+
+
+def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
     if (args.table or args.format) and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
         parser.error("--table goes with --sample-std, --out and --figure only; --format too")
     if args.table and args.format:
         parser.error("--format holds what --table shows; give one of them")
     if (args.published or args.reference) and not args.format:
         parser.error("--published and --reference go with --format")
-    return args
 
 
 def main(args: argparse.Namespace) -> int:
@@ -255,18 +262,9 @@ def _with_spread(stat: Stat) -> str:
     return f"{_percent(stat.mean)} +- {_percent(stat.spread)}"
 
 
-def command(argv: list[str] | None = None) -> int:
+def command(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    try:
-        code = main(parse_args(argv))
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # "| head" has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return run_program(lambda: main(parse_args(argv)), argv)
 
 
 if __name__ == "__main__":

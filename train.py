@@ -12,50 +12,36 @@ import io
 import random
 import sys
 import textwrap
-import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-import datasets  # noqa: F401  (registers the datasets)
-import trainers  # noqa: F401  (registers the methods)
-from clip import CLIPError, list_backbones
-from dassl.config import CfgNode, get_cfg_default
-from dassl.data.datasets import DATASET_REGISTRY, build_dataset
-from dassl.engine import TRAINER_REGISTRY, build_trainer
-from dassl.utils import (
-    UserError,
-    collect_env_info,
-    distributed,
-    set_random_seed,
-    setup_logger,
-    unknown_name,
-)
-from results.provenance import describe_run, describe_weights, hash_weights_file, measure_run
-from results.record import Interrupted, RunRecord
+import datasets  # noqa: F401  (its classes are imported when their names are looked up)
+import trainers  # noqa: F401  (likewise)
+from clip._openai import OPENAI_ARCHS
+from dassl.config import CfgNode, expand_home, get_cfg_default
+from dassl.config.node import read_yaml
+from dassl.data import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger, unknown_name
+from dassl.utils.command_line import Parser, path, run_program
 
 CONFIGS = Path(__file__).parent / "configs"
+STOPPED = "interrupted: the same command continues from here"
+LISTS = ("all", "trainers", "datasets", "backbones")
 EPILOG = """\
 example, without data, weights or a GPU:
   python train.py --trainer MTCoOp --config-file configs/trainers/MTCoOp/tiny_ep50.yaml \\
       --dataset-config-file configs/datasets/digits7.yaml --output-dir output/run --seed 1
 
-Values come from the defaults, then the dataset's YAML, the method's YAML, the protocol's YAML,
-the flags and at last the KEY VALUE pairs; later ones win. A run that was stopped goes on when the
-same command is given again; a complete one is left alone.
+A configuration is merged from, in this order: the defaults, the dataset's YAML, the method's YAML,
+the protocol's YAML, the flags, the KEY VALUE pairs; later ones win. The same command continues a
+run that was stopped, and leaves a complete one alone.
 
 exit codes: 0 done (or nothing to do), 1 the run failed, 2 the command cannot be used
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are the one line that all errors of a user are."""
-
-    def error(self, message: str):
-        raise UserError(f"{message}; --help shows the flags")
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; ``None`` reads ``sys.argv``.
 
     Raises:
@@ -65,51 +51,67 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         prog="train.py",
         description="Train or evaluate one prompt-tuning method on one dataset or suite.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    yaml = {"default": "", "metavar": "YAML", "type": path}
+    folder = {"default": "", "metavar": "DIR", "type": path}
     what = parser.add_argument_group("what to run")
-    what.add_argument("--trainer", default="", help="method, for example CoOp or MTCoOp (SoftCPT)")
-    what.add_argument("--config-file", default="", metavar="YAML", help="the method's settings")
-    what.add_argument("--dataset-config-file", default="", metavar="YAML", help="the dataset's")
-    what.add_argument("--protocol", default="", help="a preset of configs/protocols/, by name")
+    what.add_argument("--trainer", default="", help="method, such as CoOp or MTCoOp (SoftCPT)")
+    what.add_argument("--config-file", help="settings of the method", **yaml)
+    what.add_argument("--dataset-config-file", help="settings of the dataset", **yaml)
+    what.add_argument("--protocol", default="", help="name of a file in configs/protocols/")
     what.add_argument("--backbone", default="", help="CLIP model, instead of the YAML's")
     what.add_argument("--head", default="", help="accepted for Dassl's sake; no method has one")
-    what.add_argument("--seed", type=int, default=None, help="seed; -1 draws one and records it")
-    place = parser.add_argument_group("where")
-    place.add_argument("--root", default="", metavar="DIR", help="folder of the datasets")
-    place.add_argument("--output-dir", default="", metavar="DIR", help="folder of this run")
-    place.add_argument("--resume", default="", metavar="DIR", help="go on from another run's state")
-    place.add_argument("--old-data-path", default="", help="part of image paths to replace")
-    place.add_argument("--new-data-path", default="", help="what to replace it by")
+    what.add_argument("--seed", type=int, default=None, help="random seed; -1 draws one")
+    where = parser.add_argument_group("where")
+    where.add_argument("--root", help="folder that holds the datasets", **folder)
+    where.add_argument("--output-dir", help="folder of this run", **folder)
+    where.add_argument("--resume", help="continue from the state of another run", **folder)
+    where.add_argument("--old-data-path", default="", help="part of image paths to replace")
+    where.add_argument("--new-data-path", default="", help="its replacement")
     how = parser.add_argument_group("how")
     how.add_argument("--eval-only", action="store_true", help="evaluate only; see --model-dir")
-    how.add_argument("--model-dir", default="", metavar="DIR", help="the run to evaluate")
-    how.add_argument("--load-epoch", type=int, default=None, metavar="N", help="its epoch to load")
+    how.add_argument("--model-dir", help="run whose checkpoint is evaluated", **folder)
+    how.add_argument("--load-epoch", type=int, default=None, metavar="N", help="its epoch")
     how.add_argument("--no-train", action="store_true", help="build everything, train nothing")
     how.add_argument("--dry-run", action="store_true", help="show what would be learned, and stop")
     how.add_argument("--show-prompts", action="store_true", help="show the prompts, and stop")
     how.add_argument("--transforms", nargs="+", default=None, help="augmentations in training")
-    how.add_argument("--source-domains", nargs="+", default=None, help="Dassl's source domains")
-    how.add_argument("--target-domains", nargs="+", default=None, help="Dassl's target domains")
-    how.add_argument("--list", action="store_true", help="list trainers, datasets and backbones")
-    how.add_argument("--quiet", action="store_true", help="write the log to the run's folder only")
-    how.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of config keys")
-    args, rest = parser.parse_known_args(argv)
-    unknown = [word for word in rest if word.startswith("--")]
-    if unknown:
-        raise unknown_name("flag", unknown[0].split("=")[0], parser._option_string_actions)
-    args.opts = [*args.opts, *rest]  # values such as -1 look like flags to argparse
-    return args
+    how.add_argument("--source-domains", nargs="+", default=None, help="source domains (Dassl)")
+    how.add_argument("--target-domains", nargs="+", default=None, help="target domains (Dassl)")
+    how.add_argument(
+        "--list", nargs="?", const="all", choices=LISTS, help="show the names, and stop"
+    )
+    how.add_argument("--quiet", action="store_true", help="print nothing; log.txt has it all")
+    parser.add_overrides("configuration keys and their values")
+    return parser.parse_args(argv)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse unknown names and missing files before torch is imported.
+
+    Raises:
+        UserError: it names the argument and what is allowed.
+    """
+    if args.trainer:
+        TRAINER_REGISTRY.check_name(args.trainer)
+    contents = [read_yaml(Path(f)) for f in (args.dataset_config_file, args.config_file) if f]
+    if args.protocol:
+        _protocol_file(args.protocol)
+    cfg = get_cfg_default()
+    keys = args.opts[::2]
+    if len(args.opts) % 2 or not any(key.startswith("TRAINER.") for key in keys):
+        cfg.merge_from_list(args.opts)
+    name = cfg.DATASET.NAME
+    own_suite = any("MEMBERS" in (content.get("DATASET") or {}) for content in contents)
+    if name and not own_suite and not cfg.DATASET.MEMBERS:
+        DATASET_REGISTRY.check_name(name)
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """The frozen configuration: defaults, YAML files, protocol, flags, overrides."""
     cfg = get_cfg_default()
     for name in TRAINER_REGISTRY.registered_names():
-        add_config = getattr(TRAINER_REGISTRY.get(name), "add_config", None)
-        if add_config:
-            add_config(cfg)
+        getattr(TRAINER_REGISTRY.get(name), "add_config", lambda cfg: None)(cfg)
     for file in (args.dataset_config_file, args.config_file):
         if file:
             cfg.merge_from_file(file)
@@ -117,7 +119,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_file(_protocol_file(args.protocol))
     cfg.merge_from_list([word for pair in _flags(args) for word in pair])
     cfg.merge_from_list(args.opts)
-    _keep_own_nodes(cfg)
+    expand_home(cfg)
+    _drop_unused_nodes(cfg)
     cfg.freeze()
     return cfg
 
@@ -130,7 +133,7 @@ def _protocol_file(name: str) -> Path:
 
 
 def _flags(args: argparse.Namespace) -> list[tuple[str, object]]:
-    """The flags that were given, as pairs of a key and a value."""
+    """The flags on the command line, as configuration keys and values."""
     pairs = [
         ("TRAINER.NAME", args.trainer),
         ("MODEL.BACKBONE.NAME", args.backbone),
@@ -148,34 +151,39 @@ def _flags(args: argparse.Namespace) -> list[tuple[str, object]]:
     return [(key, value) for key, value in pairs if value not in (None, "")]
 
 
-def _keep_own_nodes(cfg: CfgNode) -> None:
-    """Drop the nodes of other methods and datasets: a new one must not change old runs' hash."""
+def _drop_unused_nodes(cfg: CfgNode) -> None:
+    """Drop the keys of other methods and datasets, so that new ones keep the hashes of old runs."""
     if not cfg.TRAINER.NAME:
-        raise UserError("no trainer chosen: give one with --trainer; --list names them")
-    own = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "KEY", "")
-    if own:
-        cfg.TRAINER = CfgNode({key: cfg.TRAINER[key] for key in ("NAME", own)})
+        raise UserError("no trainer chosen: give one with --trainer; --list shows their names")
+    key = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "KEY", "")
+    if key:
+        cfg.TRAINER = CfgNode({name: cfg.TRAINER[name] for name in ("NAME", key)})
     name = cfg.DATASET.NAME
     if not (name and getattr(DATASET_REGISTRY.get(name), "asks_questions", False)):
         del cfg.DATASET["QUESTIONS"]
 
 
 def main(args: argparse.Namespace) -> dict:
-    """Do what the command line asks; returns the content of results.json.
+    """Do what the command line says; returns the content of results.json.
 
     Raises:
-        UserError, CLIPError: the command cannot be carried out as given.
+        UserError: the command cannot be carried out.
     """
     if args.list:
-        print(listing())
+        print(listing(args.list))
         return {}
     cfg = setup_cfg(args)
     if args.dry_run or args.show_prompts:
-        trainer = _build(cfg)
+        trainer = _build_trainer(cfg)
         print("\n".join(trainer.show_prompts() if args.show_prompts else trainer.describe()))
         return {}
+
+    from dassl.utils import distributed
+    from results.provenance import describe_weights
+    from results.record import RunRecord
+
     if not distributed.is_main():
-        return _follow(args, cfg)
+        return _run_other_rank(args, cfg, distributed.broadcast(None))
     evaluates = describe_weights(args.model_dir, args.load_epoch) if args.eval_only else ""
     with RunRecord(cfg.OUTPUT_DIR, cfg, evaluates).locked() as record:
         if record.earlier:
@@ -189,49 +197,56 @@ def main(args: argparse.Namespace) -> dict:
             return _run(args, cfg, record)
 
 
-def _check_inputs(cfg: CfgNode, record: RunRecord) -> None:
+def _check_inputs(cfg: CfgNode, record) -> None:
     """Refuse an earlier run of other data or weights; this reads the dataset's lists again."""
+    from dassl.data.datasets import build_dataset
+    from results.provenance import hash_weights_file
+
     with contextlib.redirect_stdout(io.StringIO()):  # a run that goes on logs them itself
         dataset = build_dataset(_with_seed(cfg, record.earlier))
     record.check_inputs(dataset.identity, hash_weights_file(cfg))
 
 
-def _run(args: argparse.Namespace, cfg: CfgNode, record: RunRecord) -> dict:
+def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
+    from dassl.utils import distributed
+    from results.provenance import describe_run, measure_run
+
     cfg = _with_seed(cfg, record.earlier)
     distributed.broadcast(cfg.SEED)
     record.begin(seed=cfg.SEED)
     with record.watched():
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
-        trainer = _build(cfg)
-        facts = describe_run(cfg, trainer)
-        record.update(**facts)
-        print(f"Computing in {facts['run']['precision']} on {facts['run']['device']}")
+        trainer = _build_trainer(cfg)
+        description = describe_run(cfg, trainer)
+        record.update(**description)
+        print("Computing in {precision} on {device}".format(**description["run"]))
         if args.no_train:
             return record.finish("interrupted")
-        _work(args, trainer)
+        _train_or_evaluate(args, trainer)
         return record.finish("complete", **trainer.results(), run=measure_run(trainer))
 
 
-def _work(args: argparse.Namespace, trainer) -> None:
-    if args.eval_only:
-        trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.test()
-    else:
-        trainer.train()
+def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
+    if not args.eval_only:
+        return trainer.train()
+    trainer.load_model(args.model_dir, epoch=args.load_epoch)
+    return trainer.test()
 
 
-def _follow(args: argparse.Namespace, cfg: CfgNode) -> dict:
-    """What the other processes of torchrun do: the same work, without record and log."""
-    seed = distributed.broadcast(None)
-    if seed is None:
-        return {}  # the run is complete
-    trainer = _build(_seeded(cfg, seed))
-    if not args.no_train:
-        _work(args, trainer)
+def _run_other_rank(args: argparse.Namespace, cfg: CfgNode, seed: int | None) -> dict:
+    """The work of torchrun's processes but the first: the same, without record and log."""
+    if seed is not None:  # None: the run is complete
+        trainer = _build_trainer(_seeded(cfg, seed))
+        if not args.no_train:
+            _train_or_evaluate(args, trainer)
     return {}
 
 
-def _build(cfg: CfgNode):
+def _build_trainer(cfg: CfgNode):
+    import torch
+
+    from dassl.engine import build_trainer
+
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     if torch.cuda.is_available() and cfg.USE_CUDA:
@@ -241,10 +256,9 @@ def _build(cfg: CfgNode):
 
 def _with_seed(cfg: CfgNode, earlier: dict | None) -> CfgNode:
     """The configuration with a seed: for SEED -1 the one recorded before, or a new one."""
-    if cfg.SEED >= 0:
-        return cfg
-    recorded = (earlier or {}).get("protocol", {}).get("seed")
-    return _seeded(cfg, random.SystemRandom().randrange(2**31) if recorded is None else recorded)
+    new = random.SystemRandom().randrange(2**31)
+    recorded = (earlier or {}).get("protocol", {}).get("seed", new)
+    return cfg if cfg.SEED >= 0 else _seeded(cfg, recorded)
 
 
 def _seeded(cfg: CfgNode, seed: int) -> CfgNode:
@@ -255,41 +269,45 @@ def _seeded(cfg: CfgNode, seed: int) -> CfgNode:
     return cfg
 
 
-def listing() -> str:
-    """The names that can be chosen, with a line on each method and dataset."""
+def listing(kind: str = "all") -> str:
+    """The names that can be chosen; only the full list of backbones imports torch."""
     lines = []
     for registry in (TRAINER_REGISTRY, DATASET_REGISTRY):
-        lines.append(f"{registry.name}s:")
-        for name in registry.registered_names():
-            about = (registry.get(name).__doc__ or "").strip().split("\n")[0]
-            lines.append(f"  {name:<20} {about}")
-    lines.append("backbones (a name, arch/tag of open_clip, arch/random, or a file):")
-    lines.append(
-        textwrap.indent(
-            textwrap.fill(", ".join(list_backbones()), 96, break_on_hyphens=False), "  "
-        )
-    )
+        if kind in ("all", f"{registry.name}s"):
+            lines.append(f"{registry.name}s:")
+            for name in registry.registered_names():
+                lines.append(f"  {name:<20} {registry.summary(name)}")
+    if kind in ("all", "backbones"):
+        lines.append("backbones:")
+        names = ["tiny", *OPENAI_ARCHS] if kind == "all" else _all_backbones()
+        names = textwrap.fill(", ".join(names), 96, break_on_hyphens=False)
+        lines.append(textwrap.indent(names, "  "))
+    if kind == "all":
+        lines.append("  arch/tag of open_clip (`--list backbones` shows all), arch/random, a file")
     return "\n".join(lines)
 
 
-def command() -> int:
+def _all_backbones() -> list[str]:
+    from clip import list_backbones
+
+    return list_backbones()
+
+
+def _start(argv: Sequence[str] | None) -> None:
+    args = parse_args(argv)
+    if args.list:
+        main(args)
+        return
+    check_arguments(args)
+    from dassl.utils import distributed  # imports torch
+
+    with distributed.session():
+        main(args)
+
+
+def command(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    try:
-        with distributed.session():
-            main(parse_args())
-    except (KeyboardInterrupt, Interrupted):
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        if isinstance(error, (UserError, CLIPError)):
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        name = type(error).__name__
-        print(f"error: {name}: {error} (--debug shows where)", file=sys.stderr)
-        return 1
-    return 0
+    return run_program(lambda: _start(argv), argv, STOPPED, outlives_terminal=True)
 
 
 if __name__ == "__main__":

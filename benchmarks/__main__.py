@@ -9,7 +9,6 @@ A suite is a module of this folder with ``run(small) -> list of rows``.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import importlib
 import os
@@ -23,7 +22,8 @@ import open_clip
 import torch
 
 import benchmarks
-from dassl.utils import write_json
+from dassl.utils import unknown_name, write_json
+from dassl.utils.command_line import Parser, run_program
 
 
 def suites() -> list[str]:
@@ -60,11 +60,14 @@ def show(suite: str, rows: list[dict], seconds: float) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the suites; 2 if one of the names is none."""
-    parser = argparse.ArgumentParser(
+    """Run the suites; the exit code.
+
+    Raises:
+        UserError: there is no suite of that name.
+    """
+    parser = Parser(
         prog="python -m benchmarks",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("suites", nargs="+", help=f"all, small, or {', '.join(suites())}")
     parser.add_argument("--small", action="store_true", help="in miniature, to see that it works")
@@ -74,8 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     known = suites()
     chosen = known if set(args.suites) & {"all", "small"} else args.suites
     if unknown := sorted(set(chosen) - set(known)):
-        print(f"no suite {unknown[0]!r}; known: all, small, {', '.join(known)}", file=sys.stderr)
-        return 2
+        raise unknown_name("suite", unknown[0], ["all", "small", *known])
     os.environ["BENCHMARK_THREADS"] = str(args.threads)
     torch.set_num_threads(args.threads)
     content = {"conditions": conditions(), "suites": {}}
@@ -93,4 +95,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

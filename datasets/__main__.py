@@ -16,20 +16,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from dassl.config import CfgNode, get_cfg_default
+from dassl.config import CfgNode, expand_home, get_cfg_default
 from dassl.data import DATASET_REGISTRY, build_dataset
 from dassl.utils import UserError
+from dassl.utils.command_line import Parser, path, run_program
 
 from ._core import checks, preview, shot_exchange
 from ._core.base import FewShotDataset
 from ._core.mini import make_mini, members_of
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are errors of a user like all others."""
-
-    def error(self, message: str):
-        raise UserError(f"{message}; --help shows what can be given")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,7 +31,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m datasets",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     commands.add_parser("list", help="all datasets and suites").set_defaults(run=list_datasets)
@@ -47,31 +40,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "shots": (exchange_shots, "write few-shot draws to a file, or take them from one"),
     }
     made = {}
-    for name, (run, text) in looks.items():
+    for name, (action, text) in looks.items():
         made[name] = commands.add_parser(name, help=text, description=text)
         made[name].add_argument("name", help="a dataset or suite, or the YAML of one")
-        made[name].add_argument("--root", default="", metavar="DIR", help="the data folder")
-        made[name].add_argument("opts", nargs="*", metavar="KEY VALUE", help="configuration keys")
-        made[name].set_defaults(run=run)
+        made[name].add_argument(
+            "--root", default="", metavar="DIR", type=path, help="the data folder"
+        )
+        made[name].add_overrides("configuration keys")
+        made[name].set_defaults(run=action)
     made["check"].add_argument("--deep", action="store_true", help="also decode every image")
     sheet = made["show"]
-    sheet.add_argument("--output", metavar="PNG", help="default: output/datasets/<name>.png")
+    sheet.add_argument(
+        "--output", metavar="PNG", type=path, help="default: output/datasets/<name>.png"
+    )
     sheet.add_argument("--classes", type=int, default=60, help="how many at most (60)")
     sheet.add_argument("--images", type=int, default=4, help="of each class, at most (4)")
     way = made["shots"].add_mutually_exclusive_group(required=True)
-    way.add_argument("--export", metavar="FILE", help="write the draws as JSON")
-    way.add_argument("--import", metavar="FILE", dest="source", help="use the draws of this JSON")
+    way.add_argument("--export", metavar="FILE", type=path, help="write the draws as JSON")
+    way.add_argument(
+        "--import", metavar="FILE", type=path, dest="source", help="use the draws of this JSON"
+    )
     mini = commands.add_parser("make-mini", help="a miniature in the original layout")
     mini.add_argument("name", help="a dataset or suite")
-    mini.add_argument("folder", metavar="DIR", help="to be used as --root")
+    mini.add_argument("folder", metavar="DIR", type=path, help="to be used as --root")
     mini.add_argument("--per-class", type=int, default=6, help="images per class (6)")
     mini.set_defaults(run=make_miniature)
-    args, rest = parser.parse_known_args(argv)
-    if rest and (not hasattr(args, "opts") or rest[0].startswith("--")):
-        parser.error(f"{rest[0]} is not understood")
-    if rest:
-        args.opts = [*args.opts, *rest]  # values such as -1 look like flags to argparse
-    return args
+    return parser.parse_args(argv)
 
 
 def configuration(args: argparse.Namespace) -> CfgNode:
@@ -84,6 +78,7 @@ def configuration(args: argparse.Namespace) -> CfgNode:
     if args.root:
         cfg.DATASET.ROOT = args.root
     cfg.merge_from_list(args.opts)
+    expand_home(cfg)
     return cfg
 
 
@@ -151,15 +146,17 @@ def make_miniature(args: argparse.Namespace) -> int:
 
 def command() -> int:
     """Run the command line; the exit code."""
+    return run_program(_start)
+
+
+def _start() -> int:
+    args = parse_args()
     try:
-        args = parse_args()
         return args.run(args)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

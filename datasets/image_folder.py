@@ -40,6 +40,16 @@ class ImageFolder(FewShotDataset):
         found = {part: name for part in SPLITS for name in SPELLINGS[part] if name in there}
         if "train" not in found or len(found) == 1:
             return {}
+        if len(twice := [name for name in SPELLINGS["val"] if name in there]) > 1:
+            raise UserError(
+                f"{self.root} has the folders {' and '.join(twice)}, which both mean validation: "
+                "put their images into one of them, or rename or remove the other"
+            )
+        if others := sorted(set(there) - set(found.values())):
+            print(
+                f"{self.root}: the folders {shorten_list(others)} beside "
+                f"{', '.join(found.values())} are not read"
+            )
         if "test" not in found:
             raise UserError(
                 f"{self.root} has the folders {', '.join(found.values())}, but no test; evaluation "

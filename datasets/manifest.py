@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import posixpath
 import random
 import re
 from functools import cached_property
@@ -14,6 +15,7 @@ from dassl.utils import UserError
 
 from ._core.annotations import read_text
 from ._core.base import FewShotDataset
+from ._core.folders import is_image
 from ._core.splits import Split, is_text, stays_inside
 
 COLUMNS = ("path", "class", "task", "split")
@@ -73,6 +75,7 @@ class Manifest(FewShotDataset):
         if not rows:
             raise UserError(f"{path} lists no images; its first line names {', '.join(COLUMNS)}")
         _refuse_twice(rows, path)
+        _refuse_backslashes(rows, self.root)
         return rows
 
     def read(self, rng: random.Random) -> Split:
@@ -99,6 +102,17 @@ class Manifest(FewShotDataset):
 
 def _head(fields: list[str], where: str) -> list[str]:
     head = [field.strip().lower() for field in fields]
+    line = ",".join(fields)
+    if guess := next((sep for sep in ";\t|" if sep in line and len(fields) == 1), ""):
+        raise UserError(
+            f"{where}: this looks separated by {guess!r}; fields must be separated by ',': save "
+            "the table as a CSV with commas"
+        )
+    if not set(head) & set(COLUMNS) and any(map(is_image, head)):
+        raise UserError(
+            f"{where}: this looks like an image, so the table has no header; its first line must "
+            "name the columns, such as  path,class"
+        )
     if set(head) - set(COLUMNS) or not {"path", "class"} <= set(head) or len(set(head)) < len(head):
         raise UserError(
             f"{where}: the first line must name the columns path, class and, if wanted, task and "
@@ -115,6 +129,7 @@ def _row(head: list[str], fields: list[str], where: str) -> dict[str, str]:
     for name in ("path", "class", *(key for key in ("task", "split") if key in head)):
         if not is_text(row[name]):
             raise UserError(f"{where}: the {name} is {row[name]!r}, which is no name")
+    row["path"] = posixpath.normpath(row["path"])
     if not stays_inside(row["path"]):
         raise UserError(
             f"{where}: the path {row['path'][:80]!r} must be relative to the folder of the table "
@@ -134,3 +149,13 @@ def _refuse_twice(rows: list[dict[str, str]], path: Path) -> None:
         if key in seen:
             raise UserError(f"{row['where']}: {row['path']!r} is already listed in {seen[key]}")
         seen[key] = row["where"]
+
+
+def _refuse_backslashes(rows: list[dict[str, str]], root: Path) -> None:
+    """Name a path of Windows; a backslash in the name of a file that exists is fine."""
+    for row in rows:
+        if "\\" in row["path"] and not (root / row["path"]).exists():
+            raise UserError(
+                f"{row['where']}: the path {row['path'][:80]!r} has backslashes; write it with "
+                f"forward slashes: {posixpath.normpath(row['path'].replace(chr(92), '/'))[:80]!r}"
+            )

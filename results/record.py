@@ -11,15 +11,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from filelock import FileLock, Timeout
 
 from dassl.config import CfgNode
-from dassl.data.identity import DataIdentity, first_difference
 from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
 
 from .schema import FILE, NOT_HASHED, SCHEMA, RecordReader
+
+if TYPE_CHECKING:
+    from dassl.data.identity import DataIdentity
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -118,6 +121,8 @@ class RunRecord:
         Raises:
             UserError: the message names the first difference.
         """
+        from dassl.data.identity import first_difference
+
         hashes = self.earlier["hashes"]
         if hashes.get("data", data.draw) != data.draw:
             found = first_difference(self.earlier.get("data", {}), data.summary())
@@ -250,6 +255,8 @@ def hashed_config(cfg: CfgNode) -> dict:
         for parent in parents:
             node = node.get(parent, {})
         node.pop(last, None)
+    if content.get("INPUT", {}).get("EXIF") == "ignore":  # a newer key: older runs keep their hash
+        del content["INPUT"]["EXIF"]
     return content
 
 

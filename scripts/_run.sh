@@ -1,5 +1,5 @@
-# What the scripts of this folder share; each reads it first: . "$(dirname "$0")/_run.sh"
-# Paths are relative to the repository from then on. Plain sh.
+# Functions shared by the scripts of this folder, each of which sources it first. It changes to
+# the repository, so later paths are relative to that. Plain sh.
 . "$(dirname "$0")/set_env.sh"
 cd "$(dirname "$0")/.." || exit 1
 if [ -z "${PYTHON:-}" ]; then
@@ -7,8 +7,8 @@ if [ -z "${PYTHON:-}" ]; then
     if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
 fi
 
-# arguments "NAME ..." "$@": sets the variables that the script's first arguments are, in order.
-# The script then has to shift them away; all that is left goes on to train.py.
+# arguments "NAME ..." "$@": assigns the script's first arguments to these variables, in order.
+# The script then shifts them away and passes the rest to train.py.
 arguments() {
     names=$1
     shift
@@ -22,7 +22,7 @@ arguments() {
     done
 }
 
-# run_once FOLDER ARGUMENT...: one run of train.py; one that is complete is left alone.
+# run_once FOLDER ARGUMENT...: one run of train.py, which leaves a complete run alone.
 run_once() {
     output=$1
     shift
@@ -30,8 +30,8 @@ run_once() {
     "$PYTHON" train.py ${YOUR_DATA_PATH:+--root "$YOUR_DATA_PATH"} --output-dir "$output" "$@"
 }
 
-# tried COMMAND...: keeps the status of a failing run in $failed, so that the others have their
-# turn; an interruption (130, 143) ends the script.
+# tried COMMAND...: stores the status of a failed run in $failed and continues with the next run;
+# an interruption (130, 143) ends the script.
 failed=0
 tried() {
     "$@" && return
@@ -40,7 +40,7 @@ tried() {
     if [ "$failed" -eq 0 ]; then failed=$status; fi
 }
 
-# every_seed FOLDER ARGUMENT...: a run per seed in FOLDER/seed<s>; fails if one of them failed.
+# every_seed FOLDER ARGUMENT...: one run per seed in FOLDER/seed<s>; fails if any of them failed.
 every_seed() {
     above=$1
     shift
@@ -52,7 +52,7 @@ every_seed() {
 
 SOFTCPT="DATASET CFG SHOTS CLASS_N_CTX CLASS_CSC TASK_N_CTX TASK_CSC N_CTX CSC PG_TYPE PG_RATIO"
 
-# softcpt_variant: the part of a folder's name that tells the options of SoftCPT.
+# softcpt_variant: the part of a folder's name that encodes the options of SoftCPT.
 softcpt_variant() {
     printf %s "${CFG}_${SHOTS}shots/cnctx${CLASS_N_CTX}_ccsc${CLASS_CSC}_tnctx${TASK_N_CTX}"
     printf %s "_tcsc${TASK_CSC}_nctx${N_CTX}_csc${CSC}_type${PG_TYPE}_ratio${PG_RATIO}"

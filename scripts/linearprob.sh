@@ -1,5 +1,5 @@
 #!/bin/sh
-# Linear probes on frozen image features: tasks 0 to MAX_TASK_IDX of a suite, each by itself, at
+# Linear probes on frozen image features: tasks 0 to MAX_TASK_IDX of a suite, each separately, at
 # every number of images per class in SHOTS.
 . "$(dirname "$0")/_run.sh"
 arguments "DATASET MODEL MAX_TASK_IDX" "$@"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What main_mtcoop_base2new_train.sh learned, on the other half of every task's classes.
+# Tests what main_mtcoop_base2new_train.sh learned on the other half of every task's classes.
 . "$(dirname "$0")/_run.sh"
 arguments "$SOFTCPT" "$@"
 shift 11

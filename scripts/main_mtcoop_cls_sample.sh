@@ -1,5 +1,5 @@
 #!/bin/sh
-# SoftCPT whose steps score the classes of the batch and a share CSR of the others.
+# SoftCPT whose steps score the classes of the batch and a fraction CSR of the others.
 . "$(dirname "$0")/_run.sh"
 arguments "$SOFTCPT CSR" "$@"
 shift 12

@@ -1,5 +1,5 @@
 #!/bin/sh
-# CoOp's contexts on all tasks together: one for all (CSC False TSC False), one per task
+# CoOp's contexts trained on all tasks together: one for all (CSC False TSC False), one per task
 # (TSC True) or one per class (CSC True).
 . "$(dirname "$0")/_run.sh"
 arguments "DATASET CFG SHOTS NCTX CSC TSC" "$@"

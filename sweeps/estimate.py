@@ -1,4 +1,4 @@
-"""How long the runs that are left will take, from those that are complete."""
+"""How long the remaining runs will take, estimated from the complete ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sweeps.plan import PlannedRun
 
 
 class Estimate:
-    """Mean seconds of runs like the one asked for: the nearest kind that has any."""
+    """Mean seconds of the complete runs that are most like a given one."""
 
     def __init__(self):
         self._seconds: dict[tuple, list[float]] = {}
         self.n = 0
 
     def add(self, run: PlannedRun, seconds: float | None) -> None:
-        """Learn from a complete run; None (it was interrupted between) teaches nothing."""
+        """Count a complete run; one without a time (it was interrupted) is ignored."""
         if seconds:
             self.n += 1
             for kind in _kinds(run):
@@ -31,7 +31,7 @@ class Estimate:
         return None
 
     def left(self, runs: Iterable[PlannedRun], workers: int = 1) -> float | None:
-        """Seconds until runs are done by so many workers; None while nothing is known."""
+        """Seconds that the workers need for some runs; None while nothing is known."""
         times = [self.of(run) for run in runs]
         if None in times:
             return None
@@ -39,7 +39,7 @@ class Estimate:
 
 
 def _kinds(run: PlannedRun) -> Iterator[tuple]:
-    """From the closest kin to any run at all."""
+    """Keys of ever larger groups of runs, the last of which holds all."""
     yield run.method, run.dataset, run.backbone, run.shots, run.note
     yield run.method, run.dataset, run.backbone, run.note
     yield run.method, run.note

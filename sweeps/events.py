@@ -1,4 +1,4 @@
-"""What the engines tell of runs: how each one ended."""
+"""How runs end, and the functions that engines call when they start and end."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pathlib import Path
 from sweeps.plan import PlannedRun
 
 COMPLETE, FAILED, BUSY = "complete", "failed", "busy"
-RETRY_BUSY = 5.0  # seconds until a run that another process works in is looked at again
+RETRY_BUSY = 5.0  # seconds until a run that another process works on is tried again
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended; busy: another process works in its folder, so look again later."""
+class RunOutcome:
+    """How a run ended; busy: another process works in its folder, so it is tried again."""
 
     status: str
-    seconds: float = 0.0  # 0: it was complete before
+    seconds: float = 0.0  # 0 for a run that was complete before
     error: str = ""
 
 
-Attempt = Callable[[PlannedRun], Outcome]  # does one run; must be importable in another process
+RunOne = Callable[[PlannedRun], RunOutcome]  # does one run; must be importable in another process
 
 
 @dataclass(frozen=True)
 class Events:
-    """What to call when a run starts, and once when it has ended."""
+    """Functions to call when a run starts, and once when it has ended."""
 
     started: Callable[[PlannedRun], None]
-    ended: Callable[[PlannedRun, Outcome], None]
+    ended: Callable[[PlannedRun, RunOutcome], None]
 
 
-def unmet(run: PlannedRun, outcomes: dict[Path, Outcome]) -> Outcome | None:
-    """The failure of a run whose required run has failed."""
+def failed_dependency(run: PlannedRun, outcomes: dict[Path, RunOutcome]) -> RunOutcome | None:
+    """The failure of a run that needs another one which failed; None otherwise."""
     need = outcomes.get(run.needs) if run.needs else None
     if need and need.status == FAILED:
-        return Outcome(FAILED, error=f"it needs {run.needs}, which failed")
+        return RunOutcome(FAILED, error=f"it needs {run.needs}, which failed")
     return None

@@ -14,7 +14,7 @@ BASE_TO_NEW = "base_to_new"  # the protocol whose runs are tested on the new cla
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: what it is, where it goes, and the arguments of train.py."""
+    """One run of a sweep: its place in the grid, its folder, and the arguments of train.py."""
 
     method: str
     dataset: str
@@ -23,14 +23,14 @@ class PlannedRun:
     folder: Path
     argv: tuple[str, ...]
     backbone: str = ""  # "": the method's own
-    needs: Path | None = None  # the run that must be complete before
+    needs: Path | None = None  # folder of a run that must be complete before
     note: str = ""
 
     def __str__(self) -> str:
         words = [self.method, *filter(None, [self.backbone]), self.dataset]
         if self.shots:
-            shots = "all images" if self.shots < 0 else f"{self.shots} shot{'s'[: self.shots != 1]}"
-            words += [shots, f"seed {self.seed}"]
+            shots = "1 shot" if self.shots == 1 else f"{self.shots} shots"
+            words += ["all images" if self.shots < 0 else shots, f"seed {self.seed}"]
         return ", ".join([*words, *filter(None, [self.note])])
 
 

@@ -30,7 +30,7 @@ METHOD_KEYS = {
     "config": str,
     "opts": dict,  # configuration keys of this method
     "once": bool,  # neither shots nor seeds change anything: one run per dataset
-    "optional": bool,  # run only if it is asked for
+    "optional": bool,  # run only if --methods names it
 }
 REPORT_KEYS = {"table": str, "figure": str}  # files in the output folder
 CLUSTER_KEYS = {
@@ -47,7 +47,14 @@ CLUSTER_KEYS = {
 }
 ENGINES = ("debug", "local", "slurm")
 # Keys that the sweep sets itself, so that a folder's name says what is in it.
-OWN = ("SEED", "OUTPUT_DIR", "DATASET.NAME", "DATASET.NUM_SHOTS", "TRAINER.NAME", "PROTOCOL")
+SET_BY_SWEEP = (
+    "SEED",
+    "OUTPUT_DIR",
+    "DATASET.NAME",
+    "DATASET.NUM_SHOTS",
+    "TRAINER.NAME",
+    "PROTOCOL",
+)
 ONLY_KEYS = ("method", "dataset", "backbone", "shots", "seed")
 
 
@@ -62,7 +69,7 @@ class Sweep:
     cluster: dict[str, Any]
 
     def only(self, choice: str) -> Sweep:
-        """The part that a choice such as ``method=CoOp|CoOp-MT,shots=4,seed=1`` leaves.
+        """The part of the sweep that a choice such as ``method=CoOp|CoOp-MT,seed=1`` selects.
 
         Raises:
             UserError: an unknown key, or a value that no run has.
@@ -100,9 +107,9 @@ def read_sweep(
 
     Raises:
         UserError: a key is unknown, missing or holds something else; a file is missing; no
-            method is called so.
+            unknown method.
     """
-    path, configs = Path(path), Path(configs)
+    path, configs = Path(path).expanduser(), Path(configs)
     content = read_yaml(path)
     _check(content, KEYS, "key", f"{path}: ")
     for key in REQUIRED:
@@ -121,7 +128,7 @@ def read_sweep(
     _check_protocol(content.get("protocol"), configs, path)
     report = content.get("report") or {}
     _check(report, REPORT_KEYS, "report key", f"{path}: ")
-    output = Path(output or content["output"])
+    output = Path(output or content["output"]).expanduser()
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
     return Sweep(
         output=output,
@@ -142,7 +149,7 @@ def _check(content: Any, keys: dict[str, Any], kind: str, where: str) -> None:
         kinds = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
         if value is not None and not isinstance(value, kinds):
             named = " or ".join(kind.__name__ for kind in kinds)
-            raise UserError(f"{where}{key} takes a {named}, but is {value!r}")
+            raise UserError(f"{where}{key} takes {named}; got {value!r}")
 
 
 def _check_numbers(content: dict, path: Path) -> None:
@@ -215,8 +222,8 @@ def _pairs(keys: dict | None, path: Path) -> list[str]:
 
 def _checked_overrides(words: Sequence[str]) -> list[str]:
     if len(words) % 2:
-        raise UserError(f"overrides come in pairs KEY VALUE, but {words[-1]!r} stands alone")
+        raise UserError(f"overrides come in pairs KEY VALUE, but {words[-1]!r} has no value")
     for key in words[::2]:
-        if key in OWN:
+        if key in SET_BY_SWEEP:
             raise UserError(f"a sweep sets {key} itself; change its YAML instead")
     return list(words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -12,28 +13,25 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-import torch
-
 from dassl.utils import UserError
 from results.record import Interrupted
 from sweeps.plan import PlannedRun
 
-from .events import BUSY, FAILED, RETRY_BUSY, Attempt, Events, Outcome, unmet
+from .events import BUSY, FAILED, RETRY_BUSY, Events, RunOne, RunOutcome, failed_dependency
 
-DEATHS = 2  # a run that so many workers died of is given up
-PATIENCE = 60.0  # seconds that workers have to write down where they are, when all is stopped
+DEATHS = 2  # a run is given up when this many workers died in it
+PATIENCE = 60.0  # seconds for workers to save their state when the pool is stopped
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD and WSL
 
 
-def run_pool(
-    runs: Sequence[PlannedRun], attempt: Attempt, events: Events, workers: int = 0
-) -> None:
-    """Do the runs in worker processes; one that dies is replaced, and its run goes on.
+def run_pool(runs: Sequence[PlannedRun], run_one: RunOne, events: Events, workers: int = 0) -> None:
+    """Do the runs in worker processes; one that dies is replaced, and its run continues.
 
     Args:
         workers: processes; 0 takes one per GPU, or one per core and at most 4 without GPUs. With
             GPUs, worker i sees only GPU i modulo their number.
     """
-    pool = _Pool(runs, attempt, events, default_workers(workers))
+    pool = _Pool(runs, run_one, events, default_workers(workers))
     try:
         pool.work()
     finally:
@@ -48,20 +46,29 @@ def default_workers(wanted: int = 0) -> int:
     """
     if wanted < 0:
         raise UserError(f"a pool needs 1 worker or more (0 chooses), but workers is {wanted}")
-    return wanted or torch.cuda.device_count() or min(os.cpu_count() or 1, 4)
+    return wanted or _count_gpus() or min(os.cpu_count() or 1, 4)
+
+
+def _count_gpus() -> int:
+    """The number of GPUs; without a driver's device file on Linux, 0 without importing torch."""
+    if sys.platform == "linux" and not any(map(os.path.exists, GPU_FILES)):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 class _Worker:
-    """A process, the pipe to it, and the run it is at."""
+    """A process, the pipe to it, and its current run."""
 
-    def __init__(self, context, attempt: Attempt, number: int, workers: int):
+    def __init__(self, context, run_one: RunOne, number: int, workers: int):
         self.number = number
         self.run: PlannedRun | None = None
         self.pipe, theirs = context.Pipe()
-        gpus = torch.cuda.device_count()
+        gpus = _count_gpus()
         gpu = str(number % gpus) if gpus else ""
         threads = max(1, (os.cpu_count() or 1) // workers)
-        self.process = context.Process(target=_serve, args=(theirs, attempt, gpu, threads))
+        self.process = context.Process(target=_serve, args=(theirs, run_one, gpu, threads))
         self.process.start()
         theirs.close()
 
@@ -71,18 +78,18 @@ class _Worker:
 
 
 class _Pool:
-    def __init__(self, runs: Sequence[PlannedRun], attempt: Attempt, events: Events, workers: int):
+    def __init__(self, runs: Sequence[PlannedRun], run_one: RunOne, events: Events, workers: int):
         self.context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
-        self.attempt, self.events, self.size = attempt, events, workers
+        self.run_one, self.events, self.size = run_one, events, workers
         self.queue = deque(runs)
-        self.later: list[tuple[float, PlannedRun]] = []  # busy elsewhere: when to look again
-        self.outcomes: dict[Path, Outcome] = {}
+        self.later: list[tuple[float, PlannedRun]] = []  # busy elsewhere: when to retry
+        self.outcomes: dict[Path, RunOutcome] = {}
         self.deaths: dict[Path, int] = {}
         self.workers: list[_Worker] = []
         self.folders = {run.folder for run in runs}
 
     def work(self) -> None:
-        """Until every run has ended."""
+        """Run until every run has ended."""
         while True:
             self._wake()
             self._hand_out()
@@ -107,16 +114,16 @@ class _Pool:
                     self.queue.appendleft(run)
                     return
                 free = set(range(self.size)) - {w.number for w in self.workers}
-                worker = _Worker(self.context, self.attempt, min(free), self.size)
+                worker = _Worker(self.context, self.run_one, min(free), self.size)
                 self.workers.append(worker)
             self.events.started(run)
             worker.begin(run)
 
     def _next(self) -> PlannedRun | None:
-        """The first run that nothing keeps from starting."""
+        """The first run that waits for no other; None if there is none."""
         for _ in range(len(self.queue)):
             run = self.queue.popleft()
-            failure = unmet(run, self.outcomes)
+            failure = failed_dependency(run, self.outcomes)
             if failure:
                 self._end(run, failure)
             elif run.needs in self.folders and run.needs not in self.outcomes:
@@ -126,13 +133,13 @@ class _Pool:
         return None
 
     def _listen(self, at_work: list[_Worker]) -> None:
-        """Wait for a worker to say something or to die."""
+        """Wait until a worker sends an outcome or dies."""
         pipes = {worker.pipe: worker for worker in at_work}
         ends = {worker.process.sentinel: worker for worker in at_work}
         for ready in wait([*pipes, *ends], timeout=RETRY_BUSY):
             worker = pipes.get(ready) or ends[ready]
             if worker.run is None:
-                continue  # both its pipe and its end were ready
+                continue  # both its pipe and its sentinel were ready
             try:
                 outcome = worker.pipe.recv() if worker.pipe.poll() else None
             except (EOFError, OSError):
@@ -141,10 +148,10 @@ class _Pool:
                 run, worker.run = worker.run, None
                 self._end(run, outcome)
             elif not worker.process.is_alive() or ready is worker.pipe:
-                self._bury(worker)
+                self._replace_dead(worker)
 
-    def _bury(self, worker: _Worker) -> None:
-        """Put a dead worker's run back, or give it up."""
+    def _replace_dead(self, worker: _Worker) -> None:
+        """Queue a dead worker's run again, or give it up."""
         worker.process.join(PATIENCE)
         self.workers.remove(worker)
         run, worker.run = worker.run, None
@@ -153,9 +160,9 @@ class _Pool:
             self.queue.appendleft(run)
             return
         why = _cause(worker.process.exitcode)
-        self._end(run, Outcome(FAILED, error=f"{died} worker processes died of it ({why})"))
+        self._end(run, RunOutcome(FAILED, error=f"{died} worker processes died in it ({why})"))
 
-    def _end(self, run: PlannedRun, outcome: Outcome) -> None:
+    def _end(self, run: PlannedRun, outcome: RunOutcome) -> None:
         if outcome.status == BUSY:
             self.later.append((time.monotonic() + RETRY_BUSY, run))
             return
@@ -163,7 +170,7 @@ class _Pool:
         self.events.ended(run, outcome)
 
     def stop(self) -> None:
-        """Ask the workers to end; a run under way is recorded as interrupted."""
+        """Stop the workers; their current runs are recorded as interrupted."""
         for worker in self.workers:
             if worker.run and worker.process.is_alive():
                 worker.process.terminate()
@@ -182,20 +189,22 @@ def _cause(exitcode: int | None) -> str:
     return f"exit code {exitcode}"
 
 
-def _serve(pipe: Connection, attempt: Attempt, gpu: str, threads: int) -> None:
-    """A worker's life: do the runs that come through the pipe until it is closed."""
+def _serve(pipe: Connection, run_one: RunOne, gpu: str, threads: int) -> None:
+    """Do the runs that come through the pipe until it is closed."""
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    import torch
+
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while True:
-            pipe.send(attempt(pipe.recv()))
+            pipe.send(run_one(pipe.recv()))
     except (EOFError, OSError, KeyboardInterrupt, Interrupted):
-        return  # the launcher is done, or gone, or has asked to stop
+        return  # the launcher is done, or gone, or stops the pool
 
 
 def _end_with_parent() -> None:
-    """Stop as SIGTERM stops when the launcher is gone: nobody would hear the outcome."""
+    """Send this process SIGTERM when the launcher is gone: nobody would receive the outcome."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a sweep: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from sweeps.plan import PlannedRun
 
 from .estimate import Estimate
-from .events import Events, Outcome
+from .events import Events, RunOutcome
 
 
 @contextlib.contextmanager
 def progress(
     runs: Sequence[PlannedRun], estimate: Estimate, workers: int, alone: bool
 ) -> Iterator[Events]:
-    """What to do when a run starts and ends: plain lines, or a bar on a terminal.
+    """Functions that print when a run starts and ends: plain lines, or a bar on a terminal.
 
     Args:
-        workers: how many runs are done at once.
-        alone: one run at a time, each of which is announced on the line that its end completes.
+        workers: number of runs done at once.
+        alone: runs are done one at a time; a line starts with the run and ends with its result.
     """
     clock = _Clock(runs, estimate, workers)
     if sys.stdout.isatty():
@@ -36,7 +36,7 @@ def progress(
         if alone:
             print(f"[{clock.done + 1}/{clock.total}] {run} ...", end=" ", flush=True)
 
-    def ended(run: PlannedRun, outcome: Outcome) -> None:
+    def ended(run: PlannedRun, outcome: RunOutcome) -> None:
         begun = run.folder in clock.running
         clock.end(run, outcome)
         if not (alone and begun):
@@ -49,7 +49,7 @@ def progress(
 
 
 class _Clock:
-    """Counts runs and guesses the time that the rest will take."""
+    """Counts runs and estimates the time of the rest."""
 
     def __init__(self, runs: Sequence[PlannedRun], estimate: Estimate, workers: int):
         self.total, self.done, self.failed = len(runs), 0, 0
@@ -59,11 +59,11 @@ class _Clock:
         self.begun = time.monotonic()
 
     def start(self, run: PlannedRun) -> None:
-        """A run begins."""
+        """Count a run as running."""
         self.running.add(run.folder)
 
-    def end(self, run: PlannedRun, outcome: Outcome) -> None:
-        """A run is over; 0 seconds: it was complete before."""
+    def end(self, run: PlannedRun, outcome: RunOutcome) -> None:
+        """Count a run as done."""
         self.done += 1
         self.failed += outcome.status == "failed"
         self.running.discard(run.folder)
@@ -73,7 +73,7 @@ class _Clock:
 
     @property
     def left(self) -> str:
-        """Time left, if the other runs take as long as those like them."""
+        """Estimated time of the rest, or "?"."""
         seconds = self.estimate.left(self.waiting.values(), self.workers)
         return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
 
@@ -94,7 +94,7 @@ def _bar(clock: _Clock) -> Iterator[Events]:
         TextColumn("{task.fields[clock]}"),
         TextColumn("{task.description}"),
     )
-    # The console keeps the real stdout: a run's log takes its place while it lasts.
+    # The console keeps the real stdout, which a run replaces by its log for a while.
     console = Console(file=sys.stdout)
     with Progress(*columns, console=console, redirect_stdout=False, refresh_per_second=2) as bar:
         task = bar.add_task("", total=clock.total, clock=clock)
@@ -104,7 +104,7 @@ def _bar(clock: _Clock) -> Iterator[Events]:
             more = len(clock.running) - 1
             bar.update(task, description=f"{run}{f' and {more} more' if more else ''}")
 
-        def ended(run: PlannedRun, outcome: Outcome) -> None:
+        def ended(run: PlannedRun, outcome: RunOutcome) -> None:
             clock.end(run, outcome)
             if outcome.error:
                 text = f"failed: {run.folder}: {outcome.error}"

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from sweeps.plan import PlannedRun
 
-from .events import BUSY, RETRY_BUSY, Attempt, Events, Outcome, unmet
+from .events import BUSY, RETRY_BUSY, Events, RunOne, RunOutcome, failed_dependency
 
 
-def run_serial(runs: Sequence[PlannedRun], attempt: Attempt, events: Events) -> None:
-    """Do the runs in their order; those that other processes work in come last."""
-    outcomes: dict[Path, Outcome] = {}
+def run_serial(runs: Sequence[PlannedRun], run_one: RunOne, events: Events) -> None:
+    """Do the runs in their order; those that other processes work on come last."""
+    outcomes: dict[Path, RunOutcome] = {}
     waiting = list(runs)
     while waiting:
         busy = []
         for run in waiting:
-            outcome = unmet(run, outcomes)
+            outcome = failed_dependency(run, outcomes)
             if outcome is None and run.needs in {other.folder for other in busy}:
-                outcome = Outcome(BUSY)
+                outcome = RunOutcome(BUSY)
             if outcome is None:
                 events.started(run)
-                outcome = attempt(run)
+                outcome = run_one(run)
             if outcome.status == BUSY:
                 busy.append(run)
                 continue

@@ -1,16 +1,17 @@
 """Runs on Slurm, through submitit: an array of jobs that share the runs among themselves.
 
-Every job goes through all runs, starting at a place of its own, and does those that are neither
-complete nor under way: the lock of each run directory is the queue. So it does not matter how many
-jobs come to life, when, or whether one is killed.
+Every job goes through all runs, each from another start, and does those that are neither complete
+nor running: the lock of each run directory is the queue. So it does not matter how many jobs
+start, when, or whether one is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +20,34 @@ from results.read import read_run
 from results.record import is_locked
 from sweeps.plan import PlannedRun
 
-from .events import COMPLETE, FAILED, Attempt, Events, Outcome
+from .events import COMPLETE, FAILED, Events, RunOne, RunOutcome
 from .serial import run_serial
 
 POLL = 2.0  # seconds between looks at the run directories
 FOLDER = ".slurm"  # in the sweep's folder: submitit's files, and the ids of the jobs
 JOBS = "jobs.json"
-WAKE_UP = 90  # seconds before its end at which a job is told to write down where it is
+SIGNAL_BEFORE_END = 90  # seconds before its time limit at which a job has to save its state
 
 
-class Share:
-    """What one job of the array does; submitit sends it to the node."""
+class SlurmWorker:
+    """The work of one job of the array; submitit sends it to the node."""
 
-    def __init__(self, runs: Sequence[PlannedRun], attempt: Attempt):
-        self.runs, self.attempt = list(runs), attempt
+    def __init__(self, runs: Sequence[PlannedRun], run_one: RunOne):
+        self.runs, self.run_one = list(runs), run_one
 
-    def __call__(self, job: int, jobs: int) -> list[tuple[str, Outcome]]:
-        """Folder and outcome of each run that is ended when this job looks at it."""
+    def __call__(self, job: int, jobs: int) -> list[tuple[str, RunOutcome]]:
+        """Do the runs; returns folder and outcome of each one that ended in this job."""
         start = job * len(self.runs) // jobs
-        ended: list[tuple[str, Outcome]] = []
+        ended: list[tuple[str, RunOutcome]] = []
         events = Events(
             started=lambda run: print(f"{run}: {run.folder}", flush=True),
             ended=lambda run, outcome: ended.append((str(run.folder), outcome)),
         )
-        run_serial([*self.runs[start:], *self.runs[:start]], self.attempt, events)
+        run_serial([*self.runs[start:], *self.runs[:start]], self.run_one, events)
         return ended
 
     def checkpoint(self, job: int, jobs: int):
-        """What to do after a requeue: the same; what is complete is left alone."""
+        """The work after a requeue: the same, without the runs that are complete by then."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, job, jobs)
@@ -54,30 +55,30 @@ class Share:
 
 def run_slurm(
     runs: Sequence[PlannedRun],
-    attempt: Attempt,
+    run_one: RunOne,
     events: Events,
     folder: Path,
     options: dict[str, Any] | None = None,
 ) -> None:
-    """Submit jobs, or find the ones of an earlier call, and follow them until they are gone.
+    """Submit jobs, or find those of an earlier call, and follow them until they have ended.
 
     Args:
-        folder: the sweep's; it must be the same on every node.
+        folder: the sweep's, on a file system that all nodes share.
         options: the ``cluster`` keys of the sweep.
 
     Raises:
-        UserError: submitit or Slurm is not there, or Slurm refuses the jobs.
+        UserError: submitit or Slurm is not installed, or Slurm refuses the jobs.
     """
     options = options or {}
-    watch = _Watch(runs, events)
-    watch.look()
+    watch = _FolderWatch(runs, events)
+    watch.update()
     ids = alive(_known_ids(folder))
     if ids:
-        print(f"following the Slurm jobs {', '.join(ids)}, which are under way", flush=True)
+        print(f"following the Slurm jobs {', '.join(ids)}, which are still running", flush=True)
         _follow(watch, ids)
     jobs = []
     if watch.waiting:
-        jobs = _submit(watch.waiting, attempt, folder, options)
+        jobs = _submit(watch.waiting, run_one, folder, options)
         _follow(watch, sorted({job.job_id.split("_")[0] for job in jobs}))
     watch.close(_errors(jobs))
 
@@ -88,7 +89,7 @@ def _known_ids(folder: Path) -> list[str]:
 
 
 def alive(ids: Sequence[str]) -> list[str]:
-    """The jobs, of those ids, that Slurm still has: waiting, running or being requeued.
+    """Those of the jobs that Slurm still has: waiting, running or being requeued.
 
     Raises:
         UserError: Slurm cannot be asked.
@@ -96,7 +97,7 @@ def alive(ids: Sequence[str]) -> list[str]:
     found = []
     for job in ids:
         try:
-            asked = subprocess.run(
+            answer = subprocess.run(
                 ["squeue", "--noheader", "--format=%i", f"--jobs={job}"],
                 capture_output=True,
                 text=True,
@@ -104,15 +105,15 @@ def alive(ids: Sequence[str]) -> list[str]:
             )
         except FileNotFoundError:
             raise UserError("there is no squeue here: start the sweep where Slurm is") from None
-        if asked.returncode and "Invalid job id" not in asked.stderr:
-            raise UserError(f"Slurm does not answer: {asked.stderr.strip()}")
-        if asked.stdout.strip():
+        if answer.returncode and "Invalid job id" not in answer.stderr:
+            raise UserError(f"Slurm does not answer: {answer.stderr.strip()}")
+        if answer.stdout.strip():
             found.append(job)
     return found
 
 
 def _submit(
-    runs: Sequence[PlannedRun], attempt: Attempt, folder: Path, options: dict[str, Any]
+    runs: Sequence[PlannedRun], run_one: RunOne, folder: Path, options: dict[str, Any]
 ) -> list:
     try:
         import submitit
@@ -127,8 +128,8 @@ def _submit(
             slurm_max_num_timeout=options.get("requeues", 10),
         )
         executor.update_parameters(**parameters(options))
-        with _importable():
-            jobs = executor.map_array(Share(runs, attempt), range(count), [count] * count)
+        with _importable_by_jobs():
+            jobs = executor.map_array(SlurmWorker(runs, run_one), range(count), [count] * count)
     except (RuntimeError, submitit.core.utils.FailedJobError) as error:
         raise UserError(f"Slurm did not take the jobs: {error}") from None
     write_json(sorted({job.job_id.split("_")[0] for job in jobs}), place / JOBS)
@@ -137,7 +138,7 @@ def _submit(
 
 
 def parameters(options: dict[str, Any]) -> dict[str, Any]:
-    """The sweep's ``cluster`` keys as submitit calls them."""
+    """The sweep's ``cluster`` keys by submitit's names."""
     names = {
         "partition": "slurm_partition",
         "gpus": "gpus_per_node",
@@ -149,36 +150,36 @@ def parameters(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": "softcpt",
         "timeout_min": 60,
-        "slurm_signal_delay_s": WAKE_UP,
+        "slurm_signal_delay_s": SIGNAL_BEFORE_END,
         "slurm_additional_parameters": {"requeue": True, **(options.get("extra") or {})},
         **found,
     }
 
 
-class _importable:
-    """Jobs import the modules of this process from where it did."""
-
-    def __enter__(self) -> None:
-        self.before = os.environ.get("PYTHONPATH")
-        root = str(Path(__file__).parents[2])
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, self.before]))
-
-    def __exit__(self, *_: object) -> None:
-        if self.before is None:
+@contextlib.contextmanager
+def _importable_by_jobs() -> Iterator[None]:
+    """Put the repository on PYTHONPATH, which the jobs inherit."""
+    before = os.environ.get("PYTHONPATH")
+    root = str(Path(__file__).parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, before]))
+    try:
+        yield
+    finally:
+        if before is None:
             del os.environ["PYTHONPATH"]
         else:
-            os.environ["PYTHONPATH"] = self.before
+            os.environ["PYTHONPATH"] = before
 
 
-def _follow(watch: _Watch, ids: Sequence[str]) -> None:
+def _follow(watch: _FolderWatch, ids: Sequence[str]) -> None:
     while watch.waiting and alive(ids):
-        watch.look()
+        watch.update()
         time.sleep(POLL)
-    watch.look()
+    watch.update()
 
 
 def _errors(jobs: Sequence) -> dict[str, str]:
-    """Errors by folder, from the jobs that ended in order."""
+    """Errors by run folder, from the jobs that returned a result."""
     found: dict[str, str] = {}
     for job in jobs:
         if job.paths.result_pickle.exists() and job.exception() is None:
@@ -186,34 +187,34 @@ def _errors(jobs: Sequence) -> dict[str, str]:
     return found
 
 
-class _Watch:
-    """Tells of runs by what their folders say."""
+class _FolderWatch:
+    """Follows runs by the records in their folders."""
 
     def __init__(self, runs: Sequence[PlannedRun], events: Events):
         self.waiting, self.events = list(runs), events
         self.seen: set[Path] = set()
         self.first = True
 
-    def look(self) -> None:
-        """Tell what has changed since the last look."""
+    def update(self) -> None:
+        """Report runs that started or ended since the last call."""
         for run in list(self.waiting):
             record = read_run(run.folder)
             if record.complete:
                 seconds = 0.0 if self.first else record.seconds or 0.0
-                self._end(run, Outcome(COMPLETE, seconds))
+                self._end(run, RunOutcome(COMPLETE, seconds))
             elif run.folder not in self.seen and is_locked(run.folder):
                 self.seen.add(run.folder)
                 self.events.started(run)
         self.first = False
 
     def close(self, errors: dict[str, str]) -> None:
-        """No job is left: what is not complete has failed."""
+        """Report the remaining runs as failed, when no job is left."""
         for run in list(self.waiting):
             record = read_run(run.folder)
             error = errors.get(str(run.folder)) or record.error
-            error = error or f"its Slurm job ended, and it is {record.status}"
-            self._end(run, Outcome(FAILED, error=error))
+            error = error or f"its Slurm job ended before the run did: {record.status}"
+            self._end(run, RunOutcome(FAILED, error=error))
 
-    def _end(self, run: PlannedRun, outcome: Outcome) -> None:
+    def _end(self, run: PlannedRun, outcome: RunOutcome) -> None:
         self.waiting.remove(run)
         self.events.ended(run, outcome)

@@ -5,7 +5,7 @@ import signal
 import time
 
 from results.record import Interrupted
-from sweeps import Outcome
+from sweeps.events import RunOutcome
 
 
 def attempt(run):
@@ -17,12 +17,12 @@ def attempt(run):
     if run.note == "die" or (run.note == "die once" and first):
         os.kill(os.getpid(), signal.SIGKILL)
     if run.note == "busy once" and first:
-        return Outcome("busy")
+        return RunOutcome("busy")
     if run.note == "fail":
-        return Outcome("failed", error="no luck")
+        return RunOutcome("failed", error="no luck")
     if run.note == "wait":
         return _wait(run)
-    return Outcome("complete", seconds=1.0)
+    return RunOutcome("complete", seconds=1.0)
 
 
 def _wait(run):
@@ -35,7 +35,7 @@ def _wait(run):
     except (Interrupted, KeyboardInterrupt):
         (run.folder / "stopped").touch()
         raise
-    return Outcome("complete")
+    return RunOutcome("complete")
 
 
 def calls(run):

@@ -31,16 +31,15 @@ NOISE = random.Random(0).randbytes(500)
 
 
 @pytest.fixture
-def cli(toy, tmp_path, monkeypatch, capsys):
+def cli(toy, tmp_path, capsys):
     """``cli(*words, trainer=, output=)``: exit code of ``train.py``, stdout, stderr."""
 
     def go(*words, trainer="CoOp", output=None, backbone="tiny/random", dataset="Toy"):
         flags = ["--trainer", trainer, "--backbone", backbone, "--seed", "1"]
         flags += ["--output-dir", str(output or tmp_path / "run")]
         own = ["DATASET.NAME", dataset, "DATASET.SUBSAMPLE_TASKS", "task0", *SMALL]
-        monkeypatch.setattr(sys, "argv", ["train.py", *flags, *own, *map(str, words)])
         capsys.readouterr()
-        code = train.command()
+        code = train.command([*flags, *own, *map(str, words)])
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return code, out, err
@@ -111,9 +110,8 @@ def test_a_mistake_leaves_the_folder_usable(cli, tmp_path):
     assert cli()[0] == 0 and status(tmp_path / "run") == "complete"
 
 
-def test_debug_shows_the_traceback(toy, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train.py", "--trainer", "CoOps", "--debug"])
-    assert train.command() == 2
+def test_debug_shows_the_traceback(capsys):
+    assert train.command(["--trainer", "CoOps", "--debug"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("Traceback") and err.splitlines()[-1].startswith("error: no trainer")
 
@@ -290,7 +288,7 @@ def test_an_interruption_is_recorded_and_the_same_command_goes_on(
 
     monkeypatch.setattr(CoOp, "before_epoch", before)
     code, _, err = cli()
-    assert code == 130 and err == "interrupted; the same command goes on from here\n"
+    assert code == 130 and err == "interrupted: the same command continues from here\n"
     assert status(tmp_path / "run") == "interrupted"
     monkeypatch.setattr(CoOp, "before_epoch", first)
     code, out, _ = cli()
@@ -442,5 +440,5 @@ def test_a_signal_to_all_processes_of_a_run(tmp_path, number):
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err == "interrupted; the same command goes on from here\n"
+    assert err == "interrupted: the same command continues from here\n"
     assert status(tmp_path / "run") == "interrupted"

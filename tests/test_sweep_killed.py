@@ -246,5 +246,5 @@ def test_slurm_jobs_are_found_again(tmp_path, cluster, straight):
     launcher.wait()
     finish(tmp_path, "--cluster", "slurm")
     output = (tmp_path / "output.txt").read_text()
-    assert "which are under way" in output and output.count("submitted:") == 1
+    assert "which are still running" in output and output.count("submitted:") == 1
     check(tmp_path, straight)

@@ -7,10 +7,11 @@ python -m clip.features clear --days 30 delete what was not used for 30 days; wi
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
+
+from dassl.utils.command_line import Parser, path, run_program
 
 from . import DigestCache, clear, parts, store_root, verify_shards
 from ._digests import FILE
@@ -18,13 +19,14 @@ from ._digests import FILE
 
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; the exit code, 1 if ``verify`` found something wrong."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m clip.features",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=("info", "verify", "clear"))
-    parser.add_argument("--dir", default="", help="FEATURES.DIR; by default in the user's cache")
+    parser.add_argument(
+        "--dir", default="", type=path, help="FEATURES.DIR; by default in the user's cache"
+    )
     parser.add_argument("--days", type=float, default=None, help="for clear: not used so long")
     args = parser.parse_args(argv)
     if args.days is not None and args.action != "clear":
@@ -78,4 +80,4 @@ def mebibytes(size: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

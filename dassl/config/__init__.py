@@ -3,5 +3,6 @@
 from .defaults import get_cfg_default
 from .key import Key
 from .node import CfgNode
+from .paths import expand_home
 
-__all__ = ["CfgNode", "Key", "get_cfg_default"]
+__all__ = ["CfgNode", "Key", "expand_home", "get_cfg_default"]

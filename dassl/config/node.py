@@ -43,7 +43,7 @@ class CfgNode(_CfgNode):
 
     def merge_from_file(self, cfg_filename: str | Path) -> None:
         """Merge a YAML file; its ``_BASE_`` (one path or a list, relative to it) comes first."""
-        self._merge_file(Path(cfg_filename), seen=())
+        self._merge_file(Path(cfg_filename).expanduser(), seen=())
 
     def _merge_file(self, path: Path, seen: tuple[Path, ...]) -> None:
         if path.resolve() in seen:
@@ -51,7 +51,7 @@ class CfgNode(_CfgNode):
         content = read_yaml(path)
         bases = content.pop("_BASE_", [])
         for base in [bases] if isinstance(bases, str) else bases:
-            self._merge_file(path.parent / base, (*seen, path.resolve()))
+            self._merge_file(path.parent / Path(base).expanduser(), (*seen, path.resolve()))
         self.merge_from_dict(content, where=f"{path}: ")
 
     def merge_from_list(self, cfg_list: list) -> None:

@@ -13,37 +13,51 @@ from typing import TextIO
 
 
 class Tee:
-    """Stands in for ``sys.stdout``: writes to a file and, if wanted, on to the console.
+    """A replacement of ``sys.stdout`` that writes to a file and, optionally, to the console.
 
-    Everything else (``isatty``, ``encoding``, ...) is the console's. After :meth:`close` it only
-    passes on, so that whoever kept a reference to it may still write.
+    Everything else (``isatty``, ``encoding``, ...) is the console's. A console that cannot be
+    written any more (a closed terminal, ``| head``, a full disk) is given up, and the file goes on.
+    After :meth:`close` the console alone is written, for code that still refers to this object.
     """
 
-    def __init__(self, console: TextIO, file: TextIO | None, echo: bool):
-        self._console, self._file, self._echo = console, file, echo
+    def __init__(self, console: TextIO | None, file: TextIO | None, echo: bool):
+        self._console, self._file = console, file
+        self._echo = echo and console is not None
 
     def write(self, text: str) -> int:
         """Write and flush, so that the log is up to date when a run is killed."""
         if self._file is not None:
             self._file.write(text)
             self._file.flush()
-        if self._echo:
-            self._console.write(text)
+        self._to_console("write", text)
         return len(text)
 
     def flush(self) -> None:
         """Flush the console; the file is always flushed."""
-        if self._echo:
-            self._console.flush()
+        self._to_console("flush")
+
+    def _to_console(self, method: str, *args: str) -> None:
+        if not self._echo:
+            return
+        try:
+            getattr(self._console, method)(*args)
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
+            self._echo = False
+            redirect_to_null(self._console)
+            if self._file is not None:
+                self._file.write(
+                    f"Output cannot be printed any more ({error}): see this log only\n"
+                )
+                self._file.flush()
 
     def __getattr__(self, name: str):
         return getattr(self._console, name)
 
     def close(self) -> None:
-        """Give ``sys.stdout`` back; the console itself stays open."""
+        """Restore ``sys.stdout``; the console itself stays open."""
         if sys.stdout is self:
             sys.stdout = self._console
-        self._echo = True
+        self._echo = self._console is not None
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -57,7 +71,17 @@ class Tee:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        with contextlib.suppress(Exception):
+            self.flush()
         self.close()
+
+
+def redirect_to_null(stream: TextIO | None) -> None:
+    """Discard what a stream still holds and what is written to it later, without an error."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def setup_logger(

@@ -61,11 +61,15 @@ class Registry:
         Raises:
             UserError: no class has that name; the message shows the nearest and all names.
         """
-        if name not in self:
-            raise unknown_name(self.name, name, self.registered_names())
+        self.check_name(name)
         if name not in self._classes:
             importlib.import_module(self._found[name].module)
         return self._classes[name]
+
+    def check_name(self, name: str) -> None:
+        """Raise UserError if no class has that name; nothing is imported for it."""
+        if name not in self:
+            raise unknown_name(self.name, name, self.registered_names())
 
     def registered_names(self) -> list[str]:
         """All names, sorted."""

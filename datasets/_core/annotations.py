@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,15 @@ def read_mat(path: Path, key: str) -> Any:
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """A JSON object of texts."""
-    content = load_json(path)
+    """The names in a JSON object of texts; a key may appear once."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if twice := [key for key, count in Counter(keys).items() if count > 1]:
+            raise UserError(f"{path} has the key {twice[0]!r} twice")
+        return dict(pairs)
+
+    content = load_json(path, object_pairs_hook=unique)
     fine = isinstance(content, dict) and all(isinstance(v, str) for v in content.values())
     if not fine:
         raise UserError(f"{path} must be a JSON object of texts")

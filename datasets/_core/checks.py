@@ -102,7 +102,11 @@ def _splits(report: Report, dataset: FewShotDataset) -> None:
 def _numbers(report: Report, dataset: FewShotDataset) -> None:
     found = tuple(len(part) for part in dataset.images.parts)
     counts = ", ".join(f"{n:,} {part}" for n, part in zip(found, SPLITS, strict=True))
-    report.notes.append(f"images: {counts}")
+    suffixes = Counter(
+        Path(d.impath).suffix.lower() or "no suffix" for part in dataset.images.parts for d in part
+    )
+    kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in suffixes.most_common())
+    report.notes.append(f"images: {counts} ({kinds})")
     wanted = dataset.sizes
     if is_mini(dataset.root):
         report.notes.append("a miniature: its numbers of images are not the published ones")

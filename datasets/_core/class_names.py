@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -16,51 +17,67 @@ FILES = ("classnames.yaml", "classnames.txt")
 def read_class_names(root: Path, folders: list[str]) -> dict[str, str]:
     """Class name by folder, from ``classnames.yaml`` or ``classnames.txt``; {} without them.
 
-    The YAML file maps folders to names. The text file has a name per line, for the folders in
-    sorted order, or lines ``folder: name`` for some of them.
+    The YAML file maps folders to names. The text file has lines ``folder: name`` for some of the
+    folders, or a name per line for all in sorted order; folders that are numbers are sorted as
+    numbers, so that line i + 1 names folder i of the folders 0, 1, 2, ...
+
+    Raises:
+        UserError: a line that is no name, a folder twice, or one that does not exist.
     """
-    for file, read in zip(FILES, (_from_yaml, _from_text), strict=True):
-        if (path := root / file).is_file():
-            return read(path, folders)
+    for file, read in zip(FILES, (_yaml_lines, _text_lines), strict=True):
+        if not (path := root / file).is_file():
+            continue
+        names: dict[str, str] = {}
+        for number, folder, name in read(path, folders):
+            where = f"{path}:{number}"
+            if folder not in folders:
+                raise UserError(f"{where}: there is no class folder {folder!r}")
+            if not name:
+                raise UserError(f"{where}: the class folder {folder!r} gets no name")
+            if folder in names:
+                raise UserError(f"{where}: the class folder {folder!r} is named a second time")
+            names[folder] = name
+        return names
     return {}
 
 
-def _from_yaml(path: Path, folders: list[str]) -> dict[str, str]:
+def _yaml_lines(path: Path, folders: list[str]) -> Iterator[tuple[int, str, str]]:
+    """Line number, folder and name, both as they are written: ``no`` is a word, not false."""
     try:
-        content = yaml.safe_load(read_text(path))
+        root = yaml.compose(read_text(path), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
+    if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path} must map class folders to names, as in  n01440764: tench")
-    names = {str(key): str(value).strip() for key, value in content.items()}
-    for folder, name in names.items():
-        _check(str(path), folder, name, folders)
-    return names
+    for key, value in root.value:
+        for node in (key, value):
+            if not isinstance(node, yaml.ScalarNode):
+                kind = "list" if isinstance(node, yaml.SequenceNode) else "mapping"
+                raise UserError(
+                    f"{path}:{node.start_mark.line + 1}: a {kind} is no name; write one line per "
+                    "class folder, as in  n01440764: tench"
+                )
+        yield key.start_mark.line + 1, key.value, " ".join(value.value.split())
 
 
-def _from_text(path: Path, folders: list[str]) -> dict[str, str]:
+def _text_lines(path: Path, folders: list[str]) -> Iterator[tuple[int, str, str]]:
+    """Line number, folder and name of each line that is not empty."""
     lines = [
-        (f"{path}:{number}", line.strip())
+        (number, line.strip())
         for number, line in enumerate(read_text(path).split("\n"), start=1)
         if line.strip()
     ]
     if any(": " in line for _, line in lines):
-        names = {}
-        for where, line in lines:
-            folder, _, name = (part.strip() for part in line.partition(": "))
-            _check(where, folder, name, folders)
-            names[folder] = name
-        return names
+        for number, line in lines:
+            folder, _, name = line.partition(": ")
+            yield number, folder.strip(), name.strip()
+        return
     if len(lines) != len(folders):
         raise UserError(
             f"{path} has {len(lines)} names, but there are {len(folders)} class folders; give "
             "one name per folder, in sorted order, or lines  folder: name"
         )
-    return dict(zip(folders, (line for _, line in lines), strict=True))
-
-
-def _check(where: str, folder: str, name: str, folders: list[str]) -> None:
-    if folder not in folders:
-        raise UserError(f"{where}: there is no class folder {folder!r}")
-    if not name:
-        raise UserError(f"{where}: the class folder {folder!r} gets no name")
+    if all(name.isascii() and name.isdigit() for name in folders):
+        folders = sorted(folders, key=lambda name: (int(name), name))
+    for folder, (number, line) in zip(folders, lines, strict=True):
+        yield number, folder, line

@@ -9,16 +9,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from PIL import Image, features
+
 from dassl.data import Datum
 from dassl.utils import UserError, listdir_nohidden
 
 from .splits import Split, is_text, stays_inside
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif"),
-    *(".tiff", ".webp", ".ppm", ".pgm", ".jp2"),
+AVIF = " .avif" if features.check("avif") else ""  # newer versions of Pillow read it
+IMAGE_SUFFIXES = tuple(
+    f".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .ppm .pgm .jp2{AVIF}".split()
 )
-KEPT_HERE = ("split_fewshot",)  # a folder of this project beside the images
+RECORD_FOLDERS = ("split_fewshot",)  # written by this project beside the images
 
 
 def is_image(name: str) -> bool:
@@ -28,7 +30,7 @@ def is_image(name: str) -> bool:
 
 def folders_in(root: Path, ignored: Iterable[str] = ()) -> list[str]:
     """The sorted names of the folders in ``root``; a link that leads nowhere is refused."""
-    left_out, names = {*ignored, *KEPT_HERE}, []
+    left_out, names = {*ignored, *RECORD_FOLDERS}, []
     for name in listdir_nohidden(root):
         path = root / name
         if name in left_out:
@@ -50,9 +52,11 @@ def images_by_class(
     Args:
         prefix: put before the paths ``<class>/<image>``.
     """
-    classes = {}
+    classes, unread = {}, _loose_images(root)
     for name in folders_in(root, ignored):
-        files = [file for file in listdir_nohidden(root / name) if is_image(file)]
+        entries = listdir_nohidden(root / name)
+        files = [file for file in entries if is_image(file)]
+        unread += _unread_images(root / name, sorted(set(entries) - set(files)))
         for path in (root / name / file for file in files):
             if not is_text(str(path)):
                 raise UserError(f"the file name {str(path)!r} is not valid UTF-8; rename the file")
@@ -61,7 +65,46 @@ def images_by_class(
         classes[name] = [f"{prefix}{name}/{file}" for file in files]
     if not classes:
         raise UserError(f"{root} has no folder in it; expected one folder of images per class")
+    if unread:
+        print(
+            f"{len(unread)} images in {root} are not read, such as {unread[0]}: images lie "
+            f"directly in the folder of their class, and their names end in a known suffix "
+            f"({' '.join(IMAGE_SUFFIXES)})"
+        )
     return classes
+
+
+def _loose_images(root: Path) -> list[str]:
+    """Images beside the class folders."""
+    return [name for name in listdir_nohidden(root) if is_image(name) and (root / name).is_file()]
+
+
+def _unread_images(folder: Path, entries: list[str]) -> list[str]:
+    """Images of a class folder that are not read: in a folder within, or of another suffix."""
+    found: list[str] = []
+    by_suffix: dict[str, list[str]] = defaultdict(list)
+    for name in entries:
+        path = folder / name
+        if path.is_file():
+            by_suffix[path.suffix.lower()].append(name)
+        for inner, _, files in os.walk(path):  # nothing if it is a file
+            found += [
+                os.path.relpath(os.path.join(inner, file), folder.parent)
+                for file in sorted(files)
+                if is_image(file)
+            ]
+    for names in by_suffix.values():
+        if _opens(folder / names[0]):  # one file answers for all of its suffix
+            found += [f"{folder.name}/{name}" for name in names]
+    return found
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # Pillow raises nearly anything about files that are no images
+        return False
 
 
 def _no_images(folder: Path) -> UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 from dassl.data import Datum
@@ -26,6 +27,8 @@ def wordnet_names(root: Path) -> dict[str, str]:
     path = root / "classnames.txt"
     if path.is_file():
         rows = [fields for _, fields in read_rows(path, "id name")]
+        if twice := [wnid for wnid, n in Counter(wnid for wnid, _ in rows).items() if n > 1]:
+            raise UserError(f"{path} names {shorten_list(twice)} more than once")
     else:
         rows = [line.split(" ", 1) for line in known_names("ImageNet")]
     names = dict(sorted(rows))

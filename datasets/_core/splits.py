@@ -132,12 +132,12 @@ def read_split(path: Path, kind: str) -> Split:
         raise UserError(f"{path} is not a usable split: it is nested too deeply") from None
 
 
-def load_json(path: Path) -> Any:
-    """The content of a JSON file; a UserError if it is none."""
+def load_json(path: Path, **options: Any) -> Any:
+    """The content of a JSON file, a UserError if it is not one; ``options`` as json.loads takes."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise ValueError(f"it has {size:,} bytes, more than any split or draw would")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), **options)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
 

@@ -24,6 +24,7 @@ from clip.features import (
     parts,
 )
 from clip.features.__main__ import main
+from dassl.utils import UserError
 
 KEY = {"weights": "w", "transform": "t"}
 
@@ -357,5 +358,5 @@ def test_clear(tmp_path, capsys):
     assert main(["clear", "--dir", str(tmp_path)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert "1 parts, 0.0 MiB, deleted" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError):
         main(["info", "--days", "1"])

@@ -1,5 +1,7 @@
 """Two small datasets in folders, and a suite of them."""
 
+from dassl.config import get_cfg_default
+from dassl.data import build_dataset
 from datasets._core.base import FewShotDataset, TaskGroup
 
 
@@ -36,3 +38,14 @@ def paths(items):
 
 def in_part(items, label):
     return sum(item.label == label for item in items)
+
+
+def load(name, root, **options):
+    """The dataset ``name`` under ``root``; options are keys of DATASET."""
+    cfg = get_cfg_default()
+    cfg.merge_from_dict({"SEED": 1, "DATASET": {"NAME": name, "ROOT": str(root), **options}})
+    return build_dataset(cfg)
+
+
+def counts(dataset):
+    return [len(part) for part in (dataset.train_x, dataset.val, dataset.test)]

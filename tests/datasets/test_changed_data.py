@@ -5,40 +5,16 @@ Each case: a first run stores the split, then the data change, then ``python -m 
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from dassl.config import get_cfg_default
-from dassl.data import DATASET_REGISTRY, build_dataset
-from datasets import __main__ as tool
+from dassl.data import DATASET_REGISTRY
 from datasets._core.mini import draw, make_mini
 from datasets._core.mini.layouts import write_lines
+from tests.datasets.folders import load
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def load(name, root, **options):
-    cfg = get_cfg_default()
-    cfg.merge_from_dict({"SEED": 1, "DATASET": {"NAME": name, "ROOT": str(root), **options}})
-    return build_dataset(cfg)
-
-
-@pytest.fixture
-def check(monkeypatch, capsys):
-    """Runs ``python -m datasets check``: the exit code and what it printed."""
-
-    def run(name, root, *options):
-        argv = ["datasets", "check", name, "--root", str(root), *options]
-        monkeypatch.setattr(sys, "argv", argv)
-        capsys.readouterr()
-        return tool.command(), capsys.readouterr().out
-
-    return run
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 def table(folder, classes, tasks=None, name="manifest.csv"):

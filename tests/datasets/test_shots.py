@@ -7,24 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from dassl.config import get_cfg_default
-from dassl.data import build_dataset
 from dassl.utils import UserError
 from datasets.__main__ import parse_args
 from datasets._core.mini import make_mini
-from tests.datasets.folders import Pets, fill
+from tests.datasets.folders import Pets, fill, load
 from tests.reference.shots import coop_draw
 
 
 def run(*argv):
     args = parse_args([str(arg) for arg in argv])
     return args.run(args)
-
-
-def load(name, root, **options):
-    cfg = get_cfg_default()
-    cfg.merge_from_dict({"SEED": 1, "DATASET": {"NAME": name, "ROOT": str(root), **options}})
-    return build_dataset(cfg)
 
 
 def relative(items):

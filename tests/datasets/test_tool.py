@@ -168,7 +168,7 @@ def test_collections_are_looked_at_too(tool, tmp_path):
         (["check", "Suite"], "takes its datasets from DATASET.MEMBERS"),
         (["show", "OxfordPets"], "needs a data folder"),
         (["show", "OxfordPets", "--classes", "0"], "must be at least 1"),
-        (["check", "OxfordPets", "--deeep"], "--deeep is not understood"),
+        (["check", "OxfordPets", "--deeep"], "did you mean --deep?"),
         (["make-mini", "Suite", "x"], "has no files of its own"),
         (["shots", "OxfordPets"], "one of the arguments --export --import is required"),
         (["shots", "OxfordPets", "--export", "x"], "a draw has a number and a seed"),

@@ -194,7 +194,10 @@ def clone(tmp_path):
     """A fresh clone: the repository's files, its output in a folder of its own."""
     here = tmp_path / "clone"
     here.mkdir()
-    for name in ("clip", "configs", "dassl", "datasets", "scripts", "trainers", "train.py"):
+    for path in ROOT.iterdir():
+        name = path.name
+        if name.startswith(".") or name == "output":
+            continue
         (here / name).symlink_to(ROOT / name)
     (here / "scripts").unlink()
     (here / "scripts").mkdir()

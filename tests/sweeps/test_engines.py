@@ -8,8 +8,12 @@ import time
 import pytest
 
 from dassl.utils import UserError
-from sweeps import Estimate, Events, pool, run_pool, run_serial, serial, slurm
+from sweeps import pool, serial, slurm
+from sweeps.estimate import Estimate
+from sweeps.events import Events
 from sweeps.plan import PlannedRun
+from sweeps.pool import run_pool
+from sweeps.serial import run_serial
 from tests._attempts import attempt, calls
 from tests._records import write
 
@@ -58,7 +62,7 @@ def test_a_pool_outlives_its_workers(tmp_path):
     failed = {name for name in status if status[name] == "failed"}
     assert status.keys() == {run.folder.name for run in runs}
     assert failed == {"run2", "run4", "never"}
-    assert told.outcomes["run2"].error == "2 worker processes died of it (SIGKILL)"
+    assert told.outcomes["run2"].error == "2 worker processes died in it (SIGKILL)"
     assert told.outcomes["never"].error == f"it needs {runs[4].folder}, which failed"
     assert [len(calls(run)) for run in runs[:-1]] == [1, 2, 2, 2, 1, 1]
     assert told.log.index("after") > told.log.index("run1")
@@ -152,7 +156,7 @@ def test_slurm_follows_the_folders(tmp_path, monkeypatch):
         ("broken", "failed"),
         ("lost", "failed"),
     ]
-    assert told.outcomes["lost"].error == "its Slurm job ended, and it is no results.json"
+    assert told.outcomes["lost"].error == "its Slurm job ended before the run did: no results.json"
 
 
 def test_slurm_options_and_their_absence(tmp_path, monkeypatch):

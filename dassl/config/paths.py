@@ -1,0 +1,34 @@
+"""``~`` in the keys that hold paths."""
+
+from __future__ import annotations
+
+from os.path import expanduser
+
+from .node import CfgNode
+
+PATH_KEYS = (
+    "OUTPUT_DIR",
+    "RESUME",
+    "DATASET.ROOT",
+    "DATASET.MANIFEST",
+    "DATALOADER.OLD_DATA_PATH",
+    "DATALOADER.NEW_DATA_PATH",
+    "MODEL.INIT_WEIGHTS",
+    "FEATURES.DIR",
+)
+
+
+def expand_home(cfg: CfgNode) -> None:
+    """Replace ``~`` by the user's home folder in every path of a configuration, in place."""
+    for key in PATH_KEYS:
+        *parents, last = key.split(".")
+        node = cfg
+        for parent in parents:
+            node = node[parent]
+        node[last] = expanduser(node[last])
+    cfg.DATASET.MEMBERS = tuple(
+        {**member, "ROOT": expanduser(member["ROOT"])}
+        if isinstance(member, dict) and isinstance(member.get("ROOT"), str)
+        else member
+        for member in cfg.DATASET.MEMBERS
+    )

@@ -1,0 +1,139 @@
+"""Runs what is missing of a sweep, and reports all of it."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+from dassl.utils import UserError, atomic_path
+from results.aggregate import aggregate
+from results.few_shot_curves import draw_curves
+from results.read import Run, read_run
+from results.record import Busy
+from results.tables import format_table
+
+from .estimate import Estimate
+from .events import BUSY, COMPLETE, FAILED, Events, RunOne, RunOutcome
+from .plan import PlannedRun, Sweep
+from .pool import run_pool
+from .progress import progress
+from .serial import run_serial
+from .slurm import run_slurm
+from .status import num_workers, summary
+
+Train = Callable[[Sequence[str]], object]  # train.py on a list of arguments, in this process
+
+
+def run_all(
+    sweep: Sweep,
+    records: Sequence[Run],
+    estimate: Estimate,
+    train: Train,
+    retry_failed: bool = True,
+) -> tuple[list[Run], list[tuple[PlannedRun, str]]]:
+    """Run the sweep; returns a record per planned run, and the failures with their errors.
+
+    Args:
+        train: runs train.py; worker processes must be able to import it.
+    """
+    known = dict(zip((run.folder for run in sweep.runs), records, strict=True))
+    outcomes: dict[Path, RunOutcome] = {}
+    todo = []
+    for run in sweep.runs:
+        if known[run.folder].status == "failed" and not retry_failed:
+            error = f"{known[run.folder].error}; it failed before; --retry-failed runs it again"
+            outcomes[run.folder] = RunOutcome(FAILED, error=error)
+        else:
+            todo.append(run)
+    print(summary(sweep, records, estimate), flush=True)
+    alone = sweep.cluster["engine"] == "debug"
+    with progress(todo, estimate, num_workers(sweep), alone) as events:
+
+        def ended(run: PlannedRun, outcome: RunOutcome) -> None:
+            outcomes[run.folder] = outcome
+            events.ended(run, outcome)
+
+        _engine(sweep, todo, partial(run_one, train), Events(events.started, ended))
+    results = [_result(run, outcomes[run.folder]) for run in sweep.runs]
+    failures = [(r, outcomes[r.folder].error) for r in sweep.runs if outcomes[r.folder].error]
+    return _with_suites(results, sweep.runs), failures
+
+
+def _engine(sweep: Sweep, runs: Sequence[PlannedRun], run_one: RunOne, events: Events) -> None:
+    engine = sweep.cluster["engine"]
+    if engine == "local":
+        run_pool(runs, run_one, events, num_workers(sweep))
+    elif engine == "slurm":
+        run_slurm(runs, run_one, events, sweep.output, sweep.cluster)
+    else:
+        run_serial(runs, run_one, events)
+
+
+def run_one(train: Train, planned: PlannedRun) -> RunOutcome:
+    """Do a run in this process; returns how it ended."""
+    started = time.monotonic()
+    try:
+        was_complete = read_run(planned.folder).complete
+        train(planned.argv)
+    except Busy:
+        return RunOutcome(BUSY)
+    except Exception as error:
+        return RunOutcome(FAILED, time.monotonic() - started, _message(error))
+    finally:
+        gc.collect()  # the models of the run, before the next one needs the memory
+        _freeze_loaded_objects()
+    return RunOutcome(COMPLETE, 0.0 if was_complete else time.monotonic() - started)
+
+
+@cache
+def _freeze_loaded_objects() -> None:
+    """Once per process: exclude modules, which stay, from every later garbage collection."""
+    gc.freeze()
+
+
+def _result(planned: PlannedRun, outcome: RunOutcome) -> Run:
+    """The record of a run, with the sweep's names.
+
+    A failed run is reported as failed, whatever record an earlier one left in its folder.
+    """
+    named = {"method": planned.method, "shots": planned.shots, "seed": planned.seed}
+    if outcome.status == "failed":
+        return Run(planned.folder, "failed", error=outcome.error, **named)
+    return replace(read_run(planned.folder), **named)
+
+
+def _with_suites(results: list[Run], planned: Sequence[PlannedRun]) -> list[Run]:
+    """The runs with the suite filled in where the record of a failed one lacks it."""
+    known = {p.dataset: run.suite for run, p in zip(results, planned, strict=True) if run.suite}
+    return [
+        run if run.suite else replace(run, suite=known.get(p.dataset, p.dataset))
+        for run, p in zip(results, planned, strict=True)
+    ]
+
+
+def _message(error: BaseException) -> str:
+    text = str(error).strip().split("\n")[0] or "no message"
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+def report(sweep: Sweep, results: list[Run]) -> None:
+    """Print the table; write it and the figure to the files that the YAML names."""
+    rows = aggregate(results, sweep.methods)
+    unfinished = [run for run in results if not run.complete]
+    if len(unfinished) == len(results):
+        print("no run is complete: no report")  # and the files of an earlier one stay
+        return
+    print()
+    print(format_table(rows, "text", unfinished))
+    table, figure = sweep.report.get("table"), sweep.report.get("figure")
+    if table:
+        text = format_table(rows, "md" if table.suffix == ".md" else "text", unfinished)
+        with atomic_path(table) as path:
+            path.write_text(text, encoding="utf-8")
+        print(f"table: {table}")
+    if figure:
+        print(f"figure: {draw_curves(rows, figure)}")

@@ -1,0 +1,61 @@
+"""What a sweep will do, how far it is, and how long the rest takes, in lines to print."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+
+from results.read import Run
+from results.record import is_locked
+
+from .estimate import Estimate
+from .plan import Sweep
+from .pool import default_workers
+
+
+def plan_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list[str]:
+    """Every planned run with its status and its command, and the totals."""
+    lines = []
+    for run, record in zip(sweep.runs, records, strict=True):
+        lines += [
+            f"{run}: {record.status}",
+            f"  python train.py {shlex.join(run.argv)}",
+        ]
+    return [*lines, summary(sweep, records, estimate)]
+
+
+def status_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list[str]:
+    """The runs that are not complete, and the totals."""
+    lines = []
+    for run, record in zip(sweep.runs, records, strict=True):
+        if not record.complete:
+            status = record.status
+            if is_locked(run.folder):
+                status = "running"
+            elif status == "running":
+                status = "stopped without a record; it continues from its last epoch"
+            lines.append(f"{run}: {status}{f': {record.error}' if record.error else ''}")
+    return [*lines, summary(sweep, records, estimate)]
+
+
+def summary(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> str:
+    """Number of runs, of complete and of failed ones, and the time that the rest takes."""
+    counts = Counter(record.status for record in records)
+    done = ", ".join(f"{counts[key]} {key}" for key in ("complete", "failed") if counts[key])
+    left = [run for run, record in zip(sweep.runs, records, strict=True) if not record.complete]
+    known = left and estimate.n  # the number of workers may need torch, to count GPUs
+    guess = estimate.left(left, num_workers(sweep)) if known else None
+    about = ""
+    if guess is not None:
+        about = f"; about {timedelta(seconds=round(guess))} left, from {estimate.n} complete runs"
+    return f"{len(records)} runs below {sweep.output}{f', {done}' if done else ''}{about}"
+
+
+def num_workers(sweep: Sweep) -> int:
+    """Number of runs done at once."""
+    engine = sweep.cluster["engine"]
+    if engine == "local":
+        return default_workers(sweep.cluster.get("workers", 0))
+    return sweep.cluster.get("jobs", 1) if engine == "slurm" else 1

@@ -1,0 +1,44 @@
+"""Help, lists and mistakes of the command line are answered without importing torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "torchvision", "open_clip", "scipy", "sklearn", "matplotlib", "pandas")
+COOP = ("train.py", "--trainer", "CoOp")
+CASES = {  # exit code, arguments, a part of the output
+    "train help": (0, ("train.py", "--help"), "--dataset-config-file"),
+    "list": (0, ("train.py", "--list"), "ViT-B/32"),
+    "list trainers": (0, ("train.py", "--list", "trainers"), "MTCoOp"),
+    "unknown flag": (2, ("train.py", "--trainr", "CoOp"), "did you mean --trainer?"),
+    "unknown trainer": (2, ("train.py", "--trainer", "COOP"), "did you mean CoOp?"),
+    "unknown dataset": (2, (*COOP, "DATASET.NAME", "Digit7"), "did you mean Digits7?"),
+    "unknown protocol": (2, (*COOP, "--protocol", "fewshot"), "did you mean few_shot?"),
+    "unknown key": (2, (*COOP, "OPTIM.LRR", "1"), "did you mean OPTIM.LR?"),
+    "missing file": (2, (*COOP, "--config-file", "gone.yaml"), "gone.yaml"),
+    "sweep help": (0, ("sweep.py", "--help"), "--dry-run"),
+    "sweep dry run": (0, ("sweep.py", "configs/sweeps/demo.yaml", "--dry-run"), "train.py"),
+    "sweep missing file": (2, ("sweep.py", "gone.yaml"), "gone.yaml"),
+    "parse help": (0, ("parse_test_res.py", "--help"), "--multi-exp"),
+    "parse missing folder": (2, ("parse_test_res.py", "gone"), "gone"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_answered_without_heavy_imports(case):
+    expected, (program, *argv), part = CASES[case]
+    code = (
+        f"import sys; sys.argv[0] = {program!r}; import {Path(program).stem} as program\n"
+        "try: code = program.command()\n"
+        "except SystemExit as end: code = end.code\n"
+        f"heavy = [name for name in {HEAVY} if name in sys.modules]\n"
+        "print('imported', heavy, 'exit', code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == f"imported [] exit {expected}", done.stderr
+    assert part in done.stdout + done.stderr
