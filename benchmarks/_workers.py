@@ -54,7 +54,9 @@ class Worker:
         case = self.rows[-1]["case"] if self.rows else self.cases[0]
         said = "cut off, no time left" if late else f"ended with exit code {code}"
         note = f"{said}: {lines[-1] if lines else ''}"[:300]
-        return [failed(case, "the process", note, "\n".join(lines[-40:]))]
+        after = self.cases[self.cases.index(case) + 1 :] if case in self.cases else []
+        rows = [failed(name, "all", f"not begun: the process {said}") for name in after]
+        return [failed(case, "the process", note, "\n".join(lines[-40:])), *rows]
 
 
 def failed(case: str, check: str, note: str, traceback: str = "") -> dict:

@@ -160,7 +160,7 @@ def measure_all(
     """Seconds and peak memory of "encode" (the images alone), "images" (a step with images
     encoded), "warm" (a step with warm features), "score" (an evaluation), "graphed" (a step with
     warm features and CUDA graphs) and "naive"."""
-    trainer = make_trainer(variant, backbone, size, space, *opts)
+    trainer = make_trainer(variant, backbone, size, space, *opts, "COMPUTE.GRAPHS", "False")
     device, batch = trainer.device, make_batch(trainer, size)
     moved = {key: value.to(device) for key, value in batch.items()}
     feat = trainer.image_features(moved)["global"]

@@ -230,6 +230,8 @@ def hashed_config(cfg: CfgNode) -> dict:
         for parent in parents:
             node = node.get(parent, {})
         node.pop(last, None)
+    if content.get("INPUT", {}).get("EXIF") == "ignore":  # a newer key: older runs keep their hash
+        del content["INPUT"]["EXIF"]
     return content
 
 

@@ -56,7 +56,7 @@ def get_cfg_default() -> CfgNode:
                 "TF32": False,  # on a GPU, fp32 matrix products with 10 bits of mantissa
                 "CHANNELS_LAST": True,  # on a GPU, memory layout of ResNets
                 "COMPILE": False,  # torch.compile of the image tower
-                "GRAPHS": False,  # on a GPU, text passes that repeat are replayed as CUDA graphs
+                "GRAPHS": True,  # on a GPU, text passes that repeat are replayed as CUDA graphs
             },
             "FEATURES": _features(),
         }
@@ -71,6 +71,7 @@ def _input() -> dict:
         "NO_TRANSFORM": False,
         "PIXEL_MEAN": [],
         "PIXEL_STD": Key([], above=0),
+        "EXIF": Key("ignore", choices=("ignore", "apply")),  # orientation; CLIP itself ignores it
         "CROP_PADDING": Key(4, least=0),
         "RRCROP_SCALE": Key((0.08, 1.0), above=0, most=1),  # share of the image's area
         "COLORJITTER_B": Key(0.4, least=0),

@@ -1,4 +1,4 @@
-"""From a configuration to the loaders of a run."""
+"""The data loaders of a run, built from its configuration."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from .wrapper import DatasetWrapper
 
 
 class EpochDataLoader(DataLoader):
-    """A data loader whose order and augmentations are those of an epoch."""
+    """A data loader whose order and augmentations depend on the epoch."""
 
     @property
     def batches(self) -> BatchSampler:
-        """The places of the images of every batch."""
+        """Image indices of every batch."""
         return self.batch_sampler
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch; call it before iterating. Workers stay alive."""
+        """Set the epoch, before iterating. Workers stay alive."""
         for part in (self.batches.sampler, self.dataset):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
 
 
 class SharedDataLoader(EpochDataLoader):
-    """The loader of one of several processes that do a run together.
+    """The loader of one process of a distributed run.
 
-    Each loads its share of the images of a batch; what else there is of a batch (label, task,
-    domain, index, impath) every process gets of all its images.
+    It loads its share of the images of a batch, and label, task, domain, index and impath of all
+    images of the batch.
 
     Args:
-        batches: the places of the images of every batch of the run.
+        batches: image indices of every batch of the run.
     """
 
     def __init__(self, dataset: Dataset, batches: BatchSampler, **options):
@@ -80,21 +80,20 @@ def build_data_loader(
     more workers than batches or than processor cores.
 
     Args:
-        n_domain: not used here: no sampler goes by domain.
-        n_ins: not used here either.
+        n_domain, n_ins: Dassl's; not used, since no sampler goes by domain.
         tfm: the transform; by default that of ``cfg.INPUT``.
         dataset_wrapper: used instead of :class:`DatasetWrapper`, with its arguments.
 
     Raises:
-        UserError: no image, or no positive batch size.
+        UserError: no images, or a batch size below 1.
     """
     if not data_source:
         raise UserError(
-            f"there is no image to load for {'training' if is_train else 'evaluation'}; "
+            f"there are no images for {'training' if is_train else 'evaluation'}; "
             "check DATASET.NUM_SHOTS, DATASET.SPLIT and the data folder"
         )
     if batch_size < 1:
-        raise UserError(f"the batch size must be at least 1, but is {batch_size}")
+        raise UserError(f"the batch size must be at least 1; got {batch_size}")
     workers = min(cfg.DATALOADER.NUM_WORKERS, -(-len(data_source) // batch_size), _cores())
     wrapper = dataset_wrapper or DatasetWrapper
     dataset = wrapper(cfg, data_source, transform=tfm, is_train=is_train)
@@ -116,21 +115,21 @@ def build_data_loader(
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class DataManager:
     """The dataset of a run and its loaders.
 
-    ``train_loader_x``, ``val_loader`` and ``test_loader`` are None where the dataset has no such
-    images; ``train_loader_u`` always is.
+    ``train_loader_x``, ``val_loader`` and ``test_loader`` are None if the dataset has no such
+    images; ``train_loader_u`` is always None.
 
     Args:
-        custom_tfm_train: used instead of the training transform of ``cfg.INPUT``.
-        custom_tfm_test: used instead of its test transform.
-        dataset_wrapper: used instead of :class:`DatasetWrapper`, with its arguments.
-        dataset: used instead of ``cfg.DATASET.NAME``.
+        custom_tfm_train: overrides the training transform of ``cfg.INPUT``.
+        custom_tfm_test: overrides its test transform.
+        dataset_wrapper: replaces :class:`DatasetWrapper`, with the same arguments.
+        dataset: overrides ``cfg.DATASET.NAME``.
     """
 
     def __init__(
@@ -170,12 +169,12 @@ class DataManager:
 
     @property
     def space(self) -> TaskSpace:
-        """The tasks side by side."""
+        """The tasks and their logit columns."""
         return self.dataset.space
 
     @property
     def num_classes(self) -> int:
-        """C, over all tasks."""
+        """C, the number of classes of all tasks."""
         return self.dataset.num_classes
 
     @property
@@ -184,7 +183,7 @@ class DataManager:
         return self.dataset.lab2cname
 
     def summary(self, name: str = "") -> str:
-        """A table of what there is to learn from and to be tested on."""
+        """A table of the numbers of tasks, classes and images."""
         parts = self.dataset
         rows = {
             "Dataset": name or type(parts).__name__,

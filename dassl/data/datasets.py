@@ -1,4 +1,4 @@
-"""What a dataset is: lists of labelled images, and the layout of its tasks."""
+"""Datasets: lists of labelled images, and the layout of their tasks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .tasks import Task, TaskSpace
 
 
 def dataset_class(cfg) -> type[DatasetBase]:
-    """What ``cfg.DATASET.NAME`` means; with ``DATASET.MEMBERS`` a Suite, called as one likes."""
+    """The class that ``cfg.DATASET.NAME`` names; with ``DATASET.MEMBERS``, a Suite of any name."""
     name = cfg.DATASET.NAME
-    members = getattr(cfg.DATASET, "MEMBERS", ())  # a configuration of Dassl's own has none
+    members = getattr(cfg.DATASET, "MEMBERS", ())  # Dassl has no such key
     if not members or name == "Suite":
         return DATASET_REGISTRY.get(name)
     if name in DATASET_REGISTRY:
         raise UserError(
-            f"DATASET.NAME is {name}, which takes no DATASET.MEMBERS; give the suite of these "
-            "members a name of its own"
+            f"DATASET.NAME {name} takes no DATASET.MEMBERS; give the suite of these members "
+            "another name"
         )
     return DATASET_REGISTRY.get("Suite")
 
@@ -34,21 +34,27 @@ def build_dataset(cfg) -> DatasetBase:
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """One labelled image; ``label`` counts within its ``task``."""
+    """One labelled image; ``label`` is its class within ``task``.
+
+    Args:
+        classname: name of the class; "" for images with captions, which have no classes.
+        caption: the first caption of an image that has any.
+    """
 
     impath: str = ""
     label: int = 0
     domain: int = 0
     classname: str = ""
     task: int = 0
+    caption: str = ""
 
 
 class DatasetBase:
     """Training, validation and test images, and the space of their tasks.
 
     Args:
-        space: the tasks; without it there is one, with the class names that the images bear.
-        split: where the division into train, val and test comes from, for the record.
+        space: the tasks; by default one, with the class names of the images.
+        split: origin of the division into train, val and test, for the record.
         image_roots: the image folder of each task, which its identity leaves out of the paths;
             by default the common folder of its test images.
     """
@@ -92,12 +98,12 @@ class DatasetBase:
 
     @property
     def space(self) -> TaskSpace:
-        """The tasks side by side."""
+        """The tasks and their logit columns."""
         return self._space
 
     @property
     def split(self) -> str:
-        """Where the division into train, val and test comes from."""
+        """Origin of the division into train, val and test."""
         return self._split
 
     @property
@@ -117,7 +123,7 @@ class DatasetBase:
 
     @property
     def num_classes(self) -> int:
-        """C, over all tasks."""
+        """C, the number of classes of all tasks."""
         return self.space.num_classes
 
     @property
@@ -126,7 +132,7 @@ class DatasetBase:
         return dict(enumerate(self.classnames))
 
     def with_space(self, space: TaskSpace) -> DatasetBase:
-        """The same images, with other facts about the tasks."""
+        """The same images with other task properties."""
         parts = (self.train_x, self.train_u, self.val, self.test)
         return DatasetBase(*parts, space, self.split, self.image_roots)
 
@@ -140,13 +146,13 @@ class DatasetBase:
         return DatasetBase(*parts, self.space.subset([t]), self.split, roots)
 
     def keep_apart(self, what: str) -> None:
-        """Refuse to choose ``what`` on validation images that are test images of the task too."""
+        """Refuse to select ``what`` on validation images that are also test images of the task."""
         tested = {(item.task, item.impath) for item in self.test or ()}
         for item in self.val or ():
             if (item.task, item.impath) in tested:
                 raise UserError(
-                    f"{what} would be chosen on validation images that are test images too, such "
-                    f"as {item.impath}: set a value instead, or TEST.FINAL_MODEL last_step"
+                    f"{what} would be selected on validation images that are also test images, "
+                    f"such as {item.impath}: set a value, or TEST.FINAL_MODEL last_step"
                 )
 
     def relocate(self, old: str, new: str) -> None:
@@ -164,12 +170,12 @@ def _space_of(items: Iterable[Datum]) -> TaskSpace:
     names: dict[int, str] = {}
     for item in items:
         if item.task != 0:
-            raise UserError(f"{item.impath} is of task {item.task}: several tasks need a space")
+            raise UserError(f"{item.impath} has task {item.task}: several tasks need a TaskSpace")
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(
-                f"label {item.label} is called {names[item.label]!r} and, in {item.impath}, "
-                f"{item.classname!r}; a label has one name"
+                f"label {item.label} has two names: {names[item.label]!r} and, in {item.impath}, "
+                f"{item.classname!r}"
             )
     if sorted(names) != list(range(len(names))):
-        raise UserError(f"labels must count from 0 without gaps, but are {sorted(names)}")
+        raise UserError(f"labels must be 0 to C - 1 without gaps; got {sorted(names)}")
     return TaskSpace((Task("", tuple(names[i] or str(i) for i in range(len(names)))),))

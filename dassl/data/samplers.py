@@ -1,4 +1,4 @@
-"""The order in which images are visited, as a function of (seed, epoch)."""
+"""The order of the images in an epoch, as a function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def stable_seed(*parts: object) -> int:
 
 
 class RandomSampler(Sampler[int]):
-    """A permutation of the images; it changes with :meth:`set_epoch`, and only then."""
+    """A permutation of the images, which only :meth:`set_epoch` changes."""
 
     def __init__(self, data_source: Sized, seed: int = 0):
         self.data_source, self.seed, self.epoch = data_source, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation of an epoch."""
+        """Set the epoch, which determines the permutation."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -42,7 +42,7 @@ class SequentialSampler(Sampler[int]):
         self.data_source = data_source
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
+        """Do nothing: the order is the same in all epochs."""
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(len(self)))

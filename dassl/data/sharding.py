@@ -1,4 +1,4 @@
-"""Batches of which each process of a run loads its share of the images."""
+"""Batches whose images are divided among the processes of a run."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from dassl.utils import distributed
 
 
 class ShareOfBatches(Sampler[list[int]]):
-    """This process's share of the places of every batch, all shares filled to one size.
+    """Image indices of this process's share of every batch, padded to the largest share.
 
     Args:
-        whole: the batches of the run; every process must draw the same.
+        whole: the batches of the run, the same in every process.
     """
 
     def __init__(self, whole: BatchSampler):
         self.whole = whole
 
     def __iter__(self) -> Iterator[list[int]]:
-        for places in self.whole:
-            mine = places[distributed.share(len(places))]
-            # a share may be short or empty; what fills it is dropped when they are gathered
-            yield [*mine, *([places[-1]] * (distributed.largest_share(len(places)) - len(mine)))]
+        for indices in self.whole:
+            mine = indices[distributed.share(len(indices))]
+            # a share may be short or empty; its padding is dropped when shares are gathered
+            missing = distributed.largest_share(len(indices)) - len(mine)
+            yield [*mine, *([indices[-1]] * missing)]
 
     def __len__(self) -> int:
         return len(self.whole)

@@ -1,4 +1,4 @@
-"""The layout of many classification tasks inside one logit vector, and the losses over it."""
+"""The columns of many classification tasks in one logit vector, and the loss over them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Task:
     """One classification task.
 
     Args:
-        name: words that a task prompt can use, such as "kind of flower".
+        name: words for task prompts, such as "kind of flower".
         templates: sentences with one ``{}`` for the class name.
         metric: overall_acc (correct / total) or mean_acc (mean of the per-class recalls).
-        group: tasks of unlike groups are not averaged with each other; "" if there is one group.
+        group: averages are within a group; "" if there is one group.
 
     Raises:
-        UserError: no classes, a class name twice, a template without ``{}``, an unknown metric.
+        UserError: no classes, a duplicate class name, a template without ``{}``, an unknown metric.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskSpace:
-    """Several tasks side by side; task t owns the logit columns ``offsets[t]:offsets[t + 1]``."""
+    """Tasks and their logit columns: task t has columns ``offsets[t]:offsets[t + 1]``."""
 
     tasks: tuple[Task, ...]
 
-    content = ""  # what the labels number, if not classes: for messages
-    evaluator = ""  # the evaluator it needs; "": the one that TEST.EVALUATOR names
+    content = ""  # what the labels number, if not classes; for messages
+    evaluator = ""  # its evaluator; "": TEST.EVALUATOR
 
     def __post_init__(self):
         object.__setattr__(self, "tasks", tuple(self.tasks))
@@ -79,7 +79,7 @@ class TaskSpace:
 
     @cached_property
     def offsets(self) -> Tensor:
-        """First column of each task, and the number of columns at the end: (T + 1,)."""
+        """First column of each task, then the number of columns: (T + 1,)."""
         return torch.tensor([0, *self.sizes]).cumsum(0)
 
     @cached_property
@@ -107,7 +107,7 @@ class TaskSpace:
         return {}
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """``owner`` and ``offsets`` on a device, moved there once."""
+        """``owner`` and ``offsets`` on a device, cached."""
         if device not in self._copies:
             self._copies[device] = self.owner.to(device), self.offsets.to(device)
         return self._copies[device]
@@ -127,7 +127,7 @@ class TaskSpace:
         return None if present.all() else present
 
     def subset(self, ids: Iterable[int]) -> TaskSpace:
-        """A space of some of the tasks, in the order of ``ids``."""
+        """The space of the tasks ``ids``, in that order."""
         return TaskSpace(tuple(self.tasks[i] for i in ids))
 
     def task_words(self, t: int) -> dict[str, str | tuple[str, ...]]:
@@ -140,15 +140,15 @@ class TaskSpace:
         return item.label
 
     def scored(self, batch: dict) -> Tensor | None:
-        """Mask (C,) of the columns that a training batch is scored on; None for all."""
+        """Mask (C,) of the columns in the loss of a training batch; None: all."""
         return None
 
     def tested(self, split: str) -> Tensor | None:
-        """Mask (C,) of the columns that the evaluation of "val" or "test" reads; None for all."""
+        """Mask (C,) of the columns in the evaluation of "val" or "test"; None: all."""
         return None
 
     def asked(self, label: Tensor) -> list[int] | None:
-        """Numbers of the questions on the images of a batch (B,); None: there are none."""
+        """Question of each image of a batch (B,); None: no questions."""
         return None
 
     def cross_entropy(
@@ -161,14 +161,14 @@ class TaskSpace:
     ) -> Tensor:
         """Mean over the batch of each image's cross-entropy among the classes of its own task.
 
-        So a task weighs as much as it has images in the batch, as in SoftCPT. Computed in fp32.
+        The weight of a task is its number of images in the batch, as in SoftCPT. Computed in fp32.
 
         Args:
             logits: (B, C).
             label: (B,), class within the task.
             task: (B,).
-            class_mask: (C,) bool, the columns that take part; every label of the batch among them.
-            label_smoothing: share of the target spread evenly over the task's kept classes.
+            class_mask: (C,) bool, the columns that take part, with all labels of the batch.
+            label_smoothing: share of the target spread evenly over the task's unmasked classes.
         """
         owner, offsets = self._on(logits.device)
         allowed = owner == task[:, None]  # (B, C)
@@ -185,28 +185,28 @@ class TaskSpace:
     def sample_classes(
         self, label: Tensor, task: Tensor, rate: float, generator: torch.Generator
     ) -> Tensor:
-        """Columns that one training step computes: (C,) bool, on the device of ``label``.
+        """Mask (C,) of the columns that one training step computes, on the device of ``label``.
 
-        The classes present in the batch, and of every task, present or not,
-        ``ceil(rate * others)`` of its other classes, drawn evenly (SoftCPT's class sub-sampling).
+        The classes in the batch and, of every task, ``ceil(rate * others)`` of its other classes,
+        drawn evenly (SoftCPT's class sub-sampling).
 
         Args:
             label: (B,), class within the task.
             task: (B,).
-            rate: from 0 (only the classes present) to 1 (all).
+            rate: from 0 (only the classes in the batch) to 1 (all).
             generator: a CPU generator.
         """
         if not 0 <= rate <= 1:
-            raise UserError(f"the class sampling rate must lie between 0 and 1, but is {rate}")
+            raise UserError(f"the class sampling rate must lie between 0 and 1; got {rate}")
         present = torch.zeros(self.num_classes, dtype=torch.bool)
         present[label.cpu() + self.offsets[task.cpu()]] = True
         sizes = torch.tensor(self.sizes)
         others = sizes - torch.zeros_like(sizes).index_add_(0, self.owner, present.long())  # (T,)
         # 0.07 * 100 is a little above 7 in floating point and must not count as 8
         quota = torch.tensor([math.ceil(rate * n - 1e-9) for n in others.tolist()])  # (T,)
-        # Order each task's columns: its other classes first, shuffled, then those present.
+        # order of each task's columns: its other classes, shuffled, then those in the batch
         noise = torch.rand(self.num_classes, generator=generator, dtype=torch.float64)
         order = (4.0 * self.owner + 2.0 * present + noise).argsort()  # (C,)
-        place = torch.empty_like(order)
-        place[order] = torch.arange(self.num_classes) - self.offsets[self.owner]
-        return (present | (place < quota[self.owner])).to(label.device)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(self.num_classes) - self.offsets[self.owner]
+        return (present | (rank < quota[self.owner])).to(label.device)

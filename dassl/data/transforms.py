@@ -1,4 +1,4 @@
-"""From a PIL image to a tensor: augmentation in training, resize and centre crop at test."""
+"""Transforms from a PIL image to a tensor: augmentation, or resize and centre crop at test time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ ALIASES = {"colorjitter": "color_jitter"}
 
 
 class Transform:
-    """Steps on a PIL image, then the tensor in [0, 1], then (x - mean) / std.
+    """Steps on a PIL image, conversion to a tensor in [0, 1], then (x - mean) / std.
 
     Args:
-        draws: whether a step draws from torch's generator.
+        draws: whether a step uses torch's random generator.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Transform:
 def build_transform(
     cfg, is_train: bool = True, choices: Sequence[str] | None = None
 ) -> Callable[[Image.Image], Tensor]:
-    """The transform that ``cfg.INPUT`` asks for: PIL image -> (3, H, W) float.
+    """The transform that ``cfg.INPUT`` describes: PIL image -> (3, H, W) float.
 
     Args:
         choices: names of transforms, instead of ``cfg.INPUT.TRANSFORMS``.
 
     Raises:
-        UserError: an unknown name, two crops, or a value that nobody has set.
+        UserError: an unknown name, two crops, or a missing value.
     """
     options = cfg.INPUT
     if options.NO_TRANSFORM:
@@ -86,9 +86,10 @@ def build_transform(
 
 
 def transform_signature(cfg, is_train: bool) -> str:
-    """A string that changes when anything about the transform does, for the keys of caches."""
+    """A string that changes with the transform, for the keys of caches."""
     options = cfg.INPUT
-    keys = ["NO_TRANSFORM", "TRANSFORMS", "SIZE", "INTERPOLATION", "PIXEL_MEAN", "PIXEL_STD"]
+    keys = ["EXIF"] if getattr(options, "EXIF", "ignore") != "ignore" else []  # newer than the rest
+    keys += ["NO_TRANSFORM", "TRANSFORMS", "SIZE", "INTERPOLATION", "PIXEL_MEAN", "PIXEL_STD"]
     if is_train:
         keys += ["CROP_PADDING", "RRCROP_SCALE", *(f"COLORJITTER_{letter}" for letter in "BCSHP")]
     values = {key: getattr(options, key) for key in keys}
@@ -109,7 +110,7 @@ def _known(choices: Sequence[str]) -> set[str]:
 
 
 def _crop(options, chosen: set[str]) -> list[Callable]:
-    """What brings a training image to INPUT.SIZE."""
+    """Steps that bring a training image to INPUT.SIZE."""
     size, mode = _size(options), _interpolation(options)
     if "random_resized_crop" in chosen:
         scale = tuple(options.RRCROP_SCALE)
@@ -123,7 +124,7 @@ def _crop(options, chosen: set[str]) -> list[Callable]:
 
 
 def _to_centre(options) -> list[Callable]:
-    """The shorter side to max(SIZE), then the centre."""
+    """Resize of the shorter side to max(SIZE), then a centre crop."""
     size, mode = _size(options), _interpolation(options)
     return [v2.Resize(max(size), interpolation=mode), v2.CenterCrop(size)]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,6 +19,8 @@ from .datasets import Datum
 from .samplers import stable_seed
 from .transforms import build_transform
 
+MAX_SAMPLE, BITS_PER_SAMPLE = 281, 258  # TIFF tags
+
 
 def view_seed(seed: int, epoch: int, digest: str) -> int:
     """The seed of the augmentation of one image in one epoch."""
@@ -26,7 +28,7 @@ def view_seed(seed: int, epoch: int, digest: str) -> int:
 
 
 def read_bytes(path: str | os.PathLike) -> tuple[bytes, str]:
-    """The bytes of a file and their sha256, in hexadecimal."""
+    """The bytes of a file, and their sha256 (hex)."""
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -37,24 +39,35 @@ def read_bytes(path: str | os.PathLike) -> tuple[bytes, str]:
     return content, hashlib.sha256(content).hexdigest()
 
 
-def decode(content: bytes, path: str | os.PathLike) -> Image.Image:
-    """An RGB image; ``path`` is for the message if it cannot be decoded.
+def decode(content: bytes, path: str | os.PathLike, upright: bool = False) -> Image.Image:
+    """An RGB image from the bytes of a file: of an animation, the first frame.
 
-    Of an animation it is the first picture. 16 bits become 8; pixels of 32 bits have no known
-    range and are refused.
+    16 bits become 8: the maximum that the file declares, or else 65535, becomes 255. 32-bit
+    pixels have no known range and are refused.
+
+    Args:
+        path: for the message of an error.
+        upright: apply the EXIF orientation. CLIP's own preprocessing ignores it, except
+            in a TIFF, which Pillow itself rotates.
+
+    Raises:
+        UserError: the bytes cannot be decoded.
     """
     try:
-        return _rgb(Image.open(io.BytesIO(content)))
+        image = Image.open(io.BytesIO(content))
+        return _rgb(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # a broken file can make PIL raise nearly anything
         raise UserError(
-            f"cannot decode the image {path} ({error}); it is damaged or no image: "
-            "replace it, or take it out of the dataset and its split"
+            f"cannot decode the image {path} ({error}); it is damaged or not an image: "
+            "replace it, or remove it from the dataset and its split"
         ) from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # convert() would cut every value at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        # convert() would clip every value at 255; Pillow reads a 16-bit PGM as mode I
+        values = np.asarray(image).astype(np.int64) * 256 // (_declared_maximum(image) + 1)
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError("its pixels have 32 bits; save it with 8 or 16")
     elif image.mode == "P" and "transparency" in image.info:
@@ -62,16 +75,28 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _declared_maximum(image: Image.Image) -> int:
+    """The largest pixel value by a TIFF's MaxSampleValue or BitsPerSample; 65535 if unknown.
+
+    Pillow itself scales a PGM from its maximum to 65535.
+    """
+    tags = getattr(image, "tag_v2", {})
+    maximum, bits = (np.atleast_1d(tags.get(tag, 0))[0] for tag in (MAX_SAMPLE, BITS_PER_SAMPLE))
+    if 0 < maximum <= 65535:
+        return int(maximum)
+    return 2 ** int(bits) - 1 if 8 < bits < 16 else 65535
+
+
 class DatasetWrapper(Dataset):
     """Images of a dataset with their labels.
 
-    An augmentation is a function of (cfg.SEED, epoch, content of the image): neither the number
-    of workers nor the order of the images changes it. An item is a dict of img (3, H, W), label,
-    task, domain, index and impath.
+    An augmentation is a function of (cfg.SEED, epoch, content of the image), independent of the
+    number of workers and the order of the images. An item is a dict of img (3, H, W), label, task,
+    domain, index and impath.
 
     Args:
-        transform: PIL image -> tensor; by default that of ``cfg.INPUT``. If it has an attribute
-            ``draws`` that is False, it is taken to be the same every time.
+        transform: PIL image -> tensor; by default that of ``cfg.INPUT``. It is deterministic if
+            it has an attribute ``draws`` that is False.
         is_train: whether images are augmented.
     """
 
@@ -85,16 +110,17 @@ class DatasetWrapper(Dataset):
         self.cfg, self.data_source, self.is_train = cfg, data_source, is_train
         self.transform = transform or build_transform(cfg, is_train)
         self.draws = is_train and getattr(self.transform, "draws", True)
+        self._upright = getattr(cfg.INPUT, "EXIF", "ignore") == "apply"  # Dassl has no such key
         self._seed = cfg.SEED
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # seen by live workers
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # shared with workers
 
     @property
     def epoch(self) -> int:
-        """The epoch whose augmentations are drawn."""
+        """The epoch of the augmentations."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to another epoch; workers that are already running follow."""
+        """Set the epoch, also of running workers."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -112,9 +138,9 @@ class DatasetWrapper(Dataset):
         }
 
     def view(self, path: str) -> tuple[Tensor, str]:
-        """The epoch's view (3, H, W) of an image, and the sha256 of the bytes it was made from."""
+        """The epoch's view (3, H, W) of an image, and the sha256 of its file."""
         content, digest = read_bytes(path)
-        return self._view(decode(content, path), digest), digest
+        return self._view(decode(content, path, self._upright), digest), digest
 
     def _view(self, image: Image.Image, digest: str) -> Tensor:
         if not self.draws:

@@ -1,4 +1,4 @@
-"""Metrics of classification and of answers to questions."""
+"""Metrics of classification."""
 
 from .accuracy import compute_accuracy, task_metric
 

@@ -1,4 +1,4 @@
-"""Accuracies: of a task by its metric, top-k, and of an answer that people disagree on."""
+"""Accuracy of a task, and top-k accuracy."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def compute_accuracy(
 
 
 def task_metric(metric: str, hits: torch.Tensor, support: torch.Tensor) -> torch.Tensor:
-    """A task's metric in percent, (...,): of any number of models at once.
+    """A task's metric in percent (...), for any number of models at once.
 
     Args:
-        metric: "overall_acc", the share of images classified right, or "mean_acc", the mean over
-            classes of that share (classes without images left out).
-        hits: (..., C), images of each class that were classified right.
+        metric: "overall_acc", the share of correct images, or "mean_acc", the mean of that share
+            over classes (without the classes that have no images).
+        hits: (..., C), correct images of each class.
         support: (C,), images of each class; not all zero.
     """
     hits, support = hits.double(), support.double()
     if metric == "mean_acc":
-        there = support > 0
-        return 100 * (hits[..., there] / support[there]).mean(dim=-1)
+        tested = support > 0
+        return 100 * (hits[..., tested] / support[tested]).mean(dim=-1)
     return 100 * hits.sum(dim=-1) / support.sum()

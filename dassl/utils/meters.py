@@ -8,33 +8,27 @@ import torch
 
 
 class AverageMeter:
-    """Last value and average of a number.
+    """Last value and mean of a number."""
 
-    Args:
-        ema: an exponential moving average (0.9 of the old, 0.1 of the new, starting at the first
-            value) instead of the mean over all.
-    """
-
-    def __init__(self, ema: bool = False):
-        self.ema = ema
+    def __init__(self):
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
-        self._val = self._avg = self._sum = 0.0
+        """Delete all values."""
+        self._val = self._sum = 0.0
         self._count = 0
         self._pending: list[tuple[torch.Tensor, int]] = []
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
-        """Take in a value that stands for ``n`` of them, such as the mean over a batch.
+        """Add a value with weight ``n``, such as the mean over a batch of n.
 
-        A tensor is kept as it is until a number is asked for, so that nothing waits for the GPU.
+        Tensors are read only when a number is needed, since reading from a GPU synchronizes.
         """
         if isinstance(val, torch.Tensor):
             self._pending.append((val.detach(), n))
         else:
             self._settle()
-            self._take(val, n)
+            self._add(val, n)
 
     @property
     def val(self) -> float:
@@ -44,9 +38,9 @@ class AverageMeter:
 
     @property
     def avg(self) -> float:
-        """The average."""
+        """The mean."""
         self._settle()
-        return self._avg
+        return self._sum / self._count if self._count else 0.0
 
     @property
     def sum(self) -> float:
@@ -56,7 +50,7 @@ class AverageMeter:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of values."""
         self._settle()
         return self._count
 
@@ -67,28 +61,23 @@ class AverageMeter:
         self._pending = []
         values = torch.stack([t.reshape(()) for t in tensors]).tolist()  # one copy from the device
         for val, n in zip(values, numbers, strict=True):
-            self._take(val, n)
+            self._add(val, n)
 
-    def _take(self, val: float, n: int) -> None:
-        first = self._count == 0
+    def _add(self, val: float, n: int) -> None:
         self._val = val
         self._sum += val * n
         self._count += n
-        if not self.ema:
-            self._avg = self._sum / self._count
-        else:
-            self._avg = val if first else 0.9 * self._avg + 0.1 * val
 
 
 class MetricMeter:
-    """An :class:`AverageMeter` per name, printed as ``loss 0.1234 (0.2345)``: last, average."""
+    """An :class:`AverageMeter` per name, printed as ``loss 0.1234 (0.2345)``: last and mean."""
 
     def __init__(self, delimiter: str = " "):
         self.delimiter = delimiter
         self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
 
     def update(self, input_dict: dict[str, float | torch.Tensor] | None) -> None:
-        """Take in one value per name; None changes nothing."""
+        """Add one value per name; None adds nothing."""
         if input_dict is None:
             return
         if not isinstance(input_dict, dict):

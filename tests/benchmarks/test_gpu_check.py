@@ -167,7 +167,9 @@ def test_a_profile_in_miniature(tmp_path):
 def test_the_command_line(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         gpu_check.main(["--only", "checks,speeds"])
-    assert "no part named 'speeds'; known: checks, profile, speed" in capsys.readouterr().err
+    assert (
+        "no part named 'speeds'; known: checks, graphs, profile, speed" in capsys.readouterr().err
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu_check.main([]) == 2
     assert "there is no GPU that PyTorch can use" in capsys.readouterr().err

@@ -44,3 +44,15 @@ def check(monkeypatch, capsys):
         return tool.command(), capsys.readouterr().out
 
     return run
+
+
+@pytest.fixture
+def user_cache(tmp_path, monkeypatch):
+    """A cache folder of the test's own, for itself and the processes it starts."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def bolts(tmp_path):
+    fill(tmp_path / "my_bolts", {"hex": 10, "eye_bolt": 6, "carriage": 4})
+    return tmp_path / "my_bolts"

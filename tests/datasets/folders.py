@@ -45,3 +45,7 @@ def load(name, root, **options):
     cfg = get_cfg_default()
     cfg.merge_from_dict({"SEED": 1, "DATASET": {"NAME": name, "ROOT": str(root), **options}})
     return build_dataset(cfg)
+
+
+def counts(dataset):
+    return [len(part) for part in (dataset.train_x, dataset.val, dataset.test)]

@@ -14,10 +14,7 @@ from datasets._core.mini import draw, make_mini
 from datasets._core.mini.layouts import write_lines
 from tests.datasets.folders import load
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 def table(folder, classes, tasks=None, name="manifest.csv"):

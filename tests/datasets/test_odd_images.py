@@ -1,4 +1,4 @@
-"""Images of every kind that people have, and files that are none."""
+"""Images in unusual formats, and files that are not images."""
 
 import io
 import warnings
@@ -31,6 +31,46 @@ def pixels(content):
 def test_sixteen_bits_keep_their_shades(form):
     found = pixels(encoded(Image.fromarray(RAMP), form))
     np.testing.assert_array_equal(found, np.repeat((RAMP // 256)[..., None], 3, axis=2))
+
+
+def pgm(values, maximum):
+    height, width = values.shape
+    return b"P5\n%d %d\n%d\n" % (width, height, maximum) + values.astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pgm(RAMP >> 4, 4095),
+        encoded(Image.fromarray(RAMP >> 4), "TIFF", tiffinfo={281: 4095}),
+        pgm(RAMP, 65535),
+    ],
+    ids=["12-bit PGM", "12-bit TIFF", "16-bit PGM"],
+)
+def test_the_declared_maximum_becomes_white(content):
+    found = pixels(content)[..., 0].astype(int)
+    assert found.max() == 255 and found.min() == 0
+    assert np.abs(found - RAMP // 256).max() <= 1
+
+
+def test_a_sixteen_bit_pgm_equals_the_png():
+    np.testing.assert_array_equal(
+        pixels(pgm(RAMP, 65535)), pixels(encoded(Image.fromarray(RAMP), "PNG"))
+    )
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
+def test_exif_orientation_is_applied_on_request(form):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by 90 degrees
+    image = Image.new("RGB", (40, 20), "red")
+    image.paste("blue", (0, 0, 20, 20))
+    content = encoded(image, form, exif=exif)
+    # Pillow rotates a TIFF as it loads it
+    assert decode(content, "x").size == ((20, 40) if form == "TIFF" else (40, 20))
+    upright = np.asarray(decode(content, "x", upright=True)).astype(int)
+    assert upright.shape[:2] == (40, 20)
+    assert upright[5, 10, 2] > 200 and upright[35, 10, 0] > 200  # blue above, red below
 
 
 def test_colours_survive_other_modes():

@@ -1,4 +1,4 @@
-"""A user's own images: folders, folders of tasks, a table, a suite in a YAML."""
+"""A user's own images in folders: ImageFolder and TaskFolders."""
 
 import os
 import random
@@ -8,30 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dassl.config import get_cfg_default
-from dassl.data import build_dataset
 from dassl.utils import UserError
 from datasets._core.mini import make_mini
-from tests.datasets.folders import fill, in_part, load
+from tests.datasets.folders import counts, fill, in_part, load
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 def names_of(items):
     return sorted({Path(item.impath).parts[-2] for item in items})
-
-
-def counts(dataset):
-    return [len(part) for part in (dataset.train_x, dataset.val, dataset.test)]
-
-
-@pytest.fixture
-def bolts(tmp_path):
-    fill(tmp_path / "my_bolts", {"hex": 10, "eye_bolt": 6, "carriage": 4})
-    return tmp_path / "my_bolts"
 
 
 def test_classes_in_the_root(bolts):
@@ -190,110 +175,9 @@ def test_task_folders(tmp_path):
         load("TaskFolders", tmp_path / "e")
 
 
-TABLE = """\
-path,class,task
-images/1.png,red,colour
-images/2.png,blue,colour
-"""
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A folder of images, and a way to put a table into it."""
-    for i in range(1, 9):
-        path = tmp_path / "m" / "images" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-
-    def write(text):
-        content = text.encode() if isinstance(text, str) else text
-        (tmp_path / "m" / "manifest.csv").write_bytes(content)
-        return tmp_path / "m"
-
-    return write
-
-
-def test_manifest_without_a_division(tmp_path):
-    make_mini("Manifest", tmp_path / "m")
-    data = load("Manifest", tmp_path / "m", NUM_SHOTS=1)
-    assert [task.name for task in data.space.tasks] == ["kind of bolt", "kind of leaf"]
-    assert data.classnames == ["carriage", "eye_bolt", "hex", "maple", "oak"]
-    assert len(data.train_x) == 5 and data.split == "own"
-    for item in data.test:
-        assert Path(item.impath).name.startswith(item.classname)
-
-
-def test_manifest_with_a_division(table):
-    rows = ["Split, Class ,PATH", '"train","a, b",images/1.png', "", "Valid,c,images/2.png"]
-    rows += ["test,c,images/3.png", "train,c,images/4.png"]
-    data = load("Manifest", table("\ufeff" + "\r\n".join(rows)))
-    assert data.classnames == ["a, b", "c"] and data.split == "official"
-    assert counts(data) == [2, 1, 1]
-    assert data.space.tasks[0].name == "m"
-
-
-def test_row_taken_out_of_the_table_is_noticed(table):
-    rows = [f"images/{i}.png,thing" for i in range(1, 9)]
-    load("Manifest", table("\n".join(["path,class", *rows])))
-    with pytest.raises(UserError, match=r"has 1 images that are no longer listed: images/8\.png"):
-        load("Manifest", table("\n".join(["path,class", *rows[:-1]])))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "lists no images"),
-        ("path,class\n", "lists no images"),
-        ("path,label\nx,y\n", r"manifest.csv:1: the first line must name the columns path, class"),
-        ("path,class,class\nx,y,z\n", r"manifest.csv:1: the first line"),
-        (TABLE + "images/3.png,red\n", r"manifest.csv:4: expected 3 fields \(path, class, task\)"),
-        (TABLE + "images/3.png,,colour\n", r"manifest.csv:4: the class is ''"),
-        (TABLE + "../3.png,red,colour\n", r"manifest.csv:4: the path .* stay inside it"),
-        (TABLE + "/etc/passwd,red,colour\n", r"manifest.csv:4: the path .* stay inside it"),
-        (TABLE + "C:\\x.png,red,colour\n", r"manifest.csv:4: the path .* stay inside it"),
-        (TABLE + "images/1.png,blue,colour\n", r":4: 'images/1.png' is already listed in .*:2"),
-        (TABLE + '"images/3.png,red,colour\n', r"manifest.csv:4: "),
-        ("path,class,split\nimages/1.png,red,dev\n", r"manifest.csv:2: the split 'dev' is not"),
-        ("path,class,split\nimages/1.png,red,\n", r"manifest.csv:2: the split is ''"),
-        (
-            "path,class,split\nimages/9.png,red,train\n",
-            r"images that are not in .*/9",
-        ),
-        (b"path,class\n\xff.png,red\n", r"cannot read .*manifest.csv"),
-        (TABLE, "class 'blue' of .*manifest.csv has 1 images, too few"),
-    ],
-)
-def test_bad_table_is_named_with_its_line(table, text, message):
-    with pytest.raises(UserError, match=message):
-        load("Manifest", table(text))
-
-
-cells = st.sampled_from(
-    ["images/1.png", "images/2.png", "red", "blue", "train", "test", "../x", "", '"', "\0", "é"]
-)
-lines = st.lists(st.lists(cells, min_size=1, max_size=5).map(",".join), max_size=8)
-tables = st.one_of(
-    st.binary(max_size=60),
-    lines.map(lambda rows: "\n".join(["path,class,task,split", *rows]).encode()),
-    lines.map(lambda rows: "\r\n".join(["path,class,split", *rows]).encode()),
-)
 quick = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-@quick
-@given(content=tables)
-def test_any_table_gives_a_dataset_or_a_user_error(table, content):
-    root = table(content)
-    (root / "split_own_Manifest.json").unlink(missing_ok=True)
-    try:
-        data = load("Manifest", root)
-    except UserError:
-        return
-    for item in [*data.train_x, *data.val, *data.test]:
-        assert item.impath in (f"{root}/images/1.png", f"{root}/images/2.png")
-        assert item.classname in data.space.tasks[item.task].classnames
 
 
 names = st.sampled_from(["a", "b c", "b_c", "train", "test", "val", "é", ".h", "\udcff", "1.jpg"])
@@ -327,55 +211,3 @@ def test_any_folder_gives_a_dataset_or_a_user_error(tmp_path_factory, tree, kind
     items = [*data.train_x, *data.val, *data.test]
     assert items and all(Path(item.impath).stat().st_size > 0 for item in items)
     assert len({(item.impath, item.task) for item in items}) == len(items)
-
-
-def test_suite_of_ones_own(tmp_path, bolts):
-    make_mini("OxfordPets", tmp_path / "data", per_class=4)
-    fill(tmp_path / "data" / "leaves", {"well": 4, "ill": 4})
-    members = [
-        {"NAME": "OxfordPets", "TASK_NAME": "pet"},
-        {"ROOT": "leaves", "TEMPLATE": "a leaf that is {}.", "METRIC": "mean_acc"},
-        {"ROOT": str(bolts), "NAME": "ImageFolder", "TASK_NAME": "kind of bolt"},
-    ]
-    suite = load("Suite", tmp_path / "data", MEMBERS=members, NUM_SHOTS=1)
-    assert [task.name for task in suite.space.tasks] == ["pet", "leaves", "kind of bolt"]
-    assert suite.space.sizes == [37, 2, 3] and len(suite.train_x) == 42
-    assert suite.space.tasks[1].templates == ("a leaf that is {}.",)
-    assert [task.metric for task in suite.space.tasks] == ["mean_acc", "mean_acc", "overall_acc"]
-    new = load(
-        "Suite",
-        tmp_path / "data",
-        MEMBERS=members,
-        SUBSAMPLE_TASKS="new",
-        TASK_NAMES=("a", "b", "c"),
-    )
-    assert [task.name for task in new.space.tasks] == ["c"]
-    cfg = get_cfg_default()
-    cfg.merge_from_dict({"DATASET": {"ROOT": str(tmp_path / "data"), "MEMBERS": members}})
-    cfg.DATASET.NAME = "Workshop"
-    assert (
-        build_dataset(cfg).identity.draw
-        == load("Suite", tmp_path / "data", MEMBERS=members).identity.draw
-    )
-    cfg.DATASET.NAME = "OxfordPets"
-    with pytest.raises(UserError, match=r"takes no DATASET\.MEMBERS"):
-        build_dataset(cfg)
-
-
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        ((), "takes its datasets from DATASET.MEMBERS"),
-        (["OxfordPets"], r"MEMBERS\[0\] must hold keys"),
-        ([{"NAEM": "x"}], r"no key of DATASET.MEMBERS\[0\] named 'NAEM'; did you mean NAME"),
-        ([{"NAME": "OxfordPet"}], "did you mean OxfordPets"),
-        ([{"NAME": "Suite"}], "cannot hold a Suite"),
-        ([{"ROOT": 5, "NAME": "ImageFolder"}], "there is no folder .*/5"),
-        ([{"METRIC": "f1", "ROOT": "."}], "METRIC .*'f1'"),
-        ([{"TEMPLATE": "a photo", "ROOT": "."}], "must hold {} once"),
-        ([{"TASK_NAME": " ", "ROOT": "."}], "TASK_NAMES must name each of the 1 tasks"),
-    ],
-)
-def test_bad_suite_is_refused(bolts, members, message):
-    with pytest.raises(UserError, match=message):
-        load("Suite", bolts, MEMBERS=members)

@@ -8,10 +8,7 @@ from dassl.utils import UserError
 from datasets._core.mini import draw
 from tests.datasets.folders import load
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("user_cache")
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def waits(build, asked, monkeypatch):
     backbones._cached.cache_clear()  # what is moved is not for others
 
     def go(trainer, *opts):
-        trainer = build(trainer, *opts)
+        trainer = build(trainer, *opts, "COMPUTE.GRAPHS", False)  # graphs need a real GPU
         batches = list(trainer.train_loader_x)
         trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, len(batches) + 1
         trainer.set_model_mode("train")

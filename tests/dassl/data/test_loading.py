@@ -1,4 +1,4 @@
-"""Reading images in one process or several, and the loaders of a run."""
+"""Loading images, in one process or with workers, and the loaders of a run."""
 
 import pickle
 from pathlib import Path
@@ -68,6 +68,21 @@ def test_item_holds_image_and_labels(cfg, items):
     assert {k: item[k] for k in item if k != "img"} == {
         "label": 1, "task": 0, "domain": 0, "index": 4, "impath": items[4].impath,
     }  # fmt: skip
+
+
+def test_exif_orientation(cfg, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    image = Image.new("RGB", (8, 8), "red")
+    image.paste("blue", (0, 0, 8, 4))
+    image.save(tmp_path / "a.png", exif=exif)
+    cfg.INPUT.TRANSFORMS = ()
+    top = {}
+    for choice in ("ignore", "apply"):
+        cfg.INPUT.EXIF = choice
+        view = DatasetWrapper(cfg, [Datum(str(tmp_path / "a.png"))])[0]["img"]
+        top[choice] = view[:, 0, 0].tolist()
+    assert top == {"ignore": [0, 0, 1], "apply": [1, 0, 0]}
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_content(cfg, items, tmp_path):
@@ -191,9 +206,9 @@ def test_custom_transform_and_wrapper_are_used(cfg, items):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"data_source": []}, "no image to load for training"),
-        ({"data_source": None, "is_train": False}, "no image to load for evaluation"),
-        ({"batch_size": 0}, "batch size must be at least 1, but is 0"),
+        ({"data_source": []}, "no images for training"),
+        ({"data_source": None, "is_train": False}, "no images for evaluation"),
+        ({"batch_size": 0}, "batch size must be at least 1; got 0"),
         ({"sampler_type": "RandomSample"}, "no sampler named .*did you mean RandomSampler"),
     ],
 )
@@ -272,9 +287,9 @@ def test_datum_travels_to_workers():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([Datum("a", 0), Datum("b", 2)], r"without gaps, but are \[0, 2\]"),
-        ([Datum("a", 0, classname="x"), Datum("b", 0, classname="y")], "a label has one name"),
-        ([Datum("a", task=1)], "several tasks need a space"),
+        ([Datum("a", 0), Datum("b", 2)], r"without gaps; got \[0, 2\]"),
+        ([Datum("a", 0, classname="x"), Datum("b", 0, classname="y")], "has two names"),
+        ([Datum("a", task=1)], "several tasks need a TaskSpace"),
     ],
 )
 def test_dataset_without_a_space_refuses(data, message):

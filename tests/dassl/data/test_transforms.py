@@ -119,6 +119,7 @@ def test_refuses_what_cannot_be_used(options, message):
         {"PIXEL_STD": [0.5, 0.5, 0.5]},
         {"TRANSFORMS": ()},
         {"NO_TRANSFORM": True},
+        {"EXIF": "apply"},
     ],
 )
 def test_signature_changes_with_the_transform(options):

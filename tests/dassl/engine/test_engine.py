@@ -291,7 +291,7 @@ class ValIsTest(Plain):
 
 
 def test_models_are_not_chosen_on_test_images(make):
-    with pytest.raises(UserError, match=r"best_val would be chosen on .*, such as .*\.png"):
+    with pytest.raises(UserError, match=r"best_val would be selected on .*, such as .*\.png"):
         make(ValIsTest, "TEST.FINAL_MODEL", "best_val")
     make(ValIsTest, "TEST.FINAL_MODEL", "best_val", "TEST.SPLIT", "val")
     make(ValIsTest).train()

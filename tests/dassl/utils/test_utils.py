@@ -123,14 +123,6 @@ def test_average_meter():
     assert meter.count == 0 and meter.avg == 0
 
 
-def test_moving_average_meter():
-    meter = AverageMeter(ema=True)
-    meter.update(1.0)
-    assert meter.avg == 1.0
-    meter.update(2.0)
-    assert meter.avg == pytest.approx(1.1)
-
-
 def test_metric_meter():
     meter = MetricMeter(delimiter=" | ")
     meter.update({"loss": 0.3456, "acc": 50})
