@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import random
 import sys
 import textwrap
@@ -179,15 +177,14 @@ def main(args: argparse.Namespace) -> dict:
         return {}
 
     from dassl.utils import distributed
-    from results.provenance import describe_weights
+    from results.provenance import check_inputs, describe_weights
     from results.record import RunRecord
 
     if not distributed.is_main():
         return _run_other_rank(args, cfg, distributed.broadcast(None))
     evaluates = describe_weights(args.model_dir, args.load_epoch) if args.eval_only else ""
     with RunRecord(cfg.OUTPUT_DIR, cfg, evaluates).locked() as record:
-        if record.earlier:
-            _check_inputs(cfg, record)
+        check_inputs(record, _with_seed(cfg, record.earlier))
         if record.complete:
             distributed.broadcast(None)
             if not args.quiet:
@@ -195,16 +192,6 @@ def main(args: argparse.Namespace) -> dict:
             return record.earlier
         with setup_logger(cfg.OUTPUT_DIR, append=record.exists, console=not args.quiet):
             return _run(args, cfg, record)
-
-
-def _check_inputs(cfg: CfgNode, record) -> None:
-    """Refuse an earlier run of other data or weights; this reads the dataset's lists again."""
-    from dassl.data.datasets import build_dataset
-    from results.provenance import hash_weights_file
-
-    with contextlib.redirect_stdout(io.StringIO()):  # a run that goes on logs them itself
-        dataset = build_dataset(_with_seed(cfg, record.earlier))
-    record.check_inputs(dataset.identity, hash_weights_file(cfg))
 
 
 def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import platform
 import resource
 import sys
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
     from dassl.config import CfgNode
+
+    from .record import RunRecord
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", "pillow")
 
@@ -117,6 +121,21 @@ def hash_weights_file(cfg: CfgNode) -> str:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def check_inputs(record: RunRecord, cfg: CfgNode) -> None:
+    """Refuse an earlier run of other data or weights; this reads the dataset's lists again.
+
+    Raises:
+        UserError: see :meth:`RunRecord.check_inputs`.
+    """
+    if record.earlier is None:
+        return
+    from dassl.data.datasets import build_dataset
+
+    with contextlib.redirect_stdout(io.StringIO()):  # a run that is resumed prints them itself
+        dataset = build_dataset(cfg)
+    record.check_inputs(dataset.identity, hash_weights_file(cfg))
 
 
 def _versions() -> dict[str, str]:
