@@ -70,7 +70,7 @@ class RecordReader:
         for name in key.split("."):
             try:
                 node = node[int(name)] if isinstance(node, list) else node[name]
-            except (KeyError, TypeError):
+            except (KeyError, IndexError, TypeError, ValueError):
                 raise self.error(key, "is missing") from None
         if kind is not None and (not isinstance(node, kind) or isinstance(node, bool)):
             raise self.error(key, f"must be of type {kind.__name__}, but is {node!r}")

@@ -91,10 +91,10 @@ def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
             content = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}{_neighbours(Path(path))}") from None
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, LookupError):  # torch advises to load the file unsafely
         raise UserError(
-            f"cannot read the checkpoint {path}: it is no file of torch.save, or it holds more "
-            f"than tensors and plain values ({_first_line(error)}); save its state_dict alone"
+            f"cannot read the checkpoint {path}: it is not a file of torch.save, or it holds more "
+            "than tensors and plain values; save its state_dict alone"
         ) from None
     except Exception as error:  # a broken file can make torch raise nearly anything
         raise UserError(f"cannot read the checkpoint {path}: {_first_line(error)}") from None
