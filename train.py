@@ -175,7 +175,6 @@ def main(args: argparse.Namespace) -> dict:
         trainer = _build_trainer(cfg)
         print("\n".join(trainer.show_prompts() if args.show_prompts else trainer.describe()))
         return {}
-
     from dassl.utils import distributed
     from results.provenance import check_inputs, describe_weights
     from results.record import RunRecord
