@@ -1,7 +1,6 @@
-"""The frozen model: backbones by name, tokens, features of images and of prompts.
+"""Frozen CLIP models: backbones by name, tokens, features of images and prompts.
 
-It answers to the public names of OpenAI's ``clip`` package as CoOp uses them, with open_clip
-underneath.
+It has the public names of OpenAI's ``clip`` package that CoOp uses, on top of open_clip.
 """
 
 from typing import TYPE_CHECKING
