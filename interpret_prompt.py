@@ -81,8 +81,8 @@ def load_run(folder: Path, root: str = "", epoch: int | None = None) -> list[tup
     with contextlib.redirect_stdout(io.StringIO()):
         trainer = build_trainer(cfg)
         trainer.load_model(str(folder), epoch=epoch)
-    parts = getattr(trainer, "trainers", None)
-    if parts is None:
+    parts = trainer.task_trainers
+    if parts == [trainer]:
         return [("", trainer)]
     return [(task.name, part) for task, part in zip(trainer.space.tasks, parts, strict=True)]
 

@@ -21,6 +21,7 @@ from results.few_shot_curves import draw_curves
 from results.figures import draw_all
 from results.html_report import write_report
 from results.logs import log_files
+from results.one_experiment import check_one_experiment, print_unknown
 from results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
 from results.rendering import FORMS, render
 from results.report import Choices, report_parts
@@ -128,6 +129,9 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
     unfinished = [run for run in runs if not run.complete]
     if len(unfinished) == len(runs):
         raise UserError(f"there is no complete run below {folder}{_listed(unfinished)}")
+    valueless = [run for run in runs if run.complete and not run.grouped and run.overall is None]
+    for run in valueless:
+        print(f"not counted: {run.folder} has no value from 0 to 100", file=sys.stderr)
     rows = aggregate(runs)
     parts = []
     choices = Choices((), args.sample_std, args.reference, args.published)
@@ -144,7 +148,7 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
         print(f"figure: {draw_curves(rows, args.figure)}", file=sys.stderr)
     if args.pictures:
         print(f"figures: {', '.join(map(str, draw_all(rows, args.pictures)))}", file=sys.stderr)
-    return "\n".join(parts), not unfinished
+    return "\n".join(parts), not unfinished and not valueless
 
 
 def _listed(runs: Sequence[Run]) -> str:
@@ -189,8 +193,9 @@ def summarize(folder: Path, args: argparse.Namespace) -> Summary:
     unfinished = [run for run in runs if not run.complete]
     if not complete:
         raise _NothingFound(f"there is no complete run in {folder}{_hint(folder, runs)}")
-    _check_one_experiment(folder, complete)
+    check_one_experiment(folder, complete)
     keys = _keys(complete[0], args.keyword)
+    print_unknown(complete)
     lines = [f"Parsing {folder}"]
     for run in runs:
         values = ", ".join(f"{key}: {_percent(run.get(name))}" for key, name in keys.items())
@@ -203,13 +208,18 @@ def summarize(folder: Path, args: argparse.Namespace) -> Summary:
     lines += [f"* {key}: {_with_spread(stat)}" for key, stat in stats.items()]
     if args.keyword == OVERALL:
         lines += _task_lines(complete, args)
-    seeds = f"n = {len(complete)}"
+    valueless = [run for run in complete if any(run.get(k) is None for k in keys.values())]
+    n = min(stat.n for stat in stats.values())
+    problems = []
     if unfinished:
         named = ", ".join(f"{run.folder.name} ({run.status})" for run in unfinished)
-        seeds = f"n = {len(complete)} of {len(runs)}; not complete: {named}"
-    lines += [seeds, "==="]
+        problems.append(f"not complete: {named}")
+    if valueless:
+        named = ", ".join(run.folder.name for run in valueless)
+        problems.append(f"without a value from 0 to 100: {named}")
+    lines += ["; ".join([f"n = {n} of {len(runs)}", *problems]) if problems else f"n = {n}", "==="]
     means = {key: stat.mean for key, stat in stats.items()}
-    return Summary(lines, means, not unfinished)
+    return Summary(lines, means, not problems)
 
 
 def _runs_of(folder: Path, test_log: bool) -> list[Run]:
@@ -225,34 +235,6 @@ def _hint(folder: Path, runs: list[Run]) -> str:
     if deeper and all(run.status == NO_FILE for run in runs):
         return "; the runs lie deeper: give one experiment's folder, or add --multi-exp or --table"
     return "".join(f"; {run.folder.name}: {run.status}" for run in runs) or "; it has no subfolder"
-
-
-def _check_one_experiment(folder: Path, runs: list[Run]) -> None:
-    """Refuse to average runs that differ in more than the seed, or to count a seed twice."""
-    first, *others = runs
-    facts = _facts(first)
-    for run in others:
-        own = _facts(run)
-        for key in dict.fromkeys([*facts, *own]):
-            if facts.get(key) != own.get(key):
-                raise UserError(
-                    f"the runs in {folder} are not seeds of one experiment: {key} is "
-                    f"{facts.get(key)} in {first.folder.name}, {own.get(key)} in "
-                    f"{run.folder.name}; --table text keeps them apart"
-                )
-    seeds: dict[int | None, str] = {}
-    for run in runs:
-        if run.seed is not None and run.seed in seeds:
-            raise UserError(
-                f"{seeds[run.seed]} and {run.folder.name} in {folder} have the same seed "
-                f"{run.seed}; delete one"
-            )
-        seeds[run.seed] = run.folder.name
-
-
-def _facts(run: Run) -> dict[str, str]:
-    about = {"method": run.method, "suite": run.suite, "shots": str(run.shots)}
-    return {**about, "tasks": ", ".join(run.tasks), **run.settings}
 
 
 def _keys(run: Run, keyword: str) -> dict[str, str]:

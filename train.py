@@ -175,15 +175,15 @@ def main(args: argparse.Namespace) -> dict:
         trainer = _build_trainer(cfg)
         print("\n".join(trainer.show_prompts() if args.show_prompts else trainer.describe()))
         return {}
-
     from dassl.utils import distributed
-    from results.provenance import describe_weights
+    from results.provenance import check_inputs, describe_weights
     from results.record import RunRecord
 
     if not distributed.is_main():
         return _run_other_rank(args, cfg, distributed.broadcast(None))
     evaluates = describe_weights(args.model_dir, args.load_epoch) if args.eval_only else ""
     with RunRecord(cfg.OUTPUT_DIR, cfg, evaluates).locked() as record:
+        check_inputs(record, _with_seed(cfg, record.earlier))
         if record.complete:
             distributed.broadcast(None)
             if not args.quiet:

@@ -38,7 +38,8 @@ def ten_steps(variant: str, precision: str, size: gpu.Size, graphs: bool) -> dic
         label = [int(torch.randint(size.classes[t], (), generator=generator)) for t in task]
         feat = torch.randn(size.batch, trainer.clip.text_tower.out_dim, generator=generator)
         feat = feat.to(trainer.device)
-        trainer.forward_backward({"feat": feat, "label": torch.tensor(label), "task": task})
+        batch = {"feat": feat, "label": torch.tensor(label), "task": task}
+        trainer.train_step(batch, gpu.STEP)
     held = trainer.model.text.tower.graphs
     end = {name: x.detach().clone() for name, x in state.items()}
     return {"start": start, "end": end, "graphs": len(held.graphs) if held else 0}

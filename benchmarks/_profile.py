@@ -33,7 +33,7 @@ def warm_step(small: bool) -> tuple[Callable[[], object], torch.device]:
     if trainer.device.type == "cuda":
         batch = {key: value.pin_memory() for key, value in batch.items()}
     batch["feat"] = trainer.image_features({**batch, "img": images})["global"]
-    return lambda: trainer.forward_backward(batch), trainer.device
+    return lambda: trainer.train_step(batch, gpu.STEP), trainer.device
 
 
 def busy(spans: list[tuple[float, float]]) -> float:

@@ -39,8 +39,9 @@ def prepare(
 
         @torch.no_grad()
         def ours():
-            with trainer.model.frozen_text():
-                return torch.cat([trainer.model_inference({"global": x}) for x in batches])
+            text = trainer.model.fixed_text_features()
+            logits = [trainer.compute_logits({"global": x}, text_features=text) for x in batches]
+            return torch.cat(logits)
 
         return ours
     plain = make_plain(trainer)

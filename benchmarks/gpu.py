@@ -22,7 +22,7 @@ from benchmarks._plain import PlainConditionalStep, PlainStep, plain_clip
 from benchmarks._sides import row
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.tasks import Task, TaskSpace
-from dassl.engine import TRAINER_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import set_random_seed
 
 # General-10: Caltech101, Pets, Cars, Flowers, Food, Aircraft, SUN397, DTD, EuroSAT, UCF101.
@@ -97,8 +97,10 @@ def make_trainer(variant: str, backbone: str, size: Size, space: TaskSpace, *opt
     dataset = DatasetBase(train_x=items, test=items, space=space)
     trainer = TRAINER_REGISTRY.get(name)(cfg, dataset=dataset)
     trainer.set_model_mode("train")
-    trainer.batch_idx, trainer.num_batches = 0, 10**9  # no step is the last of an epoch
     return trainer
+
+
+STEP = Step(0, 0, 10**9)  # no step is the last of an epoch
 
 
 def make_plain(trainer) -> PlainStep:
@@ -168,18 +170,17 @@ def measure_all(
     stored.pop("img")
     found = {
         "encode": measure(lambda: trainer.image_features(moved), size.steps, device),
-        "images": measure(lambda: trainer.forward_backward(batch), size.steps, device),
-        "warm": measure(lambda: trainer.forward_backward(stored), size.steps, device),
+        "images": measure(lambda: trainer.train_step(batch, STEP), size.steps, device),
+        "warm": measure(lambda: trainer.train_step(stored, STEP), size.steps, device),
     }
-    with torch.no_grad(), trainer.model.frozen_text():
-        found["score"] = measure(
-            lambda: trainer.model_inference({"global": feat}), size.steps, device
-        )
+    with torch.no_grad():
+        infer = trainer.build_inference("test")
+        found["score"] = measure(lambda: infer({"global": feat}), size.steps, device)
     found["naive"] = measure_naive(trainer, moved, size.steps)
     trainer = make_trainer(variant, backbone, size, space, *opts, "COMPUTE.GRAPHS", "True")
     for _ in range(2):  # and two more before the clock starts: then graphs are captured
-        trainer.forward_backward(stored)
-    found["graphed"] = measure(lambda: trainer.forward_backward(stored), size.steps, device)
+        trainer.train_step(stored, STEP)
+    found["graphed"] = measure(lambda: trainer.train_step(stored, STEP), size.steps, device)
     return found
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks._sides import in_a_process, row
-from benchmarks.gpu import ON_CPU, Size, make_batch, make_space, make_trainer
+from benchmarks.gpu import ON_CPU, STEP, Size, make_batch, make_space, make_trainer
 
 IMAGENET, MANY = [1000], [1000] * 10
 CASES = ((IMAGENET, (0, 2048)), (MANY, (16384, 2048)))
@@ -52,7 +52,7 @@ def prepare(chunk: str, sizes: list[int], backbone: str, batch: int = 32) -> Cal
     data = make_batch(trainer, size)
     del data["img"]
     data["feat"] = torch.randn(batch, trainer.clip.text_tower.out_dim)
-    step = functools.partial(trainer.forward_backward, data)
+    step = functools.partial(trainer.train_step, data, STEP)
     learned = list(trainer.model.prompter.state_dict().values())
 
     def timed() -> list[torch.Tensor]:

@@ -16,6 +16,7 @@ import torch
 from benchmarks._sides import NAIVE, compare
 from benchmarks.gpu import (
     ON_CPU,
+    STEP,
     VARIANTS,
     Size,
     make_batch,
@@ -59,7 +60,7 @@ def prepare(
         if side == "warm":
             data["feat"] = trainer.image_features(data)["global"]
             del data["img"]
-        step = functools.partial(trainer.forward_backward, data)
+        step = functools.partial(trainer.train_step, data, STEP)
 
     def timed():
         step()

@@ -83,7 +83,7 @@ def naive(words: list[str]) -> list[float]:
             cfg = train.setup_cfg(args)
             set_random_seed(cfg.SEED)
             trainer = build_trainer(cfg)  # the source of images, names and first numbers
-            for part in getattr(trainer, "trainers", [trainer]):
+            for part in trainer.task_trainers:
                 found += plain_run(part)
     return found
 

@@ -1,7 +1,6 @@
-"""The frozen model: backbones by name, tokens, features of images and of prompts.
+"""Frozen CLIP models: backbones by name, tokens, features of images and prompts.
 
-It answers to the public names of OpenAI's ``clip`` package as CoOp uses them, with open_clip
-underneath.
+It has the public names of OpenAI's ``clip`` package that CoOp uses, on top of open_clip.
 """
 
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from dassl.utils.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from ._errors import CLIPError
+    from ._graphs import without_graphs
     from .backbones import list_backbones, load_backbone
     from .clip import available_models, load, tokenize
     from .model import CLIP
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "load_backbone",
     "tokenize",
+    "without_graphs",
 ]
 
 __getattr__, __dir__ = lazy_imports(__name__)

@@ -7,9 +7,11 @@ equal what is computed without, since the kernels do.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextvars import ContextVar
 
 import torch
 
@@ -17,6 +19,21 @@ AFTER = 3  # a pass is captured when it comes the third time: a capture costs ab
 LIMIT = 4  # graphs at a time; each holds the activations of its pass
 REMEMBERED = 256  # passes that are counted
 WARM_UP = 2  # passes before a capture, which choose kernels and fill caches
+
+_allowed: ContextVar[bool] = ContextVar("graphs allowed", default=True)
+
+
+@contextlib.contextmanager
+def without_graphs() -> Iterator[None]:
+    """Compute text passes without graphs, inside what torch.utils.checkpoint computes twice.
+
+    Its second computation must save the tensors that the first one saved; a replay saves none.
+    """
+    token = _allowed.set(False)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
 
 
 class _Token:
@@ -116,7 +133,8 @@ class TextGraphs:
     def run(self, key: Hashable, function: Callable, *inputs: torch.Tensor) -> torch.Tensor:
         """``function(*inputs)``, which for one ``key`` always does the same."""
         learned = tuple(x.requires_grad for x in inputs)
-        if not (self.enabled and torch.is_grad_enabled() and any(learned)):
+        allowed = self.enabled and _allowed.get()
+        if not (allowed and torch.is_grad_enabled() and any(learned)):
             return function(*inputs)
         device = inputs[0].device.type
         amp = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)

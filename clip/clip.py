@@ -37,7 +37,7 @@ _MODELS["tiny"] = _TINY_URL
 
 
 def available_models() -> list[str]:
-    """Names that ``load`` takes without further words: OpenAI's, and ``tiny``."""
+    """OpenAI's names, and ``tiny``."""
     return list(_MODELS)
 
 
@@ -47,15 +47,14 @@ def load(
     jit: bool = False,
     download_root: str | None = None,
 ) -> tuple[CLIP, Callable]:
-    """A frozen model of the caller's own, and the transform from a PIL image to its input.
+    """A new frozen model, and the transform from a PIL image to its input.
 
     In fp16 on a GPU and fp32 on the CPU, as OpenAI's. ``name`` may be anything that
     ``load_backbone`` takes.
 
     Args:
         jit: accepted for compatibility; the model is never a TorchScript one.
-        download_root: a folder to look in, and to download OpenAI's weights to, instead of
-            ``~/.cache/clip``.
+        download_root: the folder of OpenAI's weights; by default ``~/.cache/clip``.
     """
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if download_root and name in OPENAI_ARCHS:
@@ -71,7 +70,7 @@ def load(
 
 
 def build_model(state_dict: dict[str, torch.Tensor]) -> CLIP:
-    """A frozen model, in fp16 as OpenAI's, of the architecture that the shapes tell.
+    """A frozen model, in fp16 like OpenAI's, of the architecture given by the shapes.
 
     Raises:
         CLIPError: not the weights of an OpenAI CLIP.
@@ -86,7 +85,7 @@ def _download(url: str, root: str = os.path.expanduser("~/.cache/clip")) -> str:
     """The file of a URL of ``_MODELS``, from ``root`` or else from the network.
 
     Raises:
-        CLIPError: it is not there and cannot be fetched, or is not what was published.
+        CLIPError: it is missing and cannot be downloaded, or is not the published file.
     """
     if url == _TINY_URL:
         from .tiny import tiny_file

@@ -11,7 +11,7 @@ from ._errors import CLIPError
 
 
 class SimpleTokenizer(open_clip.tokenizer.SimpleTokenizer):
-    """open_clip's tokenizer; ``encoder`` and ``decoder`` also know OpenAI's special names.
+    """open_clip's tokenizer, with OpenAI's special tokens in ``encoder`` and ``decoder``.
 
     ``encode(text)`` gives ids without SOS and EOT, ``decode(ids)`` the text.
     """
@@ -24,7 +24,7 @@ class SimpleTokenizer(open_clip.tokenizer.SimpleTokenizer):
 
 @functools.cache
 def shared_tokenizer() -> SimpleTokenizer:
-    """One tokenizer per process: reading the vocabulary takes a moment."""
+    """The tokenizer of the process, since reading the vocabulary is slow."""
     return SimpleTokenizer()
 
 
@@ -34,10 +34,10 @@ def tokenize(
     truncate: bool = False,
     tokenizer: SimpleTokenizer | None = None,
 ) -> torch.Tensor:
-    """Token ids (n, context_length) of CLIP's BPE vocabulary; 0 behind EOT.
+    """Token ids (n, context_length) of CLIP's BPE vocabulary, 0 after EOT.
 
     Args:
-        truncate: cut texts that are too long (EOT stays) instead of refusing them.
+        truncate: cut texts that are too long, keeping EOT.
 
     Raises:
         CLIPError: a text is too long, and ``truncate`` is off.

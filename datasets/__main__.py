@@ -1,13 +1,13 @@
-"""Look at datasets before training on them.
+"""Inspect datasets before training on them.
 
-    python -m datasets list                          what there is
-    python -m datasets check OxfordPets --root DATA  what is there, what is missing; --deep decodes
+    python -m datasets list                          all datasets and suites
+    python -m datasets check OxfordPets --root DATA  numbers, splits, missing images; --deep decodes
     python -m datasets show OxfordPets --root DATA   a contact sheet
     python -m datasets shots OxfordPets --root DATA --export FILE DATASET.NUM_SHOTS 16 SEED 1
-    python -m datasets make-mini General10 DATA      a miniature, for a try without a download
+    python -m datasets make-mini General10 DATA      a miniature, to try things without a download
 
-A name may also be a YAML such as configs/datasets/suite.yaml; KEY VALUE pairs change the
-configuration. Exit codes: 0 fine, 1 check found problems, 2 the command cannot be used.
+Instead of a name, give a YAML such as configs/datasets/suite.yaml; KEY VALUE pairs override the
+configuration. Exit codes: 0 no problems, 1 check found problems, 2 error in the command.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     commands.add_parser("list", help="all datasets and suites").set_defaults(run=list_datasets)
     looks = {
-        "check": (check_datasets, "what is there, and what is not as it should be"),
-        "show": (show_dataset, "a contact sheet"),
-        "shots": (exchange_shots, "write few-shot draws to a file, or take them from one"),
+        "check": (check_datasets, "report numbers, splits and problems"),
+        "show": (show_dataset, "write a contact sheet"),
+        "shots": (exchange_shots, "export few-shot draws to a file, or import them"),
     }
     made = {}
     for name, (action, text) in looks.items():
@@ -48,21 +48,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         )
         made[name].add_overrides("configuration keys")
         made[name].set_defaults(run=action)
-    made["check"].add_argument("--deep", action="store_true", help="also decode every image")
+    made["check"].add_argument(
+        "--deep",
+        action="store_true",
+        help="also decode every image, and find test images that are copies of others",
+    )
     sheet = made["show"]
     sheet.add_argument(
         "--output", metavar="PNG", type=path, help="default: output/datasets/<name>.png"
     )
-    sheet.add_argument("--classes", type=int, default=60, help="how many at most (60)")
-    sheet.add_argument("--images", type=int, default=4, help="of each class, at most (4)")
+    sheet.add_argument("--classes", type=int, default=60, help="largest number of classes (60)")
+    sheet.add_argument("--images", type=int, default=4, help="images per class, at most (4)")
     way = made["shots"].add_mutually_exclusive_group(required=True)
     way.add_argument("--export", metavar="FILE", type=path, help="write the draws as JSON")
     way.add_argument(
         "--import", metavar="FILE", type=path, dest="source", help="use the draws of this JSON"
     )
-    mini = commands.add_parser("make-mini", help="a miniature in the original layout")
+    mini = commands.add_parser("make-mini", help="write a miniature in the original layout")
     mini.add_argument("name", help="a dataset or suite")
-    mini.add_argument("folder", metavar="DIR", type=path, help="to be used as --root")
+    mini.add_argument("folder", metavar="DIR", type=path, help="the folder to pass as --root")
     mini.add_argument("--per-class", type=int, default=6, help="images per class (6)")
     mini.set_defaults(run=make_miniature)
     return parser.parse_args(argv)
@@ -83,7 +87,7 @@ def configuration(args: argparse.Namespace) -> CfgNode:
 
 
 def list_datasets(args: argparse.Namespace) -> int:
-    """A line on each dataset and suite."""
+    """Print a line per dataset and suite."""
     print(f"{'name':<20} {'tasks':>5} {'classes':>7}  {'folder':<26} task")
     for name in DATASET_REGISTRY.registered_names():
         cls = DATASET_REGISTRY.get(name)
@@ -102,7 +106,7 @@ def list_datasets(args: argparse.Namespace) -> int:
 
 
 def check_datasets(args: argparse.Namespace) -> int:
-    """A report on each single dataset; 1 if one has problems."""
+    """Print a report on each single dataset; 1 if one has problems."""
     cfg = configuration(args)
     reports = [checks.check(cls, own, args.deep) for cls, own in checks.single_datasets(cfg)]
     print("\n".join(map(str, reports)))
@@ -127,7 +131,7 @@ def exchange_shots(args: argparse.Namespace) -> int:
     """Export or import the few-shot draws."""
     cfg = configuration(args)
     if cfg.DATASET.NUM_SHOTS < 1 or cfg.SEED < 0:
-        raise UserError("a draw has a number and a seed: give DATASET.NUM_SHOTS 16 SEED 1")
+        raise UserError("a draw needs a number and a seed: give DATASET.NUM_SHOTS 16 SEED 1")
     members = checks.single_datasets(cfg)
     if args.export:
         print(f"{args.export}: {shot_exchange.export_shots(members, Path(args.export)):,} images")
@@ -138,7 +142,7 @@ def exchange_shots(args: argparse.Namespace) -> int:
 
 
 def make_miniature(args: argparse.Namespace) -> int:
-    """Write the miniature and say what it is."""
+    """Write the miniature and describe it."""
     for folder in make_mini(args.name, Path(args.folder), args.per_class):
         print(f"{folder}: {(folder / 'miniature.txt').read_text(encoding='utf-8').strip()}")
     return 0

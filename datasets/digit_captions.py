@@ -1,7 +1,7 @@
-"""DigitCaptions: what is true of handwritten digits, in words, to look them up by.
+"""DigitCaptions: retrieval of handwritten digits by captions, offline.
 
-The images are Digits7's. A caption tells the digit, and how it is written: stroke and slant,
-which are measured on the pixels.
+The images are Digits7's. A caption names the digit, its stroke and its slant, which are measured
+on the pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dassl.utils import read_json
 from ._core.digits import N_TRAIN, N_VAL, WORDS, digit_folder
 from ._core.pairs import CaptionedImage, PairDataset
 
-STYLES = {  # of each measure: what the lowest, middle and highest third are called
+STYLES = {  # words for the lowest, middle and highest third of each measure
     "ink": ("thin", "", "thick"),
     "slant": ("leaning left", "upright", "leaning right"),
 }
@@ -43,10 +43,10 @@ class DigitCaptions(PairDataset):
     task_name = "digits and captions"
 
     def read(self, cfg) -> tuple[Path, dict[str, list[CaptionedImage]]]:
-        """The folder and the captions; ``cfg.DATASET.ROOT`` is not looked at.
+        """The image folder and the captions; ``cfg.DATASET.ROOT`` is not used.
 
-        A caption of the test images is true of one of them only: of those that share theirs, the
-        first stays.
+        Among the validation and the test images each caption belongs to one image only: of the
+        images that share a caption the first is kept.
         """
         folder = digit_folder()
         items = captioned(folder)
@@ -59,7 +59,7 @@ class DigitCaptions(PairDataset):
 
 
 def drop_repeated_captions(items: list[CaptionedImage]) -> list[CaptionedImage]:
-    """Of the images that share a caption the first."""
+    """The first image of each caption."""
     once = {item.captions: item for item in reversed(items)}
     return list(once.values())[::-1]
 

@@ -1,7 +1,7 @@
-"""DigitQuestions: what can be asked about a handwritten digit, with answers of ten people.
+"""DigitQuestions: questions about handwritten digits with ten simulated annotators, offline.
 
-The images are Digits7's. The people are simulated: each gives the right answer, or now and then
-another one that fits the question.
+The images are Digits7's. An annotator gives the right answer or, with probability 0.1, another
+answer that fits the question.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dassl.utils import read_json
 from ._core.digits import N_TRAIN, N_VAL, WORDS, digit_folder
 from ._core.questions import QAItem, QuestionDataset
 
-PEOPLE = 10
-MISTAKES = 0.1  # of a person's answers
-PER_IMAGE = 2  # questions
+NUM_ANNOTATORS = 10
+MISTAKE_RATE = 0.1  # of an annotator's answers
+QUESTIONS_PER_IMAGE = 2
 
-# What is asked, and the answer for the digits 0 .. 9; a four has a loop, however it is written.
+# Question and its answers for the digits 0 to 9; a four counts as having a loop.
 QUESTIONS = {
     "what digit is it?": WORDS,
     "is it odd or even?": ("even", "odd") * 5,
@@ -42,24 +42,26 @@ class DigitQuestions(QuestionDataset):
     task_name = "handwritten digits"
 
     def read(self, cfg) -> tuple[Path, dict[str, list[QAItem]]]:
-        """The folder and the questions; ``cfg.DATASET.ROOT`` is not looked at."""
+        """The image folder and the questions; ``cfg.DATASET.ROOT`` is not used."""
         folder = digit_folder()
         digits = read_json(folder / "digits.json")
         order = list(range(len(digits)))
         random.Random(0).shuffle(order)
         items = [
-            asked(f"{i:04d}.png", question, digits[i])
+            simulate_answers(f"{i:04d}.png", question, digits[i])
             for i in order
-            for question in random.Random(i).sample(list(QUESTIONS), PER_IMAGE)
+            for question in random.Random(i).sample(list(QUESTIONS), QUESTIONS_PER_IMAGE)
         ]
-        first, second = PER_IMAGE * N_TRAIN, PER_IMAGE * (N_TRAIN + N_VAL)
+        first, second = QUESTIONS_PER_IMAGE * N_TRAIN, QUESTIONS_PER_IMAGE * (N_TRAIN + N_VAL)
         parts = {"train": items[:first], "val": items[first:second], "test": items[second:]}
         return folder / "images", parts
 
 
-def asked(impath: str, question: str, digit: int) -> QAItem:
-    """A question with what people answer; the same every time."""
+def simulate_answers(impath: str, question: str, digit: int) -> QAItem:
+    """A question with its simulated answers, which depend on image and question only."""
     rng, right = random.Random(f"{impath} {question}"), QUESTIONS[question][digit]
     others = sorted(set(QUESTIONS[question]) - {right})
-    given = [rng.choice(others) if rng.random() < MISTAKES else right for _ in range(PEOPLE)]
-    return QAItem(impath, question, Counter(given).most_common(1)[0][0], tuple(given))
+    answers = [
+        rng.choice(others) if rng.random() < MISTAKE_RATE else right for _ in range(NUM_ANNOTATORS)
+    ]
+    return QAItem(impath, question, Counter(answers).most_common(1)[0][0], tuple(answers))

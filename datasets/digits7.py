@@ -33,11 +33,11 @@ class DigitTask(FewShotDataset):
         cls.num_columns = len(cls.classnames)
 
     def find_root(self, cfg) -> Path:
-        """The cache; ``cfg.DATASET.ROOT`` is not looked at."""
+        """The cache folder; ``cfg.DATASET.ROOT`` is not used."""
         return digit_folder()
 
     def load_split(self, choice: str) -> tuple[Split, str]:
-        """The one division that there is, the same for all questions."""
+        """The only split, the same for all questions."""
         if choice not in ("auto", "own"):
             raise UserError(
                 f"DATASET.SPLIT is {choice!r}, but Digits7 has one split: take auto or own"

@@ -1,4 +1,4 @@
-"""A folder of one's own images: one folder per class."""
+"""ImageFolder: a user's own images, one folder per class."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ class ImageFolder(FewShotDataset):
     """Your own images: root/class/image, or root/{train,val,test}/class/image.
 
     Without ``train`` and ``test`` folders each class is divided 50/20/30; without ``val`` a fifth
-    of the training images is held out for it. The task is called what ``task_name.txt`` says, or
-    else the folder; classes what ``classnames.txt`` or ``classnames.yaml`` says, or else their
-    folders.
+    of the training images is held out for it. ``task_name.txt`` names the task, ``classnames.txt``
+    or ``classnames.yaml`` its classes; without them folder names are used.
     """
 
     image_dir = ""

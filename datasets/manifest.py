@@ -1,4 +1,4 @@
-"""A table of one's own images."""
+"""Manifest: a user's own images, listed in a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A suite that is put together in a YAML."""
+"""Suite: datasets that a YAML lists, side by side."""
 
 from __future__ import annotations
 

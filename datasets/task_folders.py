@@ -1,4 +1,4 @@
-"""Several tasks on one's own images: one folder per task."""
+"""TaskFolders: a user's own images in several tasks, one folder per task."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class VQAv2(QuestionDataset):
     split_name = "official"
 
     def read(self, cfg) -> tuple[Path, dict[str, list[QAItem]]]:
-        """The folder, and the questions whose images are there."""
+        """The image folder, and the questions whose images exist."""
         parts: dict[str, list[QAItem]] = {}
         for part, photos in PHOTO_FOLDERS.items():
             if not photos:

@@ -99,9 +99,9 @@ class QuestionSpace(ItemSpace):
             self._targets[device] = torch.tensor(self.tasks[0].target).to(device)
         return self._targets[device]
 
-    def asked(self, label: Tensor) -> list[int]:
-        """Numbers of the questions on the images of a batch (B,); a device would be waited for."""
-        return [self.tasks[0].question[item] for item in label.tolist()]
+    def question_ids(self, label: Tensor) -> Tensor:
+        """Question (B,) of each item of a batch, on the CPU; labels on a GPU would synchronize."""
+        return torch.tensor([self.tasks[0].question[item] for item in label.tolist()])
 
     def cross_entropy(
         self,

@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import torch
 from filelock import FileLock
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from clip.features import ENCODE_BATCH, FeatureStore, encode_fixed, make_room
+from dassl.config import CfgNode
 from dassl.data import EpochDataLoader
 from dassl.data.wrapper import DatasetWrapper
-from dassl.utils import UserError, distributed
+from dassl.utils import Stopwatch, UserError, distributed
 
 DTYPES = {"": None, "fp16": torch.float16}
 SHARD_BYTES = 64 * 2**20  # of features in a file: what a killed process may have to do again
 
 
 class FeatureEncoder:
-    """Runs the frozen image tower of a trainer over images and stores what it gives.
+    """Runs the frozen image tower over images and stores its outputs.
 
     Args:
-        trainer: gives the frozen CLIP, its device and precision, the outputs and FEATURES.
+        clip: the frozen CLIP.
+        outputs: names of the tower's outputs that are stored.
+        cfg: the whole configuration; FEATURES says what is stored, and where.
+        precision: of the tower, part of the key of the stored features.
+        autocast: gives the context in which images are encoded.
+        clock: counts the time of encoding as "image".
     """
 
-    def __init__(self, trainer):
-        self.trainer, self.clip = trainer, trainer.clip
-        self.outputs, self.options = sorted(trainer.image_outputs), trainer.cfg.FEATURES
+    def __init__(
+        self,
+        clip: nn.Module,
+        outputs: frozenset[str],
+        cfg: CfgNode,
+        precision: str,
+        autocast: Callable[[], contextlib.AbstractContextManager],
+        clock: Stopwatch,
+    ):
+        self.clip, self.device, self.cfg = clip, clip.device, cfg
+        self.outputs, self.options = sorted(outputs), cfg.FEATURES
+        self.precision, self.autocast, self.clock = precision, autocast, clock
 
     def complete(self, stores: dict, names: list[str], loader: EpochDataLoader) -> None:
         """Compute what the stores lack, once even if several runs want it.
@@ -80,8 +96,8 @@ class FeatureEncoder:
         per_file = math.ceil(SHARD_BYTES / self.bytes_per_image / ENCODE_BATCH)
         names, kept = [], {output: [] for output in outputs}
         for step, (pixels, digests) in enumerate(batches, 1):
-            with self.trainer.clock.part("image"), self.trainer.autocast():
-                pixels = pixels.to(self.trainer.device, self.clip.dtype)
+            with self.clock.part("image"), self.autocast():
+                pixels = pixels.to(self.device, self.clip.dtype)
                 found = encode_fixed(self.clip, pixels, outputs)
             names += digests
             for output, features in found.items():
@@ -93,7 +109,7 @@ class FeatureEncoder:
     @cached_property
     def bytes_per_image(self) -> int:
         """What the outputs of one image take as they are kept."""
-        blank = torch.zeros(1, 3, *self.clip.image_size, device=self.trainer.device)
+        blank = torch.zeros(1, 3, *self.clip.image_size, device=self.device)
         with torch.no_grad():
             found = self.clip.encode_outputs(blank.to(self.clip.dtype), frozenset(self.outputs))
         kept = DTYPES[self.options.DTYPE]

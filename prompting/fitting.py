@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 
@@ -10,89 +11,67 @@ from dassl.engine import TrainerX
 from dassl.engine.base import BEST
 from dassl.utils import UserError
 
-from .stored_features import Features, training_loader
+from .prompter import Features
 
 
-class FittingTrainer(TrainerX):
-    """A training that may start with a fit and end with a choice of values on validation images.
+@dataclass(frozen=True)
+class Fitting:
+    """How a method learns beside SGD, or instead of it.
 
-    sgd: False if all that is learned is set by :meth:`fit`, in one go.
+    fit: sets learned tensors from the training images' features, before the first step.
+    tune: chooses values on the validation images, after the last step.
+    tuned_values: the names of those values; empty: ``tune`` is not called.
     """
 
-    sgd = True
+    fit: Callable[[], None] | None = None
+    tune: Callable[[], None] | None = None
+    tuned_values: tuple[str, ...] = ()
 
-    # ------------------------------------------------------------------ hooks of a method
+    def before_training(self, trainer: TrainerX) -> None:
+        """Fit."""
+        if self.fit:
+            if not trainer.dataset.train_x:
+                raise UserError(f"{trainer.cfg.DATASET.NAME} has no training images")
+            _run(self.fit, trainer)
 
-    def fit(self) -> None:
-        """Learn from :meth:`split_features` before the first step."""
+    def after_training(self, trainer: TrainerX) -> None:
+        """Tune, and save what no epoch has saved."""
+        if self.tuned_values and self.tune:
+            _run(self.tune, trainer)
+        if self.tuned_values or (self.fit and not trainer.optimizers()):
+            name = BEST if trainer.keeps_best() else ""
+            trainer.save_model(trainer.max_epoch - 1, trainer.output_dir, model_name=name)
 
-    def tune(self) -> None:
-        """Choose on the validation images, after the last step, what :meth:`tuned` names."""
 
-    def tuned(self) -> list[str]:
-        """Names of the values that validation images choose."""
-        return []
+def _run(hook: Callable[[], None], trainer: TrainerX) -> None:
+    trainer.set_model_mode("eval")
+    with torch.no_grad(), trainer.clock.part("rest"):
+        hook()
 
-    # ------------------------------------------------------------------ given
 
-    @torch.no_grad()
-    def split_features(
-        self, split: str, views: int = 0
-    ) -> tuple[Features, torch.Tensor, torch.Tensor]:
-        """Features, fp32, labels (N,) and tasks (N,) of all "train" or "val" images, in order.
+NO_FITTING = Fitting()
 
-        Args:
-            views: average the features of that many augmented views of the training images; 0:
-                the features of the images as they are at test time.
-        """
-        if split not in ("train", "val"):
-            raise ValueError(f"a method learns from train and val, not from {split!r}")
-        loader = training_loader(self, views > 0) if split == "train" else self.loader_of("val")
-        total: Features = {}
-        for view in range(max(views, 1)):
-            loader.set_epoch(view)
-            batches = [(self.image_features(batch), batch) for batch in loader]
-            for name in batches[0][0]:
-                rows = torch.cat([features[name] for features, _ in batches]).float()
-                total[name] = total[name] + rows if name in total else rows
-        labels, tasks = (
-            torch.cat([batch[name] for _, batch in batches]).to(self.device)
-            for name in ("label", "task")
-        )
-        return {name: rows / max(views, 1) for name, rows in total.items()}, labels, tasks
 
-    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Fit if the method does, train by SGD if something is learned that way, and test."""
-        if self.optimizers():
-            super().train(start_epoch, max_epoch)
-        else:
-            super().train(0, 0)
+def collect_features(
+    loader: Iterable[dict],
+    image_features: Callable[[dict], Features],
+    views: int,
+    device: torch.device,
+) -> tuple[Features, torch.Tensor, torch.Tensor]:
+    """Features, fp32, labels (N,) and tasks (N,) of all images of a loader, in order.
 
-    def before_train(self) -> None:
-        """Go on from an earlier run's state, or fit."""
-        super().before_train()
-        if self._fits() and not self.start_epoch:
-            if not self.dataset.train_x:
-                raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
-            self._timed(self.fit)
-
-    def deploy(self) -> None:
-        """Take the model that was chosen, tune it, and keep what no epoch has saved."""
-        super().deploy()
-        if self.tuned():
-            self._timed(self.tune)
-        if self.tuned() or (self._fits() and not self.optimizers()):
-            best = BEST if self.keeps_best() else ""
-            self.save_model(self.max_epoch - 1, self.output_dir, model_name=best)
-
-    def _timed(self, hook: Callable[[], None]) -> None:
-        self.set_model_mode("eval")
-        with torch.no_grad(), self.clock.part("rest"):
-            hook()
-
-    def _fits(self) -> bool:
-        return type(self).fit is not FittingTrainer.fit
-
-    def validation_selected(self) -> list[str]:
-        """The model, if so configured, and the method's tuned values."""
-        return [*super().validation_selected(), *self.tuned()]
+    Args:
+        image_features: features of a batch.
+        views: average the features of this many epochs, which differ in their augmentations.
+    """
+    total: Features = {}
+    for view in range(views):
+        loader.set_epoch(view)
+        batches = [(image_features(batch), batch) for batch in loader]
+        for name in batches[0][0]:
+            rows = torch.cat([features[name] for features, _ in batches]).float()
+            total[name] = total[name] + rows if name in total else rows
+    labels, tasks = (
+        torch.cat([batch[name] for _, batch in batches]).to(device) for name in ("label", "task")
+    )
+    return {name: rows / views for name, rows in total.items()}, labels, tasks

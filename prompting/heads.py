@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from dassl.config import CfgNode
 from dassl.data.tasks import TaskSpace
@@ -11,11 +10,13 @@ from dassl.evaluation import metric_of
 from dassl.metrics import task_metric
 from dassl.utils import UserError
 
+from .prompter import Prompter
 
-class Head(nn.Module):
+
+class Head(Prompter):
     """Scores image features of one task by what it learned, without text features."""
 
-    conditional = True  # there are no text features to encode once for an evaluation
+    makes_text_features = False
 
 
 def score(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from clip import without_graphs
 from clip.text import TextTower
 
 from .prompt_learner import PromptLearner, chunk_names, scatter_rows
@@ -52,13 +53,18 @@ def encode_per_image(
         return _encode(text, prompts, contexts, class_mask, before)
     parts = [
         checkpoint(
-            *(_encode, text, prompts, part, class_mask, before),
+            *(_encode_again, text, prompts, part, class_mask, before),
             use_reentrant=False,
             preserve_rng_state=False,
         )
         for part in contexts.split(chunk)
     ]
     return torch.cat(parts)
+
+
+def _encode_again(*args):
+    with without_graphs():
+        return _encode(*args)
 
 
 def _encode(text, prompts, contexts, class_mask, before):

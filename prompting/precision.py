@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from clip import load_backbone
 from dassl.config import CfgNode
 from dassl.utils import Stopwatch, UserError
 
@@ -16,6 +17,30 @@ def choose_precision(wanted: str, device: str) -> str:
     if device == "cpu" and wanted != "fp32":
         return "fp32"
     return wanted
+
+
+def load_frozen_clip(
+    cfg: CfgNode, precision: str, device: str, outputs: frozenset[str]
+) -> nn.Module:
+    """The backbone of the configuration, prepared as ``cfg.COMPUTE`` says.
+
+    Args:
+        outputs: what its image tower must give.
+
+    Raises:
+        UserError: no backbone is named, or it lacks one of the outputs.
+    """
+    backbone = cfg.MODEL.BACKBONE
+    if not backbone.NAME:
+        raise UserError(
+            "MODEL.BACKBONE.NAME is empty: choose a backbone with --config-file or "
+            "--backbone (train.py --list shows them)"
+        )
+    weights = "fp16" if precision == "fp16" else "fp32"
+    clip_model = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=weights)
+    clip_model.check_outputs(outputs)
+    prepare_clip(clip_model, cfg.COMPUTE)
+    return clip_model
 
 
 def prepare_clip(clip_model: nn.Module, options: CfgNode) -> None:

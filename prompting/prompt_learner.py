@@ -13,6 +13,8 @@ from clip.text import PROMPTS_AT_ONCE, Prompts, TextTower, index_rows, tokenize
 from dassl.utils import UserError
 from image_text import FreeText
 
+from .prompter import Prompter
+
 POSITIONS = ("end", "middle", "front")
 MAX_TOKENS = 4096  # more than any text tower takes, to count what a text needs
 INIT_STD = 0.02  # of contexts and of meta networks, as published
@@ -175,7 +177,7 @@ def names_with_contexts(prompter: nn.Module) -> list[str]:
     return [name for part in owned for name in part.names]
 
 
-class ContextPrompter(nn.Module):
+class ContextPrompter(Prompter):
     """One learned context for all class names, or one per class: CoOp's prompts (equations 2, 3).
 
     ``options`` has CoOp's keys: N_CTX, CTX_INIT, CSC, CLASS_TOKEN_POSITION.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -12,38 +9,38 @@ from torch import nn
 from clip.text import TextGraphs, TextTower
 from dassl.utils import distributed
 
+from .prompter import Features, ModelOutput, Prompter
 from .questions import Questions
 from .sharding import DividedText
-from .stored_features import Features
 from .text_chunks import TextInChunks
 
 
 class PromptedCLIP(nn.Module):
     """Logits of images against the text features that a prompter makes.
 
-    The prompter owns what is learned and nothing else; it is handed the frozen text tower:
-    ``prompter(text, image_features, class_mask)`` returns (C, e), or (B, C, e) if its prompts
-    depend on the image (it then says so with ``conditional = True``). ``class_mask`` (C,) marks the
-    classes that are needed, None all; the output has all C rows, and masked ones may be zero.
+    Args:
+        prompter: the learned module; :class:`~prompting.prompter.Prompter` says how it is called.
+        outputs: what the image tower must give, see ``CLIP.encode_outputs``.
+        text_chunk: rows of text per chunk, see :class:`~prompting.text_chunks.TextInChunks`.
+        questions: put in front of every answer; None for tasks that ask nothing.
+        graphs: whether text steps may be replayed as CUDA graphs.
     """
 
     def __init__(
         self,
         clip_model: nn.Module,
-        prompter: nn.Module,
+        prompter: Prompter,
         outputs: frozenset[str] = frozenset({"global"}),
         text_chunk: int | None = None,
+        questions: Questions | None = None,
         graphs: bool = False,
     ):
         super().__init__()
-        self.questions: Questions | None = None  # prompts then hold the one on the image
+        self.questions = questions
         self.text = TextInChunks(clip_model.text_tower, text_chunk)
         if graphs and distributed.world_size() == 1:
             self.text.tower.graphs = TextGraphs()
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
-        self._text: torch.Tensor | None = None
-        self._tested: torch.Tensor | None = None
-        self.scored_text: torch.Tensor | None = None  # of the latest logits, for losses on it
 
     @property
     def text_tower(self) -> TextTower:
@@ -60,13 +57,34 @@ class PromptedCLIP(nn.Module):
         with torch.no_grad():
             return self.clip.encode_outputs(images.to(self.clip.dtype), self.outputs)
 
-    def logits(self, features: Features, class_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B, C), fp32, of image features; their text stays as ``scored_text``."""
+    def logits(
+        self,
+        features: Features,
+        class_mask: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits (B, C), fp32, of image features; see :meth:`forward_features`."""
+        return self.forward_features(features, class_mask, text_features).logits
+
+    def forward_features(
+        self,
+        features: Features,
+        class_mask: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+    ) -> ModelOutput:
+        """Logits and both kinds of features, from the image tower's outputs.
+
+        Args:
+            class_mask: (C,) classes to score; None all.
+            text_features: (C, e) of :meth:`fixed_text_features`; None encodes the prompts.
+        """
         x = F.normalize(features["global"].float(), dim=-1)
         if self.questions is not None:
-            return self.questions.logits(self, x, features["question"], class_mask)
-        self.scored_text = self.text_features(x, class_mask)
-        return self.score(x, self.scored_text)
+            logits = self.questions.logits(self, x, features["question"], class_mask)
+            return ModelOutput(logits, image_features=x)
+        if text_features is None:
+            text_features = self.text_features(x, class_mask)
+        return ModelOutput(self.score(x, text_features), text_features, x)
 
     def score(self, x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Logits (B, C), fp32, of normalised image (B, e) and text features (C, e) or (B, C, e)."""
@@ -78,20 +96,15 @@ class PromptedCLIP(nn.Module):
         self, x: torch.Tensor, class_mask: torch.Tensor | None = None, text: nn.Module | None = None
     ) -> torch.Tensor:
         """Normalised text features (C, e) or (B, C, e), fp32, for images x (B, e), by ``text``."""
-        if self._text is not None and class_mask is None:
-            return self._text
-        class_mask = self._tested if class_mask is None else class_mask
         return F.normalize(self.prompter(text or self.text_tower, x, class_mask).float(), dim=-1)
 
-    @contextlib.contextmanager
-    def frozen_text(self, class_mask: torch.Tensor | None = None) -> Iterator[None]:
-        """Encode the prompts once for an evaluation, unless they differ from image to image.
-        It reads the classes ``class_mask`` (C,); None all."""
-        self._tested = class_mask
-        if not getattr(self.prompter, "conditional", False) and self.questions is None:
-            with torch.no_grad():
-                self._text = self.text_features(torch.empty(0))
-        try:
-            yield
-        finally:
-            self._text = self._tested = None
+    @torch.no_grad()
+    def fixed_text_features(self, class_mask: torch.Tensor | None = None) -> torch.Tensor | None:
+        """Text features (C, e) that serve every image; None if they differ between images.
+
+        An evaluation encodes them once and passes them on to each of its forward passes.
+        """
+        shared = self.prompter.makes_text_features and not self.prompter.depends_on_image
+        if not shared or self.questions is not None:
+            return None
+        return self.text_features(torch.empty(0), class_mask)

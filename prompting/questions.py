@@ -47,7 +47,11 @@ class Questions:
         return [f"in front of each answer: {first} (the first of {count:,} questions)"]
 
     def logits(
-        self, model, x: torch.Tensor, asked: list[int], class_mask: torch.Tensor | None = None
+        self,
+        model,
+        x: torch.Tensor,
+        question_ids: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logits (B, C) of normalised image features (B, e), each asked one question.
 
@@ -57,9 +61,9 @@ class Questions:
 
         Args:
             model: a :class:`~prompting.prompted_clip.PromptedCLIP`.
-            asked: (B,) numbers of the questions.
+            question_ids: (B,), on the CPU.
         """
-        numbers, places = torch.tensor(asked).unique(return_inverse=True)
+        numbers, places = question_ids.unique(return_inverse=True)
         short = model.text.short and len(numbers) > 1 and torch.is_grad_enabled()
         parts = []
         for i, number in enumerate(numbers.tolist()):

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from clip.features import DigestCache, FeatureStore, feature_key, store_root
-from dassl.data import DatasetWrapper, EpochDataLoader, build_data_loader, transform_signature
+from dassl.data import (
+    DatasetWrapper,
+    Datum,
+    EpochDataLoader,
+    build_data_loader,
+    transform_signature,
+)
 from dassl.data.sharding import columns_of
 from dassl.data.wrapper import read_bytes
 from dassl.utils import UserError, distributed
@@ -19,39 +26,49 @@ from .precision import precision_name
 
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of a pass may take
 
-Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
+
+class Loaders(NamedTuple):
+    """The loaders of a run; None where a split has no images."""
+
+    train: EpochDataLoader | FeatureLoader | None
+    val: EpochDataLoader | FeatureLoader | None
+    test: EpochDataLoader | FeatureLoader | None
 
 
-def cached_loaders(trainer) -> None:
-    """Put stored features behind the loaders of a trainer, as FEATURES.MODE says."""
-    options = trainer.cfg.FEATURES
-    if options.MODE == "off":
-        return
-    encoder = FeatureEncoder(trainer)
-    trainer.val_loader = _with_features(encoder, trainer.val_loader, is_train=False)
-    trainer.test_loader = _with_features(encoder, trainer.test_loader, is_train=False)
-    if options.MODE == "full":
-        trainer.train_loader_x = _with_features(encoder, trainer.train_loader_x, is_train=True)
-    if trainer.cfg.VERBOSE:
-        _announce(trainer)
+def with_stored_features(encoder: FeatureEncoder, loaders: Loaders, epochs: int) -> Loaders:
+    """The loaders with stored features in place of images, as FEATURES.MODE says.
+
+    Args:
+        epochs: of the training, for the size that is logged.
+    """
+    cfg, mode = encoder.cfg, encoder.options.MODE
+    if mode == "off":
+        return loaders
+    found = Loaders(
+        _with_features(encoder, loaders.train, True) if mode == "full" else loaders.train,
+        _with_features(encoder, loaders.val, False),
+        _with_features(encoder, loaders.test, False),
+    )
+    if cfg.VERBOSE:
+        _announce(encoder, found, epochs)
+    return found
 
 
-def training_loader(trainer, augmented: bool = False):
+def training_loader(encoder: FeatureEncoder, items: list[Datum], augmented: bool = False):
     """A loader of every training image once and in order, as at test time or augmented."""
-    items, batch_size = trainer.dm.dataset.train_x, trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+    cfg = encoder.cfg
 
     def wrapper(cfg, data_source, transform, is_train):
         return DatasetWrapper(cfg, data_source, transform, is_train=augmented)
 
     loader = build_data_loader(
-        trainer.cfg,
+        cfg,
         data_source=items,
-        batch_size=batch_size,
+        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
         is_train=False,  # keeps the last batch
         dataset_wrapper=wrapper,
     )
-    full = trainer.cfg.FEATURES.MODE == "full"
-    return _with_features(FeatureEncoder(trainer), loader, is_train=augmented) if full else loader
+    return _with_features(encoder, loader, augmented) if cfg.FEATURES.MODE == "full" else loader
 
 
 def field_of(output: str) -> str:
@@ -63,23 +80,24 @@ def _with_features(encoder: FeatureEncoder, loader, is_train: bool):
     return None if loader is None else FeatureLoader(encoder, loader, is_train)
 
 
-def _announce(trainer) -> None:
+def _announce(encoder: FeatureEncoder, found: Loaders, epochs: int) -> None:
     """Log, before the first image is read, how much the features of the run will take."""
+    cfg = encoder.cfg
     loaders = {
-        "training": trainer.train_loader_x,
-        "validation": trainer.val_loader if trainer.cfg.TEST.FINAL_MODEL == "best_val" else None,
-        "test": trainer.test_loader,
+        "training": found.train,
+        "validation": found.val if cfg.TEST.FINAL_MODEL == "best_val" else None,
+        "test": found.test,
     }
     sizes = {
-        kind: loader.size(trainer.max_epoch if kind == "training" else 1)
+        kind: loader.size(epochs if kind == "training" else 1)
         for kind, loader in loaders.items()
         if isinstance(loader, FeatureLoader)
     }
     total = sum(size for _, size in sizes.values())
     parts = ", ".join(f"{count:,} of {kind} images" for kind, (count, _) in sizes.items())
-    root = store_root(trainer.cfg.FEATURES.DIR)
+    root = store_root(cfg.FEATURES.DIR)
     print(f"Image features: at most {total / 2**20:,.1f} MiB in {root}: {parts}")
-    if total > trainer.cfg.FEATURES.LIMIT_GB * 1e9:
+    if total > cfg.FEATURES.LIMIT_GB * 1e9:
         print(
             "which is more than FEATURES.LIMIT_GB: the least recently used will be deleted; raise "
             "it, or keep less with FEATURES.VIEWS or FEATURES.DTYPE fp16"
@@ -112,14 +130,13 @@ class FeatureLoader:
 
     def __init__(self, encoder: FeatureEncoder, loader: EpochDataLoader, is_train: bool):
         self.encoder, self.loader, self.epoch = encoder, loader, 0
-        self.trainer, self.options = encoder.trainer, encoder.options
-        trainer = self.trainer
+        self.options = encoder.options
         self.views = self.options.VIEWS if is_train else 0
         self.keys = {
             output: feature_key(
-                trainer.clip,
-                transform_signature(trainer.cfg, is_train),
-                precision_name(trainer.precision, trainer.device),
+                encoder.clip,
+                transform_signature(encoder.cfg, is_train),
+                precision_name(encoder.precision, encoder.device),
                 output,
                 self.options.DTYPE,
             )
@@ -164,12 +181,12 @@ class FeatureLoader:
         every = torch.cat(order)
         columns = {name: values[every] for name, values in self._columns.items()}
         columns["index"] = every
-        if self.trainer.device.type == "cuda":  # from where copies need not be waited for
+        if self.encoder.device.type == "cuda":  # copies from there are asynchronous
             columns = {name: values.pin_memory() for name, values in columns.items()}
         columns = {name: values.split(sizes) for name, values in columns.items()}
         if self._resident(len(every)):
             for output, store in stores.items():
-                rows = store.gather(places[output][every]).to(self.trainer.device)
+                rows = store.gather(places[output][every]).to(self.encoder.device)
                 columns[field_of(output)] = rows.split(sizes)
         for step, index in enumerate(order):
             batch = {name: values[step] for name, values in columns.items()}
@@ -180,9 +197,9 @@ class FeatureLoader:
 
     def _resident(self, images: int) -> bool:
         """Whether the features of so many images go to the GPU at once."""
-        if self.trainer.device.type != "cuda":
+        if self.encoder.device.type != "cuda":
             return False
-        free, _ = torch.cuda.mem_get_info(self.trainer.device)
+        free, _ = torch.cuda.mem_get_info(self.encoder.device)
         return images * self.encoder.bytes_per_image < RESIDENT_SHARE * free
 
     def _number(self) -> int:
@@ -193,10 +210,10 @@ class FeatureLoader:
         view = "plain"
         if self.loader.dataset.draws:
             self.loader.dataset.set_epoch(self._number())
-            view = f"{self.trainer.cfg.SEED}-{self._number()}"
+            view = f"{self.encoder.cfg.SEED}-{self._number()}"
         found = {
             output: _open_store(
-                self.options.DIR, tuple(sorted(key.items())), view, _label(self.trainer.clip)
+                self.options.DIR, tuple(sorted(key.items())), view, _label(self.encoder.clip)
             )
             for output, key in self.keys.items()
         }

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from dassl.data import TaskSpace
 from image_text import FreeText
 
 from .prompt_learner import cut_texts
+from .prompter import Prompter
 
 
-class TemplatePrompter(nn.Module):
+class TemplatePrompter(Prompter):
     """Text features of the class names in hand-written templates; nothing is learned.
 
     Several templates are averaged after normalisation, class by class.

@@ -91,19 +91,54 @@ def aggregate(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Row]:
 def _group(runs: Sequence[Run]) -> dict[GroupKey, list[Run]]:
     """Runs by suite, method, shots and settings; complete runs come first in each group."""
     backbones: dict[str, set[str]] = {}
+    labels = _suite_labels(runs)
     for run in runs:
         backbones.setdefault(run.suite, set()).add(run.settings.get("backbone", ""))
     groups: dict[GroupKey, list[Run]] = {}
     for run in sorted(runs, key=lambda run: not run.complete):  # stable
         if run.method:
             several_backbones = len(backbones[run.suite] - {""}) > 1
-            groups.setdefault(_group_key(run, groups, several_backbones), []).append(run)
+            label = labels.get(_data_key(run), run.suite)
+            groups.setdefault(_group_key(run, label, groups, several_backbones), []).append(run)
     return groups
 
 
-def _group_key(run: Run, groups: Iterable[GroupKey], several_backbones: bool) -> GroupKey:
+def _data_key(run: Run) -> tuple[str, ...]:
+    """Suite, part of it, and identity of the data: their hash, or else the names of the tasks."""
+    part = (run.settings.get("classes", "all"), run.settings.get("tasks", "all"))
+    return (run.suite, *part, run.settings.get("data") or ", ".join(run.tasks))
+
+
+def _suite_labels(runs: Sequence[Run]) -> dict[tuple[str, ...], str]:
+    """The name in tables of every suite and data identity.
+
+    A suite that was run on one data identity keeps its name; otherwise the names of the tasks
+    follow, and where these are equal too, the hash of the data.
+    """
+    tasks = {_data_key(run): _short_list(run.tasks) for run in runs if run.complete}
+    labels = {}
+    for key, names in tasks.items():
+        rivals = [other for other in tasks if other[:-1] == key[:-1]]
+        alike = [other for other in rivals if tasks[other] == names]
+        named = [names] if names else []
+        if len(alike) > 1 or not names:
+            known = key[-1] and key[-1] != names
+            named.append(f"data {key[-1]}" if known else "data not recorded")
+        labels[key] = f"{key[0]} ({', '.join(named)})" if len(rivals) > 1 else key[0]
+    return labels
+
+
+def _short_list(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _group_key(
+    run: Run, label: str, groups: Iterable[GroupKey], several_backbones: bool
+) -> GroupKey:
     """The group of a run; an unfinished one joins a group that agrees in all it recorded."""
-    parts = [run.suite]
+    parts = [label]
     if several_backbones and run.settings.get("backbone"):
         parts.append(run.settings["backbone"])
     if run.settings.get("classes", "all") != "all":
@@ -111,7 +146,11 @@ def _group_key(run: Run, groups: Iterable[GroupKey], several_backbones: bool) ->
     suite = ", ".join(parts)
     if not run.complete:
         for key in groups:
-            same_suite = key[0] == suite or (not run.settings and key[0].startswith(f"{suite}, "))
+            same_suite = key[0] == suite or (
+                "data" not in run.settings
+                and key[0].startswith((f"{run.suite}, ", f"{run.suite} ("))
+                and (not run.settings or "data" in dict(key[3]))
+            )
             same_method = key[1:3] == (run.method, run.shots)
             if same_suite and same_method and run.settings.items() <= dict(key[3]).items():
                 return key

@@ -14,9 +14,10 @@ from .aggregate import Row, aggregate
 from .compare import shots_phrase
 from .few_shot_curves import draw_curves
 from .figures import draw_gains, draw_training
-from .read import Run, read_config
+from .read import Run
 from .rendering import Notes, Table
 from .report import Choices, report_parts
+from .settings import read_config
 from .training_curves import read_curves
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .schema import is_percentage
+
 ENDS = ("Finish training", "Finished training")  # in two versions of Dassl, before the last test
 RESULT = "=> result"
 HEADS = ("** Arguments **", "** Config **")
@@ -100,7 +102,7 @@ def _add_result(log: Log, text: str) -> None:
     """Store the percentage of a line such as ``* accuracy: 87.49%``."""
     for pattern in (TASK, GROUP, VALUE):
         found = pattern.match(text)
-        if found and (percentage := _number(found[found.lastindex])) is not None:
+        if found and is_percentage(percentage := _number(found[found.lastindex])):
             if pattern is TASK:
                 log.tasks[int(found[1])] = found[2], percentage
             else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import platform
 import resource
 import sys
@@ -19,12 +21,15 @@ if TYPE_CHECKING:
 
     from dassl.config import CfgNode
 
+    from .record import RunRecord
+
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", "pillow")
 
 
 def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
-    """The sections ``protocol``, ``hashes`` and ``run`` of a record, before training."""
+    """The sections ``protocol``, ``hashes``, ``data`` and ``run`` of a record, before training."""
     model, dataset = trainer.model_info(), trainer.dataset
+    identity = dataset.identity
     return {
         "protocol": {
             "name": cfg.PROTOCOL,
@@ -38,15 +43,19 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "options": model["options"],
             "backbone": cfg.MODEL.BACKBONE.NAME,
             "split": dataset.split,
-            "split_hash": dataset.identity.draw,
+            "split_hash": identity.draw,
             "selection": trainer.selection,
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
         },
         "hashes": {
-            "split": dataset.identity.draw,
+            "data": identity.draw,
+            "experiment": identity.shared,
+            "split": identity.draw,
             "weights": model["weights"],
+            "weights_file": hash_weights_file(cfg),
         },
+        "data": identity.summary(),
         "run": {
             "device": _device_name(trainer.device),
             "precision": model["precision"],
@@ -99,6 +108,34 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"evaluation of {digest.hexdigest()[:16]}"
+
+
+def hash_weights_file(cfg: CfgNode) -> str:
+    """sha256 of the backbone's local file, or of the files of its folder; "" for published ones."""
+    path = Path(cfg.MODEL.BACKBONE.NAME).expanduser()
+    if not path.exists():
+        return ""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def check_inputs(record: RunRecord, cfg: CfgNode) -> None:
+    """Refuse an earlier run of other data or weights; this reads the dataset's lists again.
+
+    Raises:
+        UserError: see :meth:`RunRecord.check_inputs`.
+    """
+    if record.earlier is None:
+        return
+    from dassl.data.datasets import build_dataset
+
+    with contextlib.redirect_stdout(io.StringIO()):  # a run that is resumed prints them itself
+        dataset = build_dataset(cfg)
+    record.check_inputs(dataset.identity, hash_weights_file(cfg))
 
 
 def _versions() -> dict[str, str]:

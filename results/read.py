@@ -9,37 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from dassl.utils import UserError, flat, read_json
+from dassl.utils import UserError, read_json
 
 from .logs import Log, log_files, read_logs
 from .schema import FILE, RecordReader
+from .settings import settings_of_log, settings_of_record
 
 ONLY_LOG = "no results.json, and a log without an end"
 NO_FILE = "no results.json"
 ZERO_SHOT = ("zero-shot", "zeroshotclip")  # prefixes of methods that use no training images
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 OVERALL = "overall_metric"
 OVERALL_NAMES = (OVERALL, "accuracy")  # in the logs of SoftCPT and of CoOp
-# Keys of the protocol that are columns of a table, or that differ between the seeds of a row.
-PROTOCOL_NOT_COMPARED = ("method", "suite", "shots", "seed", "split_hash")
-# Keys of config.yaml that the protocol holds under other names, or that only change the log.
-CONFIG_NOT_COMPARED = (
-    "SEED",
-    "PROTOCOL",
-    "DATASET.NAME",
-    "DATASET.NUM_SHOTS",
-    "DATASET.SUBSAMPLE_CLASSES",
-    "DATASET.SUBSAMPLE_TASKS",
-    "DATASET.SPLIT",
-    "MODEL.BACKBONE.NAME",
-    "TEST.FINAL_MODEL",
-    "TEST.METRIC",
-    "TEST.PER_CLASS_RESULT",
-    "TEST.PER_TASK_RESULT",
-    "TEST.COMPUTE_CMAT",
-)
 
 
 @dataclass(frozen=True)
@@ -61,6 +41,8 @@ class Run:
         seconds: wall-clock time of the run; None if it was resumed, as only a part was measured.
         minutes: of training and evaluation; None if it was resumed.
         error: why a failed run failed.
+        data: summary of the data's identity; empty if it was not recorded.
+        unknown: what the record or log does not tell, for a remark.
     """
 
     folder: Path
@@ -78,6 +60,8 @@ class Run:
     seconds: float | None = None
     minutes: float | None = None
     error: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    unknown: str = ""
 
     @property
     def complete(self) -> bool:
@@ -164,7 +148,8 @@ def _run_of_log(folder: Path, log: Log) -> Run:
         overall=overall,
         groups=dict(log.groups),
         extra=values,
-        settings=settings | log.options(),
+        settings=settings | settings_of_log(log),
+        unknown="a log does not tell the images, their labels and the weights",
     )
 
 
@@ -191,10 +176,12 @@ def make_run(folder: Path, content: Any) -> Run:
         tasks=_tasks(reader),
         overall=reader.percentage("suite.value"),
         groups=reader.get("suite.groups", dict),
-        settings=_settings(folder, reader),
+        settings=settings_of_record(folder, reader),
         parameters=_parameters(reader),
         seconds=_seconds(reader),
         minutes=_minutes(reader),
+        data=reader.section("data"),
+        unknown="" if reader.section("data") else "a record of schema 1 does not tell the data",
     )
 
 
@@ -229,7 +216,7 @@ def _unfinished(folder: Path, reader: RecordReader) -> Run:
         suite=protocol.get("suite", ""),
         shots=_shots(method, protocol.get("shots", 0)),
         seed=protocol.get("seed"),
-        settings=_settings(folder, reader),
+        settings=settings_of_record(folder, reader),
         error=str(reader.section("run").get("error", "")),
     )
 
@@ -256,41 +243,3 @@ def _by_name(entries: Iterable[tuple[int, str, float | None]]) -> dict[str, dict
         label = name if name not in tasks else f"{name} (task {number})"
         tasks[label] = {"id": number, "name": name, "value": value}
     return tasks
-
-
-def _settings(folder: Path, reader: RecordReader) -> dict[str, str]:
-    """Everything that seeds of one experiment share: the protocol, the weights, the config."""
-    protocol = reader.section("protocol")
-    settings = {k: v for k, v in protocol.items() if k not in PROTOCOL_NOT_COMPARED}
-    options = settings.pop("options", None)
-    if isinstance(options, dict):
-        settings |= options
-    weights = reader.section("hashes").get("weights")
-    if weights:
-        settings["weights"] = str(weights)[:8]
-    if protocol:  # a run that failed before its protocol was recorded has nothing to compare
-        settings |= {
-            key: value
-            for key, value in flat(read_config(folder)).items()
-            if key not in CONFIG_NOT_COMPARED and not key.startswith("TRAINER.")
-        }
-    return {key: str(value) for key, value in settings.items()}
-
-
-def read_config(folder: Path) -> dict:
-    """The ``config.yaml`` of a run; empty if there is none.
-
-    Raises:
-        UserError: the file is no YAML of keys and values.
-    """
-    path = folder / "config.yaml"
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first_line = str(error).split("\n")[0]
-        raise UserError(f"{path} cannot be read as YAML: {first_line}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys and values")
-    return content

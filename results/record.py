@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from filelock import FileLock, Timeout
@@ -18,29 +19,12 @@ from filelock import FileLock, Timeout
 from dassl.config import CfgNode
 from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
 
-from .schema import FILE, SCHEMA, RecordReader
+from .schema import FILE, NOT_HASHED, SCHEMA, RecordReader
+
+if TYPE_CHECKING:
+    from dassl.data.identity import DataIdentity
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-# Configuration keys that do not change what a run computes, only where and how.
-NOT_HASHED = (
-    "OUTPUT_DIR",
-    "RESUME",
-    "USE_CUDA",
-    "VERBOSE",
-    "COMPUTE.CHANNELS_LAST",
-    "COMPUTE.COMPILE",
-    "COMPUTE.GRAPHS",
-    "COMPUTE.TF32",
-    "DATASET.ROOT",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.OLD_DATA_PATH",
-    "DATALOADER.NEW_DATA_PATH",
-    "FEATURES.DIR",
-    "FEATURES.LIMIT_GB",
-    "FEATURES.MODE",
-    "TRAIN.PRINT_FREQ",
-    "TRAIN.CHECKPOINT_FREQ",
-)
 
 
 class Busy(UserError):
@@ -70,6 +54,7 @@ class RunRecord:
             "suite": {},
             "trainable": {},
             "hashes": {"config": config_hash(cfg, evaluates)},
+            "data": {},
             "run": {"resumed": False},
         }
 
@@ -110,7 +95,7 @@ class RunRecord:
             ) from None
         earlier = reader.content
         if earlier["hashes"]["config"] != self.content["hashes"]["config"]:
-            if earlier["status"] == "failed" and not any(self.folder.rglob("resume*.pt")):
+            if self._is_mistake(earlier):
                 return None  # it failed before anything was computed, as by a mistyped command
             raise UserError(
                 f"{self.folder} holds a run with another configuration "
@@ -118,6 +103,44 @@ class RunRecord:
                 "delete the folder"
             )
         return earlier
+
+    def _is_mistake(self, earlier: dict) -> bool:
+        """Whether the earlier run failed before anything was computed that could be resumed."""
+        return earlier["status"] == "failed" and not any(self.folder.rglob("resume*.pt"))
+
+    def check_inputs(self, data: DataIdentity, weights_file: str) -> None:
+        """Refuse the earlier run if it was computed on other data or from another weight file.
+
+        The place of the data does not count. A record of schema 1, or of a run that stopped
+        before its data were recorded, holds nothing to compare.
+
+        Args:
+            data: the identity of the data as they are now.
+            weights_file: the hash of the weight file as it is now; "" for published weights.
+
+        Raises:
+            UserError: the message names the first difference.
+        """
+        from dassl.data.identity import first_difference
+
+        hashes = self.earlier["hashes"]
+        if hashes.get("data", data.draw) != data.draw:
+            found = first_difference(self.earlier.get("data", {}), data.summary())
+            problem = f"on other data ({self.earlier['status']}): {found}"
+        elif hashes.get("weights_file", weights_file) != weights_file:
+            problem = (
+                f"from other weights ({self.earlier['status']}): the file of the backbone has "
+                "changed since"
+            )
+        else:
+            return
+        if self._is_mistake(self.earlier):
+            self.earlier = None
+            return
+        raise UserError(
+            f"{self.folder} holds a run {problem}; choose another --output-dir, or delete the "
+            "folder"
+        )
 
     def _difference(self) -> str:
         """The first three keys in which the earlier run's configuration differs, for an error."""
@@ -146,6 +169,8 @@ class RunRecord:
         """Record that the run has started, and write its ``config.yaml``."""
         self.content["protocol"]["seed"] = seed
         self.content["run"]["resumed"] = self.earlier is not None
+        for key in ("hashes", "data"):  # stay known if this launch stops before it finds them
+            self.content[key] = {**(self.earlier or {}).get(key, {}), **self.content[key]}
         self._started = time.time()
         with atomic_path(self.folder / "config.yaml") as path:
             text = yaml.safe_dump(self._config, sort_keys=False)

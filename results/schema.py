@@ -9,8 +9,29 @@ from typing import Any
 from dassl.utils import UserError
 
 FILE = "results.json"
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, SCHEMA)  # 1 does not record the identity of the data
 STATUSES = ("running", "interrupted", "failed", "complete")
+# Configuration keys that do not change what a run computes, only where and how.
+NOT_HASHED = (
+    "OUTPUT_DIR",
+    "RESUME",
+    "USE_CUDA",
+    "VERBOSE",
+    "COMPUTE.CHANNELS_LAST",
+    "COMPUTE.COMPILE",
+    "COMPUTE.GRAPHS",
+    "COMPUTE.TF32",
+    "DATASET.ROOT",
+    "DATALOADER.NUM_WORKERS",
+    "DATALOADER.OLD_DATA_PATH",
+    "DATALOADER.NEW_DATA_PATH",
+    "FEATURES.DIR",
+    "FEATURES.LIMIT_GB",
+    "FEATURES.MODE",
+    "TRAIN.PRINT_FREQ",
+    "TRAIN.CHECKPOINT_FREQ",
+)
 
 
 class RecordReader:
@@ -29,8 +50,8 @@ class RecordReader:
         self.file, self.content = file, content
         if not isinstance(content, dict):
             raise UserError(f"{file} must hold keys and values, not a {type(content).__name__}")
-        if content.get("schema") != SCHEMA:
-            raise self.error("schema", f"is {content.get('schema')!r}; this version reads {SCHEMA}")
+        if content.get("schema") not in READABLE:
+            raise self.error("schema", f"is {content.get('schema')!r}; this version reads 1 and 2")
         self.status = self.get("status", str)
         if self.status not in STATUSES:
             raise self.error("status", f"is {self.status!r}, not one of {', '.join(STATUSES)}")
@@ -49,7 +70,7 @@ class RecordReader:
         for name in key.split("."):
             try:
                 node = node[int(name)] if isinstance(node, list) else node[name]
-            except (KeyError, TypeError):
+            except (KeyError, IndexError, TypeError, ValueError):
                 raise self.error(key, "is missing") from None
         if kind is not None and (not isinstance(node, kind) or isinstance(node, bool)):
             raise self.error(key, f"must be of type {kind.__name__}, but is {node!r}")

@@ -154,3 +154,20 @@ def build(toy, tmp_path):
         return build_trainer(cfg)
 
     return go
+
+
+@pytest.fixture
+def cli(toy, tmp_path, capsys):
+    """``cli(*words, trainer=, output=)``: exit code of ``train.py``, stdout, stderr."""
+
+    def go(*words, trainer="CoOp", output=None, backbone="tiny/random", dataset="Toy"):
+        flags = ["--trainer", trainer, "--backbone", backbone, "--seed", "1"]
+        flags += ["--output-dir", str(output or tmp_path / "run")]
+        own = ["DATASET.NAME", dataset, "DATASET.SUBSAMPLE_TASKS", "task0", *SMALL]
+        capsys.readouterr()
+        code = train.command([*flags, *own, *map(str, words)])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return go

@@ -26,7 +26,7 @@ def test_nearest_words_of_known_contexts(build):
 
 def test_contexts_per_class_are_named(build):
     trainer = build("CoOp", "TRAINER.COOP.CSC", "True", "TRAINER.COOP.N_CTX", "2")
-    part = trainer.trainers[1]
+    part = trainer.task_trainers[1]
     names = [name for name, _ in interpret_prompt.contexts_of("light or dark", part)]
     assert names == [f"light or dark: prompts of {c}" for c in part.dm.space.classnames]
 

@@ -205,7 +205,7 @@ def test_flags_that_do_not_go_together(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(schema=2), "schema is 2; this version reads 1"),
+        (lambda c: c.update(schema=3), "schema is 3; this version reads 1 and 2"),
         (lambda c: c.update(status="done"), "status is 'done', not one of running"),
         (lambda c: c["protocol"].pop("method"), "protocol.method is missing"),
         (

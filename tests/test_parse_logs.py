@@ -265,3 +265,27 @@ def test_any_lines_can_be_read(lines, test_log):
     found.options()
     assert all(isinstance(value, float) for value in found.values.values())
     assert found.finished or not found.values
+
+
+@pytest.mark.parametrize("value", ["nan", "924.5", "-1.0"])
+def test_a_seed_without_a_percentage_is_named(tmp_path, capsys, value):
+    coop_seeds(tmp_path)
+    seed(tmp_path, 2, log(COOP_RESULT.format(value=value), before=VAL, seed=2))
+    code, lines, _ = parse(capsys, tmp_path)
+    assert code == 1 and "n = 2 of 3; without a value from 0 to 100: seed2" in lines
+    code, _, err = parse(capsys, tmp_path, "--table", "text")
+    assert code == 1 and "seed2 has no value from 0 to 100" in err
+
+
+@pytest.mark.parametrize("config", ["OPTIM:\n  LR: 0.5\n", "INPUT:\n  SIZE: (1, 1)\n"])
+def test_every_setting_of_a_log_is_compared(tmp_path, capsys, config):
+    coop_seeds(tmp_path)
+    text = log(COOP_RESULT.format(value=1.0), seed=4)
+    seed(tmp_path, 4, text.replace("OPTIM:\n  LR: 0.002\n", config))
+    code, _, err = parse(capsys, tmp_path)
+    assert code == 2 and "not seeds of one experiment: " in err and "in seed4" in err
+
+
+def test_what_a_log_does_not_tell_is_said(tmp_path, capsys):
+    _, _, err = parse(capsys, coop_seeds(tmp_path))
+    assert "not compared: a log does not tell the images, their labels and the weights" in err

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
-from clip import load_backbone
 from clip.text import TextTower
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
+from dassl.engine import Step, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, distributed
 from prompting.equal_names import refuse_equal_classes
-from prompting.fitting import FittingTrainer
-from prompting.precision import choose_precision, prepare_clip, time_text, to_device, with_input_of
+from prompting.fitting import NO_FITTING, Fitting, collect_features
+from prompting.precision import (
+    choose_precision,
+    load_frozen_clip,
+    time_text,
+    to_device,
+    with_input_of,
+)
 from prompting.prompt_learner import names_with_contexts, show_prompts
 from prompting.prompted_clip import PromptedCLIP
+from prompting.prompter import Features, ModelOutput, Prompter
 from prompting.questions import questions_of
-from prompting.stored_features import Features, cached_loaders, field_of
+from prompting.stored_features import (
+    FeatureEncoder,
+    Loaders,
+    field_of,
+    training_loader,
+    with_stored_features,
+)
+from prompting.templates import TemplatePrompter
 from prompting.text_chunks import parse_chunk
 from prompting.upstream import load_released
 
 
-class PromptTrainer(FittingTrainer):
+class PromptTrainer(TrainerX):
     """Base of the methods: set KEY and DEFAULTS, and override :meth:`build_prompter`.
 
     KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
@@ -36,6 +50,8 @@ class PromptTrainer(FittingTrainer):
     KEY = ""
     DEFAULTS: dict[str, Any] = {}
     suite = "each"
+    supports_distributed = True  # a method that shapes the gradient itself sets False
+    sgd = True  # False: all that is learned is set by the fitting
     needs_all_classes = False  # whether the loss reads classes that no image of the batch may have
     image_outputs = frozenset({"global"})  # what the image tower must give
 
@@ -44,30 +60,40 @@ class PromptTrainer(FittingTrainer):
         """Add the method's own node to the configuration."""
         cfg.TRAINER[cls.KEY] = CfgNode(dict(cls.DEFAULTS))
 
-    # ------------------------------------------------------------------ hooks of a method
-
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> nn.Module:
-        """The learnable module of this method; :class:`PromptedCLIP` says how it is called."""
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+        """The learnable module of this method; :class:`Prompter` says how it is called."""
         raise NotImplementedError(f"{type(self).__name__} must override build_prompter")
 
-    def choose_classes(self, batch: dict) -> torch.Tensor | None:
+    def build_templates(
+        self, options: CfgNode, space: TaskSpace, text: TextTower
+    ) -> TemplatePrompter | None:
+        """Hand-written prompts that the loss compares with, kept as ``self.templates``."""
+
+    def build_fitting(self, options: CfgNode) -> Fitting:
+        """How the method learns without SGD; by default it does not."""
+        return NO_FITTING
+
+    def choose_classes(self, batch: dict, step: Step) -> torch.Tensor | None:
         """Mask (C,) of the classes scored in this step; None for all."""
         return self.dm.space.scored(batch)
 
-    def compute_logits(
-        self, features: Features, class_mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Logits (B, C) of image features."""
-        return self.model.logits(features, class_mask)
+    def forward(
+        self,
+        features: Features,
+        class_mask: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+    ) -> ModelOutput:
+        """Logits (B, C) and the features they come from; see PromptedCLIP.forward_features."""
+        return self.model.forward_features(features, class_mask, text_features)
 
     def compute_loss(
-        self, logits: torch.Tensor, batch: dict, class_mask: torch.Tensor | None = None
+        self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """Named losses whose sum is minimised; "loss" is the cross-entropy within the tasks."""
         smoothing = self.cfg.OPTIM.LABEL_SMOOTHING
         return {
             "loss": self.dm.space.cross_entropy(
-                logits, batch["label"], batch["task"], class_mask, label_smoothing=smoothing
+                output.logits, batch["label"], batch["task"], class_mask, label_smoothing=smoothing
             )
         }
 
@@ -81,45 +107,40 @@ class PromptTrainer(FittingTrainer):
         """The prompter's state dict from those of the released code's modules, by their names."""
         raise UserError(f"{type(self).__name__} reads no checkpoints of CoOp's or SoftCPT's code")
 
-    # ------------------------------------------------------------------ given
-
-    @property
-    def supports_distributed(self) -> bool:
-        """Whether several processes can do a run: not if the gradient is shaped in each."""
-        own = type(self).backward, type(self).forward_backward
-        return own == (PromptTrainer.backward, PromptTrainer.forward_backward)
-
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         device = "cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu"
         options = cfg.TRAINER[self.KEY]
         self.precision = choose_precision(options.PREC, device)
-        backbone = cfg.MODEL.BACKBONE
-        if not backbone.NAME:
-            raise UserError(
-                "MODEL.BACKBONE.NAME is empty: choose a backbone with --config-file or "
-                "--backbone (train.py --list shows them)"
-            )
-        frozen = "fp16" if self.precision == "fp16" else "fp32"
-        self.clip = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=frozen)
-        self.clip.check_outputs(self.image_outputs)
-        prepare_clip(self.clip, cfg.COMPUTE)
+        self.clip = load_frozen_clip(cfg, self.precision, device, self.image_outputs)
         self.text_chunk = parse_chunk(cfg.MODEL.TEXT_CHUNK)
+        self.fitting = self.build_fitting(options)
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
     def build_data_loader(self) -> None:
         """The loaders; with stored image features if FEATURES.MODE asks for them."""
         super().build_data_loader()
-        cached_loaders(self)
+        self.encoder = FeatureEncoder(
+            self.clip, self.image_outputs, self.cfg, self.precision, self.autocast, self.clock
+        )
+        loaders = Loaders(self.train_loader_x, self.val_loader, self.test_loader)
+        loaders = with_stored_features(self.encoder, loaders, self.max_epoch)
+        self.train_loader_x, self.val_loader, self.test_loader = loaders
+
+    def training_loader(self, augmented: bool = False):
+        """A loader of every training image once and in order, as at test time or augmented."""
+        return training_loader(self.encoder, self.dataset.train_x, augmented)
 
     def build_model(self) -> None:
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
         space, text = self.dm.space, self.clip.text_tower
         refuse_equal_classes(space, text)
-        prompter = self.build_prompter(self.cfg.TRAINER[self.KEY], space, text)
+        options, graphs = self.cfg.TRAINER[self.KEY], self.cfg.COMPUTE.GRAPHS
+        prompter = self.build_prompter(options, space, text)
+        self.templates = self.build_templates(options, space, text)
+        questions = questions_of(space, text, prompter)
         model = PromptedCLIP(
-            self.clip, prompter, self.image_outputs, self.text_chunk, self.cfg.COMPUTE.GRAPHS
+            self.clip, prompter, self.image_outputs, self.text_chunk, questions, graphs
         )
-        model.questions = questions_of(space, text, prompter)
         self.model = model.to(self.device)
         time_text(self.clock, prompter)
         distributed.same_everywhere(prompter.state_dict().values())
@@ -159,20 +180,21 @@ class PromptTrainer(FittingTrainer):
         if not load_released(self, directory, epoch):
             super().load_model(directory, epoch)
 
-    def forward_backward(self, batch: dict) -> dict[str, torch.Tensor]:
-        """One optimizer step on a batch."""
-        chosen = class_mask = self.choose_classes(batch)  # where the labels still are on the CPU
+    def train_step(self, batch: dict, step: Step) -> dict[str, torch.Tensor]:
+        """One optimizer step on a batch; the losses by name."""
+        space = self.dm.space
+        chosen = class_mask = self.choose_classes(batch, step)  # while the labels are on the CPU
         # a CUDA graph of all tasks costs less than launching those of the batch, which vary
         graphed = chosen is None and self.model.text.tower.graphed
         if not (self.needs_all_classes or graphed):
-            class_mask = self.dm.space.of_tasks(batch["task"], class_mask)
-        batch = {**batch, "question": self.dm.space.asked(batch["label"])}
+            class_mask = space.of_tasks(batch["task"], chosen)
+        question_ids = space.question_ids(batch["label"])
         batch = {k: to_device(v, self.device) for k, v in batch.items()}
         with self.autocast():
-            features = batch["features"] = self.image_features(batch)  # a loss may read them too
-            self.model.text.plan(lambda: self.compute_logits(features, chosen))
-            logits = self.compute_logits(features, class_mask)
-            losses = self.compute_loss(logits, batch, class_mask)
+            features = self.image_features(batch, question_ids)
+            self.model.text.plan(lambda: self.forward(features, chosen))
+            output = self.forward(features, class_mask)
+            losses = self.compute_loss(output, batch, class_mask)
         self.model_zero_grad()
         with self.clock.part("rest"):
             # each process takes its part of the loss: see dassl.utils.distributed
@@ -180,7 +202,7 @@ class PromptTrainer(FittingTrainer):
             self.backward({name: loss / parts for name, loss in losses.items()})
             distributed.sum_gradients(self.model.prompter.parameters())
         self.model_update()
-        if self.batch_idx + 1 == self.num_batches:
+        if step.ends_epoch:
             self.update_lr()
         return {name: loss.detach() for name, loss in losses.items()}
 
@@ -195,27 +217,79 @@ class PromptTrainer(FittingTrainer):
         """Half precision where it is safe, if PREC is amp."""
         return torch.autocast(self.device.type, enabled=self.precision == "amp")
 
+    def compute_logits(
+        self,
+        features: Features,
+        class_mask: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Logits (B, C) of image features; see :meth:`forward`."""
+        return self.forward(features, class_mask, text_features).logits
+
+    def split_features(
+        self, split: str, views: int = 0
+    ) -> tuple[Features, torch.Tensor, torch.Tensor]:
+        """Features, fp32, labels (N,) and tasks (N,) of all "train" or "val" images, in order.
+
+        Args:
+            views: average the features of this many augmented views of the training images; 0:
+                the features of the images as they are at test time.
+        """
+        if split not in ("train", "val"):
+            raise ValueError(f"a method learns from train and val, not from {split!r}")
+        loader = self.training_loader(views > 0) if split == "train" else self.loader_of("val")
+        with torch.no_grad():
+            return collect_features(loader, self.image_features, max(views, 1), self.device)
+
+    def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
+        """Fit, train by SGD if something is learned that way, and test."""
+        super().train(*((start_epoch, max_epoch) if self.optimizers() else (0, 0)))
+
+    def before_train(self) -> None:
+        """Restore an earlier run's state, or fit."""
+        super().before_train()
+        if not self.start_epoch:
+            self.fitting.before_training(self)
+
+    def deploy(self) -> None:
+        """Load the chosen model, tune its values, and save what no epoch has saved."""
+        super().deploy()
+        self.fitting.after_training(self)
+
+    def validation_selected(self) -> list[str]:
+        """The model, if so configured, and the method's tuned values."""
+        return [*super().validation_selected(), *self.fitting.tuned_values]
+
     def test(self, split: str | None = None) -> float:
-        """Evaluate; the prompts are encoded once if they do not depend on the image."""
-        self.set_model_mode("eval")
-        read = self.dm.space.tested(split or self.cfg.TEST.SPLIT)
-        with self.autocast(), self.model.frozen_text(read):
+        """Evaluate on a split."""
+        with self.autocast():
             return super().test(split)
 
-    def image_features(self, batch: dict) -> Features:
-        """The features of a batch: the stored ones it brings, or those of its images; as
-        "question" (B,) the numbers of what is asked, if anything is."""
-        if "features" in batch:
-            return batch["features"]
-        asked = batch["question"] if "question" in batch else self.dm.space.asked(batch["label"])
-        more = {} if asked is None else {"question": asked}
+    def build_inference(self, split: str) -> Callable[[Features], torch.Tensor]:
+        """Logits (B, C) of image features; text that serves every image is encoded once."""
+        class_mask = self.dm.space.tested(split)
+        text_features = self.model.fixed_text_features(class_mask)
+        return lambda features: self.compute_logits(features, class_mask, text_features)
+
+    def image_features(self, batch: dict, question_ids: torch.Tensor | None = None) -> Features:
+        """The image tower's outputs for a batch, stored or computed; with "question" (B,), on the
+        CPU, if the task asks questions.
+
+        Args:
+            question_ids: (B,) if known; None reads them from the labels.
+        """
+        if question_ids is None:
+            question_ids = self.dm.space.question_ids(batch["label"])
+        questions = {} if question_ids is None else {"question": question_ids}
         names = self.image_outputs
         if "feat" in batch:
-            return more | {name: to_device(batch[field_of(name)], self.device) for name in names}
+            stored = {name: to_device(batch[field_of(name)], self.device) for name in names}
+            return stored | questions
         with self.clock.part("image"):
-            own = self.model.encode_image(to_device(batch["img"], self.device))
+            found = self.model.encode_image(to_device(batch["img"], self.device))
         images = len(batch["label"])
-        return more | {name: distributed.gather_rows(x, images) for name, x in own.items()}
+        gathered = {name: distributed.gather_rows(x, images) for name, x in found.items()}
+        return gathered | questions
 
     def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
         """Features and labels."""

@@ -8,6 +8,7 @@ from torch import nn
 from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.fitting import Fitting
 from prompting.heads import score
 from prompting.precision import PRECISIONS
 from prompting.templates import TemplatePrompter
@@ -56,13 +57,12 @@ class CLIPAdapter(PromptTrainer):
     def build_prompter(self, options, space, text):
         return AdapterPrompter(options, space, text)
 
-    def compute_logits(self, features, class_mask=None):
-        return self.model.logits(
-            {"global": self.model.prompter.adapt(features["global"])}, class_mask
-        )
+    def build_fitting(self, options):
+        return Fitting(tune=self.tune, tuned_values=("RATIO",) if options.SEARCH else ())
 
-    def tuned(self):
-        return ["RATIO"] if self.cfg.TRAINER.CLIP_ADAPTER.SEARCH else []
+    def forward(self, features, class_mask=None, text_features=None):
+        adapted = {"global": self.model.prompter.adapt(features["global"])}
+        return self.model.forward_features(adapted, class_mask, text_features)
 
     def tune(self):
         features, label, _ = self.split_features("val")

@@ -5,25 +5,24 @@ https://arxiv.org/abs/2203.05557
 
 from __future__ import annotations
 
-from torch import nn
-
 from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, PromptLearner, need_context
+from prompting.prompter import Prompter
 
 from ._base import PromptTrainer
 
 
-class ConditionalPrompter(nn.Module):
+class ConditionalPrompter(Prompter):
     """A learned context that every image shifts: v_j(x) = v_j + h(x), j = 1 .. m.
 
     h is the meta-net, linear, ReLU, linear, of the normalised image feature; one shift for all m
     tokens. Images are taken CHUNK at a time, so that memory does not grow with B.
     """
 
-    conditional = True
+    depends_on_image = True
 
     def __init__(self, options, space, text):
         super().__init__()

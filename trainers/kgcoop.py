@@ -35,11 +35,13 @@ class KgCoOp(PromptTrainer):
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
 
     def build_prompter(self, options, space, text):
-        self.templates = TemplatePrompter(with_template(space, options.TEMPLATE), text)
         return ContextPrompter(options, space, text)
 
-    def compute_loss(self, logits, batch, class_mask=None):
+    def build_templates(self, options, space, text):
+        return TemplatePrompter(with_template(space, options.TEMPLATE), text)
+
+    def compute_loss(self, output, batch, class_mask=None):
         """Cross-entropy, and W times the mean of 1 - cos(learned, hand-written) over classes."""
-        losses = super().compute_loss(logits, batch, class_mask)
-        cosine = (self.model.scored_text * self.templates.features).sum(-1)  # (C,)
+        losses = super().compute_loss(output, batch, class_mask)
+        cosine = (output.text_features * self.templates.features).sum(-1)  # (C,)
         return {**losses, "distance": self.cfg.TRAINER.KGCOOP.W * (1 - cosine).mean()}

@@ -19,8 +19,10 @@ from dassl.data.datasets import build_dataset
 from dassl.data.tasks import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from prompting.fitting import Fitting
 from prompting.heads import Head, require_every_class, score
 from prompting.precision import PRECISIONS
+from prompting.prompter import ModelOutput
 
 from ._base import PromptTrainer
 
@@ -88,11 +90,11 @@ class LinearProbe(PromptTrainer):
     def build_prompter(self, options, space, text):
         return LinearHead(space.num_classes, text.out_dim)
 
-    def compute_logits(self, features, class_mask=None):
-        return self.model.prompter(features["global"])
+    def build_fitting(self, options):
+        return Fitting(fit=self.fit, tuned_values=() if options.C else ("C",))
 
-    def tuned(self):
-        return [] if self.cfg.TRAINER.LP.C else ["C"]
+    def forward(self, features, class_mask=None, text_features=None):
+        return ModelOutput(self.model.prompter(features["global"]))
 
     def class_bound_names(self):
         return self.dm.space.classnames

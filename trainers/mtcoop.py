@@ -18,12 +18,13 @@ from prompting.equal_names import refuse_equal_tasks
 from prompting.meta_net import META_NETS, build_meta_net
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, scatter_rows
+from prompting.prompter import Prompter
 from prompting.upstream import context_of, same_names, tensor_of
 
 from ._base import PromptTrainer
 
 
-class SoftPrompter(nn.Module):
+class SoftPrompter(Prompter):
     """Text features of the classes of all tasks, in contexts made from the tasks' names.
 
     With g the frozen text tower, U the task context, V the class context, W the meta network:
@@ -197,12 +198,12 @@ class MTCoOp(PromptTrainer):
                 "epoch"
             )
 
-    def choose_classes(self, batch):
+    def choose_classes(self, batch, step):
         """The classes in the batch and a random share of the others."""
         rate = self.cfg.TRAINER.MTCOOP.CLS_SAMPLE_RATE
         if not rate:
             return None
-        seed = view_seed(self.cfg.SEED, self.epoch, f"classes of batch {self.batch_idx}")
+        seed = view_seed(self.cfg.SEED, step.epoch, f"classes of batch {step.batch_idx}")
         generator = torch.Generator().manual_seed(seed)
         return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
 

@@ -6,19 +6,19 @@ The compared method CoOp-MT of SoftCPT, https://arxiv.org/abs/2208.13474 (one co
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, PromptLearner, scatter_rows
+from prompting.prompter import Prompter
 from prompting.upstream import MODULE, context_of
 
 from ._base import PromptTrainer
 
 
-class SharedPrompter(nn.Module):
+class SharedPrompter(Prompter):
     """One learned context for all classes of all tasks, one per task, or one per class."""
 
     def __init__(self, options, space, text):

@@ -9,17 +9,17 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, PromptLearner, scatter_rows
+from prompting.prompter import ModelOutput, Prompter
 
 from ._base import PromptTrainer
 
 
-class PromptSets(nn.Module):
+class PromptSets(Prompter):
     """N learned contexts, every class name in each of them."""
 
     def __init__(self, options, space, text):
@@ -65,11 +65,13 @@ class PLOT(PromptTrainer):
     def build_prompter(self, options, space, text):
         return PromptSets(options, space, text)
 
-    def compute_logits(self, features, class_mask=None):
+    def forward(self, features, class_mask=None, text_features=None):
         """Logits (B, C): similarity of places and prompts under the transport plan."""
         options = self.cfg.TRAINER.PLOT
         places = F.normalize(features["local"].float(), dim=-1)  # (B, p, e)
-        text = self.model.text_features(places, class_mask)  # (N, C, e)
+        text = text_features
+        if text is None:
+            text = self.model.text_features(places, class_mask)  # (N, C, e)
         with torch.autocast(places.device.type, enabled=False):  # amp would round the products
             similarity = torch.einsum("bpe,nce->bcpn", places, text)
             if options.UNIFORM:
@@ -78,7 +80,7 @@ class PLOT(PromptTrainer):
                 cost = 1 - similarity.detach()  # the plan is held fixed in the gradient
                 plan = transport_plan(cost, options.EPS, options.MAX_ITER, options.THRESH)
                 score = (plan * similarity).sum((2, 3))
-            return self.clip.logit_scale.float().exp() * score
+            return ModelOutput(self.clip.logit_scale.float().exp() * score, text)
 
     def method_name(self):
         return "PLOT (uniform plan)" if self.cfg.TRAINER.PLOT.UNIFORM else "PLOT"

@@ -30,23 +30,25 @@ class ProGrad(PromptTrainer):
         T=Key(1.0, above=0),  # temperature of both sides of the divergence from zero-shot CLIP
         TEMPLATE="",  # of zero-shot CLIP, with {} for the class; empty: the dataset's own
     )
+    supports_distributed = False  # each process would project the gradient of its own images
     needs_all_classes = True  # both sides of the divergence are over all classes
 
     def build_prompter(self, options, space, text):
         space = with_template(space, options.TEMPLATE)
-        self.templates = TemplatePrompter(space, text)
         prompter = ContextPrompter(CfgNode({**options, "CTX_INIT": ""}), space, text)
         if options.CTX_INIT:
             start_with_words(prompter.prompts.ctx, space.tasks[0].templates[0], text)
         return prompter
 
-    def compute_loss(self, logits, batch, class_mask=None):
+    def build_templates(self, options, space, text):
+        return TemplatePrompter(with_template(space, options.TEMPLATE), text)
+
+    def compute_loss(self, output, batch, class_mask=None):
         """Cross-entropy, and the one against zero-shot CLIP's probabilities on the same images."""
-        losses = super().compute_loss(logits, batch, class_mask)
+        losses = super().compute_loss(output, batch, class_mask)
         t = self.cfg.TRAINER.PROGRAD.T
-        x = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
-        zero_shot = self.model.score(x, self.templates.features)  # (B, C)
-        match = F.cross_entropy(logits / t, (zero_shot / t).softmax(dim=1))
+        zero_shot = self.model.score(output.image_features, self.templates.features)  # (B, C)
+        match = F.cross_entropy(output.logits / t, (zero_shot / t).softmax(dim=1))
         return {**losses, "match": t**2 * match}
 
     def backward(self, losses):

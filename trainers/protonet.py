@@ -7,8 +7,10 @@ import torch.nn.functional as F
 
 from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
+from prompting.fitting import Fitting
 from prompting.heads import Head, require_every_class
 from prompting.precision import PRECISIONS
+from prompting.prompter import ModelOutput
 
 from ._base import PromptTrainer
 
@@ -47,12 +49,15 @@ class ProtoNet(PromptTrainer):
     def build_prompter(self, options, space, text):
         return Prototypes(space.num_classes, text.out_dim)
 
-    def compute_logits(self, features, class_mask=None):
+    def build_fitting(self, options):
+        return Fitting(fit=self.fit)
+
+    def forward(self, features, class_mask=None, text_features=None):
         if self.cfg.TRAINER.PROTONET.DISTANCE == "cosine":
-            return self.model.logits(features, class_mask)
+            return self.model.forward_features(features, class_mask)
         x = F.normalize(features["global"].float(), dim=-1)
         exact = "donot_use_mm_for_euclid_dist"
-        return -torch.cdist(x, self.model.prompter.means, compute_mode=exact).square()
+        return ModelOutput(-torch.cdist(x, self.model.prompter.means, compute_mode=exact).square())
 
     def class_bound_names(self):
         return self.dm.space.classnames

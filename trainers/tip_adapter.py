@@ -5,12 +5,15 @@ https://arxiv.org/abs/2207.09519
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from dassl.config import Key
 from dassl.engine import TRAINER_REGISTRY
+from prompting.fitting import Fitting
 from prompting.heads import score
 from prompting.precision import PRECISIONS
 from prompting.templates import TemplatePrompter
@@ -81,19 +84,21 @@ class TipAdapter(PromptTrainer):
     def build_prompter(self, options, space, text):
         return CachePrompter(options, space, text, len(self.dataset.train_x or ()))
 
-    def compute_logits(self, features, class_mask=None):
+    def build_fitting(self, options):
+        values = ("ALPHA", "BETA") if options.SEARCH else ()
+        return Fitting(fit=self.fit, tune=self.tune, tuned_values=values)
+
+    def forward(self, features, class_mask=None, text_features=None):
         cache = self.model.prompter
         votes = cache.vote(cache.affinity(features["global"]), cache.beta)
-        return self.model.logits(features, class_mask) + cache.alpha * votes
+        output = self.model.forward_features(features, class_mask, text_features)
+        return replace(output, logits=output.logits + cache.alpha * votes)
 
     def fit(self):
         cache = self.model.prompter
         features, label, _ = self.split_features("train", self.cfg.TRAINER.TIP.VIEWS)
         cache.keys.data.copy_(F.normalize(features["global"], dim=-1))
         cache.label.copy_(label)
-
-    def tuned(self):
-        return ["ALPHA", "BETA"] if self.cfg.TRAINER.TIP.SEARCH else []
 
     def tune(self):
         options, cache = self.cfg.TRAINER.TIP, self.model.prompter

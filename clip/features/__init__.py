@@ -1,10 +1,9 @@
-"""Stored features of the frozen image tower: a feature is computed once and then read.
+"""Stored features of the frozen image tower: each is computed once, then read.
 
     python -m clip.features info|verify|clear [--dir DIR]
 
-A feature is a function of the weights, the tower's output, the precision, the versions, the
-transform, the content of the image and the augmentation drawn for it: a change in any of them is
-a miss.
+The key of a feature is its weights, output, precision, library version, transform, image content
+and augmentation; a change in any of them is a miss.
 """
 
 from ._admin import Part, clear, make_room, parts, verify_shards

@@ -1,8 +1,8 @@
-"""Look after the stored image features.
+"""Administration of the stored image features.
 
-python -m clip.features info            what is stored, how large, when it was last used
-python -m clip.features verify          read files and images again; damaged ones are dropped
-python -m clip.features clear --days 30 delete what was not used for 30 days; without: all
+python -m clip.features info            the stored features, their size, their last use
+python -m clip.features verify          read all files and images again; delete damaged entries
+python -m clip.features clear --days 30 delete what was unused for 30 days; without --days: all
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--dir", default="", type=path, help="FEATURES.DIR; by default in the user's cache"
     )
-    parser.add_argument("--days", type=float, default=None, help="for clear: not used so long")
+    parser.add_argument(
+        "--days", type=float, default=None, help="for clear: only what was unused for so many days"
+    )
     args = parser.parse_args(argv)
     if args.days is not None and args.action != "clear":
         parser.error("--days is for clear")
@@ -40,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def info(root: Path) -> int:
-    """A line for each key and view, and the sum."""
+    """Print a line per key and view, and the total."""
     every = parts(root)
     for part in every:
         day = time.strftime("%Y-%m-%d %H:%M", time.localtime(part.used))
@@ -55,7 +57,7 @@ def info(root: Path) -> int:
 
 
 def verify(root: Path) -> int:
-    """Check the files by their own names' digests, and the digests of the images."""
+    """Check the files against the digests in their names, and the digests of the images."""
     files, broken = verify_shards(root)
     images, wrong = DigestCache(root).verify()
     for line in [*broken, *wrong]:
@@ -65,7 +67,7 @@ def verify(root: Path) -> int:
 
 
 def delete(root: Path, days: float | None) -> int:
-    """Delete what was not used for so many days, or all of it."""
+    """Delete what was unused for ``days``; None: everything."""
     removed = clear(root, None if days is None else time.time() - 86_400 * days)
     if days is None:
         (root / FILE).unlink(missing_ok=True)
@@ -75,7 +77,7 @@ def delete(root: Path, days: float | None) -> int:
 
 
 def mebibytes(size: int) -> str:
-    """A size for people."""
+    """Format a size in MiB."""
     return f"{size / 2**20:,.1f} MiB"
 
 

@@ -34,13 +34,19 @@ def build_dataset(cfg) -> DatasetBase:
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """One labelled image; ``label`` is its class within ``task``."""
+    """One labelled image; ``label`` is its class within ``task``.
+
+    Args:
+        classname: name of the class; "" for images with captions, which have no classes.
+        caption: the first caption of an image that has any.
+    """
 
     impath: str = ""
     label: int = 0
     domain: int = 0
     classname: str = ""
     task: int = 0
+    caption: str = ""
 
 
 class DatasetBase:

@@ -147,8 +147,8 @@ class TaskSpace:
         """Mask (C,) of the columns in the evaluation of "val" or "test"; None: all."""
         return None
 
-    def asked(self, label: Tensor) -> list[int] | None:
-        """Question of each image of a batch (B,); None: no questions."""
+    def question_ids(self, label: Tensor) -> Tensor | None:
+        """Question (B,) of each item of a batch, on the CPU; None if the task asks none."""
         return None
 
     def cross_entropy(

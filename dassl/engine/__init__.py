@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from .each_task import EachTask
     from .registry import TRAINER_REGISTRY
     from .simple_trainer import SimpleTrainer
+    from .step import Step
     from .trainer_x import TrainerX
 
 __all__ = [
     "TRAINER_REGISTRY",
     "EachTask",
     "SimpleTrainer",
+    "Step",
     "TrainerBase",
     "TrainerX",
     "build_trainer",

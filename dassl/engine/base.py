@@ -67,7 +67,10 @@ class TrainerBase:
         """The distinct schedulers behind the names."""
         return _distinct(self._scheds[n] for n in self.get_model_names(names))
 
-    # ------------------------------------------------------------------ checkpoints
+    @property
+    def task_trainers(self) -> list[TrainerBase]:
+        """The trainers of the run: itself, or one per task that is trained by itself."""
+        return [self]
 
     def save_model(self, epoch, directory, is_best=False, val_result=None, model_name="") -> None:
         """Write every registered model to ``directory/<name>/model.pth.tar-<n>``.
@@ -111,8 +114,6 @@ class TrainerBase:
         """Start every registered model from the weights in a file."""
         for model in self._models.values():
             load_pretrained_weights(model, path)
-
-    # ------------------------------------------------------------------ one step
 
     def set_model_mode(self, mode="train", names=None) -> None:
         """Switch registered models to train or to test/eval mode."""
@@ -227,8 +228,6 @@ class TrainerBase:
         """
         raise NotImplementedError(f"{type(self).__name__} must override forward_backward")
 
-    # ------------------------------------------------------------------ TensorBoard
-
     def init_writer(self, log_dir) -> None:
         """Open the TensorBoard event file."""
         if self._writer is None and distributed.is_main():
@@ -276,7 +275,7 @@ def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
 
 
 def check_facts(trainer: TrainerBase, facts: dict, path: str | Path) -> None:
-    """Refuse weights that fit by their shapes only; facts that a file does not give are let be."""
+    """Refuse weights that fit by their shapes only; entries missing in the file are not checked."""
     for name, own in trainer.checkpoint_metadata().items():
         if facts.get(name, own) != own:
             raise UserError(

@@ -26,7 +26,7 @@ class EachTask(TrainerBase):
     def __init__(self, cfg: CfgNode, trainer_cls: type, dataset: DatasetBase):
         super().__init__()
         self.cfg, self.dataset, self.space = cfg, dataset, dataset.space
-        self.trainers, self._random = [], []
+        self._trainers, self._random = [], []
         for t, task in enumerate(self.space.tasks):
             sub = cfg.clone()
             sub.defrost()
@@ -37,11 +37,16 @@ class EachTask(TrainerBase):
             print(f"Task {t} ({task.name}): {len(task.classnames)} classes, {self._sizes(t)}")
             if cfg.SEED >= 0:
                 set_random_seed(cfg.SEED)
-            self.trainers.append(trainer_cls(sub, dataset=dataset.only_task(t)))
+            self._trainers.append(trainer_cls(sub, dataset=dataset.only_task(t)))
             self._random.append(random_state())
-        self.first = self.trainers[0]
+        self.first = self._trainers[0]
         self.device, self.steps_rule = self.first.device, self.first.steps_rule
         self.selection = self.first.selection
+
+    @property
+    def task_trainers(self) -> list[TrainerBase]:
+        """One trainer per task."""
+        return self._trainers
 
     def _sizes(self, t: int) -> str:
         parts = {name: getattr(self.dataset, name) or [] for name in ("train_x", "val", "test")}
@@ -59,7 +64,7 @@ class EachTask(TrainerBase):
 
     def train(self, start_epoch=None, max_epoch=None) -> None:
         """Train and test the tasks one after the other; finished ones are only tested again."""
-        for t, trainer in enumerate(self.trainers):
+        for t, trainer in enumerate(self._trainers):
             print(f"Task {t} ({self.space.tasks[t].name})")
             set_random_state(self._random[t])
             trainer.train(start_epoch, max_epoch)
@@ -68,7 +73,7 @@ class EachTask(TrainerBase):
 
     def test(self, split=None) -> float:
         """Evaluate every task; the mean over them."""
-        results = [trainer.test(split) for trainer in self.trainers]
+        results = [trainer.test(split) for trainer in self._trainers]
         self._report()
         return sum(results) / len(results)
 
@@ -84,7 +89,7 @@ class EachTask(TrainerBase):
         whole = source if self._is_single(source) else None
         if whole:
             print(f"{source} holds a training on one task: it is evaluated on all of them")
-        for t, trainer in enumerate(self.trainers):
+        for t, trainer in enumerate(self._trainers):
             trainer.load_model(whole or source / f"task{t}", epoch)
 
     def _is_single(self, source: Path) -> bool:
@@ -95,12 +100,12 @@ class EachTask(TrainerBase):
     @property
     def seconds(self) -> dict[str, float]:
         """Time of all tasks by part of the work."""
-        keys = self.trainers[0].seconds
-        return {key: sum(trainer.seconds[key] for trainer in self.trainers) for key in keys}
+        keys = self.first.seconds
+        return {key: sum(trainer.seconds[key] for trainer in self._trainers) for key in keys}
 
     def results(self) -> dict:
         """What the run's record keeps: every task under its number in the suite."""
-        parts = [trainer.results() for trainer in self.trainers]
+        parts = [trainer.results() for trainer in self._trainers]
         tasks = [{**task, "id": t} for t, part in enumerate(parts) for task in part["tasks"]]
         return {
             "tasks": tasks,
@@ -111,14 +116,14 @@ class EachTask(TrainerBase):
     def describe(self) -> list[str]:
         """Lines for ``--dry-run``, task by task."""
         lines = ["each task by itself:"]
-        for t, trainer in enumerate(self.trainers):
+        for t, trainer in enumerate(self._trainers):
             lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.describe()]
         return lines
 
     def show_prompts(self) -> list[str]:
         """The prompts in words, task by task."""
         lines = []
-        for t, trainer in enumerate(self.trainers):
+        for t, trainer in enumerate(self._trainers):
             lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.show_prompts()]
         return lines
 

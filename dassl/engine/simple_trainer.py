@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -199,24 +200,29 @@ class SimpleTrainer(TrainerBase):
         self.evaluator.reset()
         split = split or self.cfg.TEST.SPLIT
         loader = self.loader_of(split)
+        infer = self.build_inference(split)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):
             for batch in loader:
                 with self.clock.part("rest"):
                     images, label = self.parse_batch_test(batch)
-                    self.evaluator.process(self.model_inference(images), label, batch.get("task"))
+                    self.evaluator.process(infer(images), label, batch.get("task"))
         with self.clock.part("rest"):
             results = self.evaluator.evaluate()
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         return next(iter(results.values()))
 
+    def build_inference(self, split: str) -> Callable:
+        """Hook: the function from a test batch's images to logits, for one evaluation."""
+        return self.model_inference
+
     def model_inference(self, images):
         """Hook: logits (B, C) of a batch's images."""
         return self.model(images)
 
     def parse_batch_test(self, batch):
-        """Hook: what of a test batch goes to the device: images and labels."""
+        """Hook: images and labels of a test batch, on the device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     # ------------------------------------------------------------------ for the run's record

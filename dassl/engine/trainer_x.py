@@ -1,13 +1,16 @@
-"""An epoch: its steps, and the lines of the log that tell how they go."""
+"""One epoch: its steps, and their lines in the log."""
 
 from __future__ import annotations
 
 import datetime
 import time
 
+import torch
+
 from dassl.utils import AverageMeter, MetricMeter
 
 from .simple_trainer import SimpleTrainer
+from .step import Step
 
 
 class TrainerX(SimpleTrainer):
@@ -17,7 +20,7 @@ class TrainerX(SimpleTrainer):
         """One pass over the training loader."""
         self.set_model_mode("train")
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
-        self.num_batches = len(self.train_loader_x)
+        self.num_batches = len(self.train_loader_x)  # attributes that Dassl's trainers read
         self.train_loader_x.set_epoch(self.epoch)
         self._images, self._line_time = 0, time.perf_counter()
         with self.clock.part("data"):
@@ -26,18 +29,19 @@ class TrainerX(SimpleTrainer):
                 self.batch_idx = batch_idx
                 data_time.update(time.perf_counter() - end)
                 with self.clock.part("rest"):
-                    self._step(batch, losses)
+                    step = Step(self.epoch, batch_idx, self.num_batches)
+                    self.lr = self.get_current_lr()  # before the last batch changes it
+                    losses.update(self.train_step(batch, step))
+                    self._images += len(batch["label"])
                     batch_time.update(time.perf_counter() - end)
-                    last = self.batch_idx + 1 == self.num_batches
-                    if last or (self.batch_idx + 1) % self.cfg.TRAIN.PRINT_FREQ == 0:
+                    if step.ends_epoch or (batch_idx + 1) % self.cfg.TRAIN.PRINT_FREQ == 0:
                         self.check_losses()
-                        self.log_step(losses, batch_time, data_time)
+                        self.log_step(step, losses, batch_time, data_time)
                 end = time.perf_counter()
 
-    def _step(self, batch: dict, losses: MetricMeter) -> None:
-        self.lr = self.get_current_lr()  # the last batch moves it on to the next epoch's
-        losses.update(self.forward_backward(batch))
-        self._images += len(batch["label"])
+    def train_step(self, batch: dict, step: Step) -> dict[str, float | torch.Tensor]:
+        """One step on a batch, by default Dassl's :meth:`forward_backward`."""
+        return self.forward_backward(batch)
 
     def _rate(self) -> float:
         """Images per second since the last line of the log."""
@@ -46,24 +50,25 @@ class TrainerX(SimpleTrainer):
         self._images, self._line_time = 0, now
         return rate
 
-    def log_step(self, losses, batch_time, data_time) -> None:
-        """One line in the log and one point per TensorBoard curve."""
-        batches_left = self.num_batches - self.batch_idx - 1
-        batches_left += (self.max_epoch - self.epoch - 1) * self.num_batches
+    def log_step(
+        self, step: Step, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
+    ) -> None:
+        """Write one line of the log and one point per TensorBoard curve."""
+        batches_left = self.max_epoch * step.num_batches - step.number - 1
         eta = datetime.timedelta(seconds=int(batch_time.avg * batches_left))
-        shown = str(losses)  # here the GPU is waited for, so that the rate below is true
+        shown = str(losses)  # synchronizes with the GPU, so that the rate below is true
         self.clock.settle()
         print(
-            f"epoch [{self.epoch + 1}/{self.max_epoch}][{self.batch_idx + 1}/{self.num_batches}]\t"
+            f"epoch [{step.epoch + 1}/{self.max_epoch}]"
+            f"[{step.batch_idx + 1}/{step.num_batches}]\t"
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f})\t"
             f"data {data_time.val:.3f} ({data_time.avg:.3f})\timages/s {self._rate():.1f}\t"
             f"eta {eta}\t{shown}\tlr {self.lr:.6e}"
         )
-        step = self.epoch * self.num_batches + self.batch_idx
         for name, meter in losses.meters.items():
-            self.write_scalar(f"train/{name}", meter.avg, step)
-        self.write_scalar("train/lr", self.lr, step)
+            self.write_scalar(f"train/{name}", meter.avg, step.number)
+        self.write_scalar("train/lr", self.lr, step.number)
 
     def parse_batch_train(self, batch):
-        """Hook: what of a training batch goes to the device: images, labels and domains."""
+        """Hook: images, labels and domains of a training batch, on the device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))

@@ -1,4 +1,4 @@
-"""Checkpoints: files of tensors and plain values, read without running code from them."""
+"""Checkpoints: files of tensors and plain values, read without executing code from them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def save_checkpoint(
 ) -> str:
     """Write a checkpoint and return its path; a kill at any moment leaves the earlier files.
 
-    The text file ``checkpoint`` beside it then holds its name.
+    The text file ``checkpoint`` in the same folder then holds its name.
 
     Args:
         state: ``state_dict``, ``epoch`` and plain values.
-        save_dir: made if need be.
+        save_dir: created if missing.
         is_best: also keep it as ``model-best.pth.tar``.
         remove_module_from_keys: drop the ``module.`` that nn.DataParallel puts before names.
         model_name: file name; "" for ``model.pth.tar-<epoch>``.
@@ -58,7 +58,7 @@ def save_checkpoint(
 
 
 def write_tensors(state: dict[str, Any], path: Path) -> None:
-    """torch.save, with an ordinary OSError where the disk is full; torch's writer has none."""
+    """torch.save, but with an ordinary OSError when the disk is full."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     path.write_bytes(buffer.getbuffer())
@@ -91,10 +91,10 @@ def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
             content = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}{_neighbours(Path(path))}") from None
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, LookupError):  # torch advises to load the file unsafely
         raise UserError(
-            f"cannot read the checkpoint {path}: it is no file of torch.save, or it holds more "
-            f"than tensors and plain values ({_first_line(error)}); save its state_dict alone"
+            f"cannot read the checkpoint {path}: it is not a file of torch.save, or it holds more "
+            "than tensors and plain values; save its state_dict alone"
         ) from None
     except Exception as error:  # a broken file can make torch raise nearly anything
         raise UserError(f"cannot read the checkpoint {path}: {_first_line(error)}") from None
@@ -118,24 +118,24 @@ def _first_line(error: BaseException) -> str:
 def load_pretrained_weights(model: nn.Module, weight_path: str | os.PathLike) -> None:
     """Copy the tensors of a file into a model where name and shape agree.
 
-    The log names what was left out; if nothing fits, that is a UserError.
+    The tensors that were left out are printed; if none fits, UserError is raised.
     """
     checkpoint = load_checkpoint(weight_path)
-    given = _without_module(checkpoint.get("state_dict", checkpoint))
-    own = model.state_dict()
-    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    loaded = _without_module(checkpoint.get("state_dict", checkpoint))
+    current = model.state_dict()
+    fitting = {k: v for k, v in loaded.items() if k in current and current[k].shape == v.shape}
     if not fitting:
         raise UserError(
-            f"nothing in {weight_path} fits the model: it holds {_some(given)}; "
-            f"the model has {_some(own)}"
+            f"nothing in {weight_path} fits the model: it holds {_shapes(loaded)}; "
+            f"the model has {_shapes(current)}"
         )
-    model.load_state_dict({**own, **fitting})
-    print(f"Loaded {len(fitting)} of {len(own)} tensors from {weight_path}")
-    left_out = [key for key in given if key not in fitting]
+    model.load_state_dict({**current, **fitting})
+    print(f"Loaded {len(fitting)} of {len(current)} tensors from {weight_path}")
+    left_out = [key for key in loaded if key not in fitting]
     if left_out:
         print(f"Left out for their name or shape: {', '.join(left_out)}")
 
 
-def _some(state: dict[str, Any], limit: int = 4) -> str:
+def _shapes(state: dict[str, Any], limit: int = 4) -> str:
     shown = [f"{k} {tuple(getattr(v, 'shape', ()))}" for k, v in list(state.items())[:limit]]
     return ", ".join(shown) + (", ..." if len(state) > limit else "") if shown else "nothing"

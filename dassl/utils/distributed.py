@@ -1,10 +1,9 @@
-"""One run over several processes, as ``torchrun`` starts them; alone, all of this does nothing.
+"""One run over several processes, started by ``torchrun``; in a single process, no-ops.
 
-Every process holds the whole learned state and computes the whole loss. What is expensive, images
-and rows of text through frozen towers, is divided: each process computes its share and all
-gather the results. With W processes each minimises 1/W of the loss, so that the gradient of the
-run is the sum of theirs, whichever way it has come: through rows that one process computed, or
-through what all computed alike.
+Every process holds all learned parameters and computes the whole loss. The expensive part, images
+and prompts through frozen towers, is sharded: each process computes its slice and all gather the
+results. With W processes each minimises 1/W of the loss, so the gradient of the run is the sum of
+their gradients, both through rows that one process computed and through what all computed.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from torch import Tensor
 
 from .errors import UserError
 
-PATIENCE = datetime.timedelta(days=1)  # one process may encode images while the others wait
+TIMEOUT = datetime.timedelta(days=1)  # one process may encode images while the others wait
 
 
 def world_size() -> int:
-    """W, how many processes do this run."""
+    """W, the number of processes of this run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this process, from 0 to W - 1."""
+    """Index of this process, from 0 to W - 1."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -41,14 +40,14 @@ def is_main() -> bool:
 
 @contextlib.contextmanager
 def session() -> Iterator[None]:
-    """Join the processes that torchrun started, if it did; only the first one prints."""
+    """Join the processes that torchrun started, if any; only the first one prints."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield
         return
     gpus = torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % gpus)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
     with contextlib.ExitStack() as stack:
         stack.callback(dist.destroy_process_group)
         if not is_main():
@@ -58,7 +57,7 @@ def session() -> Iterator[None]:
 
 
 def refuse(name: str) -> None:
-    """Raise UserError in a run of several processes, of which ``name`` would not know."""
+    """Raise UserError in a run of several processes, which ``name`` does not support."""
     if world_size() > 1:
         raise UserError(
             f"{name} runs in one process, but torchrun started {world_size()}: start it with "
@@ -82,7 +81,7 @@ def broadcast(value: Any) -> Any:
 
 
 def anywhere(flag: bool) -> bool:
-    """Whether the flag is up in any process."""
+    """Whether the flag is True in any process."""
     return bool(largest(flag))
 
 
@@ -96,27 +95,27 @@ def largest(value: int) -> int:
 
 
 def share(n: int, of: int | None = None) -> slice:
-    """Which of n rows are a process's, by default this one's: floor or ceil of n / W rows."""
+    """The slice of n rows that a process computes, by default this one: about n / W rows."""
     number, parts = rank() if of is None else of, world_size()
     return slice(n * number // parts, n * (number + 1) // parts)
 
 
 def largest_share(n: int) -> int:
-    """Rows in the largest of the shares of n rows."""
+    """Number of rows in the largest of the slices of n rows."""
     return -(-n // world_size())
 
 
 def gather_rows(own: Tensor, n: int) -> Tensor:
-    """All n rows (n, ...), each from the process whose :func:`share` it is in; with gradients.
+    """All n rows (n, ...), gathered from the processes' slices (:func:`share`), with gradients.
 
     Args:
-        own: this process's share; rows behind it are not looked at.
+        own: this process's slice; rows behind it are ignored.
     """
     return own if world_size() == 1 else _Gather.apply(own, n)
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenates; its adjoint for a loss that is the sum of the processes' losses."""
+    """Concatenation, with its adjoint for a loss that is the sum of the processes' losses."""
 
     @staticmethod
     def forward(ctx, own: Tensor, n: int) -> Tensor:
@@ -142,7 +141,7 @@ class _Gather(torch.autograd.Function):
 def sum_gradients(params: Iterable[Tensor]) -> None:
     """Add up the gradients of all processes, in one message per type.
 
-    A parameter without a gradient in any process keeps none, since an optimizer passes it over.
+    A parameter without a gradient in every process keeps none, and an optimizer skips it.
     """
     if world_size() == 1:
         return
@@ -155,7 +154,7 @@ def sum_gradients(params: Iterable[Tensor]) -> None:
         flat = torch.cat([*(g.flatten() for g in grads), there])
         dist.all_reduce(flat)
         *summed, there = flat.split([*(g.numel() for g in grads), len(some)])
-        if all(p.grad is not None for p in some):  # reading flags would wait for the device
+        if all(p.grad is not None for p in some):  # reading flags would synchronize
             found = [True] * len(some)
         else:
             found = [count > 0 for count in there.tolist()]
@@ -164,7 +163,7 @@ def sum_gradients(params: Iterable[Tensor]) -> None:
 
 
 def same_everywhere(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors by the first process's."""
+    """Overwrite tensors with those of the first process."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)

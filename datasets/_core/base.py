@@ -1,4 +1,4 @@
-"""The one way a dataset is found, split, cut to few shots, and to base or new classes."""
+"""Base classes of datasets: finding the folder, splitting, few shots, base and new classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPLIT_SEED = 0  # there is one own split per dataset, whatever the seed of the r
 
 
 class ImageTasks(DatasetBase):
-    """What single datasets and suites have in common.
+    """Base of single datasets and suites.
 
     Attributes:
         images: the chosen tasks and their images, with paths relative to the image folders.
@@ -32,7 +32,7 @@ class ImageTasks(DatasetBase):
     images: TaskImages
 
     def _finish(self, cfg, images: TaskImages, split: str) -> None:
-        """Choose tasks and classes, and fill in what a dataset shows."""
+        """Select tasks and classes, and initialize the dataset with them."""
         images.tasks = _renamed(images.tasks, cfg.DATASET)
         images = subsample_tasks(images, cfg.DATASET.SUBSAMPLE_TASKS)
         self.images = subsample_classes(images, cfg.DATASET.SUBSAMPLE_CLASSES)
@@ -48,7 +48,7 @@ class ImageTasks(DatasetBase):
 
 
 class FewShotDataset(ImageTasks):
-    """A dataset that lies in a folder: a subclass says where, and what it is called.
+    """A dataset in a folder; a subclass names the folder, the task and its templates.
 
     Attributes:
         dataset_dir: its folder under ``cfg.DATASET.ROOT``.
@@ -57,12 +57,12 @@ class FewShotDataset(ImageTasks):
         templates: sentences with ``{}``, the first being the usual one.
         metric: overall_acc or mean_acc.
         group: tasks of unlike groups are not averaged with each other.
-        renames: class name by folder name, where the two differ.
-        ignored: class folders that are left out.
+        renames: class name by folder name, for those that differ.
+        ignored: class folders that are skipped.
         split_files: file name by split (zhou, dk, own), where it is not split_<split>_<Class>.json.
-        annotations: files that ``read`` looks into, in its folder or in the image folder.
-        official: whether ``read`` gives a published division, so that none is drawn or stored.
-        val_is_test: whether validation and test images are the same by intent.
+        annotations: files that ``read`` reads, in the dataset's folder or its image folder.
+        official: whether ``read`` gives a published split, so that none is drawn or stored.
+        val_is_test: whether validation and test images are the same on purpose.
         sizes: published numbers of images: train, val, test; or all; or none if unknown.
         num_tasks, num_columns: published numbers of tasks and of their classes together.
     """
@@ -83,7 +83,7 @@ class FewShotDataset(ImageTasks):
     num_tasks = 1
     num_columns = 0
 
-    def __init__(self, cfg, store_split: bool = True):
+    def __init__(self, cfg, store_split: bool = True):  # False: leave the data folder as it is
         self._store_split = store_split
         self.root = self.find_root(cfg)
         self.image_root = self.root / self.image_dir
@@ -106,7 +106,7 @@ class FewShotDataset(ImageTasks):
         return find_folder(cfg.DATASET.ROOT, self.dataset_dir, self.image_dir, type(self).__name__)
 
     def read(self, rng: random.Random) -> Split:
-        """A division of the raw files; called when none is stored yet."""
+        """A split of the raw files; a stored split is compared with it."""
         return read_folders(self.image_root, rng, self.ignored)
 
     def annotation(self, name: str) -> Path:
@@ -123,11 +123,11 @@ class FewShotDataset(ImageTasks):
         return next((path for path in paths if path.is_file()), None)
 
     def load_split(self, choice: str) -> tuple[Split, str]:
-        """The whole division, and which it is: zhou, dk, own or, where there is one, official.
+        """The split of all images, and its kind: zhou, dk, own or official.
 
         Args:
-            choice: zhou, dk, own, or auto for the first that is there. Of a dataset with an
-                official division this one is meant by all, as CoOp and SoftCPT mean it.
+            choice: zhou, dk, own, or auto for the first of them that exists. A dataset with an
+                official split uses it for every choice without a file, as CoOp and SoftCPT do.
         """
         known = ("auto", "zhou", "dk", "own")
         if choice not in known:
@@ -150,7 +150,7 @@ class FewShotDataset(ImageTasks):
         return find(self.root, self._split_file(kind)) is not None
 
     def class_name(self, folder: str) -> str:
-        """What a class is called whose folder, or name in a split, is ``folder``."""
+        """The class name for a folder name or a name in a split."""
         return self.renames.get(folder, folder)
 
     def make_tasks(self, split: Split) -> list[Task]:
@@ -164,7 +164,7 @@ class FewShotDataset(ImageTasks):
         ]
 
     def _clean(self, folders: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of classes; two that a prompt could not tell apart are refused."""
+        """Class names; two that read the same in a prompt are refused."""
         seen: dict[str, str] = {}
         for folder in folders:
             spoken = " ".join(self.class_name(folder).replace("_", " ").split())
@@ -200,10 +200,10 @@ class FewShotDataset(ImageTasks):
 
 
 class TaskGroup(ImageTasks):
-    """Several datasets trained as one; task ids follow the order of ``members``.
+    """A suite: several datasets side by side, with task ids in the order of ``members``.
 
-    Each member makes its own few-shot draw from the same seed; the choice of base or new tasks
-    and classes comes after.
+    Each member makes its own few-shot draw from the same seed; base or new tasks and classes are
+    selected afterwards.
     """
 
     members: tuple[type[ImageTasks], ...] = ()
@@ -223,7 +223,7 @@ class TaskGroup(ImageTasks):
 
 
 def full_config(cfg: CfgNode) -> CfgNode:
-    """A copy of the configuration in which nothing is chosen or renamed."""
+    """A copy of the configuration that selects and renames nothing."""
     cfg = cfg.clone()
     cfg.defrost()
     options = cfg.DATASET
@@ -233,7 +233,7 @@ def full_config(cfg: CfgNode) -> CfgNode:
 
 
 def _renamed(tasks: list[Task], options) -> list[Task]:
-    """The tasks with the names, template and metric that the configuration gives them."""
+    """The tasks with the configuration's names, template and metric."""
     names = options.TASK_NAMES or [task.name for task in tasks]
     if len(names) != len(tasks) or not all(isinstance(n, str) and n.strip() for n in names):
         raise UserError(

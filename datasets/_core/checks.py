@@ -1,4 +1,4 @@
-"""``python -m datasets check``: what is there of a dataset, and what is not as it should be."""
+"""``python -m datasets check``: the splits, numbers and classes of a dataset, and its problems."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = 10  # problems of one kind that are listed one by one
 
 @dataclass
 class Report:
-    """What was found about one dataset, in lines for people.
+    """The findings about one dataset, as printable lines.
 
     Args:
         where: its folder, once that is known.
@@ -65,7 +65,7 @@ def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
     cfg.DATASET.NUM_SHOTS = -1
     few_shot = issubclass(cls, FewShotDataset)
     if not few_shot and not getattr(cls, "dataset_dir", ""):
-        report.notes.append("it is made of no files that could be looked at")
+        report.notes.append("it is generated, so there are no files to check")
         return report
     try:
         dataset = cls(cfg, store_split=False) if few_shot else cls(cfg)

@@ -1,4 +1,4 @@
-"""Where a dataset lies, and what is probably meant where it does not."""
+"""Finding the folder of a dataset, and hints if it is not there."""
 
 from __future__ import annotations
 

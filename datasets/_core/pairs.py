@@ -1,4 +1,4 @@
-"""Images with captions: read, cut to few pairs, and laid out as one retrieval task."""
+"""Images with captions: reading them, drawing few pairs, and building one retrieval task."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PairDataset(DatasetBase):
             items = []
             for item in parts[name]:
                 label = len(part)
-                items.append(Datum(str(root / item.impath), label, 0, item.captions[0]))
+                items.append(Datum(str(root / item.impath), label, caption=item.captions[0]))
                 texts += item.captions
                 image += [label] * len(item.captions)
                 part.append(number)
@@ -82,15 +82,15 @@ class PairDataset(DatasetBase):
 
 
 def check_one_collection(cfg, name: str, content: str, own: tuple[str, ...]) -> None:
-    """Refuse keys that choose among classes, tasks or splits where there is only one of each.
+    """Refuse keys that select classes, tasks or splits in a dataset with one task and one split.
 
     Args:
-        own: further keys, which must be empty: what they would replace is fixed.
+        own: further keys that must be empty, since the dataset fixes what they would replace.
     """
     for key in own:
         if cfg.DATASET[key]:
             raise UserError(
-                f"{name} has {content}, whose words and metrics are their own: leave DATASET.{key} "
+                f"{name} has {content}, which fix their words and metrics: leave DATASET.{key} "
                 f"empty; it is {cfg.DATASET[key]!r}"
             )
     for key, allowed in (
@@ -106,7 +106,7 @@ def check_one_collection(cfg, name: str, content: str, own: tuple[str, ...]) -> 
 
 
 def sample_n(cfg, items: list, rng: random.Random, what: str) -> list:
-    """As many of the items as DATASET.NUM_SHOTS says, drawn evenly; all, in order, if it is -1."""
+    """DATASET.NUM_SHOTS items drawn at random; all in their order if it is -1."""
     wanted = cfg.DATASET.NUM_SHOTS
     if wanted < 1:
         return items

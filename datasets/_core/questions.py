@@ -1,4 +1,4 @@
-"""Questions on images: candidate answers, few questions, and their layout as one task."""
+"""Questions on images: candidate answers, drawing few questions, and building one task."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HOLD_OUT_SEED = 0  # the held-out questions are the same whatever the seed of th
 
 @dataclass(frozen=True)
 class QAItem:
-    """A question on an image, and what people answered.
+    """A question on an image with its human answers.
 
     Args:
         impath: path of the image below the image folder.
-        answer: the most frequent one.
-        answers: one of each person.
+        answer: the most frequent answer.
+        answers: one answer per annotator.
     """
 
     impath: str
@@ -107,18 +107,18 @@ class QuestionDataset(DatasetBase):
 
 
 def normalize_answer(text: str) -> str:
-    """An answer as it is compared: lower case, single blanks, none at the ends."""
+    """An answer in lower case with single spaces, so that spellings compare equal."""
     return " ".join(text.lower().split())
 
 
 def candidates(items: Iterable[QAItem], count: int) -> tuple[str, ...]:
-    """The most frequent answers, at most ``count``; of equally frequent ones, by the alphabet."""
+    """The ``count`` most frequent answers; equally frequent ones in alphabetical order."""
     found = Counter(item.answer for item in items if item.answer)
     return tuple(sorted(found, key=lambda answer: (-found[answer], answer))[:count])
 
 
 def with_candidates(items: list[QAItem], answers: tuple[str, ...], name: str) -> list[QAItem]:
-    """The items whose answer is a candidate; the log counts the others."""
+    """The items whose answer is a candidate; the log says how many others were dropped."""
     known = set(answers)
     kept = [item for item in items if item.answer in known]
     if left := len(items) - len(kept):
@@ -130,7 +130,7 @@ def with_candidates(items: list[QAItem], answers: tuple[str, ...], name: str) ->
 
 
 def hold_out(items: list[QAItem], count: int, name: str) -> tuple[list[QAItem], list[QAItem]]:
-    """Items to train on, and ``count`` to validate on, which share no image.
+    """Split items into training items and ``count`` validation items that share no image.
 
     Raises:
         UserError: nothing would be left to train on.

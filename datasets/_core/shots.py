@@ -1,4 +1,4 @@
-"""Few-shot draws: CoOp's rule, and the record that keeps a draw what it was."""
+"""Few-shot draws by CoOp's rule, and the files that record them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FewShotSample:
         return f"{FOLDER}/{self.name}-shot_{self.shots}-seed_{self.seed}.json"
 
     def subset(self, split: Split) -> None:
-        """Cut train to the shots, and val to at most 4: recorded ones, or newly drawn.
+        """Reduce train to the shots and val to at most 4 per class, recorded or newly drawn.
 
         Raises:
             UserError: the record is of another split, or an image of it has changed since.
@@ -72,7 +72,7 @@ class FewShotSample:
             _compare(old, self.record(split), path)
 
     def record(self, split: Split) -> dict:
-        """What is written down: a hash, and of each image its relative path and size in bytes."""
+        """The content of the file: a hash, and each image's relative path and size in bytes."""
         lists = {"train": split.train, "val": split.val}
         images = {d.impath: d for items in lists.values() for d in items}
         sizes = file_sizes(self.image_root, images.values())
@@ -83,7 +83,7 @@ class FewShotSample:
         }
 
     def from_file(self, lists: dict, split: Split, source: Path) -> None:
-        """Cut train and val to somebody else's draw.
+        """Reduce train and val to the draw of a file.
 
         Args:
             lists: relative paths under train and, if there are any, val.
@@ -92,7 +92,7 @@ class FewShotSample:
         split.train, split.val = _chosen(lists, split, source)
 
     def save(self, split: Split) -> Path:
-        """Record a chosen draw, to be used from now on instead of one's own; where it is."""
+        """Store an imported draw, which replaces the drawn one from now on; returns its path."""
         return store({**self.record(split), "imported": True}, self.root, self.file)
 
 

@@ -30,7 +30,7 @@ def test_the_naive_step_has_the_same_loss_and_gradient(variant, space):
     loss = plain.loss(batch["img"], batch["label"], batch["task"])
     loss.backward()
     before = {key: p.detach().clone() for key, p in trainer.model.prompter.named_parameters()}
-    found = trainer.forward_backward(batch)
+    found = trainer.train_step(batch, gpu.STEP)
     torch.testing.assert_close(found["loss"], loss.detach(), rtol=1e-5, atol=1e-5)
     assert set(plain.learned) == {gpu.NAMES[key] for key in before}
     for key, param in trainer.model.prompter.named_parameters():

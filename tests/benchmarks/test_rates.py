@@ -26,7 +26,7 @@ def test_pairs_are_training_pairs_held_out():
     assert len(held.train_x) == 500 and not held.val
     assert paths(held.train_x) | paths(held.test) <= paths(usual.train_x)
     assert not paths(held.train_x) & paths(held.test)
-    captions = [item.classname for item in held.test]
+    captions = [item.caption for item in held.test]
     assert len(set(captions)) == len(captions) > 50
     other = pair_rates.HeldOut(configuration("DigitCaptions", "SEED", "4"))
     assert paths(other.test) != paths(held.test)

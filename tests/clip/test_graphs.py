@@ -1,9 +1,12 @@
 """Text passes replayed as graphs: the same numbers, and no graph where it would be wrong."""
 
+import dataclasses
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
-from clip import Prompts, TextTower, _graphs
+from clip import Prompts, TextTower, _graphs, without_graphs
 
 
 @pytest.fixture
@@ -103,6 +106,21 @@ def test_what_is_never_captured(tower):
     for groups in (1, 2, 3, 4, 5, 6):  # another structure each time
         learn(tower, prompts_of(tower, groups), 2)
     assert not tower.graphs.graphs
+
+
+def test_what_checkpointing_computes_twice_runs_without_graphs(tower):
+    def encode(prefix):
+        with without_graphs():
+            return tower.encode(dataclasses.replace(prompts, prefix=prefix))
+
+    prompts, grads = prompts_of(tower), []
+    for _ in range(_graphs.AFTER + 2):
+        features = checkpoint(encode, prompts.prefix, use_reentrant=False)
+        grads += torch.autograd.grad(features.softmax(1)[:, 0].sum(), [prompts.prefix])
+    assert not tower.graphs.graphs
+    wanted = plain(tower).encode(prompts).softmax(1)[:, 0].sum()
+    (expected,) = torch.autograd.grad(wanted, [prompts.prefix])
+    assert all(torch.allclose(grad, expected, rtol=1e-4, atol=1e-6) for grad in grads)
 
 
 def test_few_graphs_are_held(tower):

@@ -163,7 +163,7 @@ def test_captions_of_digits_are_true(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     data = build_dataset(config("", "DigitCaptions"))
     assert (len(data.train_x), len(data.val), len(data.test)) == (700, 65, 83)
-    texts = [item.classname for item in data.test]
+    texts = [item.caption for item in data.test]
     assert len(set(texts)) == len(texts)  # a text of the test images is true of one of them
     from sklearn.datasets import load_digits
 
@@ -172,14 +172,14 @@ def test_captions_of_digits_are_true(tmp_path, monkeypatch):
     ink = digits.images.sum((1, 2)) / digits.images.max((1, 2))
     for item in (*data.train_x[:50], *data.test[:50]):
         i = int(item.impath.rpartition("/")[2].removesuffix(".png"))
-        head, *styles = item.classname.split(", ")
+        head, *styles = item.caption.split(", ")
         assert head == f"the digit {words[digits.target[i]]}"
         if "thick" in styles:
             assert (ink < ink[i]).mean() > 0.6
         if "thin" in styles:
             assert (ink < ink[i]).mean() < 0.4
         assert sum("leaning" in s or s == "upright" for s in styles) == 1
-    upright = [item for item in data.train_x if "upright" in item.classname]
+    upright = [item for item in data.train_x if "upright" in item.caption]
     assert len(upright) == pytest.approx(700 / 3, abs=40)
 
 

@@ -88,7 +88,7 @@ def test_deep_check_names_unreadable_images_and_copies(tool, tmp_path):
     assert tool("check", "ImageFolder", "--root", tmp_path / "a")[0] == 0
     code, out, err = tool("check", "ImageFolder", "--root", tmp_path / "a", "--deep")
     assert code == 1 and "decoded 11 of 12 images" in out
-    assert "test/y/02.jpg" in out and "it is damaged or no image" in out
+    assert "test/y/02.jpg" in out and "it is damaged" in out
     assert "1 test images are byte for byte images of train or val: test/x/01.jpg = train/x" in out
     assert "image/s" in err  # the progress bar
 
@@ -156,7 +156,7 @@ def test_collections_are_looked_at_too(tool, tmp_path):
     code, out, _ = tool("check", "VQAv2", "--root", tmp_path)
     assert code == 1 and "PROBLEM  VQAv2: there is no folder" in out
     code, out, _ = tool("check", "DigitQuestions")
-    assert code == 0 and "made of no files" in out
+    assert code == 0 and "no files to check" in out
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_collections_are_looked_at_too(tool, tmp_path):
         (["check", "OxfordPets", "--deeep"], "did you mean --deep?"),
         (["make-mini", "Suite", "x"], "has no files of its own"),
         (["shots", "OxfordPets"], "one of the arguments --export --import is required"),
-        (["shots", "OxfordPets", "--export", "x"], "a draw has a number and a seed"),
+        (["shots", "OxfordPets", "--export", "x"], "give DATASET.NUM_SHOTS 16 SEED 1"),
         (
             ["shots", "Flickr30k", "--export", "x", "DATASET.NUM_SHOTS", "1", "SEED", "1"],
             "Flickr30k has no folder to keep a draw in",

@@ -31,10 +31,10 @@ def evaluator(space=SPACE, name="ClassificationMT"):
 
 def test_space():
     assert (SPACE.num_classes, SPACE.classnames) == (3, ["red", "blue", "two"])
-    assert SPACE.asked(torch.tensor([1, 3])) == [1, 0]
+    assert SPACE.question_ids(torch.tensor([1, 3])).tolist() == [1, 0]
     assert SPACE.scored({"label": torch.tensor([1])}) is None
     assert SPACE.tasks[0].before("how many?") == "question: how many? answer:"
-    assert TaskSpace((Task("t", ("a",)),)).asked(torch.tensor([0])) is None
+    assert TaskSpace((Task("t", ("a",)),)).question_ids(torch.tensor([0])) is None
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

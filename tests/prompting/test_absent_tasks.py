@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dassl.engine import Step
 from prompting.text_chunks import RowCounter
 from tests.conftest import TASKS
 from trainers._base import PromptTrainer
@@ -29,9 +30,7 @@ def make(build, variant, *more):
     words = [node + "N_CTX", 4, *(w for switch in switches for w in (node + switch, "True"))]
     if method == "MTCoOp":
         words += [node + "TASK_N_CTX", 3, node + "CLASS_N_CTX", 2]
-    trainer = build(method, *words, "OPTIM.WEIGHT_DECAY", 0.01, *more)
-    trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, 100
-    return trainer
+    return build(method, *words, "OPTIM.WEIGHT_DECAY", 0.01, *more)
 
 
 def batch_of(tasks, seed):
@@ -43,8 +42,7 @@ def batch_of(tasks, seed):
 
 def ten_steps(trainer):
     for step in range(10):
-        trainer.batch_idx = step
-        trainer.forward_backward(batch_of(BATCHES[step % 5], step))
+        trainer.train_step(batch_of(BATCHES[step % 5], step), Step(0, step, 100))
     return trainer.model.prompter.state_dict()
 
 
@@ -79,7 +77,7 @@ def test_text_replayed_as_graphs(build, close, variant, emulated_graphs):
 @pytest.mark.parametrize("variant", ["NATS", "CSTS", "TSC", "per class"])
 def test_what_absent_tasks_own_has_a_gradient_of_zero(build, variant):
     trainer = make(build, variant)
-    trainer.forward_backward(batch_of((0, 2), 0))
+    trainer.train_step(batch_of((0, 2), 0), Step(0, 0, 100))
     for name, p in trainer.model.prompter.named_parameters():
         assert p.grad is not None and p.grad.any(), name
         owned = {3: [1], 9: [3, 4]}.get(len(p), []) if name.endswith("ctx") and p.dim() == 3 else []
@@ -89,10 +87,12 @@ def test_what_absent_tasks_own_has_a_gradient_of_zero(build, variant):
 
 def rows_of_step(trainer, batch):
     """Rows of text that a step computes."""
-    trainer.forward_backward(batch)
+    trainer.train_step(batch, Step(0, 0, 100))
     trainer.model.text.tower = counter = RowCounter(trainer.model.text.tower)
     with torch.no_grad():
-        class_mask = trainer.dm.space.of_tasks(batch["task"], trainer.choose_classes(batch))
+        class_mask = trainer.dm.space.of_tasks(
+            batch["task"], trainer.choose_classes(batch, Step(0, 0, 100))
+        )
         trainer.compute_logits({"global": batch["feat"]}, class_mask)
     return counter.rows
 
@@ -110,7 +110,7 @@ def test_sampled_classes_of_absent_tasks_are_not_computed(build, close, monkeypa
     rate = ("TRAINER.MTCOOP.CLS_SAMPLE_RATE", 0.5)
     trainer = make(build, "CSTA", *rate)
     batch = batch_of((0, 2), 0)
-    chosen = trainer.choose_classes(batch)
+    chosen = trainer.choose_classes(batch, Step(0, 0, 100))
     kept = trainer.dm.space.of_tasks(batch["task"], chosen)
     assert chosen[3:5].any() and not kept[3:5].any()
     assert torch.equal(kept[5:], chosen[5:]) and torch.equal(kept[:3], chosen[:3])
@@ -125,10 +125,10 @@ def test_a_class_context_that_is_not_learned_is_read_once(build):
     options = ("TRAINER.MTCOOP.FREEZE_CLS_PROMPT", 1)
     trainer = make(build, "CATA", *options)
     prompter, text = trainer.model.prompter, trainer.clip.text_tower
-    trainer.forward_backward(batch_of((0, 1), 0))
+    trainer.train_step(batch_of((0, 1), 0), Step(0, 0, 100))
     first = prompter.class_features(text)
     assert torch.equal(first, text.encode(prompter.classes()))
-    trainer.forward_backward(batch_of((0, 2), 1))
+    trainer.train_step(batch_of((0, 2), 1), Step(0, 0, 100))
     assert prompter.class_features(text) is first
     other = make(build, "CATA", *options, "TRAINER.MTCOOP.CLASS_CTX_INIT", "a photo")
     prompter.load_state_dict(other.model.prompter.state_dict())

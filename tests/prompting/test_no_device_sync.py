@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from clip import TextTower, _layout, _tiles, backbones
+from dassl.engine import Step
 from tests.trainers._device import THERE, PretendDevice, There
 
 CASES = {
@@ -37,11 +38,11 @@ def waits(build, asked, monkeypatch):
     backbones._cached.cache_clear()  # what is moved is not for others
 
     def go(trainer, *opts):
-        trainer = build(trainer, *opts)
+        trainer = build(trainer, *opts, "COMPUTE.GRAPHS", False)  # graphs need a real GPU
         batches = list(trainer.train_loader_x)
-        trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, len(batches) + 1
+        step = Step(0, 0, len(batches) + 1)
         trainer.set_model_mode("train")
-        trainer.forward_backward(batches[0])  # counts rows, fills what is kept for a whole run
+        trainer.train_step(batches[0], step)  # counts rows, fills what is kept for a whole run
         device = PretendDevice()
         own = [x for x in vars(trainer).values() if isinstance(x, torch.nn.Module)]
         for module in (*own, trainer.model.text_tower):
@@ -49,11 +50,11 @@ def waits(build, asked, monkeypatch):
         trainer.device = THERE
         monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
         with device:
-            trainer.forward_backward(batches[0])  # moves what stays on the device
+            trainer.train_step(batches[0], step)  # moves what stays on the device
             device.waits.clear()
             _layout._layout.cache_clear()  # these prompts have not been seen
             _tiles.make_tiles.cache_clear()
-            losses = trainer.forward_backward(batches[1])
+            losses = trainer.train_step(batches[1], step)
         assert all(isinstance(loss, There) for loss in losses.values())
         return device.waits
 

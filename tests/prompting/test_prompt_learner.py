@@ -55,9 +55,9 @@ def test_dropped_classes_cost_nothing_and_change_nothing(build, close, sharing):
     close(kept[KEEP], whole[KEEP].double(), 1e-6)
     assert not kept[~KEEP].any()
     batch = {"feat": torch.randn(5, 64), **KEPT_BATCH}
-    loss = trainer.compute_loss(
-        trainer.compute_logits({"global": batch["feat"]}, KEEP), batch, KEEP
-    )["loss"]
+    loss = trainer.compute_loss(trainer.forward({"global": batch["feat"]}, KEEP), batch, KEEP)[
+        "loss"
+    ]
     (grad,) = torch.autograd.grad(loss, prompter.prompts.ctx)
     assert grad.isfinite().all()
     if sharing:

@@ -12,6 +12,7 @@ from clip import CLIP, load_backbone
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UserError, load_checkpoint
 from prompting.feature_encoder import FeatureEncoder
+from prompting.prompter import Prompter
 from prompting.stored_features import _open_digests, _open_store
 from tests.conftest import toy_class
 from trainers._base import PromptTrainer
@@ -171,7 +172,7 @@ def test_unknown_mode(build):
         build("MTCoOpHard", "FEATURES.MODE", "all")
 
 
-class Free(torch.nn.Module):
+class Free(Prompter):
     """A learned vector per class."""
 
     def __init__(self, classes, width):
@@ -193,9 +194,9 @@ class Patches(PromptTrainer):
     def build_prompter(self, options, space, text):
         return Free(space.num_classes, text.out_dim)
 
-    def compute_logits(self, features, class_mask=None):
+    def forward(self, features, class_mask=None, text_features=None):
         both = features["global"].float() + features["local"].float().mean(dim=1)  # (B, e)
-        return self.model.logits({"global": both}, class_mask)
+        return self.model.forward_features({"global": both}, class_mask)
 
 
 @pytest.fixture

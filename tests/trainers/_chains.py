@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from prompting.prompter import ModelOutput
 from tests.conftest import TASKS
 from tests.reference import cot as naive
 from tests.reference.prompts import loss as naive_loss
@@ -57,7 +58,7 @@ def check(trainer, batch, text, leaves, close, class_mask=None):
     expected = naive.logits(batch["feat"].double(), text, trainer.clip.logit_scale.double())
     kept = slice(None) if class_mask is None else class_mask
     close(found[:, kept], expected[:, kept])
-    loss = trainer.compute_loss(found, batch, class_mask)["loss"]
+    loss = trainer.compute_loss(ModelOutput(found), batch, class_mask)["loss"]
     wanted = naive_loss(
         expected, batch["label"].tolist(), batch["task"].tolist(), [len(NAMES)], class_mask
     )

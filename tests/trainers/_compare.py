@@ -26,10 +26,11 @@ def compare(trainer, batch, expected, naive_ctx, close, class_mask=None, smoothi
 
 def agree(trainer, batch, scores, losses, leaves, close, class_mask=None):
     """The trainer's logits, named losses and their gradient against naive ones."""
-    logits = trainer.compute_logits(trainer.image_features(batch), class_mask)
+    output = trainer.forward(trainer.image_features(batch), class_mask)
+    logits = output.logits
     kept = slice(None) if class_mask is None else class_mask
     close(logits[:, kept], scores[:, kept])
-    found = trainer.compute_loss(logits, batch, class_mask)
+    found = trainer.compute_loss(output, batch, class_mask)
     assert list(found) == list(losses)
     for name, wanted in losses.items():
         assert found[name].item() == pytest.approx(wanted.item(), rel=1e-5), name

@@ -13,8 +13,9 @@ from clip import load_backbone
 from dassl.data import build_data_loader
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.tasks import TaskSpace
-from dassl.engine import TRAINER_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import UserError, load_checkpoint
+from prompting.fitting import Fitting
 from results.record import RunRecord
 from tests.conftest import COUNTS, TASKS, toy_class
 from tests.reference import prompts as naive
@@ -91,7 +92,7 @@ def options(*switches):
 
 def parts_of(trainer):
     """The trainers of the single tasks, or the one for all."""
-    return getattr(trainer, "trainers", [trainer])
+    return trainer.task_trainers
 
 
 @torch.no_grad()
@@ -101,7 +102,7 @@ def training_loss(trainer):
     for part in parts_of(trainer):
         items = part.dm.dataset.train_x
         batch = next(iter(build_data_loader(part.cfg, "SequentialSampler", items, len(items))))
-        total += part.compute_loss(part.model_inference(batch["img"]), batch)["loss"].item()
+        total += part.compute_loss(part.forward(part.image_features(batch)), batch)["loss"].item()
     return total
 
 
@@ -389,11 +390,10 @@ def test_upstream_steps_bend_the_schedule(run, tmp_path, switches, rates):
 def test_upstream_steps_are_repeated_sgd_steps_on_one_gradient(build, switches):
     words = options(*switches, "MTCOOP.UPSTREAM_STEPS")
     trainer = build("MTCoOp", *words)
-    trainer.num_batches, trainer.batch_idx = 2, 0
     batch = next(iter(trainer.train_loader_x))
     by_hand = copy.deepcopy(trainer.model.prompter)
     weights = [p for p in by_hand.parameters() if p.requires_grad]
-    trainer.forward_backward(batch)
+    trainer.train_step(batch, Step(0, 0, 2))
     features = trainer.model.encode_image(batch["img"])["global"]
     text = by_hand(trainer.clip.text_tower, features)
     scores = naive.logits(features, text, trainer.clip.logit_scale)
@@ -464,7 +464,7 @@ def test_half_precision_needs_a_gpu(run):
 def test_logits_are_not_rounded_under_amp(build):
     trainer = build("CoOp", "DATASET.SUBSAMPLE_TASKS", "task0")
     images = torch.randn(4, E)
-    with torch.no_grad(), trainer.model.frozen_text():
+    with torch.no_grad():
         exact = trainer.model.logits({"global": images})
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(trainer.model.logits({"global": images}), exact)
@@ -478,8 +478,7 @@ def test_a_step_in_half_precision_goes_the_same_way(build, monkeypatch, method):
         trainer = build(method, *options(), "DATASET.SUBSAMPLE_TASKS", "task2")
         rounding = torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
         monkeypatch.setattr(trainer, "autocast", lambda rounding=rounding: rounding)
-        trainer.num_batches, trainer.batch_idx = 2, 0
-        trainer.forward_backward(next(iter(trainer.train_loader_x)))
+        trainer.train_step(next(iter(trainer.train_loader_x)), Step(0, 0, 2))
         learned = trainer.model.prompter.parameters()
         grads.append(torch.cat([p.grad.flatten() for p in learned if p.requires_grad]))
     exact, rounded = grads
@@ -491,8 +490,8 @@ def test_a_step_in_half_precision_goes_the_same_way(build, monkeypatch, method):
 class Named(CoOp):
     """CoOp with a second loss."""
 
-    def compute_loss(self, logits, batch, class_mask=None):
-        losses = super().compute_loss(logits, batch, class_mask)
+    def compute_loss(self, output, batch, class_mask=None):
+        losses = super().compute_loss(output, batch, class_mask)
         return {**losses, "pull": 0.25 * (self.model.prompter.prompts.ctx**2).mean()}
 
 
@@ -531,6 +530,9 @@ class Fitted(CoOp):
     def build_prompter(self, options, space, text):
         prompter = super().build_prompter(options, space, text)
         return prompter.requires_grad_(False)
+
+    def build_fitting(self, options):
+        return Fitting(fit=self.fit)
 
     def fit(self):
         features, label, task = self.split_features("train")

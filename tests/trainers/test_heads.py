@@ -10,6 +10,7 @@ import torch
 from dassl.data import DatasetWrapper, TaskSpace
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UserError, load_checkpoint
+from prompting.prompter import ModelOutput
 from tests.conftest import TASKS, toy_class
 from tests.reference import heads as naive
 from tests.reference import prompts as naive_clip
@@ -104,12 +105,11 @@ class Watched:
     """Counts the test images that are read, and when."""
 
     def __init__(self, trainer, monkeypatch):
-        self.read, tune = [], type(trainer).tune
+        self.read, tune = [], trainer.fitting.tune or (lambda: None)
         inner = trainer.test_loader
         monkeypatch.setattr(trainer, "test_loader", self)
-        monkeypatch.setattr(
-            type(trainer), "tune", lambda t: (tune(t), self.read.append("tuned"))[0]
-        )
+        watched = replace(trainer.fitting, tune=lambda: (tune(), self.read.append("tuned")))
+        monkeypatch.setattr(trainer, "fitting", watched)
         self.inner = inner
 
     def __iter__(self):
@@ -327,7 +327,7 @@ def test_tip_values_and_gradients(build, close):
     logits = trainer.compute_logits({"global": images})
     close(logits, expected)
     batch = {"label": torch.tensor([0, 2, 1, 1]), "task": torch.zeros(4, dtype=torch.long)}
-    loss = trainer.compute_loss(logits, batch)["loss"]
+    loss = trainer.compute_loss(ModelOutput(logits), batch)["loss"]
     wanted = naive_clip.loss(expected, batch["label"].tolist(), [0] * 4, [3])
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
     close(torch.autograd.grad(loss, cache.keys)[0], torch.autograd.grad(wanted, keys)[0])
@@ -416,7 +416,7 @@ def test_adapter_values_and_gradients(build, close):
     logits = trainer.compute_logits({"global": images})
     close(logits, expected)
     batch = {"label": torch.tensor([0, 2, 1, 1]), "task": torch.zeros(4, dtype=torch.long)}
-    loss = trainer.compute_loss(logits, batch)["loss"]
+    loss = trainer.compute_loss(ModelOutput(logits), batch)["loss"]
     wanted = naive_clip.loss(expected, batch["label"].tolist(), [0] * 4, [3])
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
     theirs = torch.autograd.grad(wanted, leaves)

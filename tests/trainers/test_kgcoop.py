@@ -59,10 +59,10 @@ def test_weight_0_is_coop(run, tmp_path):
 
 def test_it_starts_at_the_template(build, one_task):
     trainer = make(build)
-    logits = trainer.compute_logits({"global": one_task["feat"]})
-    assert abs(trainer.compute_loss(logits, one_task)["distance"].item()) < 1e-5
+    output = trainer.forward({"global": one_task["feat"]})
+    assert abs(trainer.compute_loss(output, one_task)["distance"].item()) < 1e-5
     zero_shot = build("ZeroshotCLIP", *ONE).compute_logits({"global": one_task["feat"]})
-    torch.testing.assert_close(logits, zero_shot)
+    torch.testing.assert_close(output.logits, zero_shot)
 
 
 def test_the_weight_holds_it_there(build, tmp_path):

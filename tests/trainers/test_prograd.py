@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dassl.engine import Step
 from dassl.utils import UserError, load_checkpoint
 from tests.conftest import TASKS
 from tests.reference import prograd
@@ -59,7 +60,7 @@ def test_equations(
     label, loss, own = labels_with(conflict, scores, toward, leaf)
     batch, losses = {**one_task, "label": label}, {"loss": loss, "match": match}
     agree(trainer, batch, scores, losses, [leaf], close)
-    found = trainer.compute_loss(trainer.compute_logits({"global": batch["feat"]}), batch)
+    found = trainer.compute_loss(trainer.forward({"global": batch["feat"]}), batch)
     trainer.backward(found)
     close(ctx.grad, prograd.projected(own, toward, share))
     if not conflict:
@@ -108,12 +109,12 @@ def test_the_teacher_is_zero_shot_clip(build, one_task):
 
 def test_features_are_computed_once_a_step(build, monkeypatch):
     trainer = make(build)
-    trainer.num_batches, trainer.batch_idx, calls = 2, 0, []
+    calls = []
     encode = trainer.clip.encode_image
     monkeypatch.setattr(
         type(trainer.clip), "encode_image", lambda self, x: calls.append(len(x)) or encode(x)
     )
-    trainer.forward_backward(next(iter(trainer.train_loader_x)))
+    trainer.train_step(next(iter(trainer.train_loader_x)), Step(0, 0, 2))
     assert calls == [8]
 
 

@@ -8,8 +8,9 @@ import torch
 import train
 from benchmarks.question_controls import AmongAll
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import TRAINER_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import UserError
+from prompting.prompter import ModelOutput
 from tests.reference import cocoop
 from tests.reference import questions as naive
 from tests.trainers._asked import ANSWERS, QUESTIONS, toy_questions
@@ -37,10 +38,10 @@ def prompts_of(trainer, batch, token_ids, m):
 
 def check(trainer, batch, scores, leaves, close):
     """Logits, loss and gradients against naive scores (B, C)."""
-    assert trainer.choose_classes(batch) is None
+    assert trainer.choose_classes(batch, Step(0, 0, 2)) is None
     logits = trainer.compute_logits(trainer.image_features(batch))
     close(logits, scores)
-    loss = trainer.compute_loss(logits, batch)["loss"]
+    loss = trainer.compute_loss(ModelOutput(logits), batch)["loss"]
     targets = [trainer.dm.space.tasks[0].target[i] for i in batch["label"].tolist()]
     wanted = naive.loss(scores, targets)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)

@@ -9,11 +9,12 @@ import torch
 
 import train
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.engine import TRAINER_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import UserError, load_checkpoint
 from datasets._core.pairs import CaptionedImage
 from datasets.digit_captions import DigitCaptions
 from image_text.pairs import PairSpace, PairTask
+from prompting.prompter import ModelOutput
 from tests._processes import in_processes
 from tests.conftest import TASKS, toy_args
 from tests.reference import cot, retrieval
@@ -69,10 +70,10 @@ def batch():
 
 def check(trainer, batch, text, leaves, close):
     """Loss and gradients; ``text`` holds the features (B, e) or (B, B, e) of the batch's texts."""
-    class_mask = trainer.choose_classes(batch)
+    class_mask = trainer.choose_classes(batch, Step(0, 0, 2))
     assert class_mask.nonzero()[:, 0].tolist() == sorted(batch["label"].tolist())
     logits = trainer.compute_logits({"global": batch["feat"]}, class_mask)
-    loss = trainer.compute_loss(logits, batch, class_mask)["loss"]
+    loss = trainer.compute_loss(ModelOutput(logits), batch, class_mask)["loss"]
     images, scale = batch["feat"].double(), trainer.clip.logit_scale.double()
     score = naive.logits if text.dim() == 2 else cot.logits
     scores = score(images, text, scale)

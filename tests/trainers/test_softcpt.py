@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dassl.engine import Step
 from dassl.utils import UserError
 from prompting.meta_net import build_meta_net
 from tests.conftest import TASKS
@@ -198,7 +199,7 @@ def test_own_meta_networks(build, batch, variant, kind):
     prompter = trainer.model.prompter
     contexts = prompter.contexts(trainer.clip.text_tower)
     assert contexts.shape == ((3 if variant == "NATA" else 9), 5, 64)
-    loss = trainer.compute_loss(trainer.compute_logits({"global": batch["feat"]}), batch)["loss"]
+    loss = trainer.compute_loss(trainer.forward({"global": batch["feat"]}), batch)["loss"]
     loss.backward()
     for name, tensor in prompter.named_parameters():
         # biases before a layer norm or a softmax may have a gradient of zero
@@ -212,9 +213,8 @@ def test_sampling_draws_are_of_the_batch_not_of_the_past(build):
     trainer = make(build, "CATA", "CLS_SAMPLE_RATE", 0.5)
     drawn = {}
     for order in ([(0, 0), (0, 1), (1, 0)], [(1, 0), (0, 1), (0, 0)]):
-        for trainer.epoch, trainer.batch_idx in order:
-            class_mask = trainer.choose_classes(KEPT_BATCH)
-            place = trainer.epoch, trainer.batch_idx
+        for place in order:
+            class_mask = trainer.choose_classes(KEPT_BATCH, Step(*place, 100))
             assert torch.equal(drawn.setdefault(place, class_mask), class_mask)
     assert len({tuple(class_mask.tolist()) for class_mask in drawn.values()}) > 1
     present = [0, 2, 6, 7]
@@ -224,7 +224,7 @@ def test_sampling_draws_are_of_the_batch_not_of_the_past(build):
 
 
 def test_no_sampling_by_default(build):
-    assert make(build, "CATA").choose_classes(KEPT_BATCH) is None
+    assert make(build, "CATA").choose_classes(KEPT_BATCH, Step(0, 0, 100)) is None
 
 
 @pytest.mark.parametrize(

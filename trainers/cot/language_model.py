@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from platformdirs import user_cache_path
 
-from dassl.utils import UserError, read_json, write_json
+from dassl.utils import UserError, cache_folder, read_json, write_json
 
 BATCH = 32
 SENTENCE_END = re.compile(r"[\n.!?]")
@@ -60,7 +59,7 @@ def _tell(model: str, path: Path) -> None:
 def _kept(model: str, max_tokens: int) -> Path:
     key = json.dumps([_identity(model), max_tokens])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return user_cache_path("softcpt") / "prompts" / f"{Path(model).name}-{digest}.json"
+    return cache_folder("prompts", f"{Path(model).name}-{digest}.json")
 
 
 @lru_cache  # a model is large, and sentences on images are asked for batch by batch

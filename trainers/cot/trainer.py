@@ -19,7 +19,7 @@ from image_text import ItemSpace
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, embed_words, need_context
-from prompting.stored_features import training_loader
+from prompting.prompter import Prompter
 
 from .._base import PromptTrainer
 from .image_words import ImageWords
@@ -91,7 +91,7 @@ class Chain(nn.Module):
         return torch.stack(out)
 
 
-class ChainPrompter(nn.Module):
+class ChainPrompter(Prompter):
     """Text features of the classes from what each step says of them, in that step's context.
 
     z_i = g([SOS] P_i(x) words_i(class) . [EOT]), normalised. The aggregator takes z_N (last),
@@ -100,7 +100,7 @@ class ChainPrompter(nn.Module):
     front of words_i(class).
     """
 
-    conditional = True
+    depends_on_image = True
 
     def __init__(self, options, space, text):
         super().__init__()
@@ -248,9 +248,10 @@ class CoT(PromptTrainer):
             )
         return ChainPrompter(options, space, text)
 
-    def compute_loss(self, logits, batch, class_mask=None):
-        losses = super().compute_loss(logits, batch, class_mask)
+    def compute_loss(self, output, batch, class_mask=None):
+        losses = super().compute_loss(output, batch, class_mask)
         if weight := self.cfg.TRAINER.COT.BATCH_CONTRAST:
+            logits = output.logits
             column = batch["label"] + self.dm.space.offsets.to(logits.device)[batch["task"]]
             losses["batch"] = weight * batch_contrast(logits, column, batch["task"])
         return losses
@@ -267,7 +268,7 @@ class CoT(PromptTrainer):
             return super().show_prompts()
         loaders = [self.test_loader]
         if self.dm.dataset.train_x:
-            loaders.insert(0, training_loader(self))
+            loaders.insert(0, self.training_loader())
         for batch in (batch for loader in loaders if loader for batch in loader):
             image = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
             counts.update(words.top_classes(image))

@@ -482,15 +482,15 @@ def test_each_task_resumes_where_it_stopped(make, tmp_path, stop):
     whole.train()
     first = make(Each, *opts, task="all")
     task, epoch = stop
-    stop_at(first.trainers[task], epoch)
+    stop_at(first.task_trainers[task], epoch)
     with pytest.raises(Stopped):
         first.train()
     second = make(Each, *opts, task="all")
     second.train()
-    starts = [trainer.start_epoch for trainer in second.trainers]
+    starts = [trainer.start_epoch for trainer in second.task_trainers]
     assert starts == [3] * task + [epoch] + [0] * (2 - task)
     assert second.results() == whole.results()
-    for mine, theirs in zip(second.trainers, whole.trainers, strict=True):
+    for mine, theirs in zip(second.task_trainers, whole.task_trainers, strict=True):
         assert same(weights(mine), weights(theirs))
 
 
@@ -500,7 +500,7 @@ def test_each_task_goes_on_from_another_folder(make, tmp_path):
         Each, "RESUME", tmp_path / "run", "OPTIM.MAX_EPOCH", 3, task="all", output=tmp_path / "b"
     )
     longer.train()
-    assert [trainer.start_epoch for trainer in longer.trainers] == [2, 2, 2]
+    assert [trainer.start_epoch for trainer in longer.task_trainers] == [2, 2, 2]
 
 
 def test_state_of_other_models_is_refused(make, tmp_path):

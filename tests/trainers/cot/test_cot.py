@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dassl.utils import UserError
+from prompting.prompter import ModelOutput
 from tests.reference import cocoop
 from tests.reference import cot as naive
 from tests.trainers._chains import NAMES, chains_of, check, make, net_of, widen
@@ -107,7 +108,7 @@ def test_chunks_change_nothing(build, one_task, close, position):
         trainer = make(build, "CHUNK", chunk, "CLASS_TOKEN_POSITION", position)
         widen(trainer)
         logits = trainer.compute_logits({"global": one_task["feat"]})
-        loss = trainer.compute_loss(logits, one_task)["loss"]
+        loss = trainer.compute_loss(ModelOutput(logits), one_task)["loss"]
         results.append([logits, *torch.autograd.grad(loss, trainer.model.prompter.parameters())])
     for other in results[1:]:
         for mine, theirs in zip(other, results[0], strict=True):

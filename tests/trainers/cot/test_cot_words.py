@@ -6,6 +6,7 @@ import torch
 from clip import load_backbone
 from dassl.data import Task, TaskSpace
 from dassl.utils import UserError
+from prompting.prompter import ModelOutput
 from tests.conftest import TASKS
 from tests.reference import cot as naive
 from tests.trainers._chains import NAMES, chains_of, check, make, widen
@@ -71,7 +72,7 @@ def test_attention_of_equal_products_is_the_mean(build, one_task):
 def test_contrast_in_the_batch(build, one_task, weight):
     trainer = make(build, "BATCH_CONTRAST", weight)
     logits = trainer.compute_logits({"global": one_task["feat"]})
-    losses = trainer.compute_loss(logits, one_task)
+    losses = trainer.compute_loss(ModelOutput(logits), one_task)
     assert set(losses) == ({"loss", "batch"} if weight else {"loss"})
     if weight:
         scores, labels = logits.double(), one_task["label"].tolist()

@@ -10,6 +10,7 @@ from filelock import FileLock
 
 import trainers.cot.language_model
 from dassl.utils import UserError
+from prompting.prompter import ModelOutput
 from tests.trainers._chains import Parrot, make
 from trainers.cot.language_model import continue_texts
 
@@ -96,7 +97,7 @@ def test_neural_prompts_in_a_run(build, language_model, cache, one_task, capsys)
     begun = [line for line in lines if line.startswith("  [4] a photo of flat")]
     assert begun and len(lines) == 3 + 3 * 4
     logits = trainer.compute_logits({"global": one_task["feat"]})
-    trainer.compute_loss(logits, one_task)["loss"].backward()
+    trainer.compute_loss(ModelOutput(logits), one_task)["loss"].backward()
     assert trainer.model.prompter.chain.ctx.grad.abs().max() > 0
 
 

@@ -1,81 +1,17 @@
+"""sweep.py: what is run, in which order, and what is reported."""
+
 import io
 import sys
-import types
 
-import pytest
-import yaml
 from filelock import FileLock
 
 import sweep
-from dassl.utils import UserError, write_json
+from dassl.utils import UserError
 from results.record import Busy
-from sweeps import run as sweep_run
 from sweeps import serial
 from sweeps.plan import read_sweep
-from tests._records import record, write
-
-GRID = {
-    "output": "out",
-    "datasets": ["trees"],
-    "shots": [1, 4],
-    "seeds": [1, 2],
-    "methods": {
-        "zero-shot": {"trainer": "ZeroshotCLIP", "config": "configs/zs.yaml", "once": True},
-        "CoOp": {"trainer": "CoOp", "config": "configs/coop.yaml", "opts": {"A.B": [1, 2]}},
-    },
-    "overrides": {"OPTIM.MAX_EPOCH": 5},
-    "report": {"table": "table.md", "figure": "figure.png"},
-}
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A working directory with the files that the grid names."""
-    (tmp_path / "configs" / "datasets").mkdir(parents=True)
-    for name in ("datasets/trees", "datasets/birds", "zs", "coop"):
-        (tmp_path / "configs" / f"{name}.yaml").write_text("")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def train(monkeypatch):
-    """A stand-in for train.py that writes records; ``fails`` maps output folders to errors."""
-    stub = types.ModuleType("train")
-    stub.seen, stub.fails = [], {}
-
-    def parse_args(argv):
-        words = dict(zip(argv[::2], argv[1::2], strict=False))
-        return types.SimpleNamespace(argv=argv, folder=words["--output-dir"])
-
-    def main(args):
-        stub.seen.append(args.argv)
-        if args.folder in stub.fails:
-            raise stub.fails[args.folder]
-        method = args.argv[1]
-        values = {"zs": 50.0, "coop": 60.0}[args.argv[3].split("/")[-1].removesuffix(".yaml")]
-        content = record(
-            method=method,
-            seed=int(args.argv[args.argv.index("--seed") + 1]),
-            shots=int(args.argv[args.argv.index("DATASET.NUM_SHOTS") + 1]),
-            tasks=(("oak", "", values), ("elm", "", values + 10)),
-        )
-        write_json(content, f"{args.folder}/results.json")
-        return content
-
-    stub.parse_args, stub.main = parse_args, main
-    monkeypatch.setitem(sys.modules, "train", stub)
-    monkeypatch.setattr(sweep_run.gc, "collect", lambda: 0)  # takes its time, and nothing is held
-    return stub
-
-
-def run(capsys, *argv, **changes):
-    """Exit code, lines of stdout, stderr of a sweep over the grid with some keys changed."""
-    with open("grid.yaml", "w") as file:
-        yaml.safe_dump({**GRID, **changes}, file, sort_keys=False)
-    code = sweep.command(["grid.yaml", *argv])
-    out, err = capsys.readouterr()
-    return code, out.splitlines(), err
+from tests._records import write
+from tests._sweeps import GRID, run
 
 
 def test_every_run_is_made_and_reported(place, train, capsys):
@@ -295,58 +231,6 @@ def test_a_run_that_another_process_is_at_comes_last(place, train, capsys, monke
     code, lines, _ = run(capsys)
     assert code == 0 and len(train.seen) == 6
     assert folder in train.seen[-1] and "5/5" in lines[5]
-
-
-def method(**keys):
-    return {"methods": {"m": {"trainer": "CoOp", "config": "configs/coop.yaml", **keys}}}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seed": [1]}, "grid.yaml: no key named 'seed'; did you mean seeds?"),
-        ({"shots": 4}, "grid.yaml: shots takes list or dict; got 4"),
-        ({"shots": {4: 200}}, "grid.yaml: shots 4 takes config keys, but holds 200"),
-        ({"shots": {4: {"SEED": 3}}}, "grid.yaml: a sweep sets SEED itself"),
-        ({"seeds": []}, "grid.yaml: seeds is missing or empty"),
-        ({"seeds": [1, 1]}, "grid.yaml: seeds holds a number twice"),
-        ({"shots": [0]}, "grid.yaml: shots takes whole numbers, but holds 0"),
-        ({"datasets": ["tree"]}, "grid.yaml: no dataset named 'tree'; did you mean trees?"),
-        ({"methods": {"m": "CoOp"}}, "method m: expected keys and values, but got 'CoOp'"),
-        (method(trianer="x"), "method m: no method key named 'trianer'; did you mean trainer?"),
-        (method(trainer=""), "method m: trainer is missing or empty"),
-        (method(config="configs/cop.yaml"), "no configuration file configs/cop.yaml; configs hold"),
-        (method(opts={"SEED": 3}), "grid.yaml: a sweep sets SEED itself"),
-        ({"protocol": "few_shots"}, "grid.yaml: no protocol named 'few_shots'"),
-        ({"cluster": {"engine": "slrm"}}, "no engine named 'slrm'; did you mean slurm?"),
-        ({"cluster": {"worker": 2}}, "no cluster key named 'worker'; did you mean workers?"),
-        ({"cluster": {"workers": "2"}}, "workers takes int; got '2'"),
-        ({"report": {"tabel": "x"}}, "no report key named 'tabel'; did you mean table?"),
-        (
-            {"methods": {"a b": method()["methods"]["m"], "a/b": method()["methods"]["m"]}},
-            "the methods 'a b' and 'a/b' would share the folder out/a-b",
-        ),
-    ],
-)
-def test_mistakes_in_the_yaml(place, train, capsys, changes, message):
-    code, _, err = run(capsys, **changes)
-    assert code == 2 and err.startswith("error: ") and message in err
-    assert not train.seen
-
-
-def test_mistakes_on_the_command_line(place, train, capsys):
-    assert "'OPTIM.LR' has no value" in run(capsys, "OPTIM.LR")[2]
-    assert "a sweep sets DATASET.NUM_SHOTS itself" in run(capsys, "DATASET.NUM_SHOTS", "2")[2]
-    assert "there is no configuration file" in run_missing(capsys)
-    code, _, err = run(capsys, "--cluster", "local", "--workers", "-1")
-    assert code == 2 and "workers is -1" in err
-    assert sweep.command(["grid.yaml", "--dryrun"]) == 2
-    assert "did you mean --dry-run" in capsys.readouterr().err
-
-
-def run_missing(capsys):
-    assert sweep.command(["nowhere.yaml"]) == 2
-    return capsys.readouterr().err
 
 
 def test_the_demo_is_a_valid_sweep():

@@ -1,0 +1,37 @@
+"""What a prompter is: the learned module of a method, and what it declares about its text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
+
+
+class Prompter(nn.Module):
+    """Learned tensors that turn class names into text features; it owns nothing else.
+
+    Called as ``prompter(text, image_features, class_mask)`` with the frozen text encoder and
+    normalised image features (B, e), it returns text features (C, e), or (B, C, e) if they depend
+    on the image. ``class_mask`` (C,) marks the classes that are needed, None all; the output keeps
+    all C rows, and masked ones may be zero.
+    """
+
+    depends_on_image = False  # whether text features differ from image to image
+    makes_text_features = True  # False: a head scores image features without any text
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a forward pass returns.
+
+    logits: (B, C), fp32.
+    text_features: normalised, (C, e) or (B, C, e); None if no text was used, or one per question.
+    image_features: normalised global features (B, e); None if the method does not use them.
+    """
+
+    logits: torch.Tensor
+    text_features: torch.Tensor | None = None
+    image_features: torch.Tensor | None = None

@@ -1,0 +1,84 @@
+"""The settings of a run that all seeds of one experiment share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from dassl.utils import UserError, flat
+
+from .logs import Log
+from .schema import NOT_HASHED, RecordReader
+
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Keys of the protocol that are columns of a table, or that differ between the seeds of a row.
+PROTOCOL_NOT_COMPARED = ("method", "suite", "shots", "seed", "split_hash")
+# Keys of config.yaml that the protocol holds under other names, or that only change the log.
+CONFIG_NOT_COMPARED = (
+    "SEED",
+    "PROTOCOL",
+    "DATASET.NAME",
+    "DATASET.NUM_SHOTS",
+    "DATASET.SUBSAMPLE_CLASSES",
+    "DATASET.SUBSAMPLE_TASKS",
+    "DATASET.SPLIT",
+    "MODEL.BACKBONE.NAME",
+    "TEST.FINAL_MODEL",
+    "TEST.METRIC",
+    "TEST.PER_CLASS_RESULT",
+    "TEST.PER_TASK_RESULT",
+    "TEST.COMPUTE_CMAT",
+)
+
+
+def settings_of_log(log: Log) -> dict[str, str]:
+    """Every setting in the Config of a log that seeds of one experiment share."""
+    skipped = (*NOT_HASHED, *CONFIG_NOT_COMPARED)
+    config = {
+        key: value
+        for key, value in log.settings.items()
+        if key.split(".")[0].isupper() and value and key not in skipped
+    }
+    return log.options() | {k: v for k, v in config.items() if not k.startswith("TRAINER.")}
+
+
+def settings_of_record(folder: Path, reader: RecordReader) -> dict[str, str]:
+    """Everything that seeds of one experiment share: the protocol, the weights, the config."""
+    protocol = reader.section("protocol")
+    settings = {k: v for k, v in protocol.items() if k not in PROTOCOL_NOT_COMPARED}
+    options = settings.pop("options", None)
+    if isinstance(options, dict):
+        settings |= options
+    weights = reader.section("hashes").get("weights")
+    if weights:
+        settings["weights"] = str(weights)[:8]
+    experiment = reader.section("hashes").get("experiment")
+    if experiment:
+        settings["data"] = str(experiment)[:8]
+    if protocol:  # a run that failed before its protocol was recorded has nothing to compare
+        settings |= {
+            key: value
+            for key, value in flat(read_config(folder)).items()
+            if key not in CONFIG_NOT_COMPARED and not key.startswith("TRAINER.")
+        }
+    return {key: str(value) for key, value in settings.items()}
+
+
+def read_config(folder: Path) -> dict:
+    """The ``config.yaml`` of a run; empty if there is none.
+
+    Raises:
+        UserError: the file is no YAML of keys and values.
+    """
+    path = folder / "config.yaml"
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first_line = str(error).split("\n")[0]
+        raise UserError(f"{path} cannot be read as YAML: {first_line}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold keys and values")
+    return content

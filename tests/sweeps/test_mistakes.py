@@ -1,0 +1,58 @@
+"""Mistakes in the YAML and on the command line of sweep.py."""
+
+import pytest
+
+import sweep
+from tests._sweeps import run
+
+
+def method(**keys):
+    return {"methods": {"m": {"trainer": "CoOp", "config": "configs/coop.yaml", **keys}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [1]}, "grid.yaml: no key named 'seed'; did you mean seeds?"),
+        ({"shots": 4}, "grid.yaml: shots takes list or dict; got 4"),
+        ({"shots": {4: 200}}, "grid.yaml: shots 4 takes config keys, but holds 200"),
+        ({"shots": {4: {"SEED": 3}}}, "grid.yaml: a sweep sets SEED itself"),
+        ({"seeds": []}, "grid.yaml: seeds is missing or empty"),
+        ({"seeds": [1, 1]}, "grid.yaml: seeds holds a number twice"),
+        ({"shots": [0]}, "grid.yaml: shots takes whole numbers, but holds 0"),
+        ({"datasets": ["tree"]}, "grid.yaml: no dataset named 'tree'; did you mean trees?"),
+        ({"methods": {"m": "CoOp"}}, "method m: expected keys and values, but got 'CoOp'"),
+        (method(trianer="x"), "method m: no method key named 'trianer'; did you mean trainer?"),
+        (method(trainer=""), "method m: trainer is missing or empty"),
+        (method(config="configs/cop.yaml"), "no configuration file configs/cop.yaml; configs hold"),
+        (method(opts={"SEED": 3}), "grid.yaml: a sweep sets SEED itself"),
+        ({"protocol": "few_shots"}, "grid.yaml: no protocol named 'few_shots'"),
+        ({"cluster": {"engine": "slrm"}}, "no engine named 'slrm'; did you mean slurm?"),
+        ({"cluster": {"worker": 2}}, "no cluster key named 'worker'; did you mean workers?"),
+        ({"cluster": {"workers": "2"}}, "workers takes int; got '2'"),
+        ({"report": {"tabel": "x"}}, "no report key named 'tabel'; did you mean table?"),
+        (
+            {"methods": {"a b": method()["methods"]["m"], "a/b": method()["methods"]["m"]}},
+            "the methods 'a b' and 'a/b' would share the folder out/a-b",
+        ),
+    ],
+)
+def test_mistakes_in_the_yaml(place, train, capsys, changes, message):
+    code, _, err = run(capsys, **changes)
+    assert code == 2 and err.startswith("error: ") and message in err
+    assert not train.seen
+
+
+def test_mistakes_on_the_command_line(place, train, capsys):
+    assert "'OPTIM.LR' has no value" in run(capsys, "OPTIM.LR")[2]
+    assert "a sweep sets DATASET.NUM_SHOTS itself" in run(capsys, "DATASET.NUM_SHOTS", "2")[2]
+    assert "there is no configuration file" in run_missing(capsys)
+    code, _, err = run(capsys, "--cluster", "local", "--workers", "-1")
+    assert code == 2 and "workers is -1" in err
+    assert sweep.command(["grid.yaml", "--dryrun"]) == 2
+    assert "did you mean --dry-run" in capsys.readouterr().err
+
+
+def run_missing(capsys):
+    assert sweep.command(["nowhere.yaml"]) == 2
+    return capsys.readouterr().err
