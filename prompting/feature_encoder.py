@@ -9,10 +9,10 @@ from functools import cached_property
 
 import torch
 from filelock import FileLock
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from clip.features import ENCODE_BATCH, FeatureStore, encode_fixed, make_room
+from clip.model import CLIP
 from dassl.config import CfgNode
 from dassl.data import EpochDataLoader
 from dassl.data.wrapper import DatasetWrapper
@@ -36,7 +36,7 @@ class FeatureEncoder:
 
     def __init__(
         self,
-        clip: nn.Module,
+        clip: CLIP,
         outputs: frozenset[str],
         cfg: CfgNode,
         precision: str,

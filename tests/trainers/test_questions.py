@@ -5,10 +5,9 @@ import json
 import pytest
 import torch
 
-import train
 from benchmarks.question_controls import AmongAll
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import TRAINER_REGISTRY, Step
+from dassl.engine import TRAINER_REGISTRY, Step, build_trainer
 from dassl.utils import UserError
 from prompting.prompter import ModelOutput
 from tests.reference import cocoop
@@ -152,7 +151,7 @@ def test_stored_features_and_a_resumed_run(run, asked, tmp_path, monkeypatch, me
     stored = run(method, "FEATURES.MODE", "full", dataset="ToyQuestions", output=tmp_path / "b")
     for mine, theirs in zip(stored["tasks"], whole["tasks"], strict=True):
         assert mine["value"] == pytest.approx(theirs["value"])
-    real, epochs = train.build_trainer, []
+    real, epochs = build_trainer, []
 
     def stops(cfg):
         trainer = real(cfg)
@@ -167,7 +166,7 @@ def test_stored_features_and_a_resumed_run(run, asked, tmp_path, monkeypatch, me
         trainer.after_epoch = once
         return trainer
 
-    monkeypatch.setattr(train, "build_trainer", stops)
+    monkeypatch.setattr("dassl.engine.build_trainer", stops)
     with pytest.raises(KeyboardInterrupt):
         run(method, dataset="ToyQuestions", output=tmp_path / "c")
     resumed = run(method, dataset="ToyQuestions", output=tmp_path / "c")
