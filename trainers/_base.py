@@ -144,8 +144,7 @@ class PromptTrainer(TrainerX):
         self.model = model.to(self.device)
         time_text(self.clock, prompter)
         distributed.same_everywhere(prompter.state_dict().values())
-        amp = self.precision == "amp"
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
         learned = [p for p in prompter.parameters() if p.requires_grad and self.sgd]
         optim = sched = None
         if learned:

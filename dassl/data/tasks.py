@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
-from collections import Counter
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,22 @@ from torch import Tensor
 from dassl.utils import UserError, unknown_name
 
 METRICS = ("overall_acc", "mean_acc")
+QUOTES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "_": " "})
+
+
+def find_equal_names(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two names that are one prompt after the cleaning that tokenizers do, or None.
+
+    Case, blanks, underscores, typographic quotes, HTML entities and Unicode forms do not count.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFC", html.unescape(html.unescape(name)))
+        plain = " ".join(plain.translate(QUOTES).lower().split())
+        if plain in seen:
+            return seen[plain], name
+        seen[plain] = name
+    return None
 
 
 @dataclass(frozen=True)
@@ -41,10 +58,11 @@ class Task:
         object.__setattr__(self, "templates", tuple(self.templates))
         if not self.classnames:
             raise UserError(f"task {self.name!r} has no classes; it needs at least one")
-        if twice := [name for name, n in Counter(self.classnames).items() if n > 1]:
+        if equal := find_equal_names(self.classnames):
             raise UserError(
-                f"task {self.name!r} has two classes of the same name: "
-                f"{', '.join(map(repr, twice))}; rename one of them"
+                f"task {self.name!r} has two classes of the same name: {equal[0]!r} and "
+                f"{equal[1]!r} (case, blanks, quotes and Unicode forms do not count); rename or "
+                "merge them"
             )
         for template in self.templates:
             if "{}" not in template or set(template.replace("{}", "", 1)) & set("{}"):
