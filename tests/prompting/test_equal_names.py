@@ -27,8 +27,15 @@ def text():
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
-def test_equal_classes_are_refused_with_both_names(text, pair):
-    space = TaskSpace((Task("kind of bird", ("owl", "hawk")), Task("pet", ("fish", *pair))))
+def test_equal_classes_are_refused_when_the_task_is_made(pair):
+    with pytest.raises(UserError) as error:
+        Task("pet", ("fish", *pair))
+    assert all(repr(name) in str(error.value) for name in (*pair, "pet"))
+
+
+@pytest.mark.parametrize("pair", [("ﬁsh", "fish"), ("ｃａｔ", "cat")], ids=str)
+def test_what_only_the_tokenizer_knows_to_be_equal(text, pair):
+    space = TaskSpace((Task("kind of bird", ("owl", "hawk")), Task("pet", ("dog", *pair))))
     with pytest.raises(UserError) as error:
         refuse_equal_classes(space, text)
     assert all(repr(name) in str(error.value) for name in (*pair, "pet"))
