@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dassl.config import Key
+from clip import TextTower
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from prompting.fitting import Fitting
 from prompting.heads import score
 from prompting.precision import PRECISIONS
+from prompting.prompter import Features, ModelOutput, Prompter
 from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
@@ -54,13 +57,18 @@ class CLIPAdapter(PromptTrainer):
     )
 
     @torch.no_grad()
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         return AdapterPrompter(options, space, text)
 
-    def build_fitting(self, options):
+    def build_fitting(self, options: CfgNode) -> Fitting:
         return Fitting(tune=self.tune, tuned_values=("RATIO",) if options.SEARCH else ())
 
-    def forward(self, features, class_mask=None, text_features=None):
+    def forward(
+        self,
+        features: Features,
+        class_mask: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+    ) -> ModelOutput:
         adapted = {"global": self.model.prompter.adapt(features["global"])}
         return self.model.forward_features(adapted, class_mask, text_features)
 
@@ -75,5 +83,5 @@ class CLIPAdapter(PromptTrainer):
         ratio.fill_(best)
         print(f"ratio {best}: {found[best]:.2f}% on {len(label)} validation images")
 
-    def method_name(self):
+    def method_name(self) -> str:
         return "CLIP-Adapter"

@@ -5,7 +5,11 @@ https://arxiv.org/abs/2203.05557
 
 from __future__ import annotations
 
-from dassl.config import Key
+import torch
+
+from clip import TextTower
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
@@ -36,7 +40,9 @@ class ConditionalPrompter(Prompter):
         )
         self.meta_net = image_net(text.out_dim, text.width)
 
-    def forward(self, text, image_features, class_mask=None):
+    def forward(
+        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Text features (B, C, e) for normalised image features (B, e)."""
         contexts = self.prompts.ctx + self.meta_net(image_features)[:, None]  # (B, m, d)
         return encode_per_image(text, self.prompts, contexts, class_mask, self.chunk)
@@ -56,9 +62,9 @@ class CoCoOp(PromptTrainer):
         CHUNK=Key(8, least=0),  # images whose prompts are held in memory at once; 0 for all
     )
 
-    def check_cfg(self, cfg):
+    def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.COCOOP
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         return ConditionalPrompter(options, space, text)

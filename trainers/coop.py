@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dassl.config import Key
+import torch
+
+from clip import TextTower
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, ContextPrompter
+from prompting.prompter import Prompter
 from prompting.upstream import MODULE, context_of
 
 from ._base import PromptTrainer
@@ -25,11 +30,11 @@ class CoOp(PromptTrainer):
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
     )
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         return ContextPrompter(options, space, text)
 
-    def from_upstream(self, states):
+    def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {"prompts.ctx": context_of(states, MODULE, self.model.prompter.prompts)}
 
-    def method_name(self):
+    def method_name(self) -> str:
         return "CoOp-CS" if self.cfg.TRAINER.COOP.CSC else "CoOp-CA"

@@ -5,10 +5,15 @@ https://arxiv.org/abs/2303.13283
 
 from __future__ import annotations
 
-from dassl.config import Key
+import torch
+
+from clip import TextTower
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, ContextPrompter, need_context
+from prompting.prompter import ModelOutput, Prompter
 from prompting.templates import TemplatePrompter, with_template
 
 from ._base import PromptTrainer
@@ -19,6 +24,7 @@ class KgCoOp(PromptTrainer):
     """CoOp kept near hand-written prompts in feature space, each task by itself."""
 
     KEY = "KGCOOP"
+    templates: TemplatePrompter  # made by build_templates
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(4, least=0),  # number of context tokens, if CTX_INIT is empty
@@ -30,17 +36,21 @@ class KgCoOp(PromptTrainer):
     )
     needs_all_classes = True  # the distance is a mean over classes, images of them or not
 
-    def check_cfg(self, cfg):
+    def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.KGCOOP
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         return ContextPrompter(options, space, text)
 
-    def build_templates(self, options, space, text):
+    def build_templates(
+        self, options: CfgNode, space: TaskSpace, text: TextTower
+    ) -> TemplatePrompter:
         return TemplatePrompter(with_template(space, options.TEMPLATE), text)
 
-    def compute_loss(self, output, batch, class_mask=None):
+    def compute_loss(
+        self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """Cross-entropy, and W times the mean of 1 - cos(learned, hand-written) over classes."""
         losses = super().compute_loss(output, batch, class_mask)
         cosine = (output.text_features * self.templates.features).sum(-1)  # (C,)

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dassl.config import Key
+from clip import TextTower
+from dassl.config import CfgNode, Key
 from dassl.data.datasets import build_dataset
 from dassl.data.tasks import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -22,7 +23,7 @@ from dassl.utils import UserError
 from prompting.fitting import Fitting
 from prompting.heads import Head, require_every_class, score
 from prompting.precision import PRECISIONS
-from prompting.prompter import ModelOutput
+from prompting.prompter import Features, ModelOutput, Prompter
 
 from ._base import PromptTrainer
 
@@ -72,7 +73,7 @@ class LinearProbe(PromptTrainer):
     sgd = False
     steps_rule = "fitted"
 
-    def check_cfg(self, cfg):
+    def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.LP
         if options.UPSTREAM_METRICS and cfg.TEST.METRIC != "per_task":
             raise UserError(
@@ -87,16 +88,21 @@ class LinearProbe(PromptTrainer):
             self._dataset = dataset.with_space(TaskSpace(tuple(tasks)))
         super().build_data_loader()
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         return LinearHead(space.num_classes, text.out_dim)
 
-    def build_fitting(self, options):
+    def build_fitting(self, options: CfgNode) -> Fitting:
         return Fitting(fit=self.fit, tuned_values=() if options.C else ("C",))
 
-    def forward(self, features, class_mask=None, text_features=None):
+    def forward(
+        self,
+        features: Features,
+        class_mask: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+    ) -> ModelOutput:
         return ModelOutput(self.model.prompter(features["global"]))
 
-    def class_bound_names(self):
+    def class_bound_names(self) -> list[str]:
         return self.dm.space.classnames
 
     def fit(self):
@@ -122,7 +128,7 @@ class LinearProbe(PromptTrainer):
         best = choose_exponent(quality)
         print(f"C {10.0**best:.4g}: {quality(best):.2f}% on {len(val_label)} validation images")
 
-    def method_name(self):
+    def method_name(self) -> str:
         upstream = self.cfg.TRAINER.LP.UPSTREAM_METRICS
         return "LP-CLIP (upstream's metrics)" if upstream else "LP-CLIP"
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from clip import TextTower
 from clip.text import index_rows
-from dassl.config import Key
-from dassl.data import view_seed
-from dassl.engine import TRAINER_REGISTRY
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace, view_seed
+from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import UserError
 from prompting.equal_names import refuse_equal_tasks
 from prompting.meta_net import META_NETS, build_meta_net
@@ -95,7 +96,9 @@ class SoftPrompter(Prompter):
         features = self._class_features[1]
         return features if class_mask is None else index_rows(features, class_mask.nonzero()[:, 0])
 
-    def forward(self, text, image_features, class_mask=None):
+    def forward(
+        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Text features (C, e); zero where ``class_mask`` drops a class."""
         class_mask = None if class_mask is None else class_mask.cpu()
         ctx = self.contexts(text, class_mask)
@@ -159,7 +162,7 @@ class MTCoOp(PromptTrainer):
     )
     suite = "joint"
 
-    def check_cfg(self, cfg):
+    def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.MTCOOP
         if options.CLS_SAMPLE_RATE and not options.CSC:
             raise UserError(
@@ -181,12 +184,12 @@ class MTCoOp(PromptTrainer):
                 "context: set TASK_CSC False, or TASK_VECTORS False"
             )
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         if not options.TASK_VECTORS:
             refuse_equal_tasks(space, text)
         return SoftPrompter(options, space, text)
 
-    def build_model(self):
+    def build_model(self) -> None:
         super().build_model()
         options = self.cfg.TRAINER.MTCOOP
         if options.UPSTREAM_STEPS:
@@ -198,7 +201,7 @@ class MTCoOp(PromptTrainer):
                 "epoch"
             )
 
-    def choose_classes(self, batch, step):
+    def choose_classes(self, batch: dict, step: Step) -> torch.Tensor | None:
         """The classes in the batch and a random share of the others."""
         rate = self.cfg.TRAINER.MTCOOP.CLS_SAMPLE_RATE
         if not rate:
@@ -207,11 +210,11 @@ class MTCoOp(PromptTrainer):
         generator = torch.Generator().manual_seed(seed)
         return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
 
-    def class_bound_names(self):
+    def class_bound_names(self) -> list[str]:
         vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
         return [*super().class_bound_names(), *(self.dm.space.tasknames if vectors else [])]
 
-    def from_upstream(self, states):
+    def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         if self.cfg.TRAINER.MTCOOP.TASK_VECTORS:
             return super().from_upstream(states)
         prompter = self.model.prompter
@@ -225,7 +228,7 @@ class MTCoOp(PromptTrainer):
             found["classes.ctx"] = context_of(states, "class_prompt_learner", prompter.classes)
         return found
 
-    def method_name(self):
+    def method_name(self) -> str:
         options = self.cfg.TRAINER.MTCOOP
         cls = ("CS" if options.CLASS_CSC else "CA") if options.CSC else "NA"
         if options.TASK_VECTORS:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from dassl.config import Key
+from clip import TextTower
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from prompting.precision import PRECISIONS
@@ -37,7 +39,9 @@ class SharedPrompter(Prompter):
             position=options.TOKEN_POSITION,
         )
 
-    def forward(self, text, image_features, class_mask=None):
+    def forward(
+        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Text features (C, e)."""
         return scatter_rows(text.encode(self.prompts(class_mask=class_mask)), class_mask)
 
@@ -57,7 +61,7 @@ class MTCoOpHard(PromptTrainer):
     )
     suite = "joint"
 
-    def check_cfg(self, cfg):
+    def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.MTCOOPH
         if options.CSC and options.TSC:
             raise UserError(
@@ -65,17 +69,17 @@ class MTCoOpHard(PromptTrainer):
                 "each other; set one of them to False"
             )
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         return SharedPrompter(options, space, text)
 
-    def class_bound_names(self):
+    def class_bound_names(self) -> list[str]:
         per_task = self.cfg.TRAINER.MTCOOPH.TSC
         return self.dm.space.tasknames if per_task else super().class_bound_names()
 
-    def from_upstream(self, states):
+    def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {"prompts.ctx": context_of(states, MODULE, self.model.prompter.prompts)}
 
-    def method_name(self):
+    def method_name(self) -> str:
         options = self.cfg.TRAINER.MTCOOPH
         if options.CSC:
             return "CoOp-MT (per class)"

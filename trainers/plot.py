@@ -10,11 +10,13 @@ import math
 import torch
 import torch.nn.functional as F
 
-from dassl.config import Key
+from clip import TextTower
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, PromptLearner, scatter_rows
-from prompting.prompter import ModelOutput, Prompter
+from prompting.prompter import Features, ModelOutput, Prompter
 
 from ._base import PromptTrainer
 
@@ -36,7 +38,9 @@ class PromptSets(Prompter):
             position=options.CLASS_TOKEN_POSITION,
         )
 
-    def forward(self, text, image_features, class_mask=None):
+    def forward(
+        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Text features (N, C, e)."""
         every = None if class_mask is None else class_mask.repeat(self.sets)
         found = text.encode(self.prompts(class_mask=every))  # (N * C, e), set by set
@@ -62,10 +66,15 @@ class PLOT(PromptTrainer):
     )
     image_outputs = frozenset({"global", "local"})
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         return PromptSets(options, space, text)
 
-    def forward(self, features, class_mask=None, text_features=None):
+    def forward(
+        self,
+        features: Features,
+        class_mask: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+    ) -> ModelOutput:
         """Logits (B, C): similarity of places and prompts under the transport plan."""
         options = self.cfg.TRAINER.PLOT
         places = F.normalize(features["local"].float(), dim=-1)  # (B, p, e)
@@ -82,7 +91,7 @@ class PLOT(PromptTrainer):
                 score = (plan * similarity).sum((2, 3))
             return ModelOutput(self.clip.logit_scale.float().exp() * score, text)
 
-    def method_name(self):
+    def method_name(self) -> str:
         return "PLOT (uniform plan)" if self.cfg.TRAINER.PLOT.UNIFORM else "PLOT"
 
 

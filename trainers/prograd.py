@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from clip import TextTower
 from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, ContextPrompter
+from prompting.prompter import ModelOutput, Prompter
 from prompting.templates import TemplatePrompter, with_template
 
 from ._base import PromptTrainer
@@ -20,6 +23,7 @@ class ProGrad(PromptTrainer):
     """CoOp without the part of its gradient that goes against zero-shot CLIP, task by task."""
 
     KEY = "PROGRAD"
+    templates: TemplatePrompter  # made by build_templates
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(16, least=1),  # number of context tokens
@@ -33,17 +37,21 @@ class ProGrad(PromptTrainer):
     supports_distributed = False  # each process would project the gradient of its own images
     needs_all_classes = True  # both sides of the divergence are over all classes
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         space = with_template(space, options.TEMPLATE)
         prompter = ContextPrompter(CfgNode({**options, "CTX_INIT": ""}), space, text)
         if options.CTX_INIT:
             start_with_words(prompter.prompts.ctx, space.tasks[0].templates[0], text)
         return prompter
 
-    def build_templates(self, options, space, text):
+    def build_templates(
+        self, options: CfgNode, space: TaskSpace, text: TextTower
+    ) -> TemplatePrompter:
         return TemplatePrompter(with_template(space, options.TEMPLATE), text)
 
-    def compute_loss(self, output, batch, class_mask=None):
+    def compute_loss(
+        self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """Cross-entropy, and the one against zero-shot CLIP's probabilities on the same images."""
         losses = super().compute_loss(output, batch, class_mask)
         t = self.cfg.TRAINER.PROGRAD.T
@@ -51,7 +59,7 @@ class ProGrad(PromptTrainer):
         match = F.cross_entropy(output.logits / t, (zero_shot / t).softmax(dim=1))
         return {**losses, "match": t**2 * match}
 
-    def backward(self, losses):
+    def backward(self, losses: dict[str, torch.Tensor]) -> None:
         """Leave in each learned tensor its gradient of the loss, projected."""
         self.detect_anomaly(sum(losses.values()))
         learned = [p for p in self.model.prompter.parameters() if p.requires_grad]

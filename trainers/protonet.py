@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from dassl.config import Key
+from clip import TextTower
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from prompting.fitting import Fitting
 from prompting.heads import Head, require_every_class
 from prompting.precision import PRECISIONS
-from prompting.prompter import ModelOutput
+from prompting.prompter import Features, ModelOutput, Prompter
 
 from ._base import PromptTrainer
 
@@ -29,7 +31,9 @@ class Prototypes(Head):
         total = torch.zeros_like(self.means).index_add_(0, label, F.normalize(features, dim=-1))
         self.means.copy_(total / label.bincount(minlength=len(total))[:, None])
 
-    def forward(self, text, image_features, class_mask=None):
+    def forward(
+        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The means (C, e) in the place of text features."""
         return self.means
 
@@ -46,20 +50,25 @@ class ProtoNet(PromptTrainer):
     )
     steps_rule = "fitted"
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         return Prototypes(space.num_classes, text.out_dim)
 
-    def build_fitting(self, options):
+    def build_fitting(self, options: CfgNode) -> Fitting:
         return Fitting(fit=self.fit)
 
-    def forward(self, features, class_mask=None, text_features=None):
+    def forward(
+        self,
+        features: Features,
+        class_mask: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+    ) -> ModelOutput:
         if self.cfg.TRAINER.PROTONET.DISTANCE == "cosine":
             return self.model.forward_features(features, class_mask)
         x = F.normalize(features["global"].float(), dim=-1)
         exact = "donot_use_mm_for_euclid_dist"
         return ModelOutput(-torch.cdist(x, self.model.prompter.means, compute_mode=exact).square())
 
-    def class_bound_names(self):
+    def class_bound_names(self) -> list[str]:
         return self.dm.space.classnames
 
     def fit(self):
@@ -67,6 +76,6 @@ class ProtoNet(PromptTrainer):
         require_every_class(self.dm.space, label, "ProtoNet")
         self.model.prompter.take(features["global"], label)
 
-    def method_name(self):
+    def method_name(self) -> str:
         cosine = self.cfg.TRAINER.PROTONET.DISTANCE == "cosine"
         return "ProtoNet (cosine)" if cosine else "ProtoNet"

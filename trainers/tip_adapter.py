@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dassl.config import Key
+from clip import TextTower
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from prompting.fitting import Fitting
 from prompting.heads import score
 from prompting.precision import PRECISIONS
+from prompting.prompter import Features, ModelOutput, Prompter
 from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
@@ -81,14 +84,19 @@ class TipAdapter(PromptTrainer):
         return super().steps_rule if self.cfg.TRAINER.TIP.FINETUNE else "fitted"
 
     @torch.no_grad()
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         return CachePrompter(options, space, text, len(self.dataset.train_x or ()))
 
-    def build_fitting(self, options):
+    def build_fitting(self, options: CfgNode) -> Fitting:
         values = ("ALPHA", "BETA") if options.SEARCH else ()
         return Fitting(fit=self.fit, tune=self.tune, tuned_values=values)
 
-    def forward(self, features, class_mask=None, text_features=None):
+    def forward(
+        self,
+        features: Features,
+        class_mask: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+    ) -> ModelOutput:
         cache = self.model.prompter
         votes = cache.vote(cache.affinity(features["global"]), cache.beta)
         output = self.model.forward_features(features, class_mask, text_features)
@@ -118,10 +126,10 @@ class TipAdapter(PromptTrainer):
             "validation images"
         )
 
-    def class_bound_names(self):
+    def class_bound_names(self) -> list[str]:
         return self.dm.space.classnames
 
-    def method_name(self):
+    def method_name(self) -> str:
         return "Tip-Adapter-F" if self.cfg.TRAINER.TIP.FINETUNE else "Tip-Adapter"
 
 

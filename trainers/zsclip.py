@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from clip import TextTower
 from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from image_text import QuestionSpace
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import ContextPrompter
+from prompting.prompter import Prompter
 from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
@@ -38,12 +41,12 @@ class ZeroshotCLIP(PromptTrainer):
     extra_templates = ()
 
     @torch.no_grad()
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         if isinstance(space, QuestionSpace):
             return ContextPrompter(NO_CONTEXT, space, text)
         return TemplatePrompter(space, text, self.extra_templates)
 
-    def method_name(self):
+    def method_name(self) -> str:
         return "zero-shot"
 
 
@@ -55,5 +58,5 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     pairs = False  # its templates are for names of things
     extra_templates = ENSEMBLE
 
-    def method_name(self):
+    def method_name(self) -> str:
         return "zero-shot (ensemble)"

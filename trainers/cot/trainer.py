@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dassl.config import Key
+from clip import TextTower
+from dassl.config import CfgNode, Key
+from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from image_text import ItemSpace
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, embed_words, need_context
-from prompting.prompter import Prompter
+from prompting.prompter import ModelOutput, Prompter
 
 from .._base import PromptTrainer
 from .image_words import ImageWords
@@ -132,7 +134,9 @@ class ChainPrompter(Prompter):
             self.query = nn.Parameter(start.clone())  # (T, e)
             self.register_buffer("owner", space.owner, persistent=False)
 
-    def forward(self, text, image_features, class_mask=None):
+    def forward(
+        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Text features (B, C, e) for normalised image features (B, e)."""
         contexts = self.chain(image_features)[-len(self.steps) :]
         said = self.image_words and self.image_words(text, image_features)
@@ -223,7 +227,7 @@ class CoT(PromptTrainer):
         BATCH_CONTRAST=Key(0.0, least=0),  # weight of the contrast between the images of a batch
     )
 
-    def check_cfg(self, cfg):
+    def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.COT
         check_generator(options)
         check_image_words(options)
@@ -240,7 +244,7 @@ class CoT(PromptTrainer):
                 f"TRAINER.COT.LINK_RANGE {options.LINK_RANGE} and LINK_WEIGHT {options.LINK_WEIGHT}"
             )
 
-    def build_prompter(self, options, space, text):
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
         if options.BATCH_CONTRAST and isinstance(space, ItemSpace):
             raise UserError(
                 "TRAINER.COT.BATCH_CONTRAST is between classes (the loss of pairs has a contrast "
@@ -248,7 +252,9 @@ class CoT(PromptTrainer):
             )
         return ChainPrompter(options, space, text)
 
-    def compute_loss(self, output, batch, class_mask=None):
+    def compute_loss(
+        self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         losses = super().compute_loss(output, batch, class_mask)
         if weight := self.cfg.TRAINER.COT.BATCH_CONTRAST:
             logits = output.logits
@@ -276,7 +282,7 @@ class CoT(PromptTrainer):
         head = f"in front of what a step says, of {counts.total()} images for training and testing:"
         return [head, *words.show(counts), *super().show_prompts()]
 
-    def method_name(self):
+    def method_name(self) -> str:
         options = self.cfg.TRAINER.COT
         form = options.GENERATOR, options.AGGREGATOR
         return "CoT" if form == ("learned", "last") else f"CoT ({', '.join(form)})"
