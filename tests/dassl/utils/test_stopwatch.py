@@ -64,10 +64,9 @@ def test_a_part_has_to_be_known(clock):
         wait(1)
 
 
-@pytest.mark.parametrize("ema", [False, True])
-def test_tensors_and_numbers_average_alike(ema):
+def test_tensors_and_numbers_average_alike():
     values = [0.5, 2.0, -1.0, 4.0]
-    lazy, eager, mixed = (AverageMeter(ema) for _ in range(3))
+    lazy, eager, mixed = (AverageMeter() for _ in range(3))
     for i, value in enumerate(values):
         lazy.update(torch.tensor(value, requires_grad=True), n=i + 1)
         eager.update(value, n=i + 1)
