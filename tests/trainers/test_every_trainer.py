@@ -248,7 +248,7 @@ def test_the_words_a_photo_of_a_are_zero_shot(build):
     phrases = [f"a photo of a {name.replace('_', ' ')}." for name in TASKS[0].classnames]
     images, text = torch.randn(4, E), trainer.clip.text_tower
     scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_zero_shot_is_clip_with_the_templates(build):
     assert phrases[1] == "a grass green picture."
     images = torch.randn(4, E)
     scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
     assert not trainer.optimizers()
 
 
@@ -359,7 +359,7 @@ def test_ensemble_averages_normalised_features(build):
         rows.append(sum(row / row.norm() for row in found))
     images = torch.randn(4, E)
     scores = naive.logits(images, rows, trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
 
 
 # ---------------------------------------------------------------- what single methods promise
