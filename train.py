@@ -183,7 +183,7 @@ def main(args: argparse.Namespace) -> dict:
         return _run_other_rank(args, cfg, distributed.broadcast(None))
     evaluates = describe_weights(args.model_dir, args.load_epoch) if args.eval_only else ""
     with RunRecord(cfg.OUTPUT_DIR, cfg, evaluates).locked() as record:
-        check_inputs(record, _with_seed(cfg, record.earlier))
+        check_inputs(record, _with_seed(cfg, record.earlier), args.quiet)
         if record.complete:
             distributed.broadcast(None)
             if not args.quiet:

@@ -78,7 +78,7 @@ PARAMETERS = {  # T = 3 tasks, C = 9 classes
 VARIANTS = [pytest.param(key, id="-".join(key)) for key in PARAMETERS]
 PROTOCOL = {
     *("name", "suite", "tasks", "classes", "shots", "seed", "trainer", "method", "options"),
-    *("backbone", "split", "split_hash", "selection", "metric_rule", "steps_rule"),
+    *("backbone", "split", "selection", "metric_rule", "steps_rule"),
 }
 TASK0 = ("DATASET.SUBSAMPLE_TASKS", "task0")
 LOSS = re.compile(r"epoch \[(\d+)/\d+\]\[\d+/\d+\].*?loss \S+ \((\S+)\).*lr (\S+)")
@@ -173,8 +173,7 @@ def test_results_are_complete(run, tmp_path, method, dataset):
     assert content["protocol"]["seed"] == 1
     weights = load_backbone("tiny/random").weights_hash
     assert content["hashes"]["weights"] == weights
-    assert content["hashes"]["split"] == content["protocol"]["split_hash"]
-    assert len(content["hashes"]["split"]) == 64
+    assert len(content["hashes"]["data"]) == len(content["hashes"]["experiment"]) == 64
     groups = ["looks", "looks", "patterns"] if dataset == "ToyGroups" else [""] * 3
     for t, found in enumerate(content["tasks"]):
         assert found["id"] == t
