@@ -205,6 +205,8 @@ def summarize(folder: Path, args: argparse.Namespace) -> Summary:
         for key, name in keys.items()
     }
     lines += ["===", f"Summary of directory: {folder}"]
+    if complete[0].test_subset:
+        lines.append(f"evaluated on {complete[0].test_subset}")
     lines += [f"* {key}: {_with_spread(stat)}" for key, stat in stats.items()]
     if args.keyword == OVERALL:
         lines += _task_lines(complete, args)

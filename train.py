@@ -183,7 +183,7 @@ def main(args: argparse.Namespace) -> dict:
         return _run_other_rank(args, cfg, distributed.broadcast(None))
     evaluates = describe_weights(args.model_dir, args.load_epoch) if args.eval_only else ""
     with RunRecord(cfg.OUTPUT_DIR, cfg, evaluates).locked() as record:
-        check_inputs(record, _with_seed(cfg, record.earlier))
+        check_inputs(record, _with_seed(cfg, record.earlier), args.quiet)
         if record.complete:
             distributed.broadcast(None)
             if not args.quiet:
@@ -204,7 +204,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
         trainer = _build_trainer(cfg)
         description = describe_run(cfg, trainer)
-        record.update(**description)
+        record.describe(trainer.dataset.space, **description)
         print("Computing in {precision} on {device}".format(**description["run"]))
         if args.no_train:
             return record.finish("interrupted")

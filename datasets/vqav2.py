@@ -27,33 +27,32 @@ class VQAv2(QuestionDataset):
     split_name = "official"
 
     def read(self, cfg) -> tuple[Path, dict[str, list[QAItem]]]:
-        """The image folder, and the questions whose images exist."""
+        """The image folder, and the questions of each part."""
         parts: dict[str, list[QAItem]] = {}
         for part, photos in PHOTO_FOLDERS.items():
             if not photos:
                 parts[part] = []
                 continue
             root = find_folder(cfg.DATASET.ROOT, self.dataset_dir, photos, type(self).__name__)
-            items = read_part(
+            parts[part] = read_part(
                 root / f"v2_OpenEnded_mscoco_{photos}_questions.json",
                 root / f"v2_mscoco_{photos}_annotations.json",
                 photos,
             )
-            parts[part] = existing_images(items, root)
         return root, parts
 
 
 def read_part(questions: Path, annotations: Path, photos: str) -> list[QAItem]:
     """Questions joined with their answers, in the order of the file of the questions.
 
-    Questions without answers and answers without question are left out and counted.
+    A question without answers is incomplete. Answers without question are left out and counted.
 
     Raises:
         UserError: files of another kind, or that do not belong together.
     """
     texts = read_questions(questions)
     answers = read_annotations(annotations)
-    items, bare = [], 0
+    items = []
     for number, (image, text) in texts.items():
         about, answer, given = answers.get(number, (image, "", ()))
         if about != image:
@@ -61,17 +60,12 @@ def read_part(questions: Path, annotations: Path, photos: str) -> list[QAItem]:
                 f"question {number} is on image {image} in {questions}, but on {about} in "
                 f"{annotations}: they are not of one version"
             )
-        if text and given:
-            items.append(QAItem(f"{photos}/COCO_{photos}_{image:012d}.jpg", text, answer, given))
-        else:
-            bare += 1
-    if texts and not items:
+        items.append(QAItem(f"{photos}/COCO_{photos}_{image:012d}.jpg", text, answer, given))
+    if texts and not any(item.answers for item in items):
         raise UserError(
             f"{annotations} answers none of the {len(texts):,} questions of {questions}: they are "
             "not of one version or part"
         )
-    if bare:
-        print(f"{bare:,} questions of {questions} without words or without answers are left out")
     if strays := len(answers.keys() - texts.keys()):
         print(f"{strays:,} answered questions of {annotations} are not in {questions.name}")
     return items
@@ -126,15 +120,6 @@ def read_annotations(path: Path) -> dict[int, tuple[int, str, tuple[str, ...]]]:
             raise UserError(f"{path} answers question {number} twice")
         found[number] = image, normalize_answer(answer), tuple(map(normalize_answer, words))
     return found
-
-
-def existing_images(items: list[QAItem], root: Path) -> list[QAItem]:
-    """The questions whose images are there; the others are left out and counted."""
-    there = {path for path in {item.impath for item in items} if (root / path).is_file()}
-    kept = [item for item in items if item.impath in there]
-    if missing := len(items) - len(kept):
-        print(f"{missing:,} questions are on images that are not in {root} and are left out")
-    return kept
 
 
 def _list_of(path: Path, key: str) -> list:

@@ -77,6 +77,7 @@ class QuestionSpace(ItemSpace):
 
     evaluator = "Answers"
     content = "questions on images"
+    unit = "questions"
 
     def task_words(self, t: int) -> dict[str, str | tuple[str, ...]]:
         """As a TaskSpace's, with the template of the questions."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.data import TaskSpace
 from image_text import FreeText
 
@@ -43,7 +43,7 @@ class TemplatePrompter(Prompter):
 
 
 def average_templates(
-    space: TaskSpace, text: TextTower, extra: tuple[str, ...] = (), normalised: bool = True
+    space: TaskSpace, text: TextEncoder, extra: tuple[str, ...] = (), normalised: bool = True
 ) -> torch.Tensor:
     """Text features (C, e), fp32, of the class names, averaged over each task's templates.
 

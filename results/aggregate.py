@@ -98,14 +98,18 @@ def _group(runs: Sequence[Run]) -> dict[GroupKey, list[Run]]:
     for run in sorted(runs, key=lambda run: not run.complete):  # stable
         if run.method:
             several_backbones = len(backbones[run.suite] - {""}) > 1
-            label = labels.get(_data_key(run), run.suite)
+            label = labels.get(_data_key(run), _label(run.suite, run.test_subset))
             groups.setdefault(_group_key(run, label, groups, several_backbones), []).append(run)
     return groups
 
 
 def _data_key(run: Run) -> tuple[str, ...]:
     """Suite, part of it, and identity of the data: their hash, or else the names of the tasks."""
-    part = (run.settings.get("classes", "all"), run.settings.get("tasks", "all"))
+    part = (
+        run.test_subset,
+        run.settings.get("classes", "all"),
+        run.settings.get("tasks", "all"),
+    )
     return (run.suite, *part, run.settings.get("data") or ", ".join(run.tasks))
 
 
@@ -113,19 +117,27 @@ def _suite_labels(runs: Sequence[Run]) -> dict[tuple[str, ...], str]:
     """The name in tables of every suite and data identity.
 
     A suite that was run on one data identity keeps its name; otherwise the names of the tasks
-    follow, and where these are equal too, the hash of the data.
+    follow, and where these are equal too, the hash of the data. The number of test items follows
+    where it is not that of the full test split.
     """
     tasks = {_data_key(run): _short_list(run.tasks) for run in runs if run.complete}
     labels = {}
     for key, names in tasks.items():
         rivals = [other for other in tasks if other[:-1] == key[:-1]]
         alike = [other for other in rivals if tasks[other] == names]
-        named = [names] if names else []
-        if len(alike) > 1 or not names:
+        named = [names] if names and len(rivals) > 1 else []
+        if len(alike) > 1 or (len(rivals) > 1 and not names):
             known = key[-1] and key[-1] != names
             named.append(f"data {key[-1]}" if known else "data not recorded")
-        labels[key] = f"{key[0]} ({', '.join(named)})" if len(rivals) > 1 else key[0]
+        suite, test_subset, *_ = key
+        labels[key] = _label(suite, *named, test_subset)
     return labels
+
+
+def _label(suite: str, *remarks: str) -> str:
+    """The suite, with the remarks that are not empty in brackets."""
+    shown = ", ".join(filter(None, remarks))
+    return f"{suite} ({shown})" if shown else suite
 
 
 def _short_list(names: Iterable[str]) -> str:

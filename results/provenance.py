@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from dassl.config import CfgNode
+    from dassl.data import DatasetBase
 
     from .record import RunRecord
 
@@ -43,7 +44,6 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "options": model["options"],
             "backbone": cfg.MODEL.BACKBONE.NAME,
             "split": dataset.split,
-            "split_hash": identity.draw,
             "selection": trainer.selection,
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
@@ -51,11 +51,10 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
         "hashes": {
             "data": identity.draw,
             "experiment": identity.shared,
-            "split": identity.draw,
             "weights": model["weights"],
             "weights_file": hash_weights_file(cfg),
         },
-        "data": identity.summary(),
+        "data": {**identity.summary(), **_test_subset(dataset)},
         "run": {
             "device": _device_name(trainer.device),
             "precision": model["precision"],
@@ -63,6 +62,14 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "versions": {"python": platform.python_version(), **_versions()},
         },
     }
+
+
+def _test_subset(dataset: DatasetBase) -> dict[str, dict]:
+    """How many items of the full test split are evaluated; empty if all are."""
+    items, full = len(dataset.test or ()), dataset.test_split_size
+    if items == full:
+        return {}
+    return {"test_subset": {"items": items, "of": full, "unit": dataset.space.unit}}
 
 
 def measure_run(trainer) -> dict:
@@ -123,8 +130,12 @@ def hash_weights_file(cfg: CfgNode) -> str:
     return digest.hexdigest()
 
 
-def check_inputs(record: RunRecord, cfg: CfgNode) -> None:
+def check_inputs(record: RunRecord, cfg: CfgNode, quiet: bool = False) -> None:
     """Refuse an earlier run of other data or weights; this reads the dataset's lists again.
+
+    Args:
+        quiet: do not print what reading the dataset of a complete run prints, such as the images
+            that it leaves out.
 
     Raises:
         UserError: see :meth:`RunRecord.check_inputs`.
@@ -133,8 +144,10 @@ def check_inputs(record: RunRecord, cfg: CfgNode) -> None:
         return
     from dassl.data.datasets import build_dataset
 
-    with contextlib.redirect_stdout(io.StringIO()):  # a run that is resumed prints them itself
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         dataset = build_dataset(cfg)
+    if record.complete and not quiet:  # a resumed run builds the dataset again, and prints it then
+        print(printed.getvalue(), end="")
     record.check_inputs(dataset.identity, hash_weights_file(cfg))
 
 

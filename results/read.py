@@ -42,6 +42,7 @@ class Run:
         minutes: of training and evaluation; None if it was resumed.
         error: why a failed run failed.
         data: summary of the data's identity; empty if it was not recorded.
+        test_subset: such as "500 of 1,000 test images"; "" if the full test split is evaluated.
         unknown: what the record or log does not tell, for a remark.
     """
 
@@ -61,6 +62,7 @@ class Run:
     minutes: float | None = None
     error: str = ""
     data: dict[str, Any] = field(default_factory=dict)
+    test_subset: str = ""
     unknown: str = ""
 
     @property
@@ -181,8 +183,16 @@ def make_run(folder: Path, content: Any) -> Run:
         seconds=_seconds(reader),
         minutes=_minutes(reader),
         data=reader.section("data"),
+        test_subset=_test_subset(reader),
         unknown="" if reader.section("data") else "a record of schema 1 does not tell the data",
     )
+
+
+def _test_subset(reader: RecordReader) -> str:
+    if "test_subset" not in reader.section("data"):
+        return ""
+    items, full = (reader.get(f"data.test_subset.{key}", int) for key in ("items", "of"))
+    return f"{items:,} of {full:,} test {reader.get('data.test_subset.unit', str)}"
 
 
 def _parameters(reader: RecordReader) -> int | None:
@@ -217,6 +227,7 @@ def _unfinished(folder: Path, reader: RecordReader) -> Run:
         shots=_shots(method, protocol.get("shots", 0)),
         seed=protocol.get("seed"),
         settings=settings_of_record(folder, reader),
+        test_subset=_test_subset(reader),
         error=str(reader.section("run").get("error", "")),
     )
 

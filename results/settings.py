@@ -13,6 +13,7 @@ from .schema import NOT_HASHED, RecordReader
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Keys of the protocol that are columns of a table, or that differ between the seeds of a row.
+# split_hash is in older records only; hashes.data has its value.
 PROTOCOL_NOT_COMPARED = ("method", "suite", "shots", "seed", "split_hash")
 # Keys of config.yaml that the protocol holds under other names, or that only change the log.
 CONFIG_NOT_COMPARED = (

@@ -6,7 +6,7 @@ from pathlib import Path
 TASKS = (("kind of tree", "", 80.0), ("kind of leaf", "", 60.0))
 
 
-def record(tasks=TASKS, status="complete", run=None, **protocol) -> dict:
+def record(tasks=TASKS, status="complete", run=None, data=None, **protocol) -> dict:
     """The content of a results.json; ``tasks`` are triples of name, group and value."""
     groups: dict[str, list[float]] = {}
     for _, group, value in tasks:
@@ -37,6 +37,7 @@ def record(tasks=TASKS, status="complete", run=None, **protocol) -> dict:
             "groups": {} if alike else means,
         },
         **({"run": run} if run else {}),
+        **({"data": data} if data else {}),
     }
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -73,7 +73,7 @@ class LPPlusPlus(PromptTrainer):
     steps_rule = "fitted"
 
     @torch.no_grad()
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return BlendedProbe(space, text)
 
     def build_fitting(self, options: CfgNode) -> Fitting:

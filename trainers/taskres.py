@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -34,7 +34,10 @@ class ResidualPrompter(Prompter):
         self.alpha = options.ALPHA
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Text features (C, e)."""
         return self.base + self.alpha * self.residual
@@ -52,7 +55,7 @@ class TaskRes(PromptTrainer):
     )
 
     @torch.no_grad()
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return ResidualPrompter(options, space, text)
 
     def class_bound_names(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -31,7 +31,7 @@ class ZeroshotCLIP(PromptTrainer):
     extra_templates = ()
 
     @torch.no_grad()
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if isinstance(space, QuestionSpace):
             return ContextPrompter(NO_CONTEXT, space, text)
         return TemplatePrompter(space, text, self.extra_templates)

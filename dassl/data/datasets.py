@@ -57,6 +57,7 @@ class DatasetBase:
         split: origin of the division into train, val and test, for the record.
         image_roots: the image folder of each task, which its identity leaves out of the paths;
             by default the common folder of its test images.
+        test_split_size: number of items of the full test split, if ``test`` holds fewer of them.
     """
 
     dataset_dir = ""
@@ -70,11 +71,13 @@ class DatasetBase:
         space: TaskSpace | None = None,
         split: str = "",
         image_roots: Sequence[str] = (),
+        test_split_size: int | None = None,
     ):
         self._train_x, self._train_u = train_x, train_u
         self._val, self._test = val, test
         self._space = space or _space_of([*(train_x or ()), *(val or ()), *(test or ())])
         self._split, self._image_roots = split, tuple(image_roots)
+        self._test_split_size = test_split_size
 
     @property
     def train_x(self) -> Sequence[Datum] | None:
@@ -111,6 +114,11 @@ class DatasetBase:
         """The image folder of each task; empty if they are not known."""
         return self._image_roots
 
+    @property
+    def test_split_size(self) -> int:
+        """Number of items of the full test split; ``test`` may hold fewer."""
+        return self._test_split_size or len(self.test or ())
+
     @cached_property
     def identity(self) -> DataIdentity:
         """What a run on this dataset is computed on, as hashes."""
@@ -134,7 +142,8 @@ class DatasetBase:
     def with_space(self, space: TaskSpace) -> DatasetBase:
         """The same images with other task properties."""
         parts = (self.train_x, self.train_u, self.val, self.test)
-        return DatasetBase(*parts, space, self.split, self.image_roots)
+        size = self._test_split_size
+        return DatasetBase(*parts, space, self.split, self.image_roots, size)
 
     def only_task(self, t: int) -> DatasetBase:
         """Task ``t`` alone, as task 0."""

@@ -82,6 +82,7 @@ class TaskSpace:
 
     tasks: tuple[Task, ...]
 
+    unit = "images"  # what is counted, for messages
     content = ""  # what the labels number, if not classes; for messages
     evaluator = ""  # its evaluator; "": TEST.EVALUATOR
 

@@ -11,10 +11,10 @@ from .splits import Split
 
 
 def compare_splits(stored: Split, fresh: Split, path: Path, name: str) -> None:
-    """Refuse a stored split that does not say what the data say now; report new images.
+    """Refuse a stored split whose tasks, classes or labels differ from the data; report new images.
 
-    Images are compared by their class names and task names. A division into train, val and test
-    does not change with the images that came since: they are left out.
+    Images are compared by class name and task name. Images that were added after the split was
+    made are left out of it.
 
     Args:
         fresh: the same data, read again.
@@ -22,7 +22,7 @@ def compare_splits(stored: Split, fresh: Split, path: Path, name: str) -> None:
         name: of the dataset, for the log.
 
     Raises:
-        UserError: an image or a task is gone, or has another name.
+        UserError: a task or class was added, or a task, class or image was removed or renamed.
     """
     remedy = "delete that file to divide all images anew (and split_fewshot/ beside it, if any)"
     if set(stored.tasknames) != set(fresh.tasknames):
@@ -43,6 +43,13 @@ def compare_splits(stored: Split, fresh: Split, path: Path, name: str) -> None:
             f"{path} has other class names for {len(changed)} of {len(before)} images than the "
             f"data have now, such as {key[0]}: {before[key]!r} there, {now[key]!r} now; {remedy}"
         )
+    new_classes = fresh.classes_by_task()
+    for task, classes in stored.classes_by_task().items():
+        if added := sorted(new_classes[task] - classes):
+            raise UserError(
+                f"{path} lacks {len(added)} classes that the data now have: {shorten_list(added)}; "
+                f"{remedy}"
+            )
     if new := sorted(path for path, _ in now.keys() - before.keys()):
         print(
             f"{name}: {len(new)} images are not in {path} and are left out: {shorten_list(new)}; "

@@ -11,6 +11,7 @@ from dassl.data import SPLITS, DatasetBase, Datum
 from dassl.utils import UserError, read_json
 from image_text import PairSpace, PairTask
 
+from .folders import missing_images
 from .layout import find_folder
 
 
@@ -20,6 +21,11 @@ class CaptionedImage:
 
     impath: str
     captions: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has a caption."""
+        return bool(self.captions)
 
 
 class PairDataset(DatasetBase):
@@ -45,6 +51,8 @@ class PairDataset(DatasetBase):
         own = "TASK_NAMES", "TEMPLATE", "METRIC"
         check_one_collection(cfg, type(self).__name__, PairSpace.content, own)
         root, parts = self.read(cfg)
+        self._full_test_size = len(parts["test"])
+        parts = drop_unusable(parts, root, type(self).__name__, "images", "caption")
         rng = random.Random(cfg.SEED)
         train = sample_n(cfg, parts["train"], rng, f"training images of {type(self).__name__}")
         parts["train"] = [CaptionedImage(c.impath, (rng.choice(c.captions),)) for c in train]
@@ -54,8 +62,7 @@ class PairDataset(DatasetBase):
         """The folder of the images, and the captioned images of each part."""
         name = type(self).__name__
         root = find_folder(cfg.DATASET.ROOT, self.dataset_dir, self.image_dir, name)
-        images = root / self.image_dir
-        return images, existing_images(read_karpathy(root / self.json_file), images)
+        return root / self.image_dir, read_karpathy(root / self.json_file)
 
     def _lay_out(self, root: Path, parts: dict[str, list[CaptionedImage]]) -> None:
         texts, image, part, lists = [], [], [], []
@@ -78,7 +85,32 @@ class PairDataset(DatasetBase):
             space=PairSpace((PairTask(self.task_name, tuple(texts), tuple(image), tuple(part)),)),
             split="karpathy" if self.json_file else "own",
             image_roots=[str(root)],
+            test_split_size=self._full_test_size,
         )
+
+
+def drop_unusable(parts: dict[str, list], images: Path, name: str, unit: str, need: str) -> dict:
+    """The items of each part that are complete and whose image files exist.
+
+    The log counts the others.
+
+    Args:
+        images: the folder that the paths of the items start from.
+        unit: what the items are, such as "questions".
+        need: what an incomplete item lacks, such as "caption".
+    """
+    usable = {}
+    for part, items in parts.items():
+        complete = [item for item in items if item.complete]
+        missing = set(missing_images(images, list(dict.fromkeys(x.impath for x in complete))))
+        usable[part] = [item for item in complete if item.impath not in missing]
+        for count, problem in (
+            (len(items) - len(complete), f"have no {need}"),
+            (len(complete) - len(usable[part]), f"have no image in {images}"),
+        ):
+            if count:
+                print(f"{name}: {count:,} of {len(items):,} {part} {unit} {problem}: left out")
+    return usable
 
 
 def check_one_collection(cfg, name: str, content: str, own: tuple[str, ...]) -> None:
@@ -119,7 +151,7 @@ def read_karpathy(path: Path) -> dict[str, list[CaptionedImage]]:
     """Captioned images by part, from a JSON file in Karpathy's layout.
 
     ``{"images": [{"filename", "filepath" (optional), "split", "sentences": [{"raw"}, ...]}]}``;
-    the split restval of MSCOCO is left out. Images without a caption are left out and counted.
+    the split restval of MSCOCO is left out.
     https://cs.stanford.edu/people/karpathy/deepimagesent/
 
     Raises:
@@ -133,17 +165,10 @@ def read_karpathy(path: Path) -> dict[str, list[CaptionedImage]]:
             "(dataset_flickr30k.json, dataset_coco.json)"
         )
     parts: dict[str, list[CaptionedImage]] = {name: [] for name in SPLITS}
-    bare = 0
     for number, entry in enumerate(entries):
         part, item = _read_entry(entry, f"{path}, image {number}")
-        if part not in parts:
-            continue
-        if item.captions:
+        if part in parts:
             parts[part].append(item)
-        else:
-            bare += 1
-    if bare:
-        print(f"{bare} images without a caption in {path} are left out")
     return parts
 
 
@@ -159,15 +184,3 @@ def _read_entry(entry: Any, where: str) -> tuple[str, CaptionedImage]:
         raise UserError(f'{where}: each of its "sentences" needs a text "raw"')
     captions = tuple(clean for text in raw if (clean := " ".join(text.split()).rstrip(" .")))
     return part, CaptionedImage(f"{folder}/{name}" if folder else name, captions)
-
-
-def existing_images(
-    parts: dict[str, list[CaptionedImage]], root: Path
-) -> dict[str, list[CaptionedImage]]:
-    """The captioned images whose files are there; the others are left out and counted."""
-    kept = {
-        name: [c for c in items if (root / c.impath).is_file()] for name, items in parts.items()
-    }
-    if missing := sum(len(parts[name]) - len(kept[name]) for name in parts):
-        print(f"{missing} captioned images are not in {root} and are left out")
-    return kept

@@ -12,7 +12,7 @@ from dassl.data import SPLITS, DatasetBase, Datum
 from dassl.utils import UserError
 from image_text import QuestionSpace, QuestionTask
 
-from .pairs import check_one_collection, sample_n
+from .pairs import check_one_collection, drop_unusable, sample_n
 
 HOLD_OUT_SEED = 0  # the held-out questions are the same whatever the seed of the run
 
@@ -31,6 +31,11 @@ class QAItem:
     question: str
     answer: str
     answers: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has a question and at least one answer."""
+        return bool(self.question and self.answers)
 
 
 class QuestionDataset(DatasetBase):
@@ -52,6 +57,8 @@ class QuestionDataset(DatasetBase):
         name, options = type(self).__name__, cfg.DATASET.QUESTIONS
         check_one_collection(cfg, name, QuestionSpace.content, own=("TASK_NAMES", "METRIC"))
         root, parts = self.read(cfg)
+        self._full_test_size = len(parts["test"])
+        parts = drop_unusable(parts, root, name, "questions", "words or no answers")
         answers = candidates(parts["train"], options.CANDIDATES)
         if options.NUM_VAL:
             parts["train"], parts["val"] = hold_out(parts["train"], options.NUM_VAL, name)
@@ -103,6 +110,7 @@ class QuestionDataset(DatasetBase):
             space=QuestionSpace((task,)),
             split=self.split_name,
             image_roots=[str(root)],
+            test_split_size=self._full_test_size,
         )
 
 

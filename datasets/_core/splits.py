@@ -45,9 +45,18 @@ class Split:
         """train, val and test."""
         return self.train, self.val, self.test
 
+    @property
+    def _tasks(self) -> Sequence[str]:
+        """The name of each task, or its number."""
+        return self.tasknames or [str(t) for t in range(len(self.classnames))]
+
+    def classes_by_task(self) -> dict[str, set[str]]:
+        """The class names of each task."""
+        return {task: set(names) for task, names in zip(self._tasks, self.classnames, strict=True)}
+
     def names_by_image(self) -> dict[tuple[str, str], str]:
         """Class name by relative path and task name."""
-        tasks = self.tasknames or [str(t) for t in range(len(self.classnames))]
+        tasks = self._tasks
         return {
             (d.impath, tasks[d.task]): self.classnames[d.task][d.label]
             for part in self.parts

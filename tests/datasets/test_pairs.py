@@ -92,8 +92,16 @@ def test_what_is_left_out_is_counted(tmp_path, capsys):
     data = build_dataset(config(tmp_path, "Flickr30k"))
     assert len(data.train_x) == 3
     out = capsys.readouterr().out
-    assert "2 images without a caption in" in out
-    assert "1 captioned images are not in" in out
+    assert "2 of 6 train images have no caption" in out
+    assert "1 of 6 train images have no image in" in out
+    assert data.test_split_size == len(data.test)
+
+
+def test_a_partial_test_split_knows_its_full_size(tmp_path):
+    cfg = write(tmp_path, "Flickr30k")
+    (tmp_path / "flickr30k/flickr30k-images/10.jpg").unlink()
+    data = build_dataset(cfg)
+    assert (len(data.test), data.test_split_size) == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_few_questions(tmp_path):
         data = build_dataset(cfg)
         task = data.space.tasks[0]
         drawn = tuple((item.impath, task.question[item.label]) for item in data.train_x)
-        assert len(drawn) == 4 and len(data.test) == 2
+        assert len(drawn) == 4 and (len(data.test), data.test_split_size) == (2, 6)
         assert [task.questions[task.question[item.label]][-2] for item in data.test] == ["1", "2"]
         assert draws.setdefault(seed, drawn) == drawn
     assert len(set(draws.values())) == 3
@@ -144,10 +144,9 @@ def test_what_is_left_out_is_counted(tmp_path, capsys):
     data = build_dataset(config(tmp_path))
     assert len(data.train_x) == 12 - 3 - 1 - 3
     out = capsys.readouterr().out
-    name = file(tmp_path, "train2014", "questions")
-    assert f"3 questions of {name} without words or without answers are left out" in out
+    assert "3 of 11 train questions have no words or no answers" in out
     assert "1 answered questions of" in out
-    assert "3 questions are on images that are not in" in out
+    assert "3 of 11 train questions have no image in" in out
 
 
 @pytest.mark.parametrize(

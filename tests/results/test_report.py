@@ -1,16 +1,11 @@
-"""Numbers of the report against hand-computed ones, and its forms."""
+"""Numbers of the report against hand-computed ones."""
 
-import csv
-import io
-import shutil
 import statistics
-import subprocess
 
 import pytest
 import yaml
 
 from dassl.utils import UserError
-from results import published
 from results.aggregate import aggregate
 from results.compare import (
     base_and_new,
@@ -21,7 +16,6 @@ from results.compare import (
     suspicious_runs,
 )
 from results.read import Run, make_run, read_run
-from results.rendering import Cell, Notes, Table, latex_escape, render
 from results.report import Choices, report_parts
 from tests._records import record, write
 
@@ -183,134 +177,3 @@ def test_a_broken_config_is_named(tmp_path, text, message):
     (folder / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=f"{folder / 'config.yaml'} {message}"):
         read_run(folder)
-
-
-PARTS = [
-    Table(
-        "A & B",
-        ("name", "x_1"),
-        ((Cell("a|b"), Cell("1.0 ± 0.5", 1.0, 0.5, 3, best=True)),),
-        suite="S",
-        notes=("50 %",),
-    ),
-    Notes("Missing", ("seed_3 # 1",)),
-]
-
-
-def test_forms():
-    md = render(PARTS, "md")
-    assert "| a\\|b | **1.0 ± 0.5** |" in md and "- seed_3 # 1" in md
-    text = render(PARTS, "text")
-    assert "1.0 +- 0.5*" in text and "(50 %)" in text
-    latex = render(PARTS, "latex")
-    assert "a|b & \\textbf{1.0 $\\pm$ 0.5} \\\\" in latex
-    assert "\\caption{A \\& B. 50 \\%}" in latex and "\\item seed\\_3 \\# 1" in latex
-    assert latex_escape("\\{~") == "\\textbackslash{}\\{\\textasciitilde{}"
-    (line,) = csv.DictReader(io.StringIO(render(PARTS, "csv")))
-    assert (line["row"], line["column"], line["mean"], line["n"]) == ("a|b", "x_1", "1.0", "3")
-    assert line["best"] == "1" and line["text"] == "1.0 ± 0.5"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex (texlive-latex-base)")
-def test_latex_compiles(tmp_path):
-    tasks = tuple((f"a_long & odd {i} % name", "", 50.0) for i in range(12))
-    runs = [make_run(tmp_path / str(s), record(tasks=tasks, seed=s)) for s in (1, 2)]
-    body = render(report_parts(runs, Choices(published=True)), "latex")
-    source = f"\\documentclass{{article}}\\begin{{document}}{body}\\end{{document}}"
-    (tmp_path / "r.tex").write_text(source)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "r.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "r.pdf").stat().st_size > 1000
-
-
-# ------------------------------------------------------------------ published numbers
-
-PLANTS = tuple((f"plant {i}", "", 70.0) for i in range(6))
-AS_PUBLISHED = {
-    "suite": "Plant6",
-    "method": "SoftCPT-NATA",
-    "tasks": "all",
-    "classes": "all",
-    "selection": "last_step",
-    "metric_rule": "per_task",
-}
-
-
-def plant_runs(folder, seeds=(1, 2, 3), **keys):
-    """Runs of six tasks at 70, described as the published ones were."""
-    found = []
-    for seed in seeds:
-        content = record(tasks=PLANTS, seed=seed)
-        content["protocol"] |= {**AS_PUBLISHED, **keys}
-        content["trainable"] = {"parameters": 8392704}
-        found.append(make_run(folder / str(seed), content))
-    return aggregate(found)
-
-
-def test_the_table_as_shipped():
-    rows = published.published_rows()
-    assert len(rows) == 52 and {row.suite for row in rows} == set(published.TASKS)
-    nata = next(r for r in rows if (r.suite, r.method) == ("Plant-6", "SoftCPT-NATA"))
-    assert (nata.scores[4].mean, nata.scores[4].spread) == (68.72, 1.53)
-    assert (nata.parameters, nata.minutes) == (8392704, 5.83)
-    zero_shot = next(r for r in rows if (r.suite, r.method) == ("RS-8", "ZS-CLIP"))
-    assert zero_shot.scores.keys() == {0} and zero_shot.scores[0].mean == 47.91
-
-
-def test_a_run_that_matches_is_compared(tmp_path):
-    (found,) = published.compare(plant_runs(tmp_path))
-    assert found.difference == pytest.approx(70.0 - 68.72)
-    assert found.differs == () and found.why_not == ()
-    table, notes = published.published_parts([found.row])
-    assert cells(table)[0][3:] == ["70.00 ± 0.00 (3)", "68.72 ± 1.53 (3)", "+1.28"]
-    assert "Not known of the published numbers" in notes.lines[-1]
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"backbone": "ViT-B/16"}, "backbone is ViT-B/16, published: RN50"),
-        ({"classes": "base"}, "classes is base, published: all"),
-        ({"metric_rule": "overall_acc"}, "metric_rule is overall_acc, published: per_task"),
-        ({"selection": "best_val"}, "selection is best_val, published: last_step"),
-        ({"suite": "General10"}, "6 tasks, published: 10"),
-        (
-            {"suite": "RS8"},
-            "its published datasets are not known, so ours are this project's choice",
-        ),
-    ],
-)
-def test_a_difference_that_matters_suppresses_the_comparison(tmp_path, change, why):
-    (found,) = published.compare(plant_runs(tmp_path, **change))
-    assert found.difference is None and why in found.why_not
-    (notes,) = published.published_parts([found.row])
-    assert f"not compared: {'; '.join(found.why_not)}" in notes.lines[0]
-
-
-def test_methods_that_are_not_trained_by_steps_are_compared(tmp_path):
-    rows = plant_runs(tmp_path, method="LP-CLIP", selection="none, C on val")
-    (found,) = published.compare(rows)
-    assert found.why_not == () and found.difference == pytest.approx(70.0 - 66.91)
-
-
-def test_other_differences_are_named(tmp_path):
-    (found,) = published.compare(plant_runs(tmp_path, seeds=(1, 2)))
-    assert found.differs == ("seeds 1, 2 (published: 1, 2, 3)",)
-    rows = plant_runs(tmp_path, method="CoOp-MT")
-    (found,) = published.compare(rows)
-    assert found.differs == ("8,392,704 learned values (published: 8,192)",)
-    table, notes = published.published_parts(rows)
-    assert table.rows[0][0].text == "CoOp-MT †" and "differs in 8,392,704" in notes.lines[0]
-
-
-@pytest.mark.parametrize("method", ["SoftCPT-NATA (more)", "CoOp-MT (per task)", "CATA"])
-def test_variants_are_not_the_published_method(tmp_path, method):
-    assert not list(published.compare(plant_runs(tmp_path, method=method)))
-
-
-def test_suites_and_shots_that_the_table_does_not_hold(tmp_path):
-    assert not list(published.compare(plant_runs(tmp_path, shots=3)))
-    (notes,) = published.published_parts(plant_runs(tmp_path, suite="Trees"))
-    assert "no run is of a suite, method and number of shots" in notes.lines[0]

@@ -23,11 +23,11 @@ def draw_images(root, classes=("cat", "dog"), n=8):
     return root
 
 
-def train_on(root, output, *opts, seed=1):
+def train_on(root, output, *opts, seed=1, quiet=True):
     words = ["--trainer", "CoOp", "--config-file", "configs/trainers/CoOp/tiny_ep50.yaml"]
     words += ["--dataset-config-file", "configs/datasets/image_folder.yaml", "--root", root]
-    words += ["--output-dir", output, "--seed", seed, "--quiet", "OPTIM.MAX_EPOCH", 1]
-    words += ["DATASET.NUM_SHOTS", 1, *opts]
+    words += ["--output-dir", output, "--seed", seed, *(["--quiet"] if quiet else [])]
+    words += ["OPTIM.MAX_EPOCH", 1, "DATASET.NUM_SHOTS", 1, *opts]
     return train.main(train.parse_args([str(word) for word in words]))
 
 
@@ -42,6 +42,10 @@ def replace_images(root):
     draw_images(root, ("bolt", "nut"))
 
 
+def add_class(root):
+    draw_images(root, ("horse",))
+
+
 def name_classes(root):
     (root / "classnames.txt").write_text("old cat\nyoung dog\n")
 
@@ -49,6 +53,10 @@ def name_classes(root):
 CHANGES = {
     "other images": (replace_images, "class names"),
     "edited names": (name_classes, "class names"),
+}
+STALE_SPLITS = {
+    "an added class": (add_class, "lacks 1 classes .*: horse; delete that file"),
+    "a removed class": (lambda root: shutil.rmtree(root / "cat"), "images that are not in"),
 }
 
 
@@ -63,6 +71,27 @@ def test_a_run_directory_is_of_one_data(tmp_path, change, status):
     with pytest.raises(UserError, match=rf"holds a run on other data \({status}\): .*{difference}"):
         train_on(root, output)
     assert read_json(output / "results.json")["status"] == status
+
+
+@pytest.mark.parametrize("change", STALE_SPLITS)
+def test_a_stored_split_is_of_the_classes_that_there_are(tmp_path, change):
+    root, output = draw_images(tmp_path / "images"), tmp_path / "run"
+    train_on(root, output)
+    act, message = STALE_SPLITS[change]
+    act(root)
+    for folder in (output, tmp_path / "another run"):
+        with pytest.raises(UserError, match=message):
+            train_on(root, folder)
+
+
+def test_images_left_out_of_a_complete_run_are_named(tmp_path, capsys):
+    root, output = draw_images(tmp_path / "images"), tmp_path / "run"
+    train_on(root, output)
+    shutil.copy(root / "cat" / "0.png", root / "cat" / "new.png")
+    for quiet in (True, False):
+        capsys.readouterr()
+        train_on(root, output, quiet=quiet)
+        assert ("1 images are not in" in capsys.readouterr().out) is not quiet
 
 
 def test_the_same_data_elsewhere_is_the_same(tmp_path):

@@ -82,7 +82,7 @@ PUBLISHED_STEPS = {"TaskRes": ("OPTIM.NAME", "adam")}  # methods that SGD at thi
 VARIANTS = [pytest.param(key, id="-".join(key)) for key in PARAMETERS]
 PROTOCOL = {
     *("name", "suite", "tasks", "classes", "shots", "seed", "trainer", "method", "options"),
-    *("backbone", "split", "split_hash", "selection", "metric_rule", "steps_rule"),
+    *("backbone", "split", "selection", "metric_rule", "steps_rule"),
 }
 TASK0 = ("DATASET.SUBSAMPLE_TASKS", "task0")
 LOSS = re.compile(r"epoch \[(\d+)/\d+\]\[\d+/\d+\].*?loss \S+ \((\S+)\).*lr (\S+)")
@@ -177,8 +177,7 @@ def test_results_are_complete(run, tmp_path, method, dataset):
     assert content["protocol"]["seed"] == 1
     weights = load_backbone("tiny/random").weights_hash
     assert content["hashes"]["weights"] == weights
-    assert content["hashes"]["split"] == content["protocol"]["split_hash"]
-    assert len(content["hashes"]["split"]) == 64
+    assert len(content["hashes"]["data"]) == len(content["hashes"]["experiment"]) == 64
     groups = ["looks", "looks", "patterns"] if dataset == "ToyGroups" else [""] * 3
     for t, found in enumerate(content["tasks"]):
         assert found["id"] == t
@@ -254,7 +253,7 @@ def test_the_words_a_photo_of_a_are_zero_shot(build):
     phrases = [f"a photo of a {name.replace('_', ' ')}." for name in TASKS[0].classnames]
     images, text = torch.randn(4, E), trainer.clip.text_tower
     scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
 
 
 @pytest.fixture
@@ -352,7 +351,7 @@ def test_zero_shot_is_clip_with_the_templates(build):
     assert phrases[1] == "a grass green picture."
     images = torch.randn(4, E)
     scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
     assert not trainer.optimizers()
 
 
@@ -367,7 +366,7 @@ def test_ensemble_averages_normalised_features(build):
         rows.append(sum(row / row.norm() for row in found))
     images = torch.randn(4, E)
     scores = naive.logits(images, rows, trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
 
 
 # ---------------------------------------------------------------- what single methods promise

@@ -253,7 +253,7 @@ def test_probe_scores_with_the_fitted_regression(build, close, t):
     least = naive.probe_objective(*naive.probe(x, y, len(TASKS[t].classnames), 0.5), x, y, 0.5)
     assert naive.probe_objective(*found, x, y, 0.5).item() == pytest.approx(least.item(), rel=1e-3)
     expected = drawn(6).double() @ found[0].T + found[1]
-    close(trainer.compute_logits({"global": drawn(6)}), expected)
+    close(trainer.forward({"global": drawn(6)}).logits, expected)
 
 
 def test_the_search_of_c():
@@ -276,7 +276,7 @@ def test_c_is_chosen_by_the_metric_of_the_task(build, capsys):
     trainer = build("LinearProbe", "DATASET.SUBSAMPLE_TASKS", "task1")  # mean_acc
     trainer.fit()
     val, label, _ = trainer.split_features("val")
-    value = judged(trainer.compute_logits(val), label, 1)
+    value = judged(trainer.forward(val).logits, label, 1)
     assert f": {value:.2f}% on 4 validation images" in capsys.readouterr().out
 
 
@@ -302,7 +302,7 @@ def test_prototypes(build, close, distance):
     expected = naive.nearest(images.double(), means)
     if distance == "cosine":
         expected = naive_clip.logits(images.double(), means, trainer.clip.logit_scale.double())
-    close(trainer.compute_logits({"global": images}), expected)
+    close(trainer.forward({"global": images}).logits, expected)
 
 
 def test_of_one_image_per_class_both_distances_rank_alike(build):
@@ -310,7 +310,7 @@ def test_of_one_image_per_class_both_distances_rank_alike(build):
     for distance in ("euclidean", "cosine"):
         trainer = build("ProtoNet", "TRAINER.PROTONET.DISTANCE", distance, *ONE)
         trainer.model.prompter.take(drawn(3, 1), torch.tensor([1, 2, 0]))
-        ranks.append(trainer.compute_logits({"global": drawn(50)}).argsort(dim=1))
+        ranks.append(trainer.forward({"global": drawn(50)}).logits.argsort(dim=1))
     assert torch.equal(*ranks)
 
 
@@ -327,7 +327,7 @@ def test_tip_values_and_gradients(build, close):
     keys = cache.keys.detach().double().requires_grad_()
     scale = trainer.clip.logit_scale.double()
     expected = naive.tip(images.double(), templates(trainer), keys, y.tolist(), 2.5, 3.0, scale)
-    logits = trainer.compute_logits({"global": images})
+    logits = trainer.forward({"global": images}).logits
     close(logits, expected)
     batch = {"label": torch.tensor([0, 2, 1, 1]), "task": torch.zeros(4, dtype=torch.long)}
     loss = trainer.compute_loss(ModelOutput(logits), batch)["loss"]
@@ -340,8 +340,8 @@ def test_a_cache_of_no_weight_is_zero_shot(build):
     tip = build("TipAdapter", "TRAINER.TIP.ALPHA", 0, "TRAINER.TIP.SEARCH", "False", *ONE)
     tip.fit()
     images = {"global": drawn(20)}
-    expected = build("ZeroshotCLIP", *ONE).compute_logits(images)
-    assert torch.equal(tip.compute_logits(images), expected)
+    expected = build("ZeroshotCLIP", *ONE).forward(images).logits
+    assert torch.equal(tip.forward(images).logits, expected)
 
 
 @pytest.mark.parametrize("t", [0, 1])  # overall_acc, mean_acc
@@ -373,7 +373,7 @@ def test_tip_search(build, t):
     trainer.split_features = lambda split: ({"global": images}, label, None)
     trainer.tune()
     assert (cache.alpha.item(), cache.beta.item()) == pytest.approx(chosen)
-    assert judged(trainer.compute_logits({"global": images}), label, t) == pytest.approx(best)
+    assert judged(trainer.forward({"global": images}).logits, label, t) == pytest.approx(best)
 
 
 def test_training_moves_the_keys_and_no_label(build):
@@ -416,7 +416,7 @@ def test_adapter_values_and_gradients(build, close):
     images = drawn(4)
     adapted = naive.adapt(images.double(), *leaves, 0.7)
     expected = naive_clip.logits(adapted, templates(trainer), trainer.clip.logit_scale.double())
-    logits = trainer.compute_logits({"global": images})
+    logits = trainer.forward({"global": images}).logits
     close(logits, expected)
     batch = {"label": torch.tensor([0, 2, 1, 1]), "task": torch.zeros(4, dtype=torch.long)}
     loss = trainer.compute_loss(ModelOutput(logits), batch)["loss"]
@@ -430,11 +430,11 @@ def test_adapter_values_and_gradients(build, close):
 def test_an_adapter_that_adds_nothing_is_zero_shot(build):
     trainer = build("CLIPAdapter", *ONE)
     images = {"global": drawn(20)}
-    expected = build("ZeroshotCLIP", *ONE).compute_logits(images)
-    assert not torch.allclose(trainer.compute_logits(images), expected)
+    expected = build("ZeroshotCLIP", *ONE).forward(images).logits
+    assert not torch.allclose(trainer.forward(images).logits, expected)
     with torch.no_grad():
         trainer.model.prompter.adapter[2].weight.zero_()
-    torch.testing.assert_close(trainer.compute_logits(images), expected)
+    torch.testing.assert_close(trainer.forward(images).logits, expected)
 
 
 def test_ratio_is_chosen_on_validation_images(build):
