@@ -22,8 +22,9 @@ from dassl.utils import (
     unknown_name,
 )
 
-from .base import BEST, TrainerBase
+from .base import TrainerBase
 from .build import of_pairs
+from .checkpoints import BEST
 from .resume import load_resume, save_resume
 
 # Of the time that training and evaluation take; text includes what a prompter does, backwards too.
@@ -50,7 +51,6 @@ class SimpleTrainer(TrainerBase):
         self.start_epoch = self.epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = Path(cfg.OUTPUT_DIR)
-        self.best_result = float("-inf")
         self.clock = Stopwatch(PARTS, self.device)
         self._dataset = dataset
         self.build_data_loader()
@@ -128,13 +128,6 @@ class SimpleTrainer(TrainerBase):
     def build_model(self) -> None:
         """Hook: make the model, its optimizer and schedule, and register them."""
         raise NotImplementedError(f"{type(self).__name__} must override build_model")
-
-    def extra_state(self) -> dict:
-        """Hook: what a resumed training needs beyond models, optimizers and schedules."""
-        return {}
-
-    def load_extra_state(self, state: dict) -> None:
-        """Hook: take back what :meth:`extra_state` gave."""
 
     # ------------------------------------------------------------------ training
 
