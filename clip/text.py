@@ -16,6 +16,7 @@ from ._layout import index_rows, to_device
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
 
 PROMPTS_AT_ONCE = 2048  # texts per call; the embeddings of more could fill the memory
+NARROW = 128  # width up to which a CPU, too, takes longer to start kernels than to compute
 ROW_VALUES = 14  # saved activations per row, layer and channel; measured on RN50 and ViT-B towers
 
 
@@ -73,7 +74,7 @@ class TextTower(nn.Module):
         self.context_length = len(self.positional_embedding)
         self.tokenizer = tokenizer or shared_tokenizer()
         self.chunk = 0
-        self.tiles: bool | None = None  # None: on a GPU
+        self.tiles: bool | None = None  # None: on a GPU and in narrow towers
         self.graphs: TextGraphs | None = None  # of training steps on a GPU
         self.packed = self.causal and all(map(_packed.is_standard, self.transformer.resblocks))
         self.requires_grad_(False)
@@ -131,7 +132,8 @@ class TextTower(nn.Module):
     @property
     def tiled(self) -> bool:
         """Whether to use the fewest kernels (:mod:`clip._tiles`) rather than the least work."""
-        return self.device.type == "cuda" if self.tiles is None else self.tiles
+        few = self.device.type == "cuda" or self.width <= NARROW
+        return few if self.tiles is None else self.tiles
 
     @property
     def row_bytes(self) -> int:
@@ -148,7 +150,8 @@ class TextTower(nn.Module):
     @property
     def graphed(self) -> bool:
         """Whether text passes that repeat are replayed."""
-        return bool(self.graphs and self.graphs.enabled) and self.tiled and not self.chunk
+        tiled = self.tiled and (self.tiles or self.device.type == "cuda")
+        return bool(tiled and self.graphs and self.graphs.enabled and not self.chunk)
 
     def count_rows(self, prompts: Prompts) -> int:
         """Rows (token positions) that :meth:`encode` runs through the blocks."""

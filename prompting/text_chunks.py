@@ -11,6 +11,7 @@ import torch
 
 from clip.text import Prompts, TextTower
 from dassl.utils import UserError, distributed, free_memory
+from dassl.utils.threads import choose_threads
 
 SHARE = 0.5  # of the free memory that text may take
 MIN_CHUNK = 256  # rows; with fewer, the time goes into starting kernels
@@ -65,11 +66,13 @@ class TextInChunks:
 
     @torch.no_grad()
     def plan(self, step: Callable) -> None:
-        """Choose the chunk if that has not been done, and say what memory text will take.
+        """Choose the chunk if that has not been done, and log what memory text will take.
+
+        On a CPU the number of threads is chosen too.
 
         Args:
             step: encodes the text of a training step through ``tower``, whatever its method
-                makes of it; called once, without gradients.
+                makes of it; called a few times, without gradients.
         """
         if self.planned:
             return
@@ -77,6 +80,9 @@ class TextInChunks:
         self.tower = counter = RowCounter(tower.with_chunk(PROBE))
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             step()
+            self.tower = tower.with_chunk(PROBE)
+            if device.type == "cpu" and distributed.world_size() == 1:
+                choose_threads(step)
         # all processes must do alike: what is computed again may wait for the others
         rows = distributed.largest(counter.rows)
         free = -distributed.largest(-free_memory(device))

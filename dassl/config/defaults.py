@@ -39,6 +39,9 @@ def get_cfg_default() -> CfgNode:
             "TRAIN": {
                 "CHECKPOINT_FREQ": Key(0, least=0),  # every n epochs; 0: only the last
                 "PRINT_FREQ": Key(10, least=1),  # a log line every n batches
+                # resume.pt is written after an epoch, once n seconds have passed since the last
+                # time; a killed run repeats no more than that, or than one epoch. 0: every epoch
+                "RESUME_SECONDS": Key(10.0, least=0),
             },
             "TEST": {
                 "EVALUATOR": "ClassificationMT",
