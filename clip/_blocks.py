@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ._errors import CLIPError
+
 
 def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """Additive attention mask (L, L): 0 on and below the diagonal, -inf above it."""
@@ -30,3 +32,21 @@ def run_blocks(transformer: nn.Module, x: torch.Tensor, causal: bool) -> torch.T
     for block in transformer.resblocks:
         x = block(x, attn_mask=mask)
     return x if batch_first else x.transpose(0, 1)
+
+
+def check_text_tower(text: nn.Module) -> bool:
+    """Whether attention is causal; refuses a text tower that cannot take embeddings."""
+    if not hasattr(getattr(text, "transformer", None), "resblocks"):
+        raise CLIPError(
+            f"text tower {type(text).__name__} has no open_clip blocks to run prompts in"
+        )
+    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
+        raise CLIPError("text towers with a class token or a padding mask are not supported")
+    if getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax")) == "none":
+        raise CLIPError("text towers that give one feature per token are not supported")
+    mask = getattr(text, "attn_mask", None)
+    if mask is None:
+        return False
+    if not torch.equal(mask, causal_mask(len(mask), mask.device, mask.dtype)):
+        raise CLIPError("text towers whose attention mask is not the causal one are not supported")
+    return True

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from . import _chunks, _layout, _packed, _tiles
-from ._blocks import causal_mask, run_blocks
+from ._blocks import check_text_tower, run_blocks
 from ._errors import CLIPError
 from ._graphs import TextGraphs
 from ._layout import index_rows, to_device
-from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
+from ._tokenizers import Tokenizer, tokenize
+from .simple_tokenizer import shared_tokenizer
 
 PROMPTS_AT_ONCE = 2048  # texts per call; the embeddings of more could fill the memory
 ROW_VALUES = 14  # saved activations per row, layer and channel; measured on RN50 and ViT-B towers
@@ -26,8 +27,9 @@ class Prompts:
     Keep the index tensors on the CPU: reading them from a GPU would synchronize.
 
     Args:
-        prefix: (G, P, d) embeddings at positions 0 .. P-1; the first, SOS, is the same in all.
-        suffix: (r, S, d) embeddings from position P to EOT, padded after it.
+        prefix: (G, P, d) embeddings at positions 0 .. P-1; the first, those of the tokenizer's
+            ``prefix_ids`` (SOS, in most towers), are the same in all groups.
+        suffix: (r, S, d) embeddings from position P to EOT, the end token, padded after it.
         group: (n,) row of ``prefix`` of each prompt.
         eot: (r,) position of EOT in ``suffix``.
         suffix_index: (n,) row of ``suffix`` of each prompt; None: prompt i has row i.
@@ -45,23 +47,23 @@ class TextTower(nn.Module):
 
     Where attention is causal and the feature is read at EOT (``causal``), tokens after EOT are
     left out and the prefix of a group is computed once. Other towers get every prompt padded to
-    the context length, as open_clip pads it.
+    the context length with the tokenizer's padding id, as open_clip pads it.
 
     ``chunk``: about the number of rows (token positions) whose activations are stored at once;
     longer batches are encoded in chunks that the backward pass recomputes. 0: no limit.
 
     Args:
         clip_model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
-        tokenizer: a BPE tokenizer; the default is CLIP's.
+        tokenizer: of the tower's texts; the default is CLIP's.
 
     Raises:
         CLIPError: the tower cannot take embeddings.
     """
 
-    def __init__(self, clip_model: nn.Module, tokenizer: SimpleTokenizer | None = None):
+    def __init__(self, clip_model: nn.Module, tokenizer: Tokenizer | None = None):
         super().__init__()
         text = getattr(clip_model, "text", clip_model)
-        masked = _check_tower(text)
+        masked = check_text_tower(text)
         self.pool = getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax"))
         self.eos_id = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
         self.masked = masked
@@ -71,7 +73,7 @@ class TextTower(nn.Module):
         self.ln_final = text.ln_final
         self.text_projection = text.text_projection
         self.context_length = len(self.positional_embedding)
-        self.tokenizer = tokenizer or shared_tokenizer()
+        self.tokenizer: Tokenizer = tokenizer or shared_tokenizer()
         self.chunk = 0
         self.tiles: bool | None = None  # None: on a GPU
         self.graphs: TextGraphs | None = None  # of training steps on a GPU
@@ -113,16 +115,21 @@ class TextTower(nn.Module):
         return self.positional_embedding.device
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
-        """Token ids (n, L) at the full context length: SOS, words, EOT, padding.
+        """Token ids (n, L) at the full context length: those of a whole prompt, then padding.
 
         Raises:
             CLIPError: a text is longer than the context.
         """
-        return tokenize(texts, self.context_length, tokenizer=self.tokenizer).to(self.device)
+        return tokenize(texts, self.context_length, self.tokenizer).to(self.device)
 
     def eot(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Position (n,) of EOT in token ids (n, L)."""
-        return ((tokens == self.eos_id).int() if self.pool == "eos" else tokens).argmax(-1)
+        """Position (n,) of EOT in token ids (n, L), or of the last token that is not padding."""
+        if self.pool == "argmax":
+            return tokens.argmax(-1)
+        if self.pool == "eos":
+            return (tokens == self.eos_id).int().argmax(-1)
+        at = torch.arange(tokens.shape[1], device=tokens.device)
+        return torch.where(tokens != self.tokenizer.pad_id, at, 0).amax(-1)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Token embeddings (...) -> (..., d), without positions."""
@@ -153,7 +160,7 @@ class TextTower(nn.Module):
     def count_rows(self, prompts: Prompts) -> int:
         """Rows (token positions) that :meth:`encode` runs through the blocks."""
         if self._can_pack(prompts):
-            prompts = _layout.drop_unused_prefixes(prompts)
+            prompts = self._drop_unused_prefixes(prompts)
         rows, prefix_rows = self._rows(prompts)
         return int(rows.sum()) + prefix_rows * len(prompts.prefix)
 
@@ -168,7 +175,7 @@ class TextTower(nn.Module):
         encode = self._encode_plain
         if self._can_pack(prompts):
             encode = self._encode_tiles if self.tiled else self._encode_packed
-            prompts = prompts if self.tiled else _layout.drop_unused_prefixes(prompts)
+            prompts = prompts if self.tiled else self._drop_unused_prefixes(prompts)
         return _chunks.encode_chunks(encode, prompts, *self._rows(prompts), self.chunk)
 
     def encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -182,6 +189,9 @@ class TextTower(nn.Module):
         starts = range(0, max(len(texts), 1), PROMPTS_AT_ONCE)
         parts = [self.tokenize(texts[i : i + PROMPTS_AT_ONCE]) for i in starts]
         return torch.cat([self.encode_tokens(tokens) for tokens in parts])
+
+    def _drop_unused_prefixes(self, prompts: Prompts) -> Prompts:
+        return _layout.drop_unused_prefixes(prompts, len(self.tokenizer.prefix_ids))
 
     def _can_pack(self, prompts: Prompts) -> bool:
         """Whether each row can be computed once; an EOT inside the prefix is unsupported."""
@@ -256,8 +266,8 @@ class TextTower(nn.Module):
         return (x if self.causal else self._pad(x, last)), last
 
     def _pad(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """x (n, L, d) at the context length, with padding tokens (id 0) after each EOT."""
-        pad = self.token_embedding.weight[0].to(x.dtype)  # (d,)
+        """x (n, L, d) at the context length, with padding tokens after each EOT."""
+        pad = self.token_embedding.weight[self.tokenizer.pad_id].to(x.dtype)  # (d,)
         more = pad.expand(len(x), self.context_length - x.shape[1], -1)
         after_eot = torch.arange(self.context_length, device=self.device) > last[:, None]
         return torch.where(after_eot[..., None], pad, torch.cat([x, more], 1))
@@ -279,21 +289,3 @@ def _suffix_lengths(prompts: Prompts) -> torch.Tensor:
     """Tokens (n,) of each suffix, EOT included; on the CPU."""
     length = prompts.eot.cpu() + 1
     return length if prompts.suffix_index is None else length[prompts.suffix_index.cpu()]
-
-
-def _check_tower(text: nn.Module) -> bool:
-    """Whether attention is causal; refuses a text tower that cannot take embeddings."""
-    if not hasattr(getattr(text, "transformer", None), "resblocks"):
-        raise CLIPError(
-            f"text tower {type(text).__name__} has no open_clip blocks to run prompts in"
-        )
-    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
-        raise CLIPError("text towers with a class token or a padding mask are not supported")
-    if getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax")) == "none":
-        raise CLIPError("text towers that give one feature per token are not supported")
-    mask = getattr(text, "attn_mask", None)
-    if mask is None:
-        return False
-    if not torch.equal(mask, causal_mask(len(mask), mask.device, mask.dtype)):
-        raise CLIPError("text towers whose attention mask is not the causal one are not supported")
-    return True

@@ -13,7 +13,8 @@ from dassl.data import TaskSpace
 from dassl.utils import UserError
 from image_text import QuestionSpace
 
-from .prompt_learner import PromptLearner, cut_words
+from .prompt_learner import PromptLearner
+from .words import cut_words
 
 
 def questions_of(space: TaskSpace, text: TextTower, prompter: nn.Module) -> Questions | None:
@@ -23,7 +24,9 @@ def questions_of(space: TaskSpace, text: TextTower, prompter: nn.Module) -> Ques
     questions = Questions(space, text)
     for part in prompter.modules():
         if isinstance(part, PromptLearner):
-            questions.look_at(text.context_length - 1 - part.left - part.order.shape[1])
+            questions.look_at(
+                text.context_length - part.start.shape[1] - part.left - part.order.shape[1]
+            )
     return questions
 
 

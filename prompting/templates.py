@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from dassl.data import TaskSpace
 from image_text import FreeText
 
-from .prompt_learner import cut_texts
 from .prompter import Prompter
+from .words import cut_texts
 
 
 class TemplatePrompter(Prompter):
