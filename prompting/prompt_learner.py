@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip.text import PROMPTS_AT_ONCE, Prompts, TextTower, index_rows
+from clip import TextEncoder
+from clip.text import PROMPTS_AT_ONCE, Prompts, index_rows
 from dassl.utils import UserError
 from image_text import FreeText
 
@@ -42,7 +43,7 @@ class PromptLearner(nn.Module):
     def __init__(
         self,
         names: list[str],
-        text: TextTower,
+        text: TextEncoder,
         n_ctx: int = 16,
         ctx_init: str = "",
         group: torch.Tensor | None = None,
@@ -84,7 +85,7 @@ class PromptLearner(nn.Module):
             return start.repeat(groups, 1, 1)  # (G, m, d)
         return INIT_STD * torch.randn(groups, *start.shape)
 
-    def _read_names(self, names: list[str], text: TextTower) -> None:
+    def _read_names(self, names: list[str], text: TextEncoder) -> None:
         right = self.n_ctx - self.left  # context tokens right of the name
         bare, whole = tokenize_names(names, text, self.n_ctx, follow=self.left > 0)
         first, pad = list(text.tokenizer.prefix_ids), text.tokenizer.pad_id

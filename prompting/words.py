@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import torch
 
-from clip.text import TextTower
+from clip import TextEncoder
 from dassl.utils import UserError
 
 
-def embed_words(words: str, text: TextTower) -> torch.Tensor:
+def embed_words(words: str, text: TextEncoder) -> torch.Tensor:
     """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces."""
     ids = torch.tensor(text.tokenizer.encode(words.replace("_", " ")), dtype=torch.long)
     return text.embed(ids.to(text.device)).detach().float().cpu()
 
 
-def cut_texts(texts: list[str], text: TextTower, n_ctx: int = 0) -> list[str]:
+def cut_texts(texts: list[str], text: TextEncoder, n_ctx: int = 0) -> list[str]:
     """Texts cut at a word where they do not fit a prompt beside ``n_ctx`` tokens.
 
     The log counts them.
@@ -41,14 +41,14 @@ def cut_words(whole: str, fits: Callable[[str], bool]) -> str:
     return short
 
 
-def _ids_to_end(name: str, text: TextTower, follow: bool = False) -> list[int]:
+def _ids_to_end(name: str, text: TextEncoder, follow: bool = False) -> list[int]:
     """Token ids of a name, its full stop and the end token."""
     encode = text.tokenizer.encode_after if follow else text.tokenizer.encode
     return [*encode(f"{name}."), *text.tokenizer.suffix_ids]
 
 
 def tokenize_names(
-    names: list[str], text: TextTower, n_ctx: int, follow: bool = False
+    names: list[str], text: TextEncoder, n_ctx: int, follow: bool = False
 ) -> tuple[list[int], list[list[int]]]:
     """The number of tokens of every name, and its ids with full stop and end token.
 
