@@ -157,7 +157,7 @@ class PromptLearner(nn.Module):
         if before is not None:
             begin.append(before.to(left.dtype).expand(len(ctx), -1, -1))
         prefix = torch.cat(begin, dim=1)  # (G, s + left + p, d)
-        return Prompts(prefix=prefix, suffix=suffix, group=group, eot=eot, suffix_index=rows)
+        return Prompts(prefix, suffix, group, eot, rows, start=self.start.shape[1])
 
 
 def show_prompts(prompter: nn.Module) -> list[str]:
