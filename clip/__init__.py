@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from .clip import available_models, load, tokenize
     from .model import CLIP
     from .text import Prompts, TextTower
+    from .text_encoder import TextEncoder
 
 __all__ = [
     "CLIP",
     "CLIPError",
     "Prompts",
+    "TextEncoder",
     "TextTower",
     "available_models",
     "list_backbones",

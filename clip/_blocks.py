@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -21,12 +23,33 @@ def is_batch_first(transformer: nn.Module) -> bool:
     return getattr(transformer.resblocks[0].attn, "batch_first", fallback)
 
 
-def run_blocks(transformer: nn.Module, x: torch.Tensor, causal: bool) -> torch.Tensor:
-    """The residual attention blocks of ``transformer.resblocks`` over x (n, L, d)."""
-    batch_first = is_batch_first(transformer)
+def run_blocks(
+    transformer: nn.Module,
+    x: torch.Tensor,
+    causal: bool,
+    deep: Mapping[int, torch.Tensor] | None = None,
+    start: int = 0,
+) -> torch.Tensor:
+    """The residual attention blocks of ``transformer.resblocks`` over x (n, L, d).
+
+    Args:
+        deep: (n, m, d) by index of the block: what overwrites the tokens from position ``start``
+            before that block.
+    """
+    batch_first, deep = is_batch_first(transformer), deep or {}
     mask = causal_mask(x.shape[1], x.device, x.dtype) if causal else None
     if not batch_first:
         x = x.transpose(0, 1)
-    for block in transformer.resblocks:
+    for i, block in enumerate(transformer.resblocks):
+        if i in deep:
+            tokens = deep[i] if batch_first else deep[i].transpose(0, 1)
+            x = overwrite(x, tokens, start, 1 if batch_first else 0)
         x = block(x, attn_mask=mask)
     return x if batch_first else x.transpose(0, 1)
+
+
+def overwrite(x: torch.Tensor, tokens: torch.Tensor, start: int, dim: int = 1) -> torch.Tensor:
+    """x with ``tokens`` in place of as many from ``start`` along ``dim``."""
+    end = start + tokens.shape[dim]
+    before, after = x.narrow(dim, 0, start), x.narrow(dim, end, x.shape[dim] - end)
+    return torch.cat([before, tokens.to(x.dtype), after], dim)

@@ -9,6 +9,7 @@ more kernels, which suits a CPU.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 
 from ._layout import ALIGN, pack_tiles, to_device
 from ._packed import GatherRows, run_mlp
+from ._prompts import overwrite_contexts
 
 TILE = 64  # suffix rows per tile; a longer suffix has a tile of its own
 
@@ -33,6 +35,7 @@ class Structure:
     prefixes: int  # G
     prefix_length: int  # P
     suffix_length: int  # S
+    deep: tuple[int, ...] = ()  # blocks before which contexts are overwritten
 
     @classmethod
     def of(cls, prompts) -> Structure:
@@ -44,6 +47,7 @@ class Structure:
             None if rows is None else tuple(rows.tolist()),
             *prompts.prefix.shape[:2],
             prompts.suffix.shape[1],
+            tuple(prompts.deep),
         )
 
 
@@ -59,6 +63,7 @@ class Tiles:
         gather: (T * K,) row in each slot; padding repeats row 0.
         slot: (N,) slot of each row; of a prefix row, which all tiles of its group hold, the first.
         prefix: (G, P).
+        used: (G,) the prefixes of the prompts that these G are.
         of_group: (G, T) 1 where a tile belongs to a group, else 0; fp32.
         mask: (T, 1, K, K) bool, the slots that each slot attends to.
         eot: (n,) row of each prompt's EOT.
@@ -72,6 +77,7 @@ class Tiles:
     gather: torch.Tensor
     slot: torch.Tensor
     prefix: tuple[int, int]
+    used: torch.Tensor
     of_group: torch.Tensor
     mask: torch.Tensor
     eot: torch.Tensor
@@ -99,6 +105,7 @@ def make_tiles(prompts: Structure, device: torch.device) -> Tiles:
     size = p + max(sum(len(own[i]) for i in tile) for tile in tiles)
     size = -(-size // ALIGN) * ALIGN  # K
     lists = _assign_slots(prefixes, own, group, tiles, size)
+    lists["used"] = sorted(set(prompts.group))
     index = {k: to_device(torch.tensor(x, dtype=torch.long), device) for k, x in lists.items()}
     owner, eot_at = index.pop("owner").view(len(tiles), size), index.pop("eot_at")
     mask = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == PREFIX)
@@ -156,14 +163,15 @@ def _sources(prompts: Structure) -> tuple[list, list, list[int]]:
 
     Returns:
         The rows of each used prefix, those of each suffix, and the prefix of each prompt. If no
-        two prompts share a prefix, only SOS stays in it: the rest moves into the suffixes.
+        two prompts share a prefix, only SOS stays in it, and the rest moves into the suffixes; but
+        deep contexts overwrite rows of the prefix, where they have to stay.
     """
     p, s = prompts.prefix_length, prompts.suffix_length
     used = {g: i for i, g in enumerate(sorted(set(prompts.group)))}
     rows = prompts.suffix_index or range(len(prompts.group))
     starts = [prompts.prefixes * p + r * s for r in rows]
     own = [range(a, a + prompts.eot[r] + 1) for a, r in zip(starts, rows, strict=True)]
-    if len(used) < len(prompts.group) or p < 2:
+    if len(used) < len(prompts.group) or p < 2 or prompts.deep:
         prefixes = [range(g * p, (g + 1) * p) for g in used]
         return prefixes, own, [used[g] for g in prompts.group]
     left = [range(g * p + 1, (g + 1) * p) for g in prompts.group]
@@ -204,19 +212,29 @@ class _ToQueries(torch.autograd.Function):
 
 
 def encode(
-    blocks: torch.nn.ModuleList, x: torch.Tensor, positions: torch.Tensor, tiles: Tiles
+    blocks: torch.nn.ModuleList,
+    x: torch.Tensor,
+    positions: torch.Tensor,
+    tiles: Tiles,
+    deep: Mapping[int, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Hidden states (n, d) of the prompts' EOT rows after the last block.
 
     Args:
         x: (G P + r S, d) embeddings of the prefixes, then of the suffixes.
         positions: (L, d) positional embeddings.
+        deep: contexts by index of the block, for all prefixes: see :class:`clip.Prompts`.
     """
+    deep = deep or {}
     positions = positions.to(x.dtype).index_select(0, tiles.position)  # (N, d)
     x = x.index_select(0, tiles.source) + positions
-    for block in blocks[:-1]:
-        x = _finish(block, x, _attend_all(block, x, tiles))
-    return _finish(blocks[-1], x.index_select(0, tiles.eot), _attend_at_eot(blocks[-1], x, tiles))
+    for i, block in enumerate(blocks):
+        if i in deep:
+            context = deep[i].index_select(0, tiles.used)
+            x = overwrite_contexts(x, context, tiles.prefix[1])
+        if i + 1 < len(blocks):
+            x = _finish(block, x, _attend_all(block, x, tiles))
+    return _finish(block, x.index_select(0, tiles.eot), _attend_at_eot(block, x, tiles))
 
 
 def _finish(block, x: torch.Tensor, read: torch.Tensor) -> torch.Tensor:

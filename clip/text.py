@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,31 +12,11 @@ from ._blocks import causal_mask, run_blocks
 from ._errors import CLIPError
 from ._graphs import TextGraphs
 from ._layout import index_rows, to_device
+from ._prompts import CONTEXT_START, Prompts, suffix_lengths
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
 
 PROMPTS_AT_ONCE = 2048  # texts per call; the embeddings of more could fill the memory
 ROW_VALUES = 14  # saved activations per row, layer and channel; measured on RN50 and ViT-B towers
-
-
-@dataclass
-class Prompts:
-    """Embeddings of n prompts as a prefix shared within a group and a suffix per prompt.
-
-    Keep the index tensors on the CPU: reading them from a GPU would synchronize.
-
-    Args:
-        prefix: (G, P, d) embeddings at positions 0 .. P-1; the first, SOS, is the same in all.
-        suffix: (r, S, d) embeddings from position P to EOT, padded after it.
-        group: (n,) row of ``prefix`` of each prompt.
-        eot: (r,) position of EOT in ``suffix``.
-        suffix_index: (n,) row of ``suffix`` of each prompt; None: prompt i has row i.
-    """
-
-    prefix: torch.Tensor
-    suffix: torch.Tensor
-    group: torch.Tensor
-    eot: torch.Tensor
-    suffix_index: torch.Tensor | None = None
 
 
 class TextTower(nn.Module):
@@ -161,10 +140,11 @@ class TextTower(nn.Module):
         """Text features (n, e), not normalised, in the tower's dtype.
 
         Raises:
-            CLIPError: a prompt is longer than the context.
+            CLIPError: a prompt is longer than the context, or its deep contexts do not fit.
         """
         if len(prompts.group) == 0:
             return prompts.suffix.new_zeros((0, self.out_dim), dtype=self.dtype)
+        prompts.check_deep(len(self.transformer.resblocks))
         encode = self._encode_plain
         if self._can_pack(prompts):
             encode = self._encode_tiles if self.tiled else self._encode_packed
@@ -189,7 +169,7 @@ class TextTower(nn.Module):
 
     def _rows(self, prompts: Prompts) -> tuple[torch.Tensor, int]:
         """Rows of each prompt (n,), on the CPU, and rows of each group."""
-        length = _suffix_lengths(prompts)
+        length = suffix_lengths(prompts)
         prefix = prompts.prefix.shape[1]
         longest = int(length.max()) + prefix
         if longest > self.context_length:
@@ -206,7 +186,7 @@ class TextTower(nn.Module):
         prefix, suffix = prompts.prefix.to(self.dtype), prompts.suffix.to(self.dtype)
         position = self.positional_embedding.to(self.dtype)
         begin = prefix.shape[1]
-        length = _suffix_lengths(prompts)
+        length = suffix_lengths(prompts)
         layout = _layout.make_layout(prompts.group.cpu(), length, begin, suffix.device)
         row, token, row_ids = layout.prompt, layout.token, None
         if prompts.suffix_index is not None:
@@ -218,7 +198,8 @@ class TextTower(nn.Module):
         suffix = suffix.flatten(0, 1).index_select(0, to_device(source, suffix.device))
         suffix = suffix + index_rows(position, begin + token)
         prefix = prefix + position[:begin]
-        x = _packed.encode(self.transformer.resblocks, prefix, suffix, layout, row_ids)
+        blocks = self.transformer.resblocks
+        x = _packed.encode(blocks, prefix, suffix, layout, row_ids, prompts.deep)
         return self._project(self.ln_final(x))
 
     def _encode_tiles(self, prompts: Prompts) -> torch.Tensor:
@@ -226,19 +207,22 @@ class TextTower(nn.Module):
         structure = _tiles.Structure.of(prompts)
         tiles = _tiles.make_tiles(structure, self.device)
 
-        def run(prefix: torch.Tensor, suffix: torch.Tensor) -> torch.Tensor:
+        def run(prefix: torch.Tensor, suffix: torch.Tensor, *deep: torch.Tensor) -> torch.Tensor:
             x = torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 1)]).to(self.dtype)
-            x = _tiles.encode(self.transformer.resblocks, x, self.positional_embedding, tiles)
+            layers = dict(zip(structure.deep, deep, strict=True))
+            blocks, positions = self.transformer.resblocks, self.positional_embedding
+            x = _tiles.encode(blocks, x, positions, tiles, layers)
             return self._project(self.ln_final(x))
 
-        inputs = prompts.prefix, prompts.suffix
+        inputs = prompts.prefix, prompts.suffix, *prompts.deep.values()
         return self.graphs.run(structure, run, *inputs) if self.graphed else run(*inputs)
 
     def _encode_plain(self, prompts: Prompts) -> torch.Tensor:
         """Each prompt in full, through open_clip's own blocks."""
         x, last = self._assemble(prompts)  # (n, L, d), (n,)
         x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
-        x = run_blocks(self.transformer, x, self.masked)
+        deep = {i: index_rows(ctx, prompts.group) for i, ctx in prompts.deep.items()}
+        x = run_blocks(self.transformer, x, self.masked, deep, CONTEXT_START)
         return self._project(self.ln_final(self._read(x, last)))  # (n, e)
 
     def _assemble(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
@@ -273,12 +257,6 @@ class TextTower(nn.Module):
         if isinstance(self.text_projection, nn.Linear):
             return self.text_projection(x)
         return x @ self.text_projection
-
-
-def _suffix_lengths(prompts: Prompts) -> torch.Tensor:
-    """Tokens (n,) of each suffix, EOT included; on the CPU."""
-    length = prompts.eot.cpu() + 1
-    return length if prompts.suffix_index is None else length[prompts.suffix_index.cpu()]
 
 
 def _check_tower(text: nn.Module) -> bool:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip import CLIPError
-from clip.text import PROMPTS_AT_ONCE, Prompts, TextTower, index_rows, tokenize
+from clip import CLIPError, TextEncoder
+from clip.text import PROMPTS_AT_ONCE, Prompts, index_rows, tokenize
 from dassl.utils import UserError
 from image_text import FreeText
 
@@ -45,7 +45,7 @@ class PromptLearner(nn.Module):
     def __init__(
         self,
         names: list[str],
-        text: TextTower,
+        text: TextEncoder,
         n_ctx: int = 16,
         ctx_init: str = "",
         group: torch.Tensor | None = None,
@@ -87,7 +87,7 @@ class PromptLearner(nn.Module):
             return start.repeat(groups, 1, 1)  # (G, m, d)
         return INIT_STD * torch.randn(groups, *start.shape)
 
-    def _read_names(self, names: list[str], text: TextTower) -> None:
+    def _read_names(self, names: list[str], text: TextEncoder) -> None:
         bare, tokens = tokenize_names(names, text, self.n_ctx)
         length = int(tokens.argmax(1).max())  # tokens behind SOS of the longest name, EOT included
         right = self.n_ctx - self.left  # context tokens right of the name
@@ -233,13 +233,13 @@ def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
         )
 
 
-def embed_words(words: str, text: TextTower) -> torch.Tensor:
+def embed_words(words: str, text: TextEncoder) -> torch.Tensor:
     """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces."""
     tokens = text.tokenize([words.replace("_", " ")])[0, 1:]
     return text.embed(tokens[: int(tokens.argmax())].to(text.device)).detach().float().cpu()
 
 
-def cut_texts(texts: list[str], text: TextTower, n_ctx: int = 0) -> list[str]:
+def cut_texts(texts: list[str], text: TextEncoder, n_ctx: int = 0) -> list[str]:
     """Texts cut at a word where SOS, ``n_ctx`` tokens, the text, "." and EOT would not fit.
 
     The log counts them.
@@ -259,13 +259,13 @@ def cut_words(whole: str, fits: Callable[[str], bool]) -> str:
     return short
 
 
-def _tokens_of(sentence: str, text: TextTower) -> int:
+def _tokens_of(sentence: str, text: TextEncoder) -> int:
     """Tokens of SOS, a sentence, its full stop and EOT."""
     return int(tokenize([f"{sentence}."], MAX_TOKENS, tokenizer=text.tokenizer).argmax()) + 1
 
 
 def tokenize_names(
-    names: list[str], text: TextTower, n_ctx: int
+    names: list[str], text: TextEncoder, n_ctx: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens (n, L) of every name without and with its full stop; one too long is named."""
     try:

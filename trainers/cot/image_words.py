@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import torch
 from torch import nn
 
-from clip.text import TextTower
+from clip import TextEncoder
 from dassl.data import TaskSpace
 from dassl.utils import UserError
 from prompting.prompt_learner import cut_texts, embed_words
@@ -36,7 +36,7 @@ class ImageWords(nn.Module):
         UserError: the sentence alone does not fit.
     """
 
-    def __init__(self, options, space: TaskSpace, text: TextTower, used: int):
+    def __init__(self, options, space: TaskSpace, text: TextEncoder, used: int):
         super().__init__()
         self.count = min(options.TOP_CLASSES, space.num_classes)
         self.names = [words_of(name) for name in space.classnames]
@@ -67,7 +67,7 @@ class ImageWords(nn.Module):
         return [tuple(classes) for classes in best.sort(dim=1).values.tolist()]
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor
+        self, text: TextEncoder, image_features: torch.Tensor
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Of each set of top classes the images (b,) that have it, and its words (p, d) embedded.
 
@@ -87,7 +87,7 @@ class ImageWords(nn.Module):
             for classes, numbers in images.items()
         ]
 
-    def write(self, sets: list[tuple[int, ...]], text: TextTower) -> None:
+    def write(self, sets: list[tuple[int, ...]], text: TextEncoder) -> None:
         """Write the sentences on sets of classes that have none yet."""
         new = [classes for classes in sets if classes not in self.sentences]
         if not new:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -135,7 +135,10 @@ class ChainPrompter(Prompter):
             self.register_buffer("owner", space.owner, persistent=False)
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Text features (B, C, e) for normalised image features (B, e)."""
         contexts = self.chain(image_features)[-len(self.steps) :]
@@ -244,7 +247,7 @@ class CoT(PromptTrainer):
                 f"TRAINER.COT.LINK_RANGE {options.LINK_RANGE} and LINK_WEIGHT {options.LINK_WEIGHT}"
             )
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if options.BATCH_CONTRAST and isinstance(space, ItemSpace):
             raise UserError(
                 "TRAINER.COT.BATCH_CONTRAST is between classes (the loss of pairs has a contrast "
