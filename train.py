@@ -204,7 +204,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
         trainer = _build_trainer(cfg)
         description = describe_run(cfg, trainer)
-        record.update(**description)
+        record.describe(trainer.dataset.space, **description)
         print("Computing in {precision} on {device}".format(**description["run"]))
         if args.no_train:
             return record.finish("interrupted")

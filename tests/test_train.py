@@ -126,7 +126,8 @@ def test_the_run_directory(run, tmp_path):
     events = {name for name in found if name.startswith("tensorboard/events.out.tfevents")}
     assert events
     assert found - events == {
-        *("config.yaml", "log.txt", "results.json", "resume.pt", "resume.previous.pt", ".lock"),
+        *("config.yaml", "tasks.json", "results.json", "log.txt", ".lock"),
+        *("resume.pt", "resume.previous.pt"),
         *("prompt_learner/model.pth.tar-2", "prompt_learner/checkpoint"),
     }
     config = yaml.safe_load((folder / "config.yaml").read_text())

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from clip.text import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
@@ -34,7 +34,7 @@ from prompting.stored_features import (
     training_loader,
     with_stored_features,
 )
-from prompting.templates import TemplatePrompter
+from prompting.templates import TemplatePrompter, with_template
 from prompting.text_chunks import parse_chunk
 from prompting.upstream import load_released
 
@@ -52,6 +52,7 @@ class PromptTrainer(TrainerX):
     suite = "each"
     supports_distributed = True  # a method that shapes the gradient itself sets False
     sgd = True  # False: all that is learned is set by the fitting
+    uses_templates = False  # whether the loss compares with hand-written prompts, key TEMPLATE
     needs_all_classes = False  # whether the loss reads classes that no image of the batch may have
     image_outputs = frozenset({"global"})  # what the image tower must give
 
@@ -60,14 +61,15 @@ class PromptTrainer(TrainerX):
         """Add the method's own node to the configuration."""
         cfg.TRAINER[cls.KEY] = CfgNode(dict(cls.DEFAULTS))
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         """The learnable module of this method; :class:`Prompter` says how it is called."""
         raise NotImplementedError(f"{type(self).__name__} must override build_prompter")
 
     def build_templates(
-        self, options: CfgNode, space: TaskSpace, text: TextTower
-    ) -> TemplatePrompter | None:
-        """Hand-written prompts that the loss compares with, kept as ``self.templates``."""
+        self, options: CfgNode, space: TaskSpace, text: TextEncoder
+    ) -> TemplatePrompter:
+        """The hand-written prompts ``self.templates`` of a method that sets uses_templates."""
+        return TemplatePrompter(with_template(space, options.TEMPLATE), text)
 
     def build_fitting(self, options: CfgNode) -> Fitting:
         """How the method learns without SGD; by default it does not."""
@@ -136,7 +138,8 @@ class PromptTrainer(TrainerX):
         refuse_equal_classes(space, text)
         options, graphs = self.cfg.TRAINER[self.KEY], self.cfg.COMPUTE.GRAPHS
         prompter = self.build_prompter(options, space, text)
-        self.templates = self.build_templates(options, space, text)
+        if self.uses_templates:
+            self.templates = self.build_templates(options, space, text)
         questions = questions_of(space, text, prompter)
         model = PromptedCLIP(
             self.clip, prompter, self.image_outputs, self.text_chunk, questions, graphs
@@ -146,10 +149,8 @@ class PromptTrainer(TrainerX):
         distributed.same_everywhere(prompter.state_dict().values())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
         learned = [p for p in prompter.parameters() if p.requires_grad and self.sgd]
-        optim = sched = None
-        if learned:
-            optim = build_optimizer(learned, self.cfg.OPTIM)
-            sched = build_lr_scheduler(optim, self.cfg.OPTIM)
+        optim = build_optimizer(learned, self.cfg.OPTIM) if learned else None
+        sched = build_lr_scheduler(optim, self.cfg.OPTIM) if optim else None
         self.register_model("prompt_learner", prompter, optim, sched)
 
     def show_prompts(self) -> list[str]:
@@ -160,14 +161,13 @@ class PromptTrainer(TrainerX):
 
     def model_info(self) -> dict:
         """What the run's record keeps of the model."""
-        options = self.cfg.TRAINER[self.KEY].to_dict()
-        weights, precision = self.clip.weights_hash, self.precision
-        return {"options": options, "weights": weights, "precision": precision}
+        options, weights = self.cfg.TRAINER[self.KEY].to_dict(), self.clip.weights_hash
+        return {"options": options, "weights": weights, "precision": self.precision}
 
     def checkpoint_metadata(self) -> dict:
         """The frozen weights, and the names that learned tensors belong to."""
-        facts = {"backbone (sha256 of its weights)": self.clip.weights_hash}
-        return {**facts, "set of names": self.class_bound_names()}
+        backbone = "backbone (sha256 of its weights)"
+        return {backbone: self.clip.weights_hash, "set of names": self.class_bound_names()}
 
     def class_bound_names(self) -> list[str]:
         """Hook: names of classes or tasks that what is learned is for, and no others; by default
@@ -216,15 +216,6 @@ class PromptTrainer(TrainerX):
         """Half precision where it is safe, if PREC is amp."""
         return torch.autocast(self.device.type, enabled=self.precision == "amp")
 
-    def compute_logits(
-        self,
-        features: Features,
-        class_mask: torch.Tensor | None = None,
-        text_features: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Logits (B, C) of image features; see :meth:`forward`."""
-        return self.forward(features, class_mask, text_features).logits
-
     def split_features(
         self, split: str, views: int = 0
     ) -> tuple[Features, torch.Tensor, torch.Tensor]:
@@ -268,7 +259,7 @@ class PromptTrainer(TrainerX):
         """Logits (B, C) of image features; text that serves every image is encoded once."""
         class_mask = self.dm.space.tested(split)
         text_features = self.model.fixed_text_features(class_mask)
-        return lambda features: self.compute_logits(features, class_mask, text_features)
+        return lambda features: self.forward(features, class_mask, text_features).logits
 
     def image_features(self, batch: dict, question_ids: torch.Tensor | None = None) -> Features:
         """The image tower's outputs for a batch, stored or computed; with "question" (B,), on the
@@ -297,4 +288,4 @@ class PromptTrainer(TrainerX):
     def model_inference(self, images: torch.Tensor | Features) -> torch.Tensor:
         """Logits (B, C) of images (B, 3, H, W) or of their features."""
         features = images if isinstance(images, dict) else self.model.encode_image(images)
-        return self.compute_logits(features)
+        return self.forward(features).logits

@@ -49,6 +49,10 @@ class TrainerBase:
             raise ValueError(f"a model named {name!r} is registered already")
         self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
 
+    def models(self) -> list[nn.Module]:
+        """The registered models."""
+        return list(self._models.values())
+
     def get_model_names(self, names=None) -> list[str]:
         """All registered names, or the given ones after a check."""
         if names is None:

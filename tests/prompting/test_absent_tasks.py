@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from dassl.engine import Step
-from prompting.text_chunks import RowCounter
 from tests.conftest import TASKS
 from trainers._base import PromptTrainer
 
@@ -89,12 +88,11 @@ def test_what_absent_tasks_own_has_a_gradient_of_zero(build, variant):
 def rows_of_step(trainer, batch):
     """Rows of text that a step computes."""
     trainer.train_step(batch, Step(0, 0, 100))
-    trainer.model.text.tower = counter = RowCounter(trainer.model.text.tower)
-    with torch.no_grad():
+    with torch.no_grad(), trainer.model.text.counting() as counter:
         class_mask = trainer.dm.space.of_tasks(
             batch["task"], trainer.choose_classes(batch, Step(0, 0, 100))
         )
-        trainer.compute_logits({"global": batch["feat"]}, class_mask)
+        trainer.forward({"global": batch["feat"]}, class_mask)
     return counter.rows
 
 
