@@ -12,20 +12,10 @@ from image_text import QuestionSpace
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import ContextPrompter
 from prompting.prompter import Prompter
-from prompting.templates import TemplatePrompter
+from prompting.templates import GENERAL, TemplatePrompter
 
 from ._base import PromptTrainer
 
-# Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
-ENSEMBLE = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-)
 # What stands in front of an answer is the question; nothing is learned.
 NO_CONTEXT = CfgNode(dict(N_CTX=0, CTX_INIT="", CSC=False, CLASS_TOKEN_POSITION="end"))
 
@@ -56,7 +46,7 @@ class ZeroshotCLIP2(ZeroshotCLIP):
 
     KEY = "ZEROSHOT2"
     pairs = False  # its templates are for names of things
-    extra_templates = ENSEMBLE
+    extra_templates = GENERAL
 
     def method_name(self) -> str:
         return "zero-shot (ensemble)"

@@ -26,6 +26,7 @@ FITTED = {  # the methods that fit or tune, with options that make them do so
     "TipAdapter": ("TRAINER.TIP.BETA_STEPS", 5),
     "TipAdapter-F": ("TRAINER.TIP.BETA_STEPS", 5, "TRAINER.TIP.FINETUNE", "True"),
     "CLIPAdapter": ("TRAINER.CLIP_ADAPTER.SEARCH", "True"),
+    "LPPlusPlus": (),
 }
 
 
@@ -71,7 +72,8 @@ def test_checkpoint_is_the_trained_model(run, tmp_path, case):
 
 @pytest.mark.parametrize("case", FITTED)
 def test_record_says_what_validation_chose(build, case):
-    chosen = {"LinearProbe": "C", "CLIPAdapter": "RATIO"}.get(case, "ALPHA and BETA")
+    chosen = {"LinearProbe": "C", "CLIPAdapter": "RATIO", "LPPlusPlus": "ITERATION"}
+    chosen = chosen.get(case, "ALPHA and BETA")
     trainer = build(case.removesuffix("-F"), *FITTED[case])
     if case == "ProtoNet":
         assert trainer.selection == "none"
@@ -83,7 +85,7 @@ def test_record_says_what_validation_chose(build, case):
     assert trainer.steps_rule == ("one step per batch" if stepped else "fitted")
 
 
-@pytest.mark.parametrize("trainer", ["LinearProbe", "ProtoNet", "TipAdapter"])
+@pytest.mark.parametrize("trainer", ["LPPlusPlus", "LinearProbe", "ProtoNet", "TipAdapter"])
 def test_other_classes_are_refused(run, build, tmp_path, trainer):
     """Also where there are as many of them."""
     run(trainer, *ONE)
@@ -117,7 +119,7 @@ class Watched:
         return iter(self.inner)
 
 
-@pytest.mark.parametrize("case", ["LinearProbe", "TipAdapter", "TipAdapter-F", "CLIPAdapter"])
+@pytest.mark.parametrize("case", [case for case in FITTED if case != "ProtoNet"])
 def test_test_images_are_read_once_all_is_chosen(build, monkeypatch, case):
     trainer = build(case.removesuffix("-F"), *FITTED[case], *ONE)
     watched = Watched(trainer, monkeypatch)
@@ -161,7 +163,7 @@ def odd_toys(toy_folder):
         DATASET_REGISTRY._classes.pop(name)
 
 
-@pytest.mark.parametrize("case", ["LinearProbe", "TipAdapter", "CLIPAdapter"])
+@pytest.mark.parametrize("case", ["LPPlusPlus", "LinearProbe", "TipAdapter", "CLIPAdapter"])
 def test_values_are_not_chosen_on_test_images(build, odd_toys, case):
     with pytest.raises(UserError, match=r"validation images that are also test images"):
         build(case, *FITTED[case], dataset="ValIsTest")
@@ -174,6 +176,7 @@ def test_values_are_not_chosen_on_test_images(build, odd_toys, case):
     [
         ("LinearProbe", ("TRAINER.LP.C", 0.5)),
         ("TipAdapter", ("TRAINER.TIP.SEARCH", "False")),
+        ("LPPlusPlus", ("TRAINER.LPPLUSPLUS.SEARCH", "False")),
         ("ProtoNet", ()),
     ],
 )
@@ -182,7 +185,7 @@ def test_values_that_are_given_need_no_validation(run, odd_toys, trainer, opts, 
     assert run(trainer, *opts, *ONE, dataset=dataset)["protocol"]["selection"] == "none"
 
 
-@pytest.mark.parametrize("trainer", ["LinearProbe", "ProtoNet"])
+@pytest.mark.parametrize("trainer", ["LPPlusPlus", "LinearProbe", "ProtoNet"])
 def test_a_class_without_images_is_named(build, odd_toys, trainer):
     broken = build(trainer, dataset="NoDark")
     with pytest.raises(UserError, match="every class, but 'dark_tone' of the task 'light or dark'"):
