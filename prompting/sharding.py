@@ -29,7 +29,7 @@ class ShardedEncoder(EncoderWrapper):
 def select(prompts: Prompts, part: slice) -> Prompts:
     """A slice of the prompts, with the prefixes that they use."""
     groups, group = prompts.group[part].unique(return_inverse=True)
-    prefix = prompts.prefix[groups.to(prompts.prefix.device)]
+    chosen = prompts.with_groups(groups, group)
     if prompts.suffix_index is None:
-        return Prompts(prefix, prompts.suffix[part], group, prompts.eot[part])
-    return replace(prompts, prefix=prefix, group=group, suffix_index=prompts.suffix_index[part])
+        return replace(chosen, suffix=prompts.suffix[part], eot=prompts.eot[part])
+    return replace(chosen, suffix_index=prompts.suffix_index[part])

@@ -100,8 +100,8 @@ def tensor_of(states: States, module: str, key: str) -> torch.Tensor:
 
 def _check_backbone(states: States, text, directory: str | Path) -> None:
     """Refuse contexts of another text tower; its start token, stored beside them, tells."""
-    start = torch.tensor([text.tokenizer.sot_token_id], device=text.device)
-    own = text.embed(start)[0].cpu()  # (d,)
+    start = torch.tensor(text.tokenizer.prefix_ids[:1], dtype=torch.long, device=text.device)
+    own = text.embed(start).flatten().cpu()  # (d,); (0,) of a tower without a start token
     for state in states.values():
         for theirs in _numbered(state, PREFIX):
             if theirs.shape[-1] != len(own) or not _close(theirs[0, 0], own):

@@ -87,8 +87,7 @@ def start_with_words(ctx: torch.Tensor, template: str, text) -> None:
     Raises:
         UserError: more words than context tokens.
     """
-    tokens = text.tokenize([template.partition("{}")[0]])[0]
-    words = tokens[1 : int(tokens.argmax())]
+    words = text.tokenizer.encode(template.partition("{}")[0])
     if len(words) > ctx.shape[-2]:
         raise UserError(
             f"the words of the template {template!r} left of {{}} are {len(words)} tokens, but "
@@ -96,4 +95,5 @@ def start_with_words(ctx: torch.Tensor, template: str, text) -> None:
         )
     if len(words):
         ctx.zero_()
-        ctx[..., -len(words) :, :] = text.embed(words.to(text.device)).to(ctx)
+        ids = torch.tensor(words, device=text.device)
+        ctx[..., -len(words) :, :] = text.embed(ids).to(ctx)

@@ -156,6 +156,7 @@ class SimpleTrainer(TrainerBase):
             print(f"Resuming after epoch {self.start_epoch} of {self.max_epoch}")
         self.init_writer(self.output_dir / "tensorboard")
         self.time_start = time.time()
+        self.state_saved = time.monotonic()
 
     def after_train(self) -> None:
         """Test the model that was chosen."""
@@ -189,7 +190,9 @@ class SimpleTrainer(TrainerBase):
         every = self.cfg.TRAIN.CHECKPOINT_FREQ
         if last or (every > 0 and (self.epoch + 1) % every == 0):
             self.save_model(self.epoch, self.output_dir)
-        save_resume(self, self.output_dir, self.epoch + 1)
+        if last or time.monotonic() - self.state_saved >= self.cfg.TRAIN.RESUME_SECONDS:
+            save_resume(self, self.output_dir, self.epoch + 1)
+            self.state_saved = time.monotonic()
 
     # ------------------------------------------------------------------ test
 

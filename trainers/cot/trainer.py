@@ -20,8 +20,9 @@ from dassl.utils import UserError
 from image_text import ItemSpace
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
-from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, embed_words, need_context
+from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, need_context
 from prompting.prompter import ModelOutput, Prompter
+from prompting.words import embed_words
 
 from .._base import PromptTrainer
 from .image_words import ImageWords
@@ -125,7 +126,8 @@ class ChainPrompter(Prompter):
         self.image_words = None
         if options.TOP_CLASSES:
             longest = max(step.token.shape[1] for step in self.steps)  # tokens behind the context
-            self.image_words = ImageWords(options, space, text, 1 + n_ctx + longest)
+            used = self.steps[0].start.shape[1] + n_ctx + longest
+            self.image_words = ImageWords(options, space, text, used)
         self.query = None
         if self.aggregator == "attention":
             with torch.no_grad():
