@@ -90,6 +90,7 @@ def encode(
     layout: Layout,
     row_ids: torch.Tensor | None = None,
     deep: Mapping[int, torch.Tensor] | None = None,
+    start: int = 1,
 ) -> torch.Tensor:
     """Hidden states (n, d) of the prompts' EOT rows after the last block.
 
@@ -98,7 +99,7 @@ def encode(
         suffix: (r, d) suffix rows, positions added, in the layout's order (r = k) or, with
             ``row_ids``, each distinct row once.
         row_ids: (k,) row of ``suffix`` for each row of the layout, on the CPU.
-        deep: (G, m, d) by index of the block: see :class:`clip.Prompts`.
+        deep: (G, m, d) by index of the block, and start: see :class:`clip.Prompts`.
     """
     deep = deep or {}
     shape = prefix.shape[:2]
@@ -109,7 +110,7 @@ def encode(
     for i, block in enumerate(blocks):
         last = i + 1 == len(blocks)
         if i in deep:
-            x = overwrite_contexts(x, deep[i], shape[1])
+            x = overwrite_contexts(x, deep[i], shape[1], start)
         x = _block(block, x, shape, layout, last, row_ids if i == 0 else None)
     return x.index_select(0, layout.order)
 

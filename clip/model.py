@@ -14,7 +14,7 @@ from . import _image_prompts
 from ._blocks import is_batch_first, run_blocks
 from ._errors import CLIPError
 from ._local import encode_local, has_local
-from .simple_tokenizer import SimpleTokenizer
+from ._tokenizers import Tokenizer
 from .text import TextTower
 
 
@@ -51,7 +51,7 @@ class CLIP(nn.Module):
         config: dict,
         preprocess: dict,
         name: str = "",
-        tokenizer: SimpleTokenizer | None = None,
+        tokenizer: Tokenizer | None = None,
     ):
         super().__init__()
         text = getattr(source, "text", source)

@@ -19,11 +19,11 @@ from dassl.config import CfgNode, expand_home, get_cfg_default
 from dassl.config.node import read_yaml
 from dassl.data import SPLITS, DatasetBase, Datum, TaskSpace
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, build_trainer
-from dassl.utils import UserError, read_json, unknown_name
-from results.schema import FILE, RecordReader
+from dassl.utils import UserError, unknown_name
 from results.task_words import read_tasks
 
 from .run import LoadedRun, find_tasks
+from .run_folder import CONFIG, read_record
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -56,7 +56,7 @@ def load_run(
             weights, or names that the learned parameters are not for.
     """
     path = Path(folder).expanduser()
-    record = _read_record(path, epoch)
+    record = read_record(path, epoch)
     cfg = _read_config(path, device, backbone, root)
     space = read_tasks(path)
     if classes or task_name:
@@ -64,32 +64,8 @@ def load_run(
     dataset = None if space is None else _without_images(space, record)
     with contextlib.redirect_stdout(io.StringIO()):  # what a training prints when it is built
         trainer = _build(cfg, dataset)
-        parts = cast(list[SimpleTrainer], trainer.task_trainers)
-        if content := parts[0].dm.space.content:
-            raise UserError(f"{path} was trained on {content}; only classifiers can be loaded")
         _load_parameters(trainer, path, epoch, bool(classes or task_name))
-    return LoadedRun(path, record, parts)
-
-
-def _read_record(folder: Path, epoch: int | None) -> dict[str, Any]:
-    """The record of a run that is complete, unless an epoch is chosen."""
-    if not (folder / FILE).is_file():
-        raise UserError(f"{folder} is no run: there is no {FILE} in it{_runs_below(folder)}")
-    reader = RecordReader(folder / FILE, read_json(folder / FILE))
-    if reader.status != "complete" and epoch is None:
-        raise UserError(
-            f"the run in {folder} is not complete ({reader.status}): give its train.py command "
-            "again to finish it, or choose one of its epochs with --load-epoch"
-        )
-    return reader.content
-
-
-def _runs_below(folder: Path) -> str:
-    """A hint at the runs in the folders of a folder."""
-    if not folder.is_dir():
-        return ""
-    names = sorted(file.parent.name for file in folder.glob(f"*/{FILE}"))
-    return f"; give one of the runs in it: {', '.join(names[:5])}" if names else ""
+    return LoadedRun(path, record, cast(list[SimpleTrainer], trainer.task_trainers))
 
 
 def _read_config(folder: Path, device: str, backbone: str, root: str) -> CfgNode:
@@ -97,10 +73,8 @@ def _read_config(folder: Path, device: str, backbone: str, root: str) -> CfgNode
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device is cuda, but torch finds no GPU; use cpu or auto")
-    config = folder / "config.yaml"
-    if not config.is_file():
-        raise UserError(f"there is no {config}: the run is older, or its folder was moved in part")
+        raise UserError("the device is cuda, but torch finds no GPU; use cpu or auto")
+    config = folder / CONFIG
     name = read_yaml(config).get("TRAINER", {}).get("NAME", "")
     cfg = get_cfg_default()
     own_node = getattr(TRAINER_REGISTRY.get(name), "KEY", "")

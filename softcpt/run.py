@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ class Prediction:
         task: name of the task.
         labels: class names, the most probable first.
         probabilities: of these classes, among all classes of the task.
-        error: why the image could not be read; labels and probabilities are then empty.
+        error: why the image could not be read; all but its path is then empty.
     """
 
     image: str
-    task: str
+    task: str = ""
     labels: tuple[str, ...] = ()
     probabilities: tuple[float, ...] = ()
     error: str = ""
@@ -114,13 +114,13 @@ class LoadedRun:
 
     def classify(
         self,
-        images: list[ImageSource],
+        images: Sequence[ImageSource],
         task: int | str | None = None,
         top: int = 5,
         batch_size: int = 0,
         workers: int = 0,
     ) -> Iterator[Prediction]:
-        """As :meth:`predict`, one by one; images that cannot be read have an ``error``.
+        """As :meth:`predict`, one by one; an image that cannot be read has one, with ``error``.
 
         Args:
             workers: processes that read images.
@@ -133,13 +133,13 @@ class LoadedRun:
             row = 0
             for error in errors:
                 image, place = name_of(images[place]), place + 1
+                if error:
+                    yield Prediction(image, error=error)
+                    continue
                 for t, (places, values) in zip(ids, best, strict=True):
-                    if error:
-                        yield Prediction(image, self.tasks[t].name, error=error)
-                        continue
                     names = tuple(self.tasks[t].classnames[i] for i in places[row])
                     yield Prediction(image, self.tasks[t].name, names, tuple(values[row]))
-                row += not error
+                row += 1
 
     def logits(
         self,
@@ -200,9 +200,11 @@ class LoadedRun:
         return self.trainers[0], self.trainers[0].dm.space.columns(t)
 
     def _batches(
-        self, images: list[ImageSource], ids: list[int], batch_size: int, workers: int = 0
+        self, images: Sequence[ImageSource], ids: list[int], batch_size: int, workers: int = 0
     ) -> Iterator[tuple[list[torch.Tensor], list[str]]]:
         """Logits (B, C) of each task for the readable images of a batch, and the errors."""
+        if content := self.trainers[0].dm.space.content:
+            raise UserError(f"{self.folder} was trained on {content}; it has no classes to predict")
         if batch_size < 0:
             raise UserError(f"the batch size must be at least 1; got {batch_size}")
         size = batch_size or self.cfg.DATALOADER.TEST.BATCH_SIZE

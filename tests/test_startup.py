@@ -22,6 +22,13 @@ CASES = {  # exit code, arguments, a part of the output
     "sweep help": (0, ("sweep.py", "--help"), "--dry-run"),
     "sweep dry run": (0, ("sweep.py", "configs/sweeps/demo.yaml", "--dry-run"), "train.py"),
     "sweep missing file": (2, ("sweep.py", "gone.yaml"), "gone.yaml"),
+    "predict help": (0, ("predict.py", "--help"), "--classes"),
+    "predict missing run": (2, ("predict.py", "gone", "a.jpg"), "gone"),
+    "predict unknown flag": (
+        2,
+        ("predict.py", "run", "a.jpg", "--tsk", "1"),
+        "did you mean --task?",
+    ),
     "parse help": (0, ("parse_test_res.py", "--help"), "--multi-exp"),
     "parse missing folder": (2, ("parse_test_res.py", "gone"), "gone"),
     "interpret help": (0, ("interpret_prompt.py", "--help"), "--load-epoch"),

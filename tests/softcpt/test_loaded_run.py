@@ -173,6 +173,7 @@ def test_training_from_python(toy, tmp_path):
         "DATASET.SUBSAMPLE_TASKS": "task1",
         "INPUT.TRANSFORMS": ("normalize",),
         "OPTIM.MAX_EPOCH": 1,
+        "DATALOADER.NUM_WORKERS": 0,
         "TRAINER.COOP.CTX_INIT": "a photo of a",
     }
     where = {"trainer": "CoOp", "backbone": "tiny/random", "quiet": True}
