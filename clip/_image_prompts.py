@@ -126,8 +126,7 @@ def _run(
             x = overwrite(x, tokens[i], start)
         last = i + 1 == len(blocks)
         if recompute and torch.is_grad_enabled():
-            again = {"use_reentrant": False, "preserve_rng_state": False}
-            x = checkpoint(run, block, x, last, **again)
+            x = checkpoint(run, block, x, last, use_reentrant=False, preserve_rng_state=False)
         else:
             x = run(block, x, last)
     return x
