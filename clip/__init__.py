@@ -10,6 +10,7 @@ from dassl.utils.lazy import lazy_imports
 if TYPE_CHECKING:
     from ._errors import CLIPError
     from ._graphs import without_graphs
+    from ._tokenizers import Tokenizer
     from .backbones import list_backbones, load_backbone
     from .clip import available_models, load, tokenize
     from .model import CLIP
@@ -22,6 +23,7 @@ __all__ = [
     "Prompts",
     "TextEncoder",
     "TextTower",
+    "Tokenizer",
     "available_models",
     "list_backbones",
     "load",

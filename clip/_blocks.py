@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from ._errors import CLIPError
+
 
 def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """Additive attention mask (L, L): 0 on and below the diagonal, -inf above it."""
@@ -53,3 +55,21 @@ def overwrite(x: torch.Tensor, tokens: torch.Tensor, start: int, dim: int = 1) -
     end = start + tokens.shape[dim]
     before, after = x.narrow(dim, 0, start), x.narrow(dim, end, x.shape[dim] - end)
     return torch.cat([before, tokens.to(x.dtype), after], dim)
+
+
+def check_text_tower(text: nn.Module) -> bool:
+    """Whether attention is causal; refuses a text tower that cannot take embeddings."""
+    if not hasattr(getattr(text, "transformer", None), "resblocks"):
+        raise CLIPError(
+            f"text tower {type(text).__name__} has no open_clip blocks to run prompts in"
+        )
+    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
+        raise CLIPError("text towers with a class token or a padding mask are not supported")
+    if getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax")) == "none":
+        raise CLIPError("text towers that give one feature per token are not supported")
+    mask = getattr(text, "attn_mask", None)
+    if mask is None:
+        return False
+    if not torch.equal(mask, causal_mask(len(mask), mask.device, mask.dtype)):
+        raise CLIPError("text towers whose attention mask is not the causal one are not supported")
+    return True

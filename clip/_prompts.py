@@ -9,8 +9,6 @@ import torch
 from ._errors import CLIPError
 from ._layout import index_rows
 
-CONTEXT_START = 1  # position of the first context token: SOS stands before it
-
 
 @dataclass
 class Prompts:
@@ -19,13 +17,14 @@ class Prompts:
     Keep the index tensors on the CPU: reading them from a GPU would synchronize.
 
     Args:
-        prefix: (G, P, d) embeddings at positions 0 .. P-1; the first, SOS, is the same in all.
-        suffix: (r, S, d) embeddings from position P to EOT, padded after it.
+        prefix: (G, P, d) embeddings at positions 0 .. P-1, first ``start`` that all groups have.
+        suffix: (r, S, d) embeddings from position P to EOT, the end token, padded after it.
         group: (n,) row of ``prefix`` of each prompt.
         eot: (r,) position of EOT in ``suffix``.
         suffix_index: (n,) row of ``suffix`` of each prompt; None: prompt i has row i.
         deep: contexts of later blocks, (G, m, d) by index of the block: before block i the hidden
-            states at positions 1 .. m, all in the prefix, are overwritten by ``deep[i]``.
+            states of the m tokens from ``start``, all in the prefix, become ``deep[i]``.
+        start: the number of tokens before the context: 1, SOS, or as many as the tokenizer has.
     """
 
     prefix: torch.Tensor
@@ -34,6 +33,7 @@ class Prompts:
     eot: torch.Tensor
     suffix_index: torch.Tensor | None = None
     deep: dict[int, torch.Tensor] = field(default_factory=dict)
+    start: int = 1
 
     def with_groups(self, used: torch.Tensor, group: torch.Tensor) -> Prompts:
         """The prompts with the prefixes ``used`` (k,) alone, which ``group`` (n,) refers to."""
@@ -46,7 +46,7 @@ class Prompts:
         Raises:
             CLIPError: a block that the tower lacks, or a context that is longer than the prefix.
         """
-        room = self.prefix.shape[1] - CONTEXT_START
+        room = self.prefix.shape[1] - self.start
         for i, ctx in self.deep.items():
             if not 0 < i < layers:
                 raise CLIPError(
@@ -56,7 +56,7 @@ class Prompts:
             if ctx.shape[1] > room or len(ctx) != len(self.prefix):
                 raise CLIPError(
                     f"deep contexts of shape {tuple(ctx.shape[:2])} for {len(self.prefix)} "
-                    f"prefixes with {room} tokens after SOS"
+                    f"prefixes with {room} tokens after the first {self.start}"
                 )
 
 
@@ -66,12 +66,15 @@ def suffix_lengths(prompts: Prompts) -> torch.Tensor:
     return length if prompts.suffix_index is None else length[prompts.suffix_index.cpu()]
 
 
-def overwrite_contexts(x: torch.Tensor, context: torch.Tensor, length: int) -> torch.Tensor:
-    """Rows x (N, d) with ``context`` (G, m, d) after each SOS of the G prefixes they begin with.
+def overwrite_contexts(
+    x: torch.Tensor, context: torch.Tensor, length: int, start: int
+) -> torch.Tensor:
+    """Rows x (N, d), which begin with G prefixes, with ``context`` (G, m, d) in these.
 
     Args:
+        start: tokens of a prefix before its context.
         length: P, rows of a prefix.
     """
-    starts = CONTEXT_START + length * torch.arange(len(context), device=x.device)  # (G,)
+    starts = start + length * torch.arange(len(context), device=x.device)  # (G,)
     rows = starts[:, None] + torch.arange(context.shape[1], device=x.device)
     return x.index_copy(0, rows.flatten(), context.flatten(0, 1).to(x.dtype))

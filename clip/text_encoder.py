@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 
 if TYPE_CHECKING:
-    from .simple_tokenizer import SimpleTokenizer
+    from ._tokenizers import Tokenizer
     from .text import Prompts
 
 
@@ -42,7 +42,7 @@ class TextEncoder(Protocol):
 
     @property
     @abstractmethod
-    def tokenizer(self) -> SimpleTokenizer:
+    def tokenizer(self) -> Tokenizer:
         """Words to token ids and back."""
 
     @abstractmethod

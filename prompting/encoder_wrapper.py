@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clip.simple_tokenizer import SimpleTokenizer
+from clip import Tokenizer
 from clip.text import Prompts
 from clip.text_encoder import TextEncoder
 
@@ -32,7 +32,7 @@ class EncoderWrapper(TextEncoder):
         return self.encoder.device
 
     @property
-    def tokenizer(self) -> SimpleTokenizer:
+    def tokenizer(self) -> Tokenizer:
         return self.encoder.tokenizer
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:

@@ -16,7 +16,8 @@ from dassl.utils import UserError
 from image_text import QuestionSpace
 
 from .encoder_wrapper import EncoderWrapper
-from .prompt_learner import PromptLearner, cut_words
+from .prompt_learner import PromptLearner
+from .words import cut_words
 
 if TYPE_CHECKING:
     from .prompted_clip import PromptedCLIP
@@ -29,7 +30,8 @@ def questions_of(space: TaskSpace, text: TextEncoder, prompter: nn.Module) -> Qu
     questions = Questions(space, text)
     for part in prompter.modules():
         if isinstance(part, PromptLearner):
-            questions.check_room(text.context_length - 1 - part.left - part.order.shape[1])
+            used = part.start.shape[1] + part.left + part.order.shape[1]
+            questions.check_room(text.context_length - used)
     return questions
 
 

@@ -11,8 +11,8 @@ from clip import TextEncoder
 from dassl.data import TaskSpace
 from image_text import FreeText
 
-from .prompt_learner import cut_texts
 from .prompter import Prompter
+from .words import cut_texts
 
 # Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
 GENERAL = (

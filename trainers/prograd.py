@@ -37,10 +37,7 @@ class ProGrad(PromptTrainer):
     needs_all_classes = True  # both sides of the divergence are over all classes
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
-        coop_options = options.clone()
-        coop_options.defrost()
-        coop_options.CTX_INIT = ""
-        prompter = ContextPrompter(coop_options, space, text)
+        prompter = ContextPrompter(options.with_values({"CTX_INIT": ""}), space, text)
         if options.CTX_INIT:
             template = options.TEMPLATE or space.tasks[0].templates[0]
             start_with_words(prompter.prompts.ctx, template, text)
@@ -87,8 +84,7 @@ def start_with_words(ctx: torch.Tensor, template: str, text) -> None:
     Raises:
         UserError: more words than context tokens.
     """
-    tokens = text.tokenize([template.partition("{}")[0]])[0]
-    words = tokens[1 : int(tokens.argmax())]
+    words = text.tokenizer.encode(template.partition("{}")[0])
     if len(words) > ctx.shape[-2]:
         raise UserError(
             f"the words of the template {template!r} left of {{}} are {len(words)} tokens, but "
@@ -96,4 +92,5 @@ def start_with_words(ctx: torch.Tensor, template: str, text) -> None:
         )
     if len(words):
         ctx.zero_()
-        ctx[..., -len(words) :, :] = text.embed(words.to(text.device)).to(ctx)
+        ids = torch.tensor(words, device=text.device)
+        ctx[..., -len(words) :, :] = text.embed(ids).to(ctx)

@@ -10,8 +10,8 @@ from torch import nn
 from clip import TextEncoder
 from dassl.data import TaskSpace
 from dassl.utils import UserError
-from prompting.prompt_learner import cut_texts, embed_words
 from prompting.templates import TemplatePrompter
+from prompting.words import cut_all, embed_words
 
 from .language_model import continue_texts
 from .step_texts import words_of
@@ -47,8 +47,7 @@ class ImageWords(nn.Module):
         self.sentences: dict[tuple[int, ...], str] = {}
         by_length = sorted(self.names, key=lambda name: len(text.tokenizer.encode(name)))
         longest = self._begin(by_length[-self.count :])
-        tokens = len(text.tokenizer.encode(f"{longest},"))
-        if tokens > text.context_length - used:
+        if not self._fits(longest, text):
             raise UserError(
                 f"no room is left for {longest!r} in front of prompts of {used} tokens: the text "
                 f"tower takes {text.context_length}; lower TRAINER.COT.TOP_CLASSES, N_CTX or "
@@ -57,6 +56,9 @@ class ImageWords(nn.Module):
 
     def _begin(self, names: list[str]) -> str:
         return self.template.replace("{image}", " or ".join(names)).rstrip(" ,;:.")
+
+    def _fits(self, sentence: str, text: TextEncoder) -> bool:
+        return len(text.tokenizer.encode(f"{sentence},")) <= text.context_length - self.used
 
     @torch.no_grad()
     def top_classes(self, image_features: torch.Tensor) -> list[tuple[int, ...]]:
@@ -95,7 +97,7 @@ class ImageWords(nn.Module):
         begun = [self._begin([self.names[c] for c in classes]) for classes in new]
         if self.model is not None:
             begun = continue_texts(self.model, begun, self.max_tokens)
-        fitting = cut_texts(begun, text, self.used - 2)  # a comma follows, not a stop and EOT
+        fitting = cut_all(begun, lambda sentence: self._fits(sentence, text))
         for classes, sentence in zip(new, fitting, strict=True):
             self.sentences[classes] = f"{sentence.rstrip(' ,;:.')},"
 

@@ -6,7 +6,7 @@ from clip import TextEncoder
 from dassl.data import TaskSpace
 from dassl.utils import UserError
 from image_text import ItemSpace
-from prompting.prompt_learner import cut_texts
+from prompting.words import cut_texts
 
 from .language_model import continue_texts
 

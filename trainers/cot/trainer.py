@@ -20,8 +20,10 @@ from dassl.utils import UserError
 from image_text import ItemSpace
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
-from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, embed_words, need_context
+from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, need_context
 from prompting.prompter import ModelOutput, Prompter
+from prompting.stored_features import training_loader
+from prompting.words import embed_words
 
 from .._base import PromptTrainer
 from .image_words import ImageWords
@@ -125,7 +127,8 @@ class ChainPrompter(Prompter):
         self.image_words = None
         if options.TOP_CLASSES:
             longest = max(step.token.shape[1] for step in self.steps)  # tokens behind the context
-            self.image_words = ImageWords(options, space, text, 1 + n_ctx + longest)
+            used = self.steps[0].start.shape[1] + n_ctx + longest
+            self.image_words = ImageWords(options, space, text, used)
         self.query = None
         if self.aggregator == "attention":
             with torch.no_grad():
@@ -276,8 +279,8 @@ class CoT(PromptTrainer):
         if words is None:
             return super().show_prompts()
         loaders = [self.test_loader]
-        if self.dm.dataset.train_x:
-            loaders.insert(0, self.training_loader())
+        if self.dataset.train_x:
+            loaders.insert(0, training_loader(self.encoder, self.dataset.train_x))
         for batch in (batch for loader in loaders if loader for batch in loader):
             image = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
             counts.update(words.top_classes(image))
