@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dassl.engine import TrainerBase
-from dassl.engine.base import check_facts, load_strictly
+from dassl.engine.checkpoints import check_metadata, load_strictly
 from dassl.utils import UserError
 from results.schema import FILE as RECORD
 from results.task_words import FILE as TASKS
@@ -68,10 +68,11 @@ def export_parameters(run: LoadedRun, folder: Path) -> list[Path]:
         UserError: the folder exists, or names of the run were replaced when it was loaded.
     """
     refuse_existing(folder)
-    tensors, metadata = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    metadata: dict[str, str] = {}
     for i, trainer in enumerate(run.trainers):
-        for name in trainer.get_model_names():
-            state = trainer.models(name)[0].state_dict()
+        for name, model in zip(trainer.get_model_names(), trainer.models(), strict=True):
+            state = model.state_dict()
             tensors |= {f"{i}.{name}.{key}": x.contiguous().cpu() for key, x in state.items()}
         metadata[str(i)] = json.dumps(trainer.checkpoint_metadata())
     with new_folder(folder) as place:
@@ -112,8 +113,9 @@ def load_parameters(trainer: TrainerBase, folder: Path) -> None:
     except Exception as error:  # safetensors has an exception of its own
         raise UserError(f"cannot read {path}: {error}") from None
     for i, part in enumerate(trainer.task_trainers):
-        for name in part.get_model_names():
+        for name, model in zip(part.get_model_names(), part.models(), strict=True):
             prefix = f"{i}.{name}."
             own = {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
-            load_strictly(part.models(name)[0], own, path)
-        check_facts(part, json.loads(metadata.get(str(i), "{}")), path)
+            load_strictly(model, own, path)
+        saved = json.loads(metadata.get(str(i), "{}"))
+        check_metadata(saved, part.checkpoint_metadata(), path)

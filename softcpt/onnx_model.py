@@ -149,17 +149,24 @@ def _write_graph(run: LoadedRun, ids: Sequence[int], path: Path) -> None:
     images = torch.randn(max(TRACED, *CHECKED), 3, *size, generator=generator)
     model = Classifier(run, ids)
     expected = torch.cat(run.logits_of_pixels(images, ids), dim=1)
-    with _quiet(), torch.no_grad():
-        torch.onnx.export(
-            model,
-            (images[:TRACED],),
-            path,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-            dynamo=True,
-            external_data=False,
-        )
+    try:
+        with _quiet(), torch.no_grad():
+            torch.onnx.export(
+                model,
+                (images[:TRACED],),
+                path,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                dynamo=True,
+                external_data=False,
+            )
+    except Exception as error:  # torch has many for what it cannot record
+        method, reason = type(run.trainers[0]).__name__, type(error.__cause__ or error).__name__
+        raise UserError(
+            f"torch cannot record {method} as a fixed graph ({reason}); --as prompts exports what "
+            "was learned"
+        ) from error
     if importlib.util.find_spec("onnxruntime") is None:
         print("onnxruntime is not installed: the graph is not compared with the run")
         return
@@ -168,9 +175,9 @@ def _write_graph(run: LoadedRun, ids: Sequence[int], path: Path) -> None:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for count in CHECKED:
         found = torch.from_numpy(session.run(None, {"images": images[:count].numpy()})[0])
-        error = (found - expected[:count]).abs().max() / expected.abs().max()
-        if error > TOLERANCE:
-            raise RuntimeError(f"the ONNX graph gives other logits than the run ({error:.1e})")
+        difference = (found - expected[:count]).abs().max() / expected.abs().max()
+        if difference > TOLERANCE:
+            raise RuntimeError(f"the ONNX graph's logits differ from the run's by {difference:.1e}")
 
 
 @contextlib.contextmanager

@@ -200,7 +200,7 @@ class LoadedRun:
         """Normalised text features (C, e), fp32 on the CPU, of the classes of the chosen tasks.
 
         Raises:
-            UserError: the method makes none, or others for every image.
+            UserError: the method makes none, several per class, or others for every image.
         """
         return torch.cat([self._text_of(t) for t in self.task_ids(task)])
 
@@ -212,10 +212,10 @@ class LoadedRun:
         if fixed:
             with _autocast(trainer):
                 features = fixed()
-        if features is None:
+        if features is None or features.dim() != 2:
             raise UserError(
-                f"{type(trainer).__name__} has no text features that serve every image: they "
-                "depend on the image, or the method uses none"
+                f"{type(trainer).__name__} has no single text feature per class that serves every "
+                "image: they depend on the image, there are several, or the method uses none"
             )
         return features[columns].float().cpu()
 
