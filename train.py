@@ -153,11 +153,11 @@ def _drop_unused_nodes(cfg: CfgNode) -> None:
     """Drop the keys of other methods and datasets, so that new ones keep the hashes of old runs."""
     if not cfg.TRAINER.NAME:
         raise UserError("no trainer chosen: give one with --trainer; --list shows their names")
-    key = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "KEY", "")
-    if key:
+    if key := getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "KEY", ""):
         cfg.TRAINER = CfgNode({name: cfg.TRAINER[name] for name in ("NAME", key)})
-    name = cfg.DATASET.NAME
-    if not (name and getattr(DATASET_REGISTRY.get(name), "asks_questions", False)):
+    from dassl.data import dataset_class  # imports torch
+
+    if not (cfg.DATASET.NAME and getattr(dataset_class(cfg), "asks_questions", False)):
         del cfg.DATASET["QUESTIONS"]
 
 
