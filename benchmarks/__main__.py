@@ -12,28 +12,28 @@ from __future__ import annotations
 import datetime
 import importlib
 import os
-import pkgutil
 import platform
+import re
 import sys
 import time
 from pathlib import Path
 
-import open_clip
-import torch
-
-import benchmarks
 from dassl.utils import unknown_name, write_json
 from dassl.utils.command_line import Parser, run_program
 
 
 def suites() -> list[str]:
-    """Modules with a ``run``, by name."""
-    found = (m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name[0] != "_")
-    return sorted(n for n in found if hasattr(importlib.import_module(f"benchmarks.{n}"), "run"))
+    """Names of the modules that define ``run``; none is imported."""
+    files = Path(__file__).parent.glob("[!_]*.py")
+    defines_run = re.compile(r"^def run\(", re.MULTILINE)
+    return sorted(file.stem for file in files if defines_run.search(file.read_text("utf-8")))
 
 
 def conditions() -> dict:
     """Where and with what the numbers were taken."""
+    import open_clip
+    import torch
+
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
         "processor": platform.processor() or platform.machine(),
@@ -78,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = known if set(args.suites) & {"all", "small"} else args.suites
     if unknown := sorted(set(chosen) - set(known)):
         raise unknown_name("suite", unknown[0], ["all", "small", *known])
+    import torch  # only now: --help and mistakes are answered without it
+
     os.environ["BENCHMARK_THREADS"] = str(args.threads)
     torch.set_num_threads(args.threads)
     content = {"conditions": conditions(), "suites": {}}

@@ -7,12 +7,15 @@ projections and MLPs run over all rows side by side; only attention needs the ro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import nn
 
 from ._layout import Layout, to_device
+from ._prompts import overwrite_contexts
 
 QUICK = 1.702  # QuickGELU(x) = x sigmoid(1.702 x) = SiLU(1.702 x) / 1.702
 
@@ -86,6 +89,8 @@ def encode(
     suffix: torch.Tensor,
     layout: Layout,
     row_ids: torch.Tensor | None = None,
+    deep: Mapping[int, torch.Tensor] | None = None,
+    start: int = 1,
 ) -> torch.Tensor:
     """Hidden states (n, d) of the prompts' EOT rows after the last block.
 
@@ -94,7 +99,9 @@ def encode(
         suffix: (r, d) suffix rows, positions added, in the layout's order (r = k) or, with
             ``row_ids``, each distinct row once.
         row_ids: (k,) row of ``suffix`` for each row of the layout, on the CPU.
+        deep: (G, m, d) by index of the block, and start: see :class:`clip.Prompts`.
     """
+    deep = deep or {}
     shape = prefix.shape[:2]
     x = torch.cat([prefix.flatten(0, 1), suffix])  # (G P + r, d)
     if row_ids is not None:
@@ -102,6 +109,8 @@ def encode(
         row_ids = to_device(row_ids, x.device)
     for i, block in enumerate(blocks):
         last = i + 1 == len(blocks)
+        if i in deep:
+            x = overwrite_contexts(x, deep[i], shape[1], start)
         x = _block(block, x, shape, layout, last, row_ids if i == 0 else None)
     return x.index_select(0, layout.order)
 

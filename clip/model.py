@@ -13,7 +13,7 @@ from torch import nn
 from ._blocks import is_batch_first, run_blocks
 from ._errors import CLIPError
 from ._local import encode_local, has_local
-from .simple_tokenizer import SimpleTokenizer
+from ._tokenizers import Tokenizer
 from .text import TextTower
 
 
@@ -50,7 +50,7 @@ class CLIP(nn.Module):
         config: dict,
         preprocess: dict,
         name: str = "",
-        tokenizer: SimpleTokenizer | None = None,
+        tokenizer: Tokenizer | None = None,
     ):
         super().__init__()
         text = getattr(source, "text", source)

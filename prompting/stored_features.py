@@ -25,6 +25,7 @@ from .feature_encoder import FeatureEncoder
 from .precision import precision_name
 
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of a pass may take
+ONE_PIECE = 64 * 2**20  # bytes of a pass's features that are read at once on a CPU
 
 
 class Loaders(NamedTuple):
@@ -120,7 +121,8 @@ class FeatureLoader:
 
     ``feat`` (B, e) is the global feature; other outputs stand under their names. Order, batches
     and augmentations are the wrapped loader's; what the store lacks of a pass is computed at its
-    start. On a GPU, a pass that fits is moved there once, so that a step copies nothing.
+    start. A pass that fits is read in one piece, and on a GPU moved there, so that a step copies
+    nothing.
 
     Args:
         encoder: computes what is not stored.
@@ -184,7 +186,7 @@ class FeatureLoader:
         if self.encoder.device.type == "cuda":  # copies from there are asynchronous
             columns = {name: values.pin_memory() for name, values in columns.items()}
         columns = {name: values.split(sizes) for name, values in columns.items()}
-        if self._resident(len(every)):
+        if self._in_one_piece(len(every)):
             for output, store in stores.items():
                 rows = store.gather(places[output][every]).to(self.encoder.device)
                 columns[field_of(output)] = rows.split(sizes)
@@ -195,12 +197,12 @@ class FeatureLoader:
                     batch[field_of(output)] = store.gather(places[output][index])
             yield {**batch, "impath": [items[i].impath for i in index.tolist()]}
 
-    def _resident(self, images: int) -> bool:
-        """Whether the features of so many images go to the GPU at once."""
-        if self.encoder.device.type != "cuda":
-            return False
-        free, _ = torch.cuda.mem_get_info(self.encoder.device)
-        return images * self.encoder.bytes_per_image < RESIDENT_SHARE * free
+    def _in_one_piece(self, images: int) -> bool:
+        """Whether the features of so many images are read, and moved to the device, at once."""
+        limit: float = ONE_PIECE
+        if self.encoder.device.type == "cuda":
+            limit = RESIDENT_SHARE * torch.cuda.mem_get_info(self.encoder.device)[0]
+        return images * self.encoder.bytes_per_image < limit
 
     def _number(self) -> int:
         """The epoch whose augmentations are drawn in this one."""

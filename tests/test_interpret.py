@@ -7,6 +7,7 @@ import torch
 
 import interpret_prompt
 import train
+from prompting import interpret
 from tests.conftest import toy_args
 
 
@@ -18,7 +19,7 @@ def rows(path):
 def test_nearest_words_of_known_contexts(build):
     """A context that starts as words is nearest to those words, at distance 0."""
     trainer = build("MTCoOpHard", "TRAINER.MTCOOPH.CTX_INIT", "a small photo")
-    lines = list(interpret_prompt.words_of("", trainer, top=2))
+    lines = list(interpret.words_of("", trainer, top=2))
     words = ["a", "small", "photo"]
     assert lines[::2] == [("prompts", i, 1, word, 0.0) for i, word in enumerate(words)]
     assert len(lines) == 6 and all(d > 0 for *_, rank, _, d in lines if rank == 2)
@@ -27,21 +28,21 @@ def test_nearest_words_of_known_contexts(build):
 def test_contexts_per_class_are_named(build):
     trainer = build("CoOp", "TRAINER.COOP.CSC", "True", "TRAINER.COOP.N_CTX", "2")
     part = trainer.task_trainers[1]
-    names = [name for name, _ in interpret_prompt.contexts_of("light or dark", part)]
+    names = [name for name, _ in interpret.contexts_of("light or dark", part)]
     assert names == [f"light or dark: prompts of {c}" for c in part.dm.space.classnames]
 
 
 @pytest.mark.parametrize("csc", [False, True])
 def test_generated_contexts_and_their_likeness(build, csc):
     trainer = build("MTCoOp", "TRAINER.MTCOOP.CSC", str(csc), "TRAINER.MTCOOP.N_CTX", "3")
-    contexts = interpret_prompt.task_contexts(trainer)
+    contexts = interpret.task_contexts(trainer)
     assert contexts.shape == (3, 3, trainer.model.text_tower.width)
     made = trainer.model.prompter.contexts(trainer.model.text_tower)
     owner = trainer.dm.space.owner
     for t in range(3):
         expected = made[owner == t].mean(0) if csc else made[t]
         assert torch.allclose(contexts[t], expected)
-    matrix = interpret_prompt.similarity(contexts)
+    matrix = interpret.similarity(contexts)
     a, b = contexts[0].flatten(), contexts[2].flatten()
     assert matrix[0, 2].item() == pytest.approx((a @ b / a.norm() / b.norm()).item(), abs=1e-5)
     assert torch.allclose(matrix.diagonal(), torch.ones(3), atol=1e-5)
@@ -66,15 +67,11 @@ def test_the_command(toy, tmp_path, capsys):
     assert (folder / "similarity.svg").read_text().startswith("<?xml")
 
 
-def test_runs_that_have_nothing_to_show(toy, build, tmp_path, capsys, monkeypatch):
+def test_runs_that_have_nothing_to_show(toy, tmp_path, capsys):
     assert interpret_prompt.command([str(tmp_path)]) == 2
-    assert f"there is no {tmp_path / 'config.yaml'}" in capsys.readouterr().err
+    assert str(tmp_path) in capsys.readouterr().err
     train.main(toy_args("ZeroshotCLIP", output=tmp_path / "zs"))
     assert interpret_prompt.command([str(tmp_path / "zs")]) == 2
-    assert "there is no checkpoint" in capsys.readouterr().err
-    assert interpret_prompt.command([str(tmp_path / "zs"), "--top", "0"]) == 2
-    assert "--top takes a number of 1 or more" in capsys.readouterr().err
-    trainer = build("ZeroshotCLIP")
-    monkeypatch.setattr(interpret_prompt, "load_run", lambda *_: [("", trainer)])
-    assert interpret_prompt.command([str(tmp_path / "zs")]) == 2
     assert "learns no context of tokens" in capsys.readouterr().err
+    assert interpret_prompt.command([str(tmp_path / "zs"), "--top", "0"]) == 2
+    assert "--top" in capsys.readouterr().err

@@ -22,18 +22,36 @@ CASES = {  # exit code, arguments, a part of the output
     "sweep help": (0, ("sweep.py", "--help"), "--dry-run"),
     "sweep dry run": (0, ("sweep.py", "configs/sweeps/demo.yaml", "--dry-run"), "train.py"),
     "sweep missing file": (2, ("sweep.py", "gone.yaml"), "gone.yaml"),
+    "predict help": (0, ("predict.py", "--help"), "--classes"),
+    "predict missing run": (2, ("predict.py", "gone", "a.jpg"), "gone"),
+    "predict unknown flag": (
+        2,
+        ("predict.py", "run", "a.jpg", "--tsk", "1"),
+        "did you mean --task?",
+    ),
     "parse help": (0, ("parse_test_res.py", "--help"), "--multi-exp"),
     "parse missing folder": (2, ("parse_test_res.py", "gone"), "gone"),
+    "interpret help": (0, ("interpret_prompt.py", "--help"), "--load-epoch"),
+    "interpret missing run": (2, ("interpret_prompt.py", "gone"), "gone"),
+    "datasets help": (0, ("datasets", "--help"), "make-mini"),
+    "datasets check help": (0, ("datasets", "check", "--help"), "--deep"),
+    "datasets unknown command": (2, ("datasets", "chekc"), "check"),
+    "features help": (0, ("clip.features", "--help"), "verify"),
+    "features unknown flag": (2, ("clip.features", "info", "--dayz", "1"), "did you mean --days?"),
+    "features info": (0, ("clip.features", "info", "--dir", "tests"), "0 parts"),
+    "benchmarks help": (0, ("benchmarks", "--help"), "whole_sweep"),
+    "benchmarks unknown suite": (2, ("benchmarks", "tekst"), "did you mean text?"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_answered_without_heavy_imports(case):
     expected, (program, *argv), part = CASES[case]
+    run = "run_path" if program.endswith(".py") else "run_module"
     code = (
-        f"import sys; sys.argv[0] = {program!r}; import {Path(program).stem} as program\n"
-        "try: code = program.command()\n"
-        "except SystemExit as end: code = end.code\n"
+        f"import runpy, sys; sys.argv[0] = {program!r}\n"
+        f"try: runpy.{run}({program!r}, run_name='__main__')\n"
+        "except SystemExit as end: code = end.code or 0\n"
         f"heavy = [name for name in {HEAVY} if name in sys.modules]\n"
         "print('imported', heavy, 'exit', code)"
     )

@@ -6,9 +6,15 @@ The key of a feature is its weights, output, precision, library version, transfo
 and augmentation; a change in any of them is a miss.
 """
 
-from ._admin import Part, clear, make_room, parts, verify_shards
-from ._digests import DigestCache
-from ._store import ENCODE_BATCH, FeatureStore, encode_fixed, feature_key, store_root
+from typing import TYPE_CHECKING
+
+from dassl.utils.lazy import lazy_imports
+
+if TYPE_CHECKING:
+    from ._admin import Part, clear, make_room, parts, verify_shards
+    from ._digests import DigestCache
+    from ._layout import store_root
+    from ._store import ENCODE_BATCH, FeatureStore, encode_fixed, feature_key
 
 __all__ = [
     "ENCODE_BATCH",
@@ -23,3 +29,5 @@ __all__ = [
     "store_root",
     "verify_shards",
 ]
+
+__getattr__, __dir__ = lazy_imports(__name__)

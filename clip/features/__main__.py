@@ -13,8 +13,9 @@ from pathlib import Path
 
 from dassl.utils.command_line import Parser, path, run_program
 
-from . import DigestCache, clear, parts, store_root, verify_shards
-from ._digests import FILE
+from ._admin import clear, parts, verify_shards
+from ._digests import FILE, DigestCache
+from ._layout import store_root
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ._store import KEY_FILE, SUFFIX, USED_FILE
+from ._layout import KEY_FILE, SUFFIX, USED_FILE
 
 HALF_WRITTEN_SECONDS = 3600  # an older temporary file belongs to a killed process
 
@@ -116,7 +116,7 @@ def verify_shards(root: Path) -> tuple[int, list[str]]:
 
 def _count(path: Path) -> int:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:  # "pt" imports torch
             return file.get_slice("features").get_shape()[0]
     except (SafetensorError, OSError):
         return 0

@@ -11,16 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from dassl.utils.files import atomic_path, cache_folder
+from dassl.utils.files import atomic_path
+
+from ._layout import KEY_FILE, SUFFIX, USED_FILE, store_root
 
 ENCODE_BATCH = 64  # images that the tower sees at once: see encode_fixed
-SUFFIX = ".safetensors"
-KEY_FILE, USED_FILE = "key.json", ".used"
-
-
-def store_root(folder: str | Path | None) -> Path:
-    """The folder of stores; for None and "", one in the user's cache."""
-    return Path(folder).expanduser() if folder else cache_folder("features")
 
 
 def feature_key(

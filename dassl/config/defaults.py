@@ -36,10 +36,7 @@ def get_cfg_default() -> CfgNode:
                 "TEXT_CHUNK": "auto",
             },
             "OPTIM": _optim(),
-            "TRAIN": {
-                "CHECKPOINT_FREQ": Key(0, least=0),  # every n epochs; 0: only the last
-                "PRINT_FREQ": Key(10, least=1),  # a log line every n batches
-            },
+            "TRAIN": _train(),
             "TEST": {
                 "EVALUATOR": "ClassificationMT",
                 "PER_CLASS_RESULT": False,
@@ -144,6 +141,16 @@ def _optim() -> dict:
         "WARMUP_CONS_LR": Key(1e-5, least=0),
         "WARMUP_MIN_LR": Key(1e-5, least=0),
         "WARMUP_RECOUNT": True,  # the schedule starts after the warm-up
+    }
+
+
+def _train() -> dict:
+    return {
+        "CHECKPOINT_FREQ": Key(0, least=0),  # every n epochs; 0: only the last
+        "PRINT_FREQ": Key(10, least=1),  # a log line every n batches
+        # resume.pt is written after an epoch, once n seconds have passed since the last
+        # time; a killed run repeats no more than that, or than one epoch. 0: every epoch
+        "RESUME_SECONDS": Key(10.0, least=0),
     }
 
 

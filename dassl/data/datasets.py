@@ -69,6 +69,7 @@ class DatasetBase:
     """
 
     dataset_dir = ""
+    asks_questions = False  # whether DATASET.QUESTIONS applies
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ def decode(content: bytes, path: str | os.PathLike, upright: bool = False) -> Im
     """
     try:
         image = Image.open(io.BytesIO(content))
-        return _rgb(ImageOps.exif_transpose(image) if upright else image)
+        return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # a broken file can make PIL raise nearly anything
         raise UserError(
             f"cannot decode the image {path} ({error}); it is damaged or not an image: "
@@ -63,7 +63,12 @@ def decode(content: bytes, path: str | os.PathLike, upright: bool = False) -> Im
         ) from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An RGB image with 8 bits per channel; see :func:`decode`.
+
+    Raises:
+        ValueError: its pixels have 32 bits.
+    """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         # convert() would clip every value at 255; Pillow reads a 16-bit PGM as mode I
         values = np.asarray(image).astype(np.int64) * 256 // (_declared_maximum(image) + 1)

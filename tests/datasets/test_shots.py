@@ -9,6 +9,7 @@ import pytest
 
 from dassl.utils import UserError
 from datasets.__main__ import parse_args
+from datasets._core.commands import COMMANDS
 from datasets._core.mini import make_mini
 from tests.datasets.folders import Pets, fill, load
 from tests.reference.shots import coop_draw
@@ -16,7 +17,7 @@ from tests.reference.shots import coop_draw
 
 def run(*argv):
     args = parse_args([str(arg) for arg in argv])
-    return args.run(args)
+    return COMMANDS[args.command](args)
 
 
 def relative(items):
