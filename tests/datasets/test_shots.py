@@ -108,7 +108,7 @@ def test_added_images_are_named(cfg, root, capsys):
     assert "1 images are not in" in printed and "dog/new.jpg" in printed
     assert "delete that file" in printed
     fill(root / "pets" / "images", {"wolf": 4})
-    with pytest.raises(UserError, match="lacks 1 classes .*: wolf; delete that file"):
+    with pytest.raises(UserError, match=r"lacks 1 classes .*: wolf; delete that file"):
         Pets(cfg)
 
 
