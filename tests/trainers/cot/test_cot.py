@@ -133,7 +133,7 @@ def test_prompts_depend_on_the_image(build, one_task):
     ("options", "message"),
     [
         (("CHAIN_LENGTH", 0), "TRAINER.COT.CHAIN_LENGTH takes .*; got 0"),
-        (("N_CTX", 0), "TRAINER.COT.N_CTX takes .*"),
+        (("N_CTX", 0), "TRAINER.COT.N_CTX .*got 0"),
         (("HIDDEN", -1), "TRAINER.COT.HIDDEN takes .*; got -1"),
         (("CHUNK", -2), "TRAINER.COT.CHUNK takes .*; got -2"),
         (("LINK", "convx"), "TRAINER.COT.LINK takes .*; got 'convx'; did you mean convex"),
