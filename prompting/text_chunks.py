@@ -77,6 +77,7 @@ class TextInChunks:
         self.tower = counter = RowCounter(tower.with_chunk(PROBE))
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             step()
+        torch.clear_autocast_cache()  # torch 2.6 would reuse weights cast without gradients
         # all processes must do alike: what is computed again may wait for the others
         rows = distributed.largest(counter.rows)
         free = -distributed.largest(-free_memory(device))
