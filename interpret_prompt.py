@@ -9,17 +9,16 @@ of a learned context rarely form a sentence: they only show distances in that sp
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import train
+import softcpt
 from dassl.utils import UserError, atomic_path
 from dassl.utils.command_line import Parser, path, run_program
 from results.figures import draw_similarity
+from softcpt.run_folder import read_record
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -68,22 +67,13 @@ def load_run(folder: Path, root: str = "", epoch: int | None = None) -> list[tup
     """The trained trainers of a run, with the name of the task if there is one per task.
 
     Raises:
-        UserError: there is no such run, or no checkpoint in it.
+        UserError: there is no such run, or it is not complete.
     """
-    config = folder / "config.yaml"
-    if not config.is_file():
-        raise UserError(f"there is no {config}; give the folder of a run")
-    words = ["--config-file", str(config), "--output-dir", str(folder), "--root", root]
-    from dassl.engine import build_trainer  # imports torch
-
-    cfg = train.setup_cfg(train.parse_args([*words, "VERBOSE", "False"]))
-    with contextlib.redirect_stdout(io.StringIO()):
-        trainer = build_trainer(cfg)
-        trainer.load_model(str(folder), epoch=epoch)
-    parts = trainer.task_trainers
-    if parts == [trainer]:
-        return [("", trainer)]
-    return [(task.name, part) for task, part in zip(trainer.space.tasks, parts, strict=True)]
+    read_record(folder, epoch)  # before torch is imported
+    parts = softcpt.load_run(folder, root=root, epoch=epoch).trainers
+    if len(parts) == 1:
+        return [("", parts[0])]
+    return [(part.dm.space.tasks[0].name, part) for part in parts]
 
 
 def _similarity(trainer, folder: Path) -> None:

@@ -40,7 +40,7 @@ def prepare(
         @torch.no_grad()
         def ours():
             text = trainer.model.fixed_text_features()
-            logits = [trainer.compute_logits({"global": x}, text_features=text) for x in batches]
+            logits = [trainer.forward({"global": x}, text_features=text).logits for x in batches]
             return torch.cat(logits)
 
         return ours

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
+
+from ._errors import CLIPError
 
 
 def causal_mask(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
@@ -21,12 +25,51 @@ def is_batch_first(transformer: nn.Module) -> bool:
     return getattr(transformer.resblocks[0].attn, "batch_first", fallback)
 
 
-def run_blocks(transformer: nn.Module, x: torch.Tensor, causal: bool) -> torch.Tensor:
-    """The residual attention blocks of ``transformer.resblocks`` over x (n, L, d)."""
-    batch_first = is_batch_first(transformer)
+def run_blocks(
+    transformer: nn.Module,
+    x: torch.Tensor,
+    causal: bool,
+    deep: Mapping[int, torch.Tensor] | None = None,
+    start: int = 0,
+) -> torch.Tensor:
+    """The residual attention blocks of ``transformer.resblocks`` over x (n, L, d).
+
+    Args:
+        deep: (n, m, d) by index of the block: what overwrites the tokens from position ``start``
+            before that block.
+    """
+    batch_first, deep = is_batch_first(transformer), deep or {}
     mask = causal_mask(x.shape[1], x.device, x.dtype) if causal else None
     if not batch_first:
         x = x.transpose(0, 1)
-    for block in transformer.resblocks:
+    for i, block in enumerate(transformer.resblocks):
+        if i in deep:
+            tokens = deep[i] if batch_first else deep[i].transpose(0, 1)
+            x = overwrite(x, tokens, start, 1 if batch_first else 0)
         x = block(x, attn_mask=mask)
     return x if batch_first else x.transpose(0, 1)
+
+
+def overwrite(x: torch.Tensor, tokens: torch.Tensor, start: int, dim: int = 1) -> torch.Tensor:
+    """x with ``tokens`` in place of as many from ``start`` along ``dim``."""
+    end = start + tokens.shape[dim]
+    before, after = x.narrow(dim, 0, start), x.narrow(dim, end, x.shape[dim] - end)
+    return torch.cat([before, tokens.to(x.dtype), after], dim)
+
+
+def check_text_tower(text: nn.Module) -> bool:
+    """Whether attention is causal; refuses a text tower that cannot take embeddings."""
+    if not hasattr(getattr(text, "transformer", None), "resblocks"):
+        raise CLIPError(
+            f"text tower {type(text).__name__} has no open_clip blocks to run prompts in"
+        )
+    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
+        raise CLIPError("text towers with a class token or a padding mask are not supported")
+    if getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax")) == "none":
+        raise CLIPError("text towers that give one feature per token are not supported")
+    mask = getattr(text, "attn_mask", None)
+    if mask is None:
+        return False
+    if not torch.equal(mask, causal_mask(len(mask), mask.device, mask.dtype)):
+        raise CLIPError("text towers whose attention mask is not the causal one are not supported")
+    return True

@@ -35,12 +35,13 @@ def encode_chunks(
     features = []
     for members, suffix in zip(order.split(sizes), suffixes, strict=True):
         used, inverse = group[members].unique(return_inverse=True)
-        chunk = dataclasses.replace(prompts, suffix=suffix, group=inverse, eot=prompts.eot.cpu())
+        chunk = prompts.with_groups(used, inverse)
+        chunk = dataclasses.replace(chunk, suffix=suffix, eot=prompts.eot.cpu())
         if prompts.suffix_index is None:
             chunk.eot = chunk.eot[members]
         else:
             chunk.suffix_index = prompts.suffix_index.cpu()[members]
-        features.append(_recomputed(encode, chunk, index_rows(prompts.prefix, used)))
+        features.append(_recomputed(encode, chunk))
     return index_rows(torch.cat(features), order.argsort())
 
 
@@ -52,10 +53,13 @@ def _chunk_ids(rows, group, prefix_rows: int, limit: int) -> torch.Tensor:
     return torch.unique_consecutive(before // limit, return_inverse=True)[1]
 
 
-def _recomputed(encode: Callable, chunk, prefix: torch.Tensor) -> torch.Tensor:
-    def forward(prefix, suffix):
-        return encode(dataclasses.replace(chunk, prefix=prefix, suffix=suffix))
-
+def _recomputed(encode: Callable, chunk) -> torch.Tensor:
     if not torch.is_grad_enabled():
-        return forward(prefix, chunk.suffix)
-    return checkpoint(forward, prefix, chunk.suffix, use_reentrant=False, preserve_rng_state=False)
+        return encode(chunk)
+
+    def forward(prefix, suffix, *deep):
+        layers = dict(zip(chunk.deep, deep, strict=True))
+        return encode(dataclasses.replace(chunk, prefix=prefix, suffix=suffix, deep=layers))
+
+    inputs = chunk.prefix, chunk.suffix, *chunk.deep.values()
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -41,20 +41,22 @@ def index_rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def drop_unused_prefixes(prompts):
     """The same :class:`clip.Prompts` without prefixes that no prompt uses.
 
-    If no two prompts share a prefix, only SOS stays in it: the rest moves into the suffixes.
+    If no two prompts share a prefix, only its common first tokens stay in it, and the rest moves
+    into the suffixes; but deep contexts overwrite rows of the prefix, where they have to stay.
     """
     used, group = prompts.group.cpu().unique(return_inverse=True)
-    prefix = prompts.prefix
-    if len(used) < len(group) or prefix.shape[1] < 2:
-        prefix = prefix if len(used) == len(prefix) else index_rows(prefix, used)
-        return dataclasses.replace(prompts, prefix=prefix, group=group)
+    prefix, start = prompts.prefix, prompts.start
+    if len(used) < len(group) or prefix.shape[1] <= start or prompts.deep:
+        if len(used) == len(prefix):
+            return dataclasses.replace(prompts, group=group)
+        return prompts.with_groups(used, group)
     suffix, eot = prompts.suffix, prompts.eot.cpu()
     if prompts.suffix_index is not None:
         suffix, eot = index_rows(suffix, prompts.suffix_index), eot[prompts.suffix_index.cpu()]
-    context = index_rows(prefix[:, 1:], prompts.group)
+    context = index_rows(prefix[:, start:], prompts.group)
     return dataclasses.replace(
         prompts,
-        prefix=prefix[:1, :1],
+        prefix=prefix[:1, :start],
         suffix=torch.cat([context, suffix.to(prefix.dtype)], 1),
         group=torch.zeros_like(group),
         eot=eot + context.shape[1],

@@ -7,12 +7,15 @@ projections and MLPs run over all rows side by side; only attention needs the ro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import nn
 
 from ._layout import Layout, to_device
+from ._prompts import overwrite_contexts
 
 QUICK = 1.702  # QuickGELU(x) = x sigmoid(1.702 x) = SiLU(1.702 x) / 1.702
 
@@ -86,6 +89,8 @@ def encode(
     suffix: torch.Tensor,
     layout: Layout,
     row_ids: torch.Tensor | None = None,
+    deep: Mapping[int, torch.Tensor] | None = None,
+    start: int = 1,
 ) -> torch.Tensor:
     """Hidden states (n, d) of the prompts' EOT rows after the last block.
 
@@ -94,7 +99,9 @@ def encode(
         suffix: (r, d) suffix rows, positions added, in the layout's order (r = k) or, with
             ``row_ids``, each distinct row once.
         row_ids: (k,) row of ``suffix`` for each row of the layout, on the CPU.
+        deep: (G, m, d) by index of the block, and start: see :class:`clip.Prompts`.
     """
+    deep = deep or {}
     shape = prefix.shape[:2]
     x = torch.cat([prefix.flatten(0, 1), suffix])  # (G P + r, d)
     if row_ids is not None:
@@ -102,6 +109,8 @@ def encode(
         row_ids = to_device(row_ids, x.device)
     for i, block in enumerate(blocks):
         last = i + 1 == len(blocks)
+        if i in deep:
+            x = overwrite_contexts(x, deep[i], shape[1], start)
         x = _block(block, x, shape, layout, last, row_ids if i == 0 else None)
     return x.index_select(0, layout.order)
 
@@ -135,7 +144,7 @@ def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> 
     if not last:
         if n:
             q = queries[:n].unflatten(0, shape).clone()
-            out.append(_attend(q, prefix, heads, causal=True).flatten(0, 1))
+            out.append(attend(q, prefix, heads, causal=True).flatten(0, 1))
         queries = queries[n:]
     asking = [b.eot_rows if last else b.all_rows for b in layout.buckets]
     queries = queries.split([len(ask.slots) for ask in asking])
@@ -143,12 +152,12 @@ def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> 
         tiles = len(bucket.group)
         padded = _ScatterRows.apply(q, ask.slots, tiles * ask.width)  # (T M, d)
         kv = _GatherKV.apply(prefix, suffix, bucket)  # (T, P + R, 2 d)
-        read = _attend(padded.unflatten(0, (tiles, ask.width)), kv, heads, ask.mask)
+        read = attend(padded.unflatten(0, (tiles, ask.width)), kv, heads, ask.mask)
         out.append(GatherRows.apply(read.flatten(0, 1), ask.slots))
     return torch.cat(out)
 
 
-def _attend(q, kv, heads: int, mask=None, causal: bool = False) -> torch.Tensor:
+def attend(q, kv, heads: int, mask=None, causal: bool = False) -> torch.Tensor:
     """Attention of q (n, M, d) to kv (n, L, 2 d), keys before values; (n, M, d)."""
     q = q.unflatten(2, (heads, -1)).transpose(1, 2)  # (n, heads, M, d / heads)
     k, v = kv.unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)

@@ -1,14 +1,17 @@
-"""A causal text tower in few, equal kernels, for GPUs, where launching kernels takes the time.
+"""A causal text tower in few, equal kernels, for where starting kernels takes the time.
+
+This is so on GPUs, and on CPUs in narrow towers.
 
 As in :mod:`clip._packed`, norms, projections and MLPs compute each token position ("row") once. For
 attention, rows are gathered into tiles: the prefix of one group and the suffixes of a few of its
 prompts, under a mask. All tiles are padded to one size, so that a layer's attention is one gather,
 one kernel and one gather back, whatever the prompts. :mod:`clip._packed` computes less padding in
-more kernels, which suits a CPU.
+more kernels, which suits wide towers on a CPU.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -17,6 +20,7 @@ import torch.nn.functional as F
 
 from ._layout import ALIGN, pack_tiles, to_device
 from ._packed import GatherRows, run_mlp
+from ._prompts import overwrite_contexts
 
 TILE = 64  # suffix rows per tile; a longer suffix has a tile of its own
 
@@ -33,6 +37,8 @@ class Structure:
     prefixes: int  # G
     prefix_length: int  # P
     suffix_length: int  # S
+    deep: tuple[int, ...] = ()  # blocks before which contexts are overwritten
+    start: int = 1  # tokens of a prefix before its context
 
     @classmethod
     def of(cls, prompts) -> Structure:
@@ -44,6 +50,8 @@ class Structure:
             None if rows is None else tuple(rows.tolist()),
             *prompts.prefix.shape[:2],
             prompts.suffix.shape[1],
+            tuple(prompts.deep),
+            prompts.start,
         )
 
 
@@ -58,7 +66,8 @@ class Tiles:
         position: (N,) token position of each row.
         gather: (T * K,) row in each slot; padding repeats row 0.
         slot: (N,) slot of each row; of a prefix row, which all tiles of its group hold, the first.
-        prefix: (G, P).
+        prefix: (G, P). start: tokens of a prefix before its context.
+        used: (G,) the prefixes of the prompts that these G are.
         of_group: (G, T) 1 where a tile belongs to a group, else 0; fp32.
         mask: (T, 1, K, K) bool, the slots that each slot attends to.
         eot: (n,) row of each prompt's EOT.
@@ -72,6 +81,8 @@ class Tiles:
     gather: torch.Tensor
     slot: torch.Tensor
     prefix: tuple[int, int]
+    start: int
+    used: torch.Tensor
     of_group: torch.Tensor
     mask: torch.Tensor
     eot: torch.Tensor
@@ -99,6 +110,7 @@ def make_tiles(prompts: Structure, device: torch.device) -> Tiles:
     size = p + max(sum(len(own[i]) for i in tile) for tile in tiles)
     size = -(-size // ALIGN) * ALIGN  # K
     lists = _assign_slots(prefixes, own, group, tiles, size)
+    lists["used"] = sorted(set(prompts.group))
     index = {k: to_device(torch.tensor(x, dtype=torch.long), device) for k, x in lists.items()}
     owner, eot_at = index.pop("owner").view(len(tiles), size), index.pop("eot_at")
     mask = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == PREFIX)
@@ -109,6 +121,7 @@ def make_tiles(prompts: Structure, device: torch.device) -> Tiles:
     return Tiles(
         **index,
         prefix=(len(prefixes), p),
+        start=prompts.start,
         of_group=to_device(of_group, device),
         mask=mask[:, None],
         eot_mask=eot_mask,
@@ -156,19 +169,20 @@ def _sources(prompts: Structure) -> tuple[list, list, list[int]]:
 
     Returns:
         The rows of each used prefix, those of each suffix, and the prefix of each prompt. If no
-        two prompts share a prefix, only SOS stays in it: the rest moves into the suffixes.
+        two prompts share a prefix, only its common first tokens stay in it, and the rest moves into
+        the suffixes; but deep contexts overwrite rows of the prefix, where they have to stay.
     """
-    p, s = prompts.prefix_length, prompts.suffix_length
+    p, s, start = prompts.prefix_length, prompts.suffix_length, prompts.start
     used = {g: i for i, g in enumerate(sorted(set(prompts.group)))}
     rows = prompts.suffix_index or range(len(prompts.group))
     starts = [prompts.prefixes * p + r * s for r in rows]
     own = [range(a, a + prompts.eot[r] + 1) for a, r in zip(starts, rows, strict=True)]
-    if len(used) < len(prompts.group) or p < 2:
+    if len(used) < len(prompts.group) or p <= start or prompts.deep:
         prefixes = [range(g * p, (g + 1) * p) for g in used]
         return prefixes, own, [used[g] for g in prompts.group]
-    left = [range(g * p + 1, (g + 1) * p) for g in prompts.group]
+    left = [range(g * p + start, (g + 1) * p) for g in prompts.group]
     own = [[*a, *b] for a, b in zip(left, own, strict=True)]
-    return [range(1)], own, [0] * len(own)
+    return [range(start)], own, [0] * len(own)
 
 
 class _ToTiles(torch.autograd.Function):
@@ -204,19 +218,29 @@ class _ToQueries(torch.autograd.Function):
 
 
 def encode(
-    blocks: torch.nn.ModuleList, x: torch.Tensor, positions: torch.Tensor, tiles: Tiles
+    blocks: torch.nn.ModuleList,
+    x: torch.Tensor,
+    positions: torch.Tensor,
+    tiles: Tiles,
+    deep: Mapping[int, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Hidden states (n, d) of the prompts' EOT rows after the last block.
 
     Args:
         x: (G P + r S, d) embeddings of the prefixes, then of the suffixes.
         positions: (L, d) positional embeddings.
+        deep: contexts by index of the block, for all prefixes: see :class:`clip.Prompts`.
     """
+    deep = deep or {}
     positions = positions.to(x.dtype).index_select(0, tiles.position)  # (N, d)
     x = x.index_select(0, tiles.source) + positions
-    for block in blocks[:-1]:
-        x = _finish(block, x, _attend_all(block, x, tiles))
-    return _finish(blocks[-1], x.index_select(0, tiles.eot), _attend_at_eot(blocks[-1], x, tiles))
+    for i, block in enumerate(blocks):
+        if i in deep:
+            context = deep[i].index_select(0, tiles.used)
+            x = overwrite_contexts(x, context, tiles.prefix[1], tiles.start)
+        if i + 1 < len(blocks):
+            x = _finish(block, x, _attend_all(block, x, tiles))
+    return _finish(block, x.index_select(0, tiles.eot), _attend_at_eot(block, x, tiles))
 
 
 def _finish(block, x: torch.Tensor, read: torch.Tensor) -> torch.Tensor:

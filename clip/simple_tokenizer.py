@@ -7,19 +7,27 @@ import functools
 import open_clip.tokenizer
 import torch
 
-from ._errors import CLIPError
+from . import _tokenizers
 
 
 class SimpleTokenizer(open_clip.tokenizer.SimpleTokenizer):
     """open_clip's tokenizer, with OpenAI's special tokens in ``encoder`` and ``decoder``.
 
-    ``encode(text)`` gives ids without SOS and EOT, ``decode(ids)`` the text.
+    ``encode(text)`` gives ids without SOS and EOT, ``decode(ids)`` the text. It is a
+    :class:`clip._tokenizers.Tokenizer`, as the tokenizers of other towers are.
     """
+
+    pad_id = 0
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.encoder["<|startoftext|>"] = self.sot_token_id
         self.encoder["<|endoftext|>"] = self.eot_token_id
+        self.prefix_ids, self.suffix_ids = (self.sot_token_id,), (self.eot_token_id,)
+
+    def encode_after(self, text: str) -> list[int]:
+        """Ids of the words of a text that follows other words: blanks make no difference here."""
+        return self.encode(text)
 
 
 @functools.cache
@@ -29,10 +37,7 @@ def shared_tokenizer() -> SimpleTokenizer:
 
 
 def tokenize(
-    texts: str | list[str],
-    context_length: int = 77,
-    truncate: bool = False,
-    tokenizer: SimpleTokenizer | None = None,
+    texts: str | list[str], context_length: int = 77, truncate: bool = False
 ) -> torch.Tensor:
     """Token ids (n, context_length) of CLIP's BPE vocabulary, 0 after EOT.
 
@@ -42,17 +47,5 @@ def tokenize(
     Raises:
         CLIPError: a text is too long, and ``truncate`` is off.
     """
-    tokenizer = tokenizer or shared_tokenizer()
     texts = [texts] if isinstance(texts, str) else list(texts)
-    ids = torch.zeros(len(texts), context_length, dtype=torch.long)
-    for row, text in zip(ids, texts, strict=True):
-        found = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
-        if len(found) > context_length:
-            if not truncate:
-                raise CLIPError(
-                    f"a text of {len(found)} tokens does not fit the context of {context_length}: "
-                    f"{text!r}; shorten it"
-                )
-            found = [*found[: context_length - 1], tokenizer.eot_token_id]
-        row[: len(found)] = torch.tensor(found)
-    return ids
+    return _tokenizers.tokenize(texts, context_length, shared_tokenizer(), truncate)

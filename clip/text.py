@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from . import _chunks, _layout, _packed, _tiles
-from ._blocks import causal_mask, run_blocks
+from ._blocks import check_text_tower, run_blocks
 from ._errors import CLIPError
 from ._graphs import TextGraphs
 from ._layout import index_rows, to_device
-from .simple_tokenizer import SimpleTokenizer, shared_tokenizer, tokenize
+from ._prompts import Prompts, suffix_lengths
+from ._tokenizers import Tokenizer, tokenize
+from .simple_tokenizer import shared_tokenizer
 
 PROMPTS_AT_ONCE = 2048  # texts per call; the embeddings of more could fill the memory
+NARROW = 128  # width up to which a CPU, too, takes longer to start kernels than to compute
 ROW_VALUES = 14  # saved activations per row, layer and channel; measured on RN50 and ViT-B towers
-
-
-@dataclass
-class Prompts:
-    """Embeddings of n prompts as a prefix shared within a group and a suffix per prompt.
-
-    Keep the index tensors on the CPU: reading them from a GPU would synchronize.
-
-    Args:
-        prefix: (G, P, d) embeddings at positions 0 .. P-1; the first, SOS, is the same in all.
-        suffix: (r, S, d) embeddings from position P to EOT, padded after it.
-        group: (n,) row of ``prefix`` of each prompt.
-        eot: (r,) position of EOT in ``suffix``.
-        suffix_index: (n,) row of ``suffix`` of each prompt; None: prompt i has row i.
-    """
-
-    prefix: torch.Tensor
-    suffix: torch.Tensor
-    group: torch.Tensor
-    eot: torch.Tensor
-    suffix_index: torch.Tensor | None = None
 
 
 class TextTower(nn.Module):
@@ -45,23 +26,23 @@ class TextTower(nn.Module):
 
     Where attention is causal and the feature is read at EOT (``causal``), tokens after EOT are
     left out and the prefix of a group is computed once. Other towers get every prompt padded to
-    the context length, as open_clip pads it.
+    the context length with the tokenizer's padding id, as open_clip pads it.
 
     ``chunk``: about the number of rows (token positions) whose activations are stored at once;
     longer batches are encoded in chunks that the backward pass recomputes. 0: no limit.
 
     Args:
         clip_model: an open_clip ``CLIP`` or ``CustomTextCLIP``.
-        tokenizer: a BPE tokenizer; the default is CLIP's.
+        tokenizer: of the tower's texts; the default is CLIP's.
 
     Raises:
         CLIPError: the tower cannot take embeddings.
     """
 
-    def __init__(self, clip_model: nn.Module, tokenizer: SimpleTokenizer | None = None):
+    def __init__(self, clip_model: nn.Module, tokenizer: Tokenizer | None = None):
         super().__init__()
         text = getattr(clip_model, "text", clip_model)
-        masked = _check_tower(text)
+        masked = check_text_tower(text)
         self.pool = getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax"))
         self.eos_id = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
         self.masked = masked
@@ -71,9 +52,9 @@ class TextTower(nn.Module):
         self.ln_final = text.ln_final
         self.text_projection = text.text_projection
         self.context_length = len(self.positional_embedding)
-        self.tokenizer = tokenizer or shared_tokenizer()
+        self.tokenizer: Tokenizer = tokenizer or shared_tokenizer()
         self.chunk = 0
-        self.tiles: bool | None = None  # None: on a GPU
+        self.tiles: bool | None = None  # None: on a GPU and in narrow towers
         self.graphs: TextGraphs | None = None  # of training steps on a GPU
         self.packed = self.causal and all(map(_packed.is_standard, self.transformer.resblocks))
         self.requires_grad_(False)
@@ -113,16 +94,21 @@ class TextTower(nn.Module):
         return self.positional_embedding.device
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
-        """Token ids (n, L) at the full context length: SOS, words, EOT, padding.
+        """Token ids (n, L) at the full context length: those of a whole prompt, then padding.
 
         Raises:
             CLIPError: a text is longer than the context.
         """
-        return tokenize(texts, self.context_length, tokenizer=self.tokenizer).to(self.device)
+        return tokenize(texts, self.context_length, self.tokenizer).to(self.device)
 
     def eot(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Position (n,) of EOT in token ids (n, L)."""
-        return ((tokens == self.eos_id).int() if self.pool == "eos" else tokens).argmax(-1)
+        """Position (n,) of EOT in token ids (n, L), or of the last token that is not padding."""
+        if self.pool == "argmax":
+            return tokens.argmax(-1)
+        if self.pool == "eos":
+            return (tokens == self.eos_id).int().argmax(-1)
+        at = torch.arange(tokens.shape[1], device=tokens.device)
+        return torch.where(tokens != self.tokenizer.pad_id, at, 0).amax(-1)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Token embeddings (...) -> (..., d), without positions."""
@@ -131,7 +117,8 @@ class TextTower(nn.Module):
     @property
     def tiled(self) -> bool:
         """Whether to use the fewest kernels (:mod:`clip._tiles`) rather than the least work."""
-        return self.device.type == "cuda" if self.tiles is None else self.tiles
+        few = self.device.type == "cuda" or self.width <= NARROW
+        return few if self.tiles is None else self.tiles
 
     @property
     def row_bytes(self) -> int:
@@ -148,7 +135,8 @@ class TextTower(nn.Module):
     @property
     def graphed(self) -> bool:
         """Whether text passes that repeat are replayed."""
-        return bool(self.graphs and self.graphs.enabled) and self.tiled and not self.chunk
+        tiled = self.tiled and (self.tiles or self.device.type == "cuda")
+        return bool(tiled and self.graphs and self.graphs.enabled and not self.chunk)
 
     def count_rows(self, prompts: Prompts) -> int:
         """Rows (token positions) that :meth:`encode` runs through the blocks."""
@@ -161,10 +149,11 @@ class TextTower(nn.Module):
         """Text features (n, e), not normalised, in the tower's dtype.
 
         Raises:
-            CLIPError: a prompt is longer than the context.
+            CLIPError: a prompt is longer than the context, or its deep contexts do not fit.
         """
         if len(prompts.group) == 0:
             return prompts.suffix.new_zeros((0, self.out_dim), dtype=self.dtype)
+        prompts.check_deep(len(self.transformer.resblocks))
         encode = self._encode_plain
         if self._can_pack(prompts):
             encode = self._encode_tiles if self.tiled else self._encode_packed
@@ -189,7 +178,7 @@ class TextTower(nn.Module):
 
     def _rows(self, prompts: Prompts) -> tuple[torch.Tensor, int]:
         """Rows of each prompt (n,), on the CPU, and rows of each group."""
-        length = _suffix_lengths(prompts)
+        length = suffix_lengths(prompts)
         prefix = prompts.prefix.shape[1]
         longest = int(length.max()) + prefix
         if longest > self.context_length:
@@ -206,7 +195,7 @@ class TextTower(nn.Module):
         prefix, suffix = prompts.prefix.to(self.dtype), prompts.suffix.to(self.dtype)
         position = self.positional_embedding.to(self.dtype)
         begin = prefix.shape[1]
-        length = _suffix_lengths(prompts)
+        length = suffix_lengths(prompts)
         layout = _layout.make_layout(prompts.group.cpu(), length, begin, suffix.device)
         row, token, row_ids = layout.prompt, layout.token, None
         if prompts.suffix_index is not None:
@@ -218,7 +207,8 @@ class TextTower(nn.Module):
         suffix = suffix.flatten(0, 1).index_select(0, to_device(source, suffix.device))
         suffix = suffix + index_rows(position, begin + token)
         prefix = prefix + position[:begin]
-        x = _packed.encode(self.transformer.resblocks, prefix, suffix, layout, row_ids)
+        blocks = self.transformer.resblocks
+        x = _packed.encode(blocks, prefix, suffix, layout, row_ids, prompts.deep, prompts.start)
         return self._project(self.ln_final(x))
 
     def _encode_tiles(self, prompts: Prompts) -> torch.Tensor:
@@ -226,19 +216,22 @@ class TextTower(nn.Module):
         structure = _tiles.Structure.of(prompts)
         tiles = _tiles.make_tiles(structure, self.device)
 
-        def run(prefix: torch.Tensor, suffix: torch.Tensor) -> torch.Tensor:
+        def run(prefix: torch.Tensor, suffix: torch.Tensor, *deep: torch.Tensor) -> torch.Tensor:
             x = torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 1)]).to(self.dtype)
-            x = _tiles.encode(self.transformer.resblocks, x, self.positional_embedding, tiles)
+            layers = dict(zip(structure.deep, deep, strict=True))
+            blocks, positions = self.transformer.resblocks, self.positional_embedding
+            x = _tiles.encode(blocks, x, positions, tiles, layers)
             return self._project(self.ln_final(x))
 
-        inputs = prompts.prefix, prompts.suffix
+        inputs = prompts.prefix, prompts.suffix, *prompts.deep.values()
         return self.graphs.run(structure, run, *inputs) if self.graphed else run(*inputs)
 
     def _encode_plain(self, prompts: Prompts) -> torch.Tensor:
         """Each prompt in full, through open_clip's own blocks."""
         x, last = self._assemble(prompts)  # (n, L, d), (n,)
         x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
-        x = run_blocks(self.transformer, x, self.masked)
+        deep = {i: index_rows(ctx, prompts.group) for i, ctx in prompts.deep.items()}
+        x = run_blocks(self.transformer, x, self.masked, deep, prompts.start)
         return self._project(self.ln_final(self._read(x, last)))  # (n, e)
 
     def _assemble(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
@@ -256,8 +249,8 @@ class TextTower(nn.Module):
         return (x if self.causal else self._pad(x, last)), last
 
     def _pad(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """x (n, L, d) at the context length, with padding tokens (id 0) after each EOT."""
-        pad = self.token_embedding.weight[0].to(x.dtype)  # (d,)
+        """x (n, L, d) at the context length, with padding tokens after each EOT."""
+        pad = self.token_embedding.weight[self.tokenizer.pad_id].to(x.dtype)  # (d,)
         more = pad.expand(len(x), self.context_length - x.shape[1], -1)
         after_eot = torch.arange(self.context_length, device=self.device) > last[:, None]
         return torch.where(after_eot[..., None], pad, torch.cat([x, more], 1))
@@ -273,27 +266,3 @@ class TextTower(nn.Module):
         if isinstance(self.text_projection, nn.Linear):
             return self.text_projection(x)
         return x @ self.text_projection
-
-
-def _suffix_lengths(prompts: Prompts) -> torch.Tensor:
-    """Tokens (n,) of each suffix, EOT included; on the CPU."""
-    length = prompts.eot.cpu() + 1
-    return length if prompts.suffix_index is None else length[prompts.suffix_index.cpu()]
-
-
-def _check_tower(text: nn.Module) -> bool:
-    """Whether attention is causal; refuses a text tower that cannot take embeddings."""
-    if not hasattr(getattr(text, "transformer", None), "resblocks"):
-        raise CLIPError(
-            f"text tower {type(text).__name__} has no open_clip blocks to run prompts in"
-        )
-    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
-        raise CLIPError("text towers with a class token or a padding mask are not supported")
-    if getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax")) == "none":
-        raise CLIPError("text towers that give one feature per token are not supported")
-    mask = getattr(text, "attn_mask", None)
-    if mask is None:
-        return False
-    if not torch.equal(mask, causal_mask(len(mask), mask.device, mask.dtype)):
-        raise CLIPError("text towers whose attention mask is not the causal one are not supported")
-    return True

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clip.text import TextTower
+from clip import TextEncoder
 from dassl.data.tasks import TaskSpace
 from dassl.utils import UserError
 
 
-def refuse_equal_classes(space: TaskSpace, text: TextTower) -> None:
+def refuse_equal_classes(space: TaskSpace, text: TextEncoder) -> None:
     """Refuse a task with two classes whose prompts have the same tokens.
 
     Tokenizers lower-case, repair Unicode and unescape HTML, so that names that differ as text can
@@ -30,7 +30,7 @@ def refuse_equal_classes(space: TaskSpace, text: TextTower) -> None:
             )
 
 
-def refuse_equal_tasks(space: TaskSpace, text: TextTower) -> None:
+def refuse_equal_tasks(space: TaskSpace, text: TextEncoder) -> None:
     """Refuse two tasks whose names have the same tokens, where contexts are made from task names.
 
     Raises:
@@ -44,7 +44,7 @@ def refuse_equal_tasks(space: TaskSpace, text: TextTower) -> None:
 
 
 def find_equal(
-    names: Sequence[str], text: TextTower, template: str = "{}"
+    names: Sequence[str], text: TextEncoder, template: str = "{}"
 ) -> tuple[str, str] | None:
     """The first two names whose prompts have the same tokens, or None."""
     seen: dict[tuple[int, ...], str] = {}

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from clip import without_graphs
-from clip.text import TextTower
+from clip import TextEncoder, without_graphs
 
 from .prompt_learner import PromptLearner, chunk_names, scatter_rows
 
@@ -34,7 +33,7 @@ def image_net(in_dim: int, out_dim: int, hidden: int = 0) -> nn.Sequential:
 
 
 def encode_per_image(
-    text: TextTower,
+    text: TextEncoder,
     prompts: PromptLearner,
     contexts: torch.Tensor,
     class_mask: torch.Tensor | None = None,

@@ -12,7 +12,7 @@ from clip import TextTower
 
 def words_of(task: str, trainer, top: int) -> Iterator[tuple[str, int, int, str, float]]:
     """Context, token, rank, word and distance, for every learned and generated context."""
-    text = trainer.model.text_tower
+    text = trainer.clip.text_tower
     for name, contexts in contexts_of(task, trainer):
         distances = nearest_words(contexts, text, top)
         for token, found in enumerate(distances):

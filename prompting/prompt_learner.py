@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip import CLIPError
-from clip.text import PROMPTS_AT_ONCE, Prompts, TextTower, index_rows, tokenize
+from clip import TextEncoder
+from clip.text import PROMPTS_AT_ONCE, Prompts, index_rows
 from dassl.utils import UserError
 from image_text import FreeText
 
 from .prompter import Prompter
+from .words import cut_texts, embed_words, tokenize_names
 
 POSITIONS = ("end", "middle", "front")
-MAX_TOKENS = 4096  # more than any text tower takes, to count what a text needs
 INIT_STD = 0.02  # of contexts and of meta networks, as published
 
 
@@ -45,7 +43,7 @@ class PromptLearner(nn.Module):
     def __init__(
         self,
         names: list[str],
-        text: TextTower,
+        text: TextEncoder,
         n_ctx: int = 16,
         ctx_init: str = "",
         group: torch.Tensor | None = None,
@@ -87,18 +85,21 @@ class PromptLearner(nn.Module):
             return start.repeat(groups, 1, 1)  # (G, m, d)
         return INIT_STD * torch.randn(groups, *start.shape)
 
-    def _read_names(self, names: list[str], text: TextTower) -> None:
-        bare, tokens = tokenize_names(names, text, self.n_ctx)
-        length = int(tokens.argmax(1).max())  # tokens behind SOS of the longest name, EOT included
+    def _read_names(self, names: list[str], text: TextEncoder) -> None:
         right = self.n_ctx - self.left  # context tokens right of the name
-        ids, token = tokens[:, : 1 + length].unique(return_inverse=True)
+        bare, whole = tokenize_names(names, text, self.n_ctx, follow=self.left > 0)
+        first, pad = list(text.tokenizer.prefix_ids), text.tokenizer.pad_id
+        length = max(map(len, whole))
+        ids = torch.tensor([first + words + [pad] * (length - len(words)) for words in whole])
+        ids, token = ids.unique(return_inverse=True)
         with torch.no_grad():
             table = text.embed(ids.to(text.device)).cpu()
         self.register_buffer("table", table, persistent=False)  # (v, d) of the tokens in use
-        self.register_buffer("sos", table[token[:1, :1].cpu()], persistent=False)  # (1, 1, d)
-        self.register_buffer("token", token[:, 1:].cpu(), persistent=False)  # (n, L) its row in it
-        self.eot = tokens.argmax(1).cpu() - 1 + right  # (n,), on the CPU too
-        order = [_own_order(int(b.argmax()) - 1, right, length) for b in bare]
+        start = table[token[:1, : len(first)]]
+        self.register_buffer("start", start, persistent=False)  # (1, s, d) in front of all prompts
+        self.register_buffer("token", token[:, len(first) :], persistent=False)  # (n, L) its row
+        self.eot = torch.tensor([len(words) - 1 + right for words in whole])  # (n,), on the CPU too
+        order = [_own_order(count, right, length) for count in bare]
         self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
 
     def embedded(self) -> torch.Tensor:
@@ -152,11 +153,11 @@ class PromptLearner(nn.Module):
         if right.shape[1]:
             suffix = torch.cat([suffix, index_rows(right, group)], dim=1)  # (n, L + right, d)
             suffix = suffix.gather(1, order[..., None].expand_as(suffix))
-        begin = [self.sos.expand(len(ctx), 1, d), left]
+        begin = [self.start.expand(len(ctx), -1, -1), left]
         if before is not None:
             begin.append(before.to(left.dtype).expand(len(ctx), -1, -1))
-        prefix = torch.cat(begin, dim=1)  # (G, 1 + left + p, d)
-        return Prompts(prefix=prefix, suffix=suffix, group=group, eot=eot, suffix_index=rows)
+        prefix = torch.cat(begin, dim=1)  # (G, s + left + p, d)
+        return Prompts(prefix, suffix, group, eot, rows, start=self.start.shape[1])
 
 
 def show_prompts(prompter: nn.Module) -> list[str]:
@@ -231,56 +232,6 @@ def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
         raise UserError(
             f"TRAINER.{key}.N_CTX takes at least 1 token, as only the context learns; got {n_ctx}"
         )
-
-
-def embed_words(words: str, text: TextTower) -> torch.Tensor:
-    """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces."""
-    tokens = text.tokenize([words.replace("_", " ")])[0, 1:]
-    return text.embed(tokens[: int(tokens.argmax())].to(text.device)).detach().float().cpu()
-
-
-def cut_texts(texts: list[str], text: TextTower, n_ctx: int = 0) -> list[str]:
-    """Texts cut at a word where SOS, ``n_ctx`` tokens, the text, "." and EOT would not fit.
-
-    The log counts them.
-    """
-    limit = text.context_length - n_ctx
-    out = [cut_words(whole, lambda short: _tokens_of(short, text) <= limit) for whole in texts]
-    if count := sum(short != whole for short, whole in zip(out, texts, strict=True)):
-        print(f"{count} of {len(out)} texts were too long for the text tower and are cut")
-    return out
-
-
-def cut_words(whole: str, fits: Callable[[str], bool]) -> str:
-    """A text without as many of its last words as it takes to fit, but for the first."""
-    short = whole
-    while " " in short and not fits(short):
-        short = short.rpartition(" ")[0].rstrip(" ,;:-")
-    return short
-
-
-def _tokens_of(sentence: str, text: TextTower) -> int:
-    """Tokens of SOS, a sentence, its full stop and EOT."""
-    return int(tokenize([f"{sentence}."], MAX_TOKENS, tokenizer=text.tokenizer).argmax()) + 1
-
-
-def tokenize_names(
-    names: list[str], text: TextTower, n_ctx: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens (n, L) of every name without and with its full stop; one too long is named."""
-    try:
-        bare, tokens = text.tokenize(names), text.tokenize([f"{name}." for name in names])
-    except CLIPError as error:
-        raise UserError(f"a name is too long: {error}") from None
-    used = tokens.argmax(1) + 1 + n_ctx  # (n,) SOS to EOT
-    worst = int(used.argmax())
-    if used[worst] > text.context_length:
-        raise UserError(
-            f"the prompt of {names[worst]!r} needs {int(used[worst])} tokens with {n_ctx} context "
-            f"tokens, but the text tower takes {text.context_length}; shorten the name or the "
-            "context"
-        )
-    return bare, tokens
 
 
 def _own_order(name_len: int, right: int, length: int) -> torch.Tensor:

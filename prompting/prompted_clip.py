@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip.text import TextGraphs, TextTower
+from clip import TextEncoder
+from clip.text import TextGraphs
 from dassl.utils import distributed
 
 from .prompter import Features, ModelOutput, Prompter
 from .questions import Questions
-from .sharding import DividedText
-from .text_chunks import TextInChunks
+from .sharding import ShardedEncoder
+from .text_chunks import ChunkedText
 
 
 class PromptedCLIP(nn.Module):
@@ -21,7 +22,7 @@ class PromptedCLIP(nn.Module):
     Args:
         prompter: the learned module; :class:`~prompting.prompter.Prompter` says how it is called.
         outputs: what the image tower must give, see ``CLIP.encode_outputs``.
-        text_chunk: rows of text per chunk, see :class:`~prompting.text_chunks.TextInChunks`.
+        text_chunk: rows of text per chunk, see :class:`~prompting.text_chunks.ChunkedText`.
         questions: put in front of every answer; None for tasks that ask nothing.
         graphs: whether text steps may be replayed as CUDA graphs.
     """
@@ -37,25 +38,25 @@ class PromptedCLIP(nn.Module):
     ):
         super().__init__()
         self.questions = questions
-        self.text = TextInChunks(clip_model.text_tower, text_chunk)
+        self.text = ChunkedText(clip_model.text_tower, text_chunk)
         if graphs and distributed.world_size() == 1:
             self.text.tower.graphs = TextGraphs()
         self.clip, self.prompter, self.outputs = clip_model, prompter, outputs
 
     @property
-    def text_tower(self) -> TextTower:
-        """The frozen text tower; of several processes each encodes its share of the rows."""
-        text = self.text.tower
-        return text if distributed.world_size() == 1 else DividedText(text)
+    def text_tower(self) -> TextEncoder:
+        """The frozen text tower; several processes share its work."""
+        text = self.text.encoder
+        return text if distributed.world_size() == 1 else ShardedEncoder(text)
 
     def forward(self, images: torch.Tensor, class_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of images (B, 3, H, W)."""
         return self.logits(self.encode_image(images), class_mask)
 
-    def encode_image(self, images: torch.Tensor) -> Features:
-        """What the frozen image tower gives, un-normalised: see ``CLIP.encode_outputs``."""
-        with torch.no_grad():
-            return self.clip.encode_outputs(images.to(self.clip.dtype), self.outputs)
+    def encode_image(self, images: torch.Tensor, task: torch.Tensor | None = None) -> Features:
+        """What the image tower gives, un-normalised: see :meth:`Prompter.encode_image`."""
+        images = images.to(self.clip.dtype)
+        return self.prompter.encode_image(self.clip, images, self.outputs, task)
 
     def logits(
         self,
@@ -93,9 +94,16 @@ class PromptedCLIP(nn.Module):
             return self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
 
     def text_features(
-        self, x: torch.Tensor, class_mask: torch.Tensor | None = None, text: nn.Module | None = None
+        self,
+        x: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
+        text: TextEncoder | None = None,
     ) -> torch.Tensor:
-        """Normalised text features (C, e) or (B, C, e), fp32, for images x (B, e), by ``text``."""
+        """Normalised text features (C, e) or (B, C, e), fp32, for image features x (B, e).
+
+        Args:
+            text: encodes the prompts; None takes :attr:`text_tower`.
+        """
         return F.normalize(self.prompter(text or self.text_tower, x, class_mask).float(), dim=-1)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Rows of text divided among the processes of a run."""
+"""Prompts divided among the processes of a run."""
 
 from __future__ import annotations
 
@@ -6,40 +6,30 @@ from dataclasses import replace
 
 import torch
 
-from clip.text import Prompts, TextTower
+from clip.text import Prompts
 from dassl.utils import distributed
 
-FEWEST_ROWS = 8  # for each process: fewer are not worth a message
+from .encoder_wrapper import EncoderWrapper
+
+MIN_PROMPTS = 8  # per process; exchanging fewer costs more time than it saves
 
 
-class DividedText:
-    """A text tower of which each process encodes its share of the prompts, and all get all.
-
-    It answers to the names of the tower that it stands in for.
-
-    Args:
-        tower: the whole frozen tower, which every process has.
-    """
-
-    def __init__(self, tower: TextTower):
-        self.tower = tower
-
-    def __getattr__(self, name: str):
-        return getattr(self.tower, name)
+class ShardedEncoder(EncoderWrapper):
+    """Encodes a share of the prompts in each process and gathers the features of all."""
 
     def encode(self, prompts: Prompts) -> torch.Tensor:
-        """Text features (n, e), not normalised; the gradient is the run's, not the share's."""
+        """Text features (n, e), not normalised; gradients are those of the whole run."""
         n = len(prompts.group)
-        if n < FEWEST_ROWS * distributed.world_size():
-            return self.tower.encode(prompts)
-        suffix = self.tower.encode(select(prompts, distributed.share(n)))
-        return distributed.gather_rows(suffix, n)
+        if n < MIN_PROMPTS * distributed.world_size():
+            return self.encoder.encode(prompts)
+        features = self.encoder.encode(select(prompts, distributed.share(n)))
+        return distributed.gather_rows(features, n)
 
 
 def select(prompts: Prompts, part: slice) -> Prompts:
-    """Some of the prompts, with the beginnings that they need."""
+    """A slice of the prompts, with the prefixes that they use."""
     groups, group = prompts.group[part].unique(return_inverse=True)
-    prefix = prompts.prefix[groups.to(prompts.prefix.device)]
+    chosen = prompts.with_groups(groups, group)
     if prompts.suffix_index is None:
-        return Prompts(prefix, prompts.suffix[part], group, prompts.eot[part])
-    return replace(prompts, prefix=prefix, group=group, suffix_index=prompts.suffix_index[part])
+        return replace(chosen, suffix=prompts.suffix[part], eot=prompts.eot[part])
+    return replace(chosen, suffix_index=prompts.suffix_index[part])

@@ -7,11 +7,23 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
+from clip import TextEncoder
 from dassl.data import TaskSpace
 from image_text import FreeText
 
-from .prompt_learner import cut_texts
 from .prompter import Prompter
+from .words import cut_texts
+
+# Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
+GENERAL = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
 
 
 class TemplatePrompter(Prompter):
@@ -22,24 +34,34 @@ class TemplatePrompter(Prompter):
 
     def __init__(self, space, text, extra=()):
         super().__init__()
-        parts = []
-        for task in space.tasks:
-            templates = dict.fromkeys((*task.templates, *extra))
-            names = [name.replace("_", " ") for name in task.classnames]
-            if isinstance(task.classnames, FreeText):
-                names = cut_texts(names, text)
-            parts.append(
-                sum(
-                    F.normalize(text.encode_text([t.format(n) for n in names]).float(), dim=-1)
-                    for t in templates
-                )
-            )
-        features = F.normalize(torch.cat(parts), dim=-1)  # (C, e)
+        features = F.normalize(average_templates(space, text, extra), dim=-1)  # (C, e)
         self.register_buffer("features", features, persistent=False)
 
     def forward(self, text, image_features, class_mask=None):
         """Text features (C, e)."""
         return self.features
+
+
+def average_templates(
+    space: TaskSpace, text: TextEncoder, extra: tuple[str, ...] = (), normalised: bool = True
+) -> torch.Tensor:
+    """Text features (C, e), fp32, of the class names, averaged over each task's templates.
+
+    Args:
+        extra: templates that every task has beside its own.
+        normalised: whether the features are normalised before they are averaged.
+    """
+    parts = []
+    for task in space.tasks:
+        templates = dict.fromkeys((*task.templates, *extra))
+        names = [name.replace("_", " ") for name in task.classnames]
+        if isinstance(task.classnames, FreeText):
+            names = cut_texts(names, text)
+        found = [text.encode_text([t.format(n) for n in names]).float() for t in templates]
+        if normalised:
+            found = [F.normalize(features, dim=-1) for features in found]
+        parts.append(torch.stack(found).mean(dim=0))
+    return torch.cat(parts)
 
 
 def with_template(space: TaskSpace, template: str) -> TaskSpace:

@@ -1,30 +1,33 @@
-"""How many rows of text a training step holds, and whether they fit (``MODEL.TEXT_CHUNK``).
+"""How much text a training step encodes, and in which chunks (``MODEL.TEXT_CHUNK``).
 
-A row is one token position of one prompt that the text tower computes.
+The unit is the row: one token position of one prompt that the text tower computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 
+from clip import TextEncoder
 from clip.text import Prompts, TextTower
 from dassl.utils import UserError, distributed, free_memory
+from dassl.utils.threads import choose_threads
 
-SHARE = 0.5  # of the free memory that text may take
-MIN_CHUNK = 256  # rows; with fewer, the time goes into starting kernels
-PROBE = 4096  # rows at once while counting, which needs no gradients
+from .encoder_wrapper import EncoderWrapper
+
+SHARE = 0.5  # of the free memory that text may use
+MIN_CHUNK = 256  # rows; smaller chunks spend their time on launching kernels
+PROBE = 4096  # rows per chunk while counting, which stores no activations
 
 
-class RowCounter:
-    """A text tower that counts the rows it computes."""
+class RowCounter(EncoderWrapper):
+    """Counts the rows that a text tower computes."""
 
     def __init__(self, tower: TextTower):
+        super().__init__(tower)
         self.tower, self.rows, self.prompts = tower, 0, 0
-
-    def __getattr__(self, name: str):
-        return getattr(self.tower, name)
 
     def encode(self, prompts: Prompts) -> torch.Tensor:
         """Text features (n, e)."""
@@ -35,10 +38,10 @@ class RowCounter:
 
 
 def parse_chunk(value: str) -> int | None:
-    """The rows that MODEL.TEXT_CHUNK names; None for auto.
+    """The number of rows in MODEL.TEXT_CHUNK; None for auto.
 
     Raises:
-        UserError: neither auto nor a number from 0.
+        UserError: neither auto nor a whole number of 0 or more.
     """
     if value == "auto":
         return None
@@ -49,67 +52,84 @@ def parse_chunk(value: str) -> int | None:
     return int(value)
 
 
-class TextInChunks:
-    """A run's text tower, whose chunk is chosen before its first step.
+class ChunkedText:
+    """A run's text tower; its chunk size is chosen in the first training step.
 
     Args:
-        chunk: rows per chunk, 0 for no limit; None chooses.
+        chunk: rows per chunk, 0 for no limit; None chooses by the free memory.
 
     Attributes:
-        short: whether a step's text goes through in more than one chunk.
+        tower: the tower with the chosen chunk size.
+        encoder: what the run encodes text with: ``tower``, or its counter inside
+            :meth:`counting`.
+        chunked: whether the text of a step takes more than one chunk.
     """
 
     def __init__(self, tower: TextTower, chunk: int | None):
-        self.chunk, self.planned, self.short = chunk, False, False
+        self.chunk, self.planned, self.chunked = chunk, False, False
         self.tower = tower.with_chunk(chunk or 0)
+        self.encoder: TextEncoder = self.tower
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[RowCounter]:
+        """Count the rows of the text that the block encodes through ``encoder``."""
+        self.encoder = counter = RowCounter(self.tower.with_chunk(PROBE))
+        try:
+            yield counter
+        finally:
+            self.encoder = self.tower
 
     @torch.no_grad()
-    def plan(self, step: Callable) -> None:
-        """Choose the chunk if that has not been done, and say what memory text will take.
+    def plan(self, forward: Callable) -> None:
+        """Choose the chunk size in the first call, and log how much memory text will use.
+
+        On a CPU the number of threads is chosen too.
 
         Args:
-            step: encodes the text of a training step through ``tower``, whatever its method
-                makes of it; called once, without gradients.
+            forward: encodes the text of a training step; called a few times, without gradients.
         """
         if self.planned:
             return
-        tower, device = self.tower, self.tower.device
-        self.tower = counter = RowCounter(tower.with_chunk(PROBE))
+        device = self.tower.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            step()
+            with self.counting() as counter:
+                forward()
+            if device.type == "cpu" and distributed.world_size() == 1:
+                with self.counting():
+                    choose_threads(forward)
         torch.clear_autocast_cache()  # torch 2.6 would reuse weights cast without gradients
-        # all processes must do alike: what is computed again may wait for the others
+        # all processes need the same chunks: recomputing one may wait for the other processes
         rows = distributed.largest(counter.rows)
         free = -distributed.largest(-free_memory(device))
         chunk = self.chunk
         if chunk is None:
-            chunk = fitting_chunk(rows, tower.row_bytes, free)
-        self.tower, self.planned = tower.with_chunk(chunk), True
-        self.short = 0 < chunk < rows
+            chunk = fitting_chunk(rows, self.tower.row_bytes, free)
+        self.encoder = self.tower = self.tower.with_chunk(chunk)
+        self.planned, self.chunked = True, 0 < chunk < rows
         if counter.rows:
             print(describe(counter, chunk, free))
 
 
 def fitting_chunk(rows: int, row_bytes: int, free: int) -> int:
-    """Rows per chunk of a step of ``rows``; 0 if all of them fit ``free`` bytes at once.
+    """Rows per chunk for a step of ``rows``; 0 if all of them fit ``free`` bytes at once.
 
     Chunks are a power of two, so that small changes of the free memory do not change them.
     """
     if rows * row_bytes <= SHARE * free:
         return 0
-    fits = max(MIN_CHUNK, int(SHARE * free / 2 / row_bytes))  # half is left for their inputs
-    return 1 << (fits.bit_length() - 1)
+    fitting = max(MIN_CHUNK, int(SHARE * free / 2 / row_bytes))  # half is left for their inputs
+    return 1 << (fitting.bit_length() - 1)
 
 
 def describe(counter: RowCounter, chunk: int, free: int) -> str:
-    """The line in the log."""
-    each = counter.tower.row_bytes
-    way = "all at once"
+    """The log line on a step's text."""
+    row_bytes = counter.tower.row_bytes
+    how = "all at once"
     if chunk and chunk < counter.rows:
-        way = f"in chunks of {chunk} rows ({_size(chunk * each)}), computed again going back"
+        how = f"in chunks of {chunk} rows ({_size(chunk * row_bytes)}), recomputed in backward"
     return (
         f"Text of a step: {counter.prompts} prompts, {counter.rows} rows, about "
-        f"{_size(counter.rows * each)} of {_size(free)} free memory; {way} (MODEL.TEXT_CHUNK)"
+        f"{_size(counter.rows * row_bytes)} of {_size(free)} free memory; {how} (MODEL.TEXT_CHUNK)"
     )
 
 

@@ -20,8 +20,10 @@ from dassl.config import CfgNode
 from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
 
 from .schema import FILE, NOT_HASHED, SCHEMA, RecordReader
+from .task_words import write_tasks
 
 if TYPE_CHECKING:
+    from dassl.data import TaskSpace
     from dassl.data.identity import DataIdentity
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -176,6 +178,11 @@ class RunRecord:
             text = yaml.safe_dump(self._config, sort_keys=False)
             path.write_text(text, encoding="utf-8")
         self.save()
+
+    def describe(self, space: TaskSpace, **sections: dict | list) -> None:
+        """Record what the run computes, and write its ``tasks.json``."""
+        write_tasks(space, self.folder)
+        self.update(**sections)
 
     def update(self, **sections: dict | list) -> None:
         """Merge sections (``protocol=...``, ``run=...``) into the record and save it."""

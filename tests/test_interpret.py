@@ -67,15 +67,11 @@ def test_the_command(toy, tmp_path, capsys):
     assert (folder / "similarity.svg").read_text().startswith("<?xml")
 
 
-def test_runs_that_have_nothing_to_show(toy, build, tmp_path, capsys, monkeypatch):
+def test_runs_that_have_nothing_to_show(toy, tmp_path, capsys):
     assert interpret_prompt.command([str(tmp_path)]) == 2
-    assert f"there is no {tmp_path / 'config.yaml'}" in capsys.readouterr().err
+    assert str(tmp_path) in capsys.readouterr().err
     train.main(toy_args("ZeroshotCLIP", output=tmp_path / "zs"))
     assert interpret_prompt.command([str(tmp_path / "zs")]) == 2
-    assert "there is no checkpoint" in capsys.readouterr().err
-    assert interpret_prompt.command([str(tmp_path / "zs"), "--top", "0"]) == 2
-    assert "--top takes a number of 1 or more" in capsys.readouterr().err
-    trainer = build("ZeroshotCLIP")
-    monkeypatch.setattr(interpret_prompt, "load_run", lambda *_: [("", trainer)])
-    assert interpret_prompt.command([str(tmp_path / "zs")]) == 2
     assert "learns no context of tokens" in capsys.readouterr().err
+    assert interpret_prompt.command([str(tmp_path / "zs"), "--top", "0"]) == 2
+    assert "--top" in capsys.readouterr().err

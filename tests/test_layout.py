@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("clip", "dassl", "datasets", "image_text", "prompting", "results", "sweeps", "trainers")
-PROGRAMS = ("train", "sweep", "parse_test_res", "interpret_prompt")
+PACKAGES = (
+    *("clip", "dassl", "datasets", "image_text", "prompting", "results", "softcpt", "sweeps"),
+    "trainers",
+)
+PROGRAMS = ("train", "predict", "export", "sweep", "parse_test_res", "interpret_prompt")
 ALLOWED = {
     "clip": {"dassl.utils"},
     "dassl": set(),
@@ -20,6 +23,9 @@ ALLOWED = {
     "trainers": {"prompting", "image_text", "clip", "dassl"},
     "results": {"dassl"},
     "sweeps": {"results", "dassl"},
+    "softcpt": {
+        *("train", "trainers", "datasets", "results", "prompting", "image_text", "clip", "dassl"),
+    },
 }
 FIELD_NAMES = {"clip", "dassl", "datasets"}  # CoOp's own names; this repository comes first
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50

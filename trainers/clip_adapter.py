@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -57,7 +57,7 @@ class CLIPAdapter(PromptTrainer):
     )
 
     @torch.no_grad()
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return AdapterPrompter(options, space, text)
 
     def build_fitting(self, options: CfgNode) -> Fitting:
@@ -77,7 +77,7 @@ class CLIPAdapter(PromptTrainer):
         ratio, found = self.model.prompter.ratio, {}
         for value in RATIOS:
             ratio.fill_(value)
-            logits = self.compute_logits(features)
+            logits = self.forward(features).logits
             found[value] = score(self.cfg, self.dm.space, logits, label).item()
         best = max(found, key=found.get)  # the smallest of the best
         ratio.fill_(best)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -41,7 +41,10 @@ class ConditionalPrompter(Prompter):
         self.meta_net = image_net(text.out_dim, text.width)
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Text features (B, C, e) for normalised image features (B, e)."""
         contexts = self.prompts.ctx + self.meta_net(image_features)[:, None]  # (B, m, d)
@@ -66,5 +69,5 @@ class CoCoOp(PromptTrainer):
         options = cfg.TRAINER.COCOOP
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return ConditionalPrompter(options, space, text)

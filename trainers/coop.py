@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -30,7 +30,7 @@ class CoOp(PromptTrainer):
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
     )
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return ContextPrompter(options, space, text)
 
     def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

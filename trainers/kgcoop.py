@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import torch
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, ContextPrompter, need_context
 from prompting.prompter import ModelOutput, Prompter
-from prompting.templates import TemplatePrompter, with_template
 
 from ._base import PromptTrainer
 
@@ -24,7 +23,6 @@ class KgCoOp(PromptTrainer):
     """CoOp kept near hand-written prompts in feature space, each task by itself."""
 
     KEY = "KGCOOP"
-    templates: TemplatePrompter  # made by build_templates
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(4, least=0),  # number of context tokens, if CTX_INIT is empty
@@ -34,19 +32,15 @@ class KgCoOp(PromptTrainer):
         W=Key(8.0, least=0),  # weight of 1 - cosine to the hand-written prompt's feature
         TEMPLATE="",  # the hand-written prompt, with {} for the class; empty: the dataset's own
     )
+    uses_templates = True
     needs_all_classes = True  # the distance is a mean over classes, images of them or not
 
     def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.KGCOOP
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return ContextPrompter(options, space, text)
-
-    def build_templates(
-        self, options: CfgNode, space: TaskSpace, text: TextTower
-    ) -> TemplatePrompter:
-        return TemplatePrompter(with_template(space, options.TEMPLATE), text)
 
     def compute_loss(
         self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None

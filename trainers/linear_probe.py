@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data.datasets import build_dataset
 from dassl.data.tasks import TaskSpace
@@ -88,7 +88,7 @@ class LinearProbe(PromptTrainer):
             self._dataset = dataset.with_space(TaskSpace(tuple(tasks)))
         super().build_data_loader()
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return LinearHead(space.num_classes, text.out_dim)
 
     def build_fitting(self, options: CfgNode) -> Fitting:

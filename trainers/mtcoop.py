@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from clip import TextTower
+from clip import TextEncoder
 from clip.text import index_rows
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace, view_seed
@@ -97,7 +97,10 @@ class SoftPrompter(Prompter):
         return features if class_mask is None else index_rows(features, class_mask.nonzero()[:, 0])
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Text features (C, e); zero where ``class_mask`` drops a class."""
         class_mask = None if class_mask is None else class_mask.cpu()
@@ -184,7 +187,7 @@ class MTCoOp(PromptTrainer):
                 "context: set TASK_CSC False, or TASK_VECTORS False"
             )
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if not options.TASK_VECTORS:
             refuse_equal_tasks(space, text)
         return SoftPrompter(options, space, text)

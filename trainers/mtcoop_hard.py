@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -40,7 +40,10 @@ class SharedPrompter(Prompter):
         )
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Text features (C, e)."""
         return scatter_rows(text.encode(self.prompts(class_mask=class_mask)), class_mask)
@@ -69,7 +72,7 @@ class MTCoOpHard(PromptTrainer):
                 "each other; set one of them to False"
             )
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return SharedPrompter(options, space, text)
 
     def class_bound_names(self) -> list[str]:

@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -39,7 +39,10 @@ class PromptSets(Prompter):
         )
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Text features (N, C, e)."""
         every = None if class_mask is None else class_mask.repeat(self.sets)
@@ -66,7 +69,7 @@ class PLOT(PromptTrainer):
     )
     image_outputs = frozenset({"global", "local"})
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return PromptSets(options, space, text)
 
     def forward(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -13,7 +13,6 @@ from dassl.utils import UserError
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, ContextPrompter
 from prompting.prompter import ModelOutput, Prompter
-from prompting.templates import TemplatePrompter, with_template
 
 from ._base import PromptTrainer
 
@@ -23,7 +22,6 @@ class ProGrad(PromptTrainer):
     """CoOp without the part of its gradient that goes against zero-shot CLIP, task by task."""
 
     KEY = "PROGRAD"
-    templates: TemplatePrompter  # made by build_templates
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(16, least=1),  # number of context tokens
@@ -35,19 +33,15 @@ class ProGrad(PromptTrainer):
         TEMPLATE="",  # of zero-shot CLIP, with {} for the class; empty: the dataset's own
     )
     supports_distributed = False  # each process would project the gradient of its own images
+    uses_templates = True
     needs_all_classes = True  # both sides of the divergence are over all classes
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
-        space = with_template(space, options.TEMPLATE)
-        prompter = ContextPrompter(CfgNode({**options, "CTX_INIT": ""}), space, text)
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
+        prompter = ContextPrompter(options.with_values({"CTX_INIT": ""}), space, text)
         if options.CTX_INIT:
-            start_with_words(prompter.prompts.ctx, space.tasks[0].templates[0], text)
+            template = options.TEMPLATE or space.tasks[0].templates[0]
+            start_with_words(prompter.prompts.ctx, template, text)
         return prompter
-
-    def build_templates(
-        self, options: CfgNode, space: TaskSpace, text: TextTower
-    ) -> TemplatePrompter:
-        return TemplatePrompter(with_template(space, options.TEMPLATE), text)
 
     def compute_loss(
         self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None
@@ -90,8 +84,7 @@ def start_with_words(ctx: torch.Tensor, template: str, text) -> None:
     Raises:
         UserError: more words than context tokens.
     """
-    tokens = text.tokenize([template.partition("{}")[0]])[0]
-    words = tokens[1 : int(tokens.argmax())]
+    words = text.tokenizer.encode(template.partition("{}")[0])
     if len(words) > ctx.shape[-2]:
         raise UserError(
             f"the words of the template {template!r} left of {{}} are {len(words)} tokens, but "
@@ -99,4 +92,5 @@ def start_with_words(ctx: torch.Tensor, template: str, text) -> None:
         )
     if len(words):
         ctx.zero_()
-        ctx[..., -len(words) :, :] = text.embed(words.to(text.device)).to(ctx)
+        ids = torch.tensor(words, device=text.device)
+        ctx[..., -len(words) :, :] = text.embed(ids).to(ctx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -32,7 +32,10 @@ class Prototypes(Head):
         self.means.copy_(total / label.bincount(minlength=len(total))[:, None])
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The means (C, e) in the place of text features."""
         return self.means
@@ -50,7 +53,7 @@ class ProtoNet(PromptTrainer):
     )
     steps_rule = "fitted"
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return Prototypes(space.num_classes, text.out_dim)
 
     def build_fitting(self, options: CfgNode) -> Fitting:

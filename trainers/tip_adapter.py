@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -84,7 +84,7 @@ class TipAdapter(PromptTrainer):
         return super().steps_rule if self.cfg.TRAINER.TIP.FINETUNE else "fitted"
 
     @torch.no_grad()
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return CachePrompter(options, space, text, len(self.dataset.train_x or ()))
 
     def build_fitting(self, options: CfgNode) -> Fitting:

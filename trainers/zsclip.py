@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -12,20 +12,10 @@ from image_text import QuestionSpace
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import ContextPrompter
 from prompting.prompter import Prompter
-from prompting.templates import TemplatePrompter
+from prompting.templates import GENERAL, TemplatePrompter
 
 from ._base import PromptTrainer
 
-# Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
-ENSEMBLE = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-)
 # What stands in front of an answer is the question; nothing is learned.
 NO_CONTEXT = CfgNode(dict(N_CTX=0, CTX_INIT="", CSC=False, CLASS_TOKEN_POSITION="end"))
 
@@ -41,7 +31,7 @@ class ZeroshotCLIP(PromptTrainer):
     extra_templates = ()
 
     @torch.no_grad()
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if isinstance(space, QuestionSpace):
             return ContextPrompter(NO_CONTEXT, space, text)
         return TemplatePrompter(space, text, self.extra_templates)
@@ -56,7 +46,7 @@ class ZeroshotCLIP2(ZeroshotCLIP):
 
     KEY = "ZEROSHOT2"
     pairs = False  # its templates are for names of things
-    extra_templates = ENSEMBLE
+    extra_templates = GENERAL
 
     def method_name(self) -> str:
         return "zero-shot (ensemble)"

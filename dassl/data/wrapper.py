@@ -57,7 +57,7 @@ def decode(content: bytes, path: str | os.PathLike, upright: bool = False) -> Im
     try:
         image = Image.open(io.BytesIO(content))
         image.load()  # rotates a TIFF, whose orientation is then gone
-        return _rgb(ImageOps.exif_transpose(image) if upright else image)
+        return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # a broken file can make PIL raise nearly anything
         raise UserError(
             f"cannot decode the image {path} ({error}); it is damaged or not an image: "
@@ -65,7 +65,12 @@ def decode(content: bytes, path: str | os.PathLike, upright: bool = False) -> Im
         ) from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An RGB image with 8 bits per channel; see :func:`decode`.
+
+    Raises:
+        ValueError: its pixels have 32 bits.
+    """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in WIDE):
         # convert() would clip every value at 255
         values = np.asarray(image).astype(np.int64) * 256 // (_declared_maximum(image) + 1)

@@ -8,6 +8,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 
 import clip
 from clip import backbones
+from tests._method_fixtures import close  # noqa: F401  a fixture
 
 VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}
 TEXT = {"width": 32, "heads": 2, "layers": 2}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import clip
-from clip.text import tokenize
+from clip.simple_tokenizer import tokenize
 
 TEXTS = ["a photo of a cat.", "dog", "a photo of a very small blue bird."]
 ARCHS = ["RN50", "ViT-B-32"] + [

@@ -9,7 +9,7 @@ from open_clip.transformer import Transformer
 
 import clip
 from clip import Prompts, TextTower
-from clip.text import tokenize
+from clip.simple_tokenizer import tokenize
 
 TEXTS = ["a photo of a cat.", "dog", "a photo of a very small and rather noisy blue bird, flying."]
 ARCHS = ["RN50", "ViT-B-32"] + [

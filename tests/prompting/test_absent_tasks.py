@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from dassl.engine import Step
-from prompting.text_chunks import RowCounter
 from tests.conftest import TASKS
 from trainers._base import PromptTrainer
 
@@ -56,8 +55,9 @@ def test_weights_after_ten_steps(build, close, variant, optimizer, rate, monkeyp
     whole = ten_steps(make(build, variant, *how))
     assert few.keys() == whole.keys()
     for key, tensor in whole.items():
-        # Adam divides gradients by their own size, and with them the rounding of small ones
-        close(few[key], tensor.double(), 1e-5 if optimizer == "sgd" else 1e-3)
+        # ten steps at a high rate enlarge rounding, to 1.4e-5 at most; Adam divides gradients by
+        # their own size, and with them the rounding of small ones
+        close(few[key], tensor.double(), 3e-5 if optimizer == "sgd" else 1e-3)
 
 
 @pytest.mark.parametrize("variant", ["NATS", "CSTS", "shared"])
@@ -88,12 +88,11 @@ def test_what_absent_tasks_own_has_a_gradient_of_zero(build, variant):
 def rows_of_step(trainer, batch):
     """Rows of text that a step computes."""
     trainer.train_step(batch, Step(0, 0, 100))
-    trainer.model.text.tower = counter = RowCounter(trainer.model.text.tower)
-    with torch.no_grad():
+    with torch.no_grad(), trainer.model.text.counting() as counter:
         class_mask = trainer.dm.space.of_tasks(
             batch["task"], trainer.choose_classes(batch, Step(0, 0, 100))
         )
-        trainer.compute_logits({"global": batch["feat"]}, class_mask)
+        trainer.forward({"global": batch["feat"]}, class_mask)
     return counter.rows
 
 

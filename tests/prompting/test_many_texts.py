@@ -6,6 +6,7 @@ import torch
 from clip import load_backbone
 from dassl.data.datasets import DATASET_REGISTRY
 from image_text import FreeText, PairSpace, PairTask
+from prompting.encoder_wrapper import EncoderWrapper
 from prompting.prompt_learner import PromptLearner, chunk_names
 from prompting.prompted_clip import PromptedCLIP
 from tests.trainers.test_retrieval import pair_class
@@ -13,18 +14,16 @@ from tests.trainers.test_retrieval import pair_class
 SINGLE = ("DATASET.SUBSAMPLE_TASKS", "task2")
 
 
-class Watched:
-    """A text tower that notes how many prompts it is given at once."""
+class Watched(EncoderWrapper):
+    """Counts the prompts of each call."""
 
-    def __init__(self, tower):
-        self.tower, self.counts = tower, []
-
-    def __getattr__(self, name):
-        return getattr(self.tower, name)
+    def __init__(self, encoder):
+        super().__init__(encoder)
+        self.counts = []
 
     def encode(self, prompts):
         self.counts.append(len(prompts.group))
-        return self.tower.encode(prompts)
+        return super().encode(prompts)
 
 
 @pytest.mark.parametrize("class_mask", [None, torch.tensor([True, False, True, True])])

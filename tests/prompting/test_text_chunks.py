@@ -55,7 +55,7 @@ def test_auto_chunks_where_memory_is_short(build, monkeypatch, capsys):
     ten_steps(trainer)
     chunk = trainer.model.text_tower.chunk
     assert chunk == 64 and chunk * trainer.clip.text_tower.row_bytes < 2_000_000 / 4
-    assert "in chunks of 64 rows (0.5 MB), computed again going back" in capsys.readouterr().out
+    assert "in chunks of 64 rows (0.5 MB), recomputed in backward" in capsys.readouterr().out
 
 
 def test_fitting_chunk():

@@ -42,7 +42,7 @@ def context(*shape, seed=1):
 
 
 def logits(trainer, batch):
-    return trainer.compute_logits({"global": batch["feat"]})
+    return trainer.forward({"global": batch["feat"]}).logits
 
 
 def expected(trainer, batch, features):

@@ -129,3 +129,61 @@ def adapt(images, first, second, ratio):
         made = torch.stack([torch.clamp(row @ hidden, min=0) for row in second])
         out.append(ratio * made + (1 - ratio) * v)
     return torch.stack(out)
+
+
+# ---------------------------------------------------------------- TaskRes
+
+
+def residual_scores(images, text, residual, alpha, scale):
+    """exp(scale) times the cosine of f and t_c + alpha x_c: (B, C)."""
+    out = []
+    for v in images:
+        rows = [unit(t + alpha * r) for t, r in zip(text, residual, strict=True)]
+        out.append(torch.stack([torch.exp(scale) * (unit(v) @ row) for row in rows]))
+    return torch.stack(out)
+
+
+# ---------------------------------------------------------------- LP++
+
+
+def blended(images, weight, bias, alpha, text):
+    """<f, w_c> + b_c + alpha_c <f, t_c>, (B, C)."""
+    out = []
+    for v in images:
+        v = unit(v)
+        row = [
+            v @ w + b + a * (v @ unit(t))
+            for w, b, a, t in zip(weight, bias, alpha, text, strict=True)
+        ]
+        out.append(torch.stack(row))
+    return torch.stack(out)
+
+
+def cross_entropies(logits, y):
+    """The cross-entropy (B,) of each row of logits (B, C)."""
+    return -torch.stack([torch.log_softmax(row, 0)[c] for row, c in zip(logits, y, strict=True)])
+
+
+def lp_plus_plus(x, y, text, bias, iterations, mean=False, add_up=False):
+    """All iterates (w, b, alpha) of LP++, whose steps use the gradient of all images."""
+    classes, n = len(text), len(x)
+    own = [
+        torch.stack([unit(v) for v, k in zip(x, y, strict=True) if k == c]) for c in range(classes)
+    ]
+    weight = torch.stack([rows.mean(0) if mean else rows.sum(0) for rows in own])
+    cosines = [(rows @ unit(t)).mean() for rows, t in zip(own, text, strict=True)]
+    alpha = torch.full((classes,), 250 * (sum(cosines) / classes).item(), dtype=x.dtype)
+    unit_x = torch.stack([unit(v) for v in x])
+    rate = 4 * n / torch.linalg.eigvalsh(unit_x.T @ unit_x).max()
+    alpha_rate = n / (4 * max(sum((v @ unit(t)) ** 2 for v in unit_x) for t in text))
+    speed, total, out = [torch.zeros_like(weight), torch.zeros_like(bias)], 0.0, []
+    for i in range(1, iterations + 1):
+        leaves = [value.clone().requires_grad_() for value in (weight, bias, alpha)]
+        grads = torch.autograd.grad(cross_entropies(blended(x, *leaves, text), y).mean(), leaves)
+        speed = [0.9 * s + g for s, g in zip(speed, grads[:2], strict=True)]
+        weight, bias = weight - rate * speed[0], bias - rate * speed[1]
+        total = total + grads[2]
+        if i % 10 == 0:
+            alpha = alpha - alpha_rate * (total if add_up else grads[2])
+        out.append((weight, bias, alpha))
+    return out

@@ -52,7 +52,7 @@ def counted(trainer, images):
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(class_mask, lambda x: x):
-        logits = trainer.compute_logits({"global": images})
+        logits = trainer.forward({"global": images}).logits
     return logits, sum(seen)
 
 
@@ -82,7 +82,7 @@ def test_a_meta_net_of_zeros_is_coop(build, one_task, close, position):
             parameter.zero_()
     logits, grads = [], []
     for one in (trainer, coop):
-        logits.append(one.compute_logits({"global": one_task["feat"]}))
+        logits.append(one.forward({"global": one_task["feat"]}).logits)
         loss = one.compute_loss(ModelOutput(logits[-1]), one_task)["loss"]
         grads.append(torch.autograd.grad(loss, one.model.prompter.prompts.ctx)[0])
     close(logits[0], logits[1].double(), 1e-6)

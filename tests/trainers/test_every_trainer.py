@@ -30,12 +30,13 @@ METHODS = [
         "CoOp",
         "CoT",
         "KgCoOp",
+        "LPPlusPlus",
         "LinearProbe",
         "MTCoOp",
         "MTCoOpHard",
         "PLOT",
     ),
-    *("ProGrad", "ProtoNet", "TipAdapter", "ZeroshotCLIP", "ZeroshotCLIP2"),
+    *("ProGrad", "ProtoNet", "TaskRes", "TipAdapter", "ZeroshotCLIP", "ZeroshotCLIP2"),
 ]
 TRAINED = ("CoCoOp", "CoOp", "CoT", "KgCoOp", "MTCoOp", "MTCoOpHard", "PLOT", "ProGrad")
 D = E = 64  # widths of the tiny backbone
@@ -74,7 +75,10 @@ PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("TipAdapter",): 0,
     ("TipAdapter", "TIP.FINETUNE"): 9 * COUNTS["train_x"] * E,
     ("CLIPAdapter",): 3 * 2 * E * E // 4,
+    ("TaskRes",): 9 * E,
+    ("LPPlusPlus",): 9 * (E + 2),
 }
+PUBLISHED_STEPS = {"TaskRes": ("OPTIM.NAME", "adam")}  # methods that SGD at this rate barely moves
 VARIANTS = [pytest.param(key, id="-".join(key)) for key in PARAMETERS]
 PROTOCOL = {
     *("name", "suite", "tasks", "classes", "shots", "seed", "trainer", "method", "options"),
@@ -137,7 +141,7 @@ def test_learns_and_leaves_clip_alone(build, variant):
     before = {k: v.clone() for k, v in [*clip_model.state_dict().items()]}
     buffers = {k: v.clone() for k, v in clip_model.named_buffers()}
     assert buffers  # the image tower has batch statistics
-    steps = ("OPTIM.MAX_EPOCH", 10, "OPTIM.LR", 0.02)
+    steps = ("OPTIM.MAX_EPOCH", 10, "OPTIM.LR", 0.02, *PUBLISHED_STEPS.get(variant[0], ()))
     trainer = build(*variant[:1], *options(*variant[1:]), *steps)
     starts = {name: p.detach().clone() for name, p in learned(trainer).items()}
     loss = training_loss(trainer)
@@ -223,6 +227,8 @@ def test_results_are_complete(run, tmp_path, method, dataset):
         (("TipAdapter",), "Tip-Adapter"),
         (("TipAdapter", "TIP.FINETUNE"), "Tip-Adapter-F"),
         (("CLIPAdapter",), "CLIP-Adapter"),
+        (("TaskRes",), "TaskRes"),
+        (("LPPlusPlus",), "LP++"),
     ],
 )
 def test_names_in_tables(build, variant, name):
@@ -247,7 +253,7 @@ def test_the_words_a_photo_of_a_are_zero_shot(build):
     phrases = [f"a photo of a {name.replace('_', ' ')}." for name in TASKS[0].classnames]
     images, text = torch.randn(4, E), trainer.clip.text_tower
     scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
 
 
 @pytest.fixture
@@ -287,6 +293,8 @@ def renamed(toy_folder):
         ("ProtoNet", [], False),
         ("TipAdapter", [], False),
         ("CLIPAdapter", [], True),
+        ("TaskRes", [], False),
+        ("LPPlusPlus", [], False),
         ("MTCoOpHard", ["MTCOOPH.CSC"], False),
         ("PLOT", ["PLOT.CSC"], False),
         ("ProGrad", ["PROGRAD.CSC"], False),
@@ -343,7 +351,7 @@ def test_zero_shot_is_clip_with_the_templates(build):
     assert phrases[1] == "a grass green picture."
     images = torch.randn(4, E)
     scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
     assert not trainer.optimizers()
 
 
@@ -358,7 +366,7 @@ def test_ensemble_averages_normalised_features(build):
         rows.append(sum(row / row.norm() for row in found))
     images = torch.randn(4, E)
     scores = naive.logits(images, rows, trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.compute_logits({"global": images}), scores)
+    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
 
 
 # ---------------------------------------------------------------- what single methods promise

@@ -26,6 +26,7 @@ FITTED = {  # the methods that fit or tune, with options that make them do so
     "TipAdapter": ("TRAINER.TIP.BETA_STEPS", 5),
     "TipAdapter-F": ("TRAINER.TIP.BETA_STEPS", 5, "TRAINER.TIP.FINETUNE", "True"),
     "CLIPAdapter": ("TRAINER.CLIP_ADAPTER.SEARCH", "True"),
+    "LPPlusPlus": (),
 }
 
 
@@ -71,7 +72,8 @@ def test_checkpoint_is_the_trained_model(run, tmp_path, case):
 
 @pytest.mark.parametrize("case", FITTED)
 def test_record_says_what_validation_chose(build, case):
-    chosen = {"LinearProbe": "C", "CLIPAdapter": "RATIO"}.get(case, "ALPHA and BETA")
+    chosen = {"LinearProbe": "C", "CLIPAdapter": "RATIO", "LPPlusPlus": "ITERATION"}
+    chosen = chosen.get(case, "ALPHA and BETA")
     trainer = build(case.removesuffix("-F"), *FITTED[case])
     if case == "ProtoNet":
         assert trainer.selection == "none"
@@ -83,7 +85,7 @@ def test_record_says_what_validation_chose(build, case):
     assert trainer.steps_rule == ("one step per batch" if stepped else "fitted")
 
 
-@pytest.mark.parametrize("trainer", ["LinearProbe", "ProtoNet", "TipAdapter"])
+@pytest.mark.parametrize("trainer", ["LPPlusPlus", "LinearProbe", "ProtoNet", "TipAdapter"])
 def test_other_classes_are_refused(run, build, tmp_path, trainer):
     """Also where there are as many of them."""
     run(trainer, *ONE)
@@ -117,7 +119,7 @@ class Watched:
         return iter(self.inner)
 
 
-@pytest.mark.parametrize("case", ["LinearProbe", "TipAdapter", "TipAdapter-F", "CLIPAdapter"])
+@pytest.mark.parametrize("case", [case for case in FITTED if case != "ProtoNet"])
 def test_test_images_are_read_once_all_is_chosen(build, monkeypatch, case):
     trainer = build(case.removesuffix("-F"), *FITTED[case], *ONE)
     watched = Watched(trainer, monkeypatch)
@@ -161,7 +163,7 @@ def odd_toys(toy_folder):
         DATASET_REGISTRY._classes.pop(name)
 
 
-@pytest.mark.parametrize("case", ["LinearProbe", "TipAdapter", "CLIPAdapter"])
+@pytest.mark.parametrize("case", ["LPPlusPlus", "LinearProbe", "TipAdapter", "CLIPAdapter"])
 def test_values_are_not_chosen_on_test_images(build, odd_toys, case):
     with pytest.raises(UserError, match=r"validation images that are also test images"):
         build(case, *FITTED[case], dataset="ValIsTest")
@@ -174,6 +176,7 @@ def test_values_are_not_chosen_on_test_images(build, odd_toys, case):
     [
         ("LinearProbe", ("TRAINER.LP.C", 0.5)),
         ("TipAdapter", ("TRAINER.TIP.SEARCH", "False")),
+        ("LPPlusPlus", ("TRAINER.LPPLUSPLUS.SEARCH", "False")),
         ("ProtoNet", ()),
     ],
 )
@@ -182,7 +185,7 @@ def test_values_that_are_given_need_no_validation(run, odd_toys, trainer, opts, 
     assert run(trainer, *opts, *ONE, dataset=dataset)["protocol"]["selection"] == "none"
 
 
-@pytest.mark.parametrize("trainer", ["LinearProbe", "ProtoNet"])
+@pytest.mark.parametrize("trainer", ["LPPlusPlus", "LinearProbe", "ProtoNet"])
 def test_a_class_without_images_is_named(build, odd_toys, trainer):
     broken = build(trainer, dataset="NoDark")
     with pytest.raises(UserError, match="every class, but 'dark_tone' of the task 'light or dark'"):
@@ -250,7 +253,7 @@ def test_probe_scores_with_the_fitted_regression(build, close, t):
     least = naive.probe_objective(*naive.probe(x, y, len(TASKS[t].classnames), 0.5), x, y, 0.5)
     assert naive.probe_objective(*found, x, y, 0.5).item() == pytest.approx(least.item(), rel=1e-3)
     expected = drawn(6).double() @ found[0].T + found[1]
-    close(trainer.compute_logits({"global": drawn(6)}), expected)
+    close(trainer.forward({"global": drawn(6)}).logits, expected)
 
 
 def test_the_search_of_c():
@@ -273,7 +276,7 @@ def test_c_is_chosen_by_the_metric_of_the_task(build, capsys):
     trainer = build("LinearProbe", "DATASET.SUBSAMPLE_TASKS", "task1")  # mean_acc
     trainer.fit()
     val, label, _ = trainer.split_features("val")
-    value = judged(trainer.compute_logits(val), label, 1)
+    value = judged(trainer.forward(val).logits, label, 1)
     assert f": {value:.2f}% on 4 validation images" in capsys.readouterr().out
 
 
@@ -299,7 +302,7 @@ def test_prototypes(build, close, distance):
     expected = naive.nearest(images.double(), means)
     if distance == "cosine":
         expected = naive_clip.logits(images.double(), means, trainer.clip.logit_scale.double())
-    close(trainer.compute_logits({"global": images}), expected)
+    close(trainer.forward({"global": images}).logits, expected)
 
 
 def test_of_one_image_per_class_both_distances_rank_alike(build):
@@ -307,7 +310,7 @@ def test_of_one_image_per_class_both_distances_rank_alike(build):
     for distance in ("euclidean", "cosine"):
         trainer = build("ProtoNet", "TRAINER.PROTONET.DISTANCE", distance, *ONE)
         trainer.model.prompter.take(drawn(3, 1), torch.tensor([1, 2, 0]))
-        ranks.append(trainer.compute_logits({"global": drawn(50)}).argsort(dim=1))
+        ranks.append(trainer.forward({"global": drawn(50)}).logits.argsort(dim=1))
     assert torch.equal(*ranks)
 
 
@@ -324,7 +327,7 @@ def test_tip_values_and_gradients(build, close):
     keys = cache.keys.detach().double().requires_grad_()
     scale = trainer.clip.logit_scale.double()
     expected = naive.tip(images.double(), templates(trainer), keys, y.tolist(), 2.5, 3.0, scale)
-    logits = trainer.compute_logits({"global": images})
+    logits = trainer.forward({"global": images}).logits
     close(logits, expected)
     batch = {"label": torch.tensor([0, 2, 1, 1]), "task": torch.zeros(4, dtype=torch.long)}
     loss = trainer.compute_loss(ModelOutput(logits), batch)["loss"]
@@ -337,8 +340,8 @@ def test_a_cache_of_no_weight_is_zero_shot(build):
     tip = build("TipAdapter", "TRAINER.TIP.ALPHA", 0, "TRAINER.TIP.SEARCH", "False", *ONE)
     tip.fit()
     images = {"global": drawn(20)}
-    expected = build("ZeroshotCLIP", *ONE).compute_logits(images)
-    assert torch.equal(tip.compute_logits(images), expected)
+    expected = build("ZeroshotCLIP", *ONE).forward(images).logits
+    assert torch.equal(tip.forward(images).logits, expected)
 
 
 @pytest.mark.parametrize("t", [0, 1])  # overall_acc, mean_acc
@@ -370,7 +373,7 @@ def test_tip_search(build, t):
     trainer.split_features = lambda split: ({"global": images}, label, None)
     trainer.tune()
     assert (cache.alpha.item(), cache.beta.item()) == pytest.approx(chosen)
-    assert judged(trainer.compute_logits({"global": images}), label, t) == pytest.approx(best)
+    assert judged(trainer.forward({"global": images}).logits, label, t) == pytest.approx(best)
 
 
 def test_training_moves_the_keys_and_no_label(build):
@@ -413,7 +416,7 @@ def test_adapter_values_and_gradients(build, close):
     images = drawn(4)
     adapted = naive.adapt(images.double(), *leaves, 0.7)
     expected = naive_clip.logits(adapted, templates(trainer), trainer.clip.logit_scale.double())
-    logits = trainer.compute_logits({"global": images})
+    logits = trainer.forward({"global": images}).logits
     close(logits, expected)
     batch = {"label": torch.tensor([0, 2, 1, 1]), "task": torch.zeros(4, dtype=torch.long)}
     loss = trainer.compute_loss(ModelOutput(logits), batch)["loss"]
@@ -427,11 +430,11 @@ def test_adapter_values_and_gradients(build, close):
 def test_an_adapter_that_adds_nothing_is_zero_shot(build):
     trainer = build("CLIPAdapter", *ONE)
     images = {"global": drawn(20)}
-    expected = build("ZeroshotCLIP", *ONE).compute_logits(images)
-    assert not torch.allclose(trainer.compute_logits(images), expected)
+    expected = build("ZeroshotCLIP", *ONE).forward(images).logits
+    assert not torch.allclose(trainer.forward(images).logits, expected)
     with torch.no_grad():
         trainer.model.prompter.adapter[2].weight.zero_()
-    torch.testing.assert_close(trainer.compute_logits(images), expected)
+    torch.testing.assert_close(trainer.forward(images).logits, expected)
 
 
 def test_ratio_is_chosen_on_validation_images(build):

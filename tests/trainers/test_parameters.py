@@ -34,6 +34,8 @@ CASES = {
         C * COUNTS["train_x"] * 1_024,
     ),
     "CLIP-Adapter": ("CLIPAdapter", {}, T * 2 * 1_024 * 256),
+    "TaskRes": ("TaskRes", {}, C * 1_024),
+    "LP++": ("LPPlusPlus", {}, C * (1_024 + 2)),
     "zero-shot": ("ZeroshotCLIP", {}, 0),
 }
 

@@ -95,7 +95,7 @@ def test_plan_meets_its_marginals():
 
 def test_one_prompt_is_mean_similarity(build, with_places, close):
     transport, uniform = (
-        make(build, "N", 1, "UNIFORM", on).compute_logits(with_places) for on in (False, True)
+        make(build, "N", 1, "UNIFORM", on).forward(with_places).logits for on in (False, True)
     )
     close(transport, uniform.double(), 1e-6)
     plan = transport_plan(costs(5, 1), 0.1)
@@ -108,7 +108,7 @@ def test_uniform_places_are_one_place(build, with_places, close):
     found, mean = (make(build, "N", SETS, "UNIFORM", on) for on in (False, True))
     for trainer in (found, mean):
         wide(trainer.model.prompter.prompts.ctx)
-    close(found.compute_logits(same), mean.compute_logits(same).double(), 1e-6)
+    close(found.forward(same).logits, mean.forward(same).logits.double(), 1e-6)
 
 
 @pytest.mark.parametrize("eps", [1e-2, 1e-3, 1e-5])
@@ -125,12 +125,12 @@ def test_half_precision_features(build, with_places, close):
     trainer = make(build, "N", SETS)
     wide(trainer.model.prompter.prompts.ctx)
     half = with_places["local"].half()
-    exact = trainer.compute_logits({"local": half.float()})
-    found = trainer.compute_logits({"local": half})
+    exact = trainer.forward({"local": half.float()}).logits
+    found = trainer.forward({"local": half}).logits
     assert found.dtype == torch.float32
     assert torch.equal(found, exact)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = trainer.compute_logits({"local": half})
+        rounded = trainer.forward({"local": half}).logits
     assert rounded.dtype == torch.float32 and rounded.isfinite().all()
 
 
@@ -142,7 +142,7 @@ def test_sets_start_apart(build):
 def test_dropped_classes(build, with_places, close):
     trainer = make(build, "N", SETS)
     class_mask = torch.tensor([1, 0, 1, 1]).bool()
-    whole, kept = (trainer.compute_logits(with_places, part) for part in (None, class_mask))
+    whole, kept = (trainer.forward(with_places, part).logits for part in (None, class_mask))
     close(kept[:, class_mask], whole[:, class_mask].double(), 1e-6)
 
 

@@ -38,7 +38,7 @@ def prompts_of(trainer, batch, token_ids, m):
 def check(trainer, batch, scores, leaves, close):
     """Logits, loss and gradients against naive scores (B, C)."""
     assert trainer.choose_classes(batch, Step(0, 0, 2)) is None
-    logits = trainer.compute_logits(trainer.image_features(batch))
+    logits = trainer.forward(trainer.image_features(batch)).logits
     close(logits, scores)
     loss = trainer.compute_loss(ModelOutput(logits), batch)["loss"]
     targets = [trainer.dm.space.tasks[0].target[i] for i in batch["label"].tolist()]
@@ -89,7 +89,7 @@ def test_a_chain_per_image(build, asked, batch, naive_model, token_ids, close):
 
 def test_zero_shot_is_the_sentence(build, asked, batch):
     trainer = build("ZeroshotCLIP", dataset="ToyQuestions")
-    logits = trainer.compute_logits(trainer.image_features(batch))
+    logits = trainer.forward(trainer.image_features(batch)).logits
     about, images = trainer.dm.space.tasks[0], torch.nn.functional.normalize(batch["feat"], dim=-1)
     for item, image, row in zip(batch["label"].tolist(), images, logits, strict=True):
         question = about.questions[about.question[item]]
@@ -103,7 +103,7 @@ def test_less_is_kept_where_memory_is_short(build, asked, batch):
     for chunk in (0, 100):  # of which the second would do for a question, but not for three
         trainer = build("CoOp", "MODEL.TEXT_CHUNK", chunk, dataset="ToyQuestions")
         features = trainer.image_features(batch)
-        trainer.model.text.plan(lambda run=trainer, x=features: run.compute_logits(x))
+        trainer.model.text.plan(lambda run=trainer, x=features: run.forward(x).logits)
         sizes = []
 
         def count(x, sizes=sizes):
@@ -111,7 +111,7 @@ def test_less_is_kept_where_memory_is_short(build, asked, batch):
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-            trainer.compute_logits(features).sum()
+            trainer.forward(features).logits.sum()
         kept[chunk] = sum(sizes)
     assert kept[100] < kept[0] / 10
 
@@ -181,7 +181,7 @@ def test_long_questions_are_cut_and_counted(build, toy, capsys, method):
     trainer = build(method, dataset="ToyQuestions")
     batch = {"feat": torch.randn(2, 64), "label": torch.tensor([0, 17]), "task": torch.zeros(2)}
     for _ in range(2):
-        assert trainer.compute_logits(trainer.image_features(batch)).isfinite().all()
+        assert trainer.forward(trainer.image_features(batch)).logits.isfinite().all()
     out = capsys.readouterr().out
     assert out.count("1 of 3 questions were too long for the text tower and are cut") == 1
     DATASET_REGISTRY._classes.pop("ToyQuestions")
@@ -194,7 +194,7 @@ def test_cut_questions_keep_the_template_and_the_answer(build, toy, batch):
     trainer = build("ZeroshotCLIP", dataset="ToyQuestions")
     label = torch.tensor([17])
     asked = {"feat": batch["feat"][:1], "label": label, "task": label * 0}
-    logits = trainer.compute_logits(trainer.image_features(asked))
+    logits = trainer.forward(trainer.image_features(asked)).logits
     text = trainer.clip.text_tower
     longest = max(len(text.tokenizer.encode(f"{answer}.")) for answer in ANSWERS)
     words = 77 - 2 - longest - len(text.tokenizer.encode("question: answer:"))
@@ -212,7 +212,7 @@ def test_a_question_of_one_endless_word_is_left_out(build, toy):
     label = torch.tensor([17])
     batch = {"feat": torch.randn(1, 64), "label": label, "task": label * 0}
     text = trainer.model.text_features(batch["feat"])  # of the answers alone
-    found = trainer.compute_logits(trainer.image_features(batch))
+    found = trainer.forward(trainer.image_features(batch)).logits
     image = torch.nn.functional.normalize(batch["feat"], dim=-1)
     torch.testing.assert_close(found, trainer.model.score(image, text))
     DATASET_REGISTRY._classes.pop("ToyQuestions")

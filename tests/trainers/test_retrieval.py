@@ -72,7 +72,7 @@ def check(trainer, batch, text, leaves, close):
     """Loss and gradients; ``text`` holds the features (B, e) or (B, B, e) of the batch's texts."""
     class_mask = trainer.choose_classes(batch, Step(0, 0, 2))
     assert class_mask.nonzero()[:, 0].tolist() == sorted(batch["label"].tolist())
-    logits = trainer.compute_logits({"global": batch["feat"]}, class_mask)
+    logits = trainer.forward({"global": batch["feat"]}, class_mask).logits
     loss = trainer.compute_loss(ModelOutput(logits), batch, class_mask)["loss"]
     images, scale = batch["feat"].double(), trainer.clip.logit_scale.double()
     score = naive.logits if text.dim() == 2 else cot.logits
@@ -144,7 +144,7 @@ def test_long_captions_are_cut_and_counted(build, toy, capsys, method):
     trainer = build(method, dataset="ToyPairs")
     out = capsys.readouterr().out
     assert re.search(r"2 of 22 texts were too long for the text tower and are cut", out)
-    assert trainer.compute_logits({"global": torch.randn(2, 64)}).isfinite().all()
+    assert trainer.forward({"global": torch.randn(2, 64)}).logits.isfinite().all()
     DATASET_REGISTRY._classes.pop("ToyPairs")
 
 

@@ -114,7 +114,7 @@ def test_vectors_in_the_place_of_task_features_change_nothing(build):
         prompter.vectors.copy_(tasks)
         prompter.meta.proj.copy_(named.model.prompter.meta.proj)
     images = {"global": torch.randn(4, 64)}
-    assert torch.equal(starred.compute_logits(images), named.compute_logits(images))
+    assert torch.equal(starred.forward(images).logits, named.forward(images).logits)
 
 
 @pytest.mark.parametrize("kind", ["lin", "linmean", "lincls"])
@@ -133,8 +133,8 @@ def test_kept_columns_are_those_of_all_classes(build, close, variant):
     trainer = make(build, variant)
     images = torch.randn(4, 64)
     whole, kept = (
-        trainer.compute_logits({"global": images}),
-        trainer.compute_logits({"global": images}, KEEP),
+        trainer.forward({"global": images}).logits,
+        trainer.forward({"global": images}, KEEP).logits,
     )
     close(kept[:, KEEP], whole[:, KEEP].double(), 1e-6)
 

@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 import torch
 from torch import nn
 
-from clip.text import TextTower
+from clip import TextEncoder
 from dassl.data import TaskSpace
 from dassl.utils import UserError
-from prompting.prompt_learner import cut_texts, embed_words
 from prompting.templates import TemplatePrompter
+from prompting.words import cut_all, embed_words
 
 from .language_model import continue_texts
 from .step_texts import words_of
@@ -36,7 +36,7 @@ class ImageWords(nn.Module):
         UserError: the sentence alone does not fit.
     """
 
-    def __init__(self, options, space: TaskSpace, text: TextTower, used: int):
+    def __init__(self, options, space: TaskSpace, text: TextEncoder, used: int):
         super().__init__()
         self.count = min(options.TOP_CLASSES, space.num_classes)
         self.names = [words_of(name) for name in space.classnames]
@@ -47,8 +47,7 @@ class ImageWords(nn.Module):
         self.sentences: dict[tuple[int, ...], str] = {}
         by_length = sorted(self.names, key=lambda name: len(text.tokenizer.encode(name)))
         longest = self._begin(by_length[-self.count :])
-        tokens = len(text.tokenizer.encode(f"{longest},"))
-        if tokens > text.context_length - used:
+        if not self._fits(longest, text):
             raise UserError(
                 f"no room is left for {longest!r} in front of prompts of {used} tokens: the text "
                 f"tower takes {text.context_length}; lower TRAINER.COT.TOP_CLASSES, N_CTX or "
@@ -57,6 +56,9 @@ class ImageWords(nn.Module):
 
     def _begin(self, names: list[str]) -> str:
         return self.template.replace("{image}", " or ".join(names)).rstrip(" ,;:.")
+
+    def _fits(self, sentence: str, text: TextEncoder) -> bool:
+        return len(text.tokenizer.encode(f"{sentence},")) <= text.context_length - self.used
 
     @torch.no_grad()
     def top_classes(self, image_features: torch.Tensor) -> list[tuple[int, ...]]:
@@ -67,7 +69,7 @@ class ImageWords(nn.Module):
         return [tuple(classes) for classes in best.sort(dim=1).values.tolist()]
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor
+        self, text: TextEncoder, image_features: torch.Tensor
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Of each set of top classes the images (b,) that have it, and its words (p, d) embedded.
 
@@ -87,7 +89,7 @@ class ImageWords(nn.Module):
             for classes, numbers in images.items()
         ]
 
-    def write(self, sets: list[tuple[int, ...]], text: TextTower) -> None:
+    def write(self, sets: list[tuple[int, ...]], text: TextEncoder) -> None:
         """Write the sentences on sets of classes that have none yet."""
         new = [classes for classes in sets if classes not in self.sentences]
         if not new:
@@ -95,7 +97,7 @@ class ImageWords(nn.Module):
         begun = [self._begin([self.names[c] for c in classes]) for classes in new]
         if self.model is not None:
             begun = continue_texts(self.model, begun, self.max_tokens)
-        fitting = cut_texts(begun, text, self.used - 2)  # a comma follows, not a stop and EOT
+        fitting = cut_all(begun, lambda sentence: self._fits(sentence, text))
         for classes, sentence in zip(new, fitting, strict=True):
             self.sentences[classes] = f"{sentence.rstrip(' ,;:.')},"
 

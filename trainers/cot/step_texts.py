@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from clip.text import TextTower
+from clip import TextEncoder
 from dassl.data import TaskSpace
 from dassl.utils import UserError
 from image_text import ItemSpace
-from prompting.prompt_learner import cut_texts
+from prompting.words import cut_texts
 
 from .language_model import continue_texts
 
@@ -57,7 +57,7 @@ def check_image_words(options) -> None:
         )
 
 
-def step_texts(options, space: TaskSpace, text: TextTower, n_ctx: int) -> list[list[str]]:
+def step_texts(options, space: TaskSpace, text: TextEncoder, n_ctx: int) -> list[list[str]]:
     """What each of the N steps says of each of the C classes, from general to specific.
 
     "learned": the class name at every step. "rule": TEMPLATES, a step each. "neural": what a

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clip import TextTower
+from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -20,8 +20,10 @@ from dassl.utils import UserError
 from image_text import ItemSpace
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
-from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, embed_words, need_context
+from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, need_context
 from prompting.prompter import ModelOutput, Prompter
+from prompting.stored_features import training_loader
+from prompting.words import embed_words
 
 from .._base import PromptTrainer
 from .image_words import ImageWords
@@ -125,7 +127,8 @@ class ChainPrompter(Prompter):
         self.image_words = None
         if options.TOP_CLASSES:
             longest = max(step.token.shape[1] for step in self.steps)  # tokens behind the context
-            self.image_words = ImageWords(options, space, text, 1 + n_ctx + longest)
+            used = self.steps[0].start.shape[1] + n_ctx + longest
+            self.image_words = ImageWords(options, space, text, used)
         self.query = None
         if self.aggregator == "attention":
             with torch.no_grad():
@@ -135,7 +138,10 @@ class ChainPrompter(Prompter):
             self.register_buffer("owner", space.owner, persistent=False)
 
     def forward(
-        self, text: TextTower, image_features: torch.Tensor, class_mask: torch.Tensor | None = None
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Text features (B, C, e) for normalised image features (B, e)."""
         contexts = self.chain(image_features)[-len(self.steps) :]
@@ -244,7 +250,7 @@ class CoT(PromptTrainer):
                 f"TRAINER.COT.LINK_RANGE {options.LINK_RANGE} and LINK_WEIGHT {options.LINK_WEIGHT}"
             )
 
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextTower) -> Prompter:
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if options.BATCH_CONTRAST and isinstance(space, ItemSpace):
             raise UserError(
                 "TRAINER.COT.BATCH_CONTRAST is between classes (the loss of pairs has a contrast "
@@ -273,8 +279,8 @@ class CoT(PromptTrainer):
         if words is None:
             return super().show_prompts()
         loaders = [self.test_loader]
-        if self.dm.dataset.train_x:
-            loaders.insert(0, self.training_loader())
+        if self.dataset.train_x:
+            loaders.insert(0, training_loader(self.encoder, self.dataset.train_x))
         for batch in (batch for loader in loaders if loader for batch in loader):
             image = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
             counts.update(words.top_classes(image))

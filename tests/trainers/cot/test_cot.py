@@ -107,7 +107,7 @@ def test_chunks_change_nothing(build, one_task, close, position):
     for chunk in (0, 1, 3):
         trainer = make(build, "CHUNK", chunk, "CLASS_TOKEN_POSITION", position)
         widen(trainer)
-        logits = trainer.compute_logits({"global": one_task["feat"]})
+        logits = trainer.forward({"global": one_task["feat"]}).logits
         loss = trainer.compute_loss(ModelOutput(logits), one_task)["loss"]
         results.append([logits, *torch.autograd.grad(loss, trainer.model.prompter.parameters())])
     for other in results[1:]:

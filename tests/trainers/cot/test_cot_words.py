@@ -64,14 +64,14 @@ def test_attention_of_equal_products_is_the_mean(build, one_task):
     attention.model.prompter.chain.load_state_dict(linear.model.prompter.chain.state_dict())
     with torch.no_grad():
         attention.model.prompter.query.zero_()
-    a, b = (t.compute_logits({"global": one_task["feat"]}) for t in (linear, attention))
+    a, b = (t.forward({"global": one_task["feat"]}).logits for t in (linear, attention))
     torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_contrast_in_the_batch(build, one_task, weight):
     trainer = make(build, "BATCH_CONTRAST", weight)
-    logits = trainer.compute_logits({"global": one_task["feat"]})
+    logits = trainer.forward({"global": one_task["feat"]}).logits
     losses = trainer.compute_loss(ModelOutput(logits), one_task)
     assert set(losses) == ({"loss", "batch"} if weight else {"loss"})
     if weight:

@@ -97,7 +97,7 @@ def test_the_language_model_goes_on_with_the_sentence(
 ):
     model = ("GENERATOR", "neural", "LM", language_model, "LM_TOKENS", 3)
     trainer = make(build, *model, "TOP_CLASSES", 2)
-    trainer.compute_logits({"global": one_task["feat"]})
+    trainer.forward({"global": one_task["feat"]})
     sets = naive_sets(one_task["feat"].double(), naive_model, token_ids)
     begun = [f"it may be {SHOWN[a]} or {SHOWN[b]}" for a, b in sets]
     said = [f"{text.rstrip(' ,;:.')}," for text in continue_texts(str(language_model), begun, 3)]
@@ -149,7 +149,7 @@ def test_too_long_sentences_are_cut_and_counted(build, cache, monkeypatch, capsy
         "trainers.cot.step_texts.continue_texts", lambda model, texts, n: texts
     )  # short words of classes, long ones of images
     trainer = make(build, *options)
-    logits = trainer.compute_logits({"global": one_task["feat"]})
+    logits = trainer.forward({"global": one_task["feat"]}).logits
     assert logits.isfinite().all()
     assert "texts were too long for the text tower and are cut" in capsys.readouterr().out
     text, prompter = trainer.clip.text_tower, trainer.model.prompter

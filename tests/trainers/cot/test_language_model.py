@@ -96,7 +96,7 @@ def test_neural_prompts_in_a_run(build, language_model, cache, one_task, capsys)
     lines = trainer.show_prompts()
     begun = [line for line in lines if line.startswith("  [4] a photo of flat")]
     assert begun and len(lines) == 3 + 3 * 4
-    logits = trainer.compute_logits({"global": one_task["feat"]})
+    logits = trainer.forward({"global": one_task["feat"]}).logits
     trainer.compute_loss(ModelOutput(logits), one_task)["loss"].backward()
     assert trainer.model.prompter.chain.ctx.grad.abs().max() > 0
 

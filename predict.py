@@ -1,0 +1,163 @@
+"""Classify new images with a finished run.
+
+python predict.py output/run photos/ --top 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from dassl.utils import UserError, atomic_path
+from dassl.utils.command_line import DONE, FAILED, Parser, path, run_program
+from softcpt.image_paths import find_images
+from softcpt.run_folder import read_record
+
+EPILOG = """\
+examples:
+  python predict.py output/run photos/ --top 3
+  python predict.py output/run 'photos/**/*.jpg' --format csv > found.csv
+  find photos -name '*.jpg' | python predict.py output/run - --out found.jsonl
+  python predict.py output/run photos/ --classes "oak, beech, maple"
+
+Images are prepared as in the evaluation of the run. Several tasks: one line per image and task,
+unless --task chooses one. Neither the training images nor their folder are needed.
+
+exit codes: 0 done, 1 some images could not be read (the others are classified), 2 the command
+cannot be used
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; ``None`` reads ``sys.argv``.
+
+    Raises:
+        UserError: an unknown flag, or a value that a flag does not take.
+    """
+    parser = Parser(prog="predict.py", description=__doc__.split("\n")[0], epilog=EPILOG)
+    parser.add_argument("run", metavar="RUN", type=path, help="folder of a finished run")
+    parser.add_argument(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help="files, folders, patterns, CSV files with a column path, or - for a list on stdin",
+    )
+    what = parser.add_argument_group("what to predict")
+    what.add_argument("--task", help="name or number of one task; all by default")
+    what.add_argument("--top", type=int, default=1, metavar="K", help="classes shown per image")
+    what.add_argument(
+        "--classes",
+        default="",
+        metavar="NAMES",
+        help="other class names, separated by commas, or a file with one per line",
+    )
+    what.add_argument("--task-name", default="", metavar="NAME", help="another name of the task")
+    how = parser.add_argument_group("how")
+    how.add_argument("--format", default="", metavar="NAME", help="table, csv or jsonl")
+    how.add_argument("--out", default="", metavar="FILE", type=path, help="instead of the terminal")
+    how.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    how.add_argument("--batch-size", type=int, default=0, metavar="N", help="images per batch")
+    how.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read")
+    add_run_flags(how)
+    return parser.parse_args(argv)
+
+
+def add_run_flags(group) -> None:
+    """The flags that say how a run is loaded."""
+    group.add_argument("--load-epoch", type=int, default=None, metavar="N", help="its checkpoint")
+    group.add_argument("--backbone", default="", help="where the backbone's file is now")
+    group.add_argument(
+        "--root", default="", metavar="DIR", type=path, help="datasets, for runs without tasks.json"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Classify the images; the exit code.
+
+    Raises:
+        UserError: no images, no such run, or a choice that its method does not allow.
+    """
+    read_record(Path(args.run), args.load_epoch)
+    images = find_images(args.images, sys.stdin)
+    from softcpt import load_run
+    from softcpt.writers import choose_format
+
+    if args.top < 1:
+        raise UserError(f"--top takes a number of 1 or more, but is {args.top}")
+    form, classes = choose_format(args.format, args.out), read_classes(args.classes)
+    run = load_run(
+        args.run,
+        device=args.device,
+        epoch=args.load_epoch,
+        backbone=args.backbone,
+        root=args.root,
+        task=args.task,
+        classes=classes,
+        task_name=args.task_name,
+    )
+    ids = run.task_ids(args.task)
+    unreadable = []
+    with _output(args.out) as file:
+        writer = form(file, run, ids, images, args.top)
+        found = run.classify(images, args.task, args.top, args.batch_size, args.workers)
+        for prediction in _with_progress(found, len(images), len(ids), args.out):
+            if prediction.error:
+                unreadable.append(prediction.error)
+                print(f"not read: {prediction.error}", file=sys.stderr)
+            writer.write(prediction)
+    if unreadable:
+        print(f"{len(unreadable)} of {len(images)} images could not be read", file=sys.stderr)
+    return FAILED if unreadable else DONE
+
+
+def read_classes(text: str) -> tuple[str, ...]:
+    """Class names, separated by commas, or the lines of a file.
+
+    Raises:
+        UserError: there is no name in it.
+    """
+    if not text:
+        return ()
+    file = Path(text).expanduser()
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else text.split(",")
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read the class names in {file}: {error}") from None
+    names = tuple(name.strip() for name in lines if name.strip())
+    if not names:
+        raise UserError(f"--classes takes names separated by commas, or a file; got {text!r}")
+    return names
+
+
+@contextlib.contextmanager
+def _output(out: str) -> Iterator[TextIO]:
+    """The terminal, or a file that appears once it is complete."""
+    if not out:
+        yield sys.stdout
+        return
+    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _with_progress(predictions: Iterator, images: int, tasks: int, out: str) -> Iterator:
+    """The predictions, with a progress bar where the terminal does not show them."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not out)
+    with tqdm(total=images * tasks, unit=" images", disable=hidden, file=sys.stderr) as bar:
+        for prediction in predictions:
+            yield prediction
+            bar.update(tasks if prediction.error else 1)
+
+
+def command(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    return run_program(lambda: main(parse_args(argv)), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

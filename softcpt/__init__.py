@@ -1,0 +1,24 @@
+"""Finished runs in Python: load one, classify images, export it; train one from a notebook.
+
+    import softcpt
+
+    run = softcpt.load_run("output/mine/seed1")
+    for found in run.predict(["new/1.jpg", "new/2.jpg"]):
+        print(found.image, found.label, found.probability)
+
+The programs ``predict.py`` and ``export.py`` are this package on the command line.
+"""
+
+from typing import TYPE_CHECKING
+
+from dassl.utils.lazy import lazy_imports
+
+if TYPE_CHECKING:
+    from .exporting import export_run
+    from .loading import load_run
+    from .run import LoadedRun, Prediction
+    from .training import train_run
+
+__all__ = ["LoadedRun", "Prediction", "export_run", "load_run", "train_run"]
+
+__getattr__, __dir__ = lazy_imports(__name__)

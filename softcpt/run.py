@@ -1,0 +1,282 @@
+"""A trained model with its tasks: logits, predictions, text features, prompts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dassl.config import CfgNode
+from dassl.data import Task
+from dassl.engine import SimpleTrainer
+from dassl.utils import UserError, unknown_name
+
+from .images import ImageSource, as_list, load_images, name_of
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image in one task.
+
+    Args:
+        image: the path; "" for an image in memory without one.
+        task: name of the task.
+        labels: class names, the most probable first.
+        probabilities: of these classes, among all classes of the task.
+        error: why the image could not be read; all but its path is then empty.
+    """
+
+    image: str
+    task: str = ""
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        """The most probable class; "" if the image could not be read."""
+        return self.labels[0] if self.labels else ""
+
+    @property
+    def probability(self) -> float:
+        """The probability of :attr:`label`; 0 if the image could not be read."""
+        return self.probabilities[0] if self.probabilities else 0.0
+
+
+class LoadedRun:
+    """A finished run that classifies new images; :func:`softcpt.load_run` makes one.
+
+    Attributes:
+        folder: the run directory.
+        record: the content of its ``results.json``.
+        trainers: one trainer for all tasks, or one per task if tasks were trained separately.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any], trainers: list[SimpleTrainer]):
+        self.folder, self.record, self.trainers = folder, record, trainers
+        self._inferences: dict[int, Callable] = {}
+        for trainer in trainers:
+            trainer.set_model_mode("eval")
+
+    @property
+    def cfg(self) -> CfgNode:
+        """The configuration, with the input of the backbone filled in."""
+        return self.trainers[0].cfg
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.trainers[0].device
+
+    def models(self) -> list[nn.Module]:
+        """What computes logits: the frozen CLIP with the learned parameters, of every trainer."""
+        found = []
+        for trainer in self.trainers:
+            own = getattr(trainer, "model", None)
+            found += [own] if isinstance(own, nn.Module) else trainer.models()
+        return found
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks, with name, class names and templates."""
+        return tuple(task for trainer in self.trainers for task in trainer.dm.space.tasks)
+
+    @property
+    def depends_on_image(self) -> bool:
+        """Whether every image has text features of its own."""
+        model = getattr(self.trainers[0], "model", None)
+        return getattr(getattr(model, "prompter", None), "depends_on_image", False)
+
+    def task_ids(self, task: int | str | None = None) -> list[int]:
+        """Numbers of the chosen tasks.
+
+        Args:
+            task: a name, a number from 0, or ``task<number>``; None chooses all.
+
+        Raises:
+            UserError: there is no such task.
+        """
+        return find_tasks([one.name for one in self.tasks], task)
+
+    def predict(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        task: int | str | None = None,
+        top: int = 5,
+        batch_size: int = 0,
+    ) -> list[Prediction]:
+        """The most probable classes of each image in each chosen task, image by image.
+
+        Args:
+            images: paths or PIL images, or a single one.
+            task: as in :meth:`task_ids`.
+            top: number of classes per image, at most those of the task.
+            batch_size: images per batch; 0: as in the run's evaluation.
+
+        Raises:
+            UserError: an image cannot be read, or there is no such task.
+        """
+        found = list(self.classify(as_list(images), task, top, batch_size))
+        for prediction in found:
+            if prediction.error:
+                raise UserError(prediction.error)
+        return found
+
+    def classify(
+        self,
+        images: Sequence[ImageSource],
+        task: int | str | None = None,
+        top: int = 5,
+        batch_size: int = 0,
+        workers: int = 0,
+    ) -> Iterator[Prediction]:
+        """As :meth:`predict`, one by one; an image that cannot be read has one, with ``error``.
+
+        Args:
+            workers: processes that read images.
+        """
+        if top < 1:
+            raise UserError(f"the number of classes shown must be at least 1; got {top}")
+        ids, place = self.task_ids(task), 0
+        for logits, errors in self._batches(images, ids, batch_size, workers):
+            best = [_most_probable(rows, top) for rows in logits]
+            row = 0
+            for error in errors:
+                image, place = name_of(images[place]), place + 1
+                if error:
+                    yield Prediction(image, error=error)
+                    continue
+                for t, (places, values) in zip(ids, best, strict=True):
+                    names = tuple(self.tasks[t].classnames[i] for i in places[row])
+                    yield Prediction(image, self.tasks[t].name, names, tuple(values[row]))
+                row += 1
+
+    def logits(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        task: int | str | None = None,
+        batch_size: int = 0,
+    ) -> torch.Tensor:
+        """Logits (N, C), fp32 on the CPU; C counts the classes of the chosen tasks, in order.
+
+        Raises:
+            UserError: an image cannot be read, or there is no such task.
+        """
+        parts = []
+        for logits, errors in self._batches(as_list(images), self.task_ids(task), batch_size):
+            if any(errors):
+                raise UserError(next(filter(None, errors)))
+            parts.append(torch.cat(logits, dim=1))
+        if not parts:
+            raise UserError("there are no images to classify")
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def logits_of_pixels(self, pixels: torch.Tensor, ids: Sequence[int]) -> list[torch.Tensor]:
+        """Logits (B, C), fp32 on the CPU, of each task for prepared images (B, 3, H, W).
+
+        Args:
+            ids: numbers of the tasks.
+        """
+        zeros = torch.zeros(len(pixels), dtype=torch.long)
+        batch = {"img": pixels, "label": zeros, "task": zeros, "domain": zeros}
+        computed: dict[int, torch.Tensor] = {}
+        out = []
+        for t in ids:
+            trainer, columns = self.place_of(t)
+            if id(trainer) not in computed:
+                with _autocast(trainer):
+                    inputs, _ = trainer.parse_batch_test(batch)
+                    computed[id(trainer)] = self.inference_of(t)(inputs).float().cpu()
+            out.append(computed[id(trainer)][:, columns])
+        return out
+
+    def text_features(self, task: int | str | None = None) -> torch.Tensor:
+        """Normalised text features (C, e), fp32 on the CPU, of the classes of the chosen tasks.
+
+        Raises:
+            UserError: the method makes none, several per class, or others for every image.
+        """
+        return torch.cat([self._text_of(t) for t in self.task_ids(task)])
+
+    @torch.no_grad()
+    def _text_of(self, t: int) -> torch.Tensor:
+        trainer, columns = self.place_of(t)
+        fixed = getattr(getattr(trainer, "model", None), "fixed_text_features", None)
+        features = None
+        if fixed:
+            with _autocast(trainer):
+                features = fixed()
+        if features is None or features.dim() != 2:
+            raise UserError(
+                f"{type(trainer).__name__} has no single text feature per class that serves every "
+                "image: they depend on the image, there are several, or the method uses none"
+            )
+        return features[columns].float().cpu()
+
+    def prompts(self) -> list[str]:
+        """The prompts in words, one per line; learned context tokens are a number in brackets."""
+        lines = []
+        for trainer in self.trainers:
+            if len(self.trainers) > 1:
+                lines.append(f"{trainer.dm.space.tasks[0].name}:")
+            lines += trainer.show_prompts()
+        return lines
+
+    def place_of(self, t: int) -> tuple[SimpleTrainer, slice]:
+        """The trainer of a task, and the columns of the task's classes in its logits."""
+        if len(self.trainers) > 1:
+            return self.trainers[t], slice(None)
+        return self.trainers[0], self.trainers[0].dm.space.columns(t)
+
+    def inference_of(self, t: int) -> Callable:
+        """The function from image features to the logits of a task's trainer; its text is encoded
+        once."""
+        trainer = self.place_of(t)[0]
+        if id(trainer) not in self._inferences:
+            with torch.no_grad(), _autocast(trainer):
+                self._inferences[id(trainer)] = trainer.build_inference("test")
+        return self._inferences[id(trainer)]
+
+    def _batches(
+        self, images: Sequence[ImageSource], ids: list[int], batch_size: int, workers: int = 0
+    ) -> Iterator[tuple[list[torch.Tensor], list[str]]]:
+        """Logits (B, C) of each task for the readable images of a batch, and the errors."""
+        if content := self.trainers[0].dm.space.content:
+            raise UserError(f"{self.folder} was trained on {content}; it has no classes to predict")
+        if batch_size < 0:
+            raise UserError(f"the batch size must be at least 1; got {batch_size}")
+        size = batch_size or self.cfg.DATALOADER.TEST.BATCH_SIZE
+        for pixels, errors in load_images(self.cfg, images, size, workers):
+            if len(pixels):
+                yield self.logits_of_pixels(pixels, ids), errors
+            else:
+                yield [torch.empty(0, 1) for _ in ids], errors
+
+
+def find_tasks(names: list[str], task: int | str | None) -> list[int]:
+    """Numbers of the chosen tasks; see :meth:`LoadedRun.task_ids`."""
+    if task is None:
+        return list(range(len(names)))
+    if task in names:
+        return [names.index(str(task))]
+    number = str(task).removeprefix("task")
+    if number.isdecimal() and int(number) < len(names):
+        return [int(number)]
+    raise unknown_name("task", str(task), [f"{name} (task{t})" for t, name in enumerate(names)])
+
+
+def _autocast(trainer: SimpleTrainer) -> contextlib.AbstractContextManager:
+    """The context in which a trainer evaluates."""
+    return trainer.autocast() if hasattr(trainer, "autocast") else contextlib.nullcontext()
+
+
+def _most_probable(logits: torch.Tensor, top: int) -> tuple[list[list[int]], list[list[float]]]:
+    """Classes of the highest logits (B, C), and their probabilities among all C."""
+    best = logits.softmax(dim=1).topk(min(top, logits.shape[1]), dim=1)
+    return best.indices.tolist(), best.values.tolist()
