@@ -36,15 +36,16 @@ METHODS = [
         "MTCoOpHard",
         "PLOT",
     ),
-    *("ProGrad", "ProtoNet", "TaskRes", "TipAdapter", "ZeroshotCLIP", "ZeroshotCLIP2"),
+    *("ProGrad", "ProtoNet", "TCP", "TaskRes", "TipAdapter", "ZeroshotCLIP", "ZeroshotCLIP2"),
 ]
-TRAINED = ("CoCoOp", "CoOp", "CoT", "KgCoOp", "MTCoOp", "MTCoOpHard", "PLOT", "ProGrad")
+TRAINED = ("CoCoOp", "CoOp", "CoT", "KgCoOp", "MTCoOp", "MTCoOpHard", "PLOT", "ProGrad", "TCP")
 D = E = 64  # widths of the tiny backbone
 M, U, V = 4, 3, 2  # context tokens: made or learned, of the task, of the class
 SIZES = {"MTCOOP.TASK_N_CTX": U, "MTCOOP.CLASS_N_CTX": V}
 SIZES |= {"COT.N_CTX": M}
 SIZES |= {"COOP.N_CTX": M, "MTCOOP.N_CTX": M, "MTCOOPH.N_CTX": M}
-SIZES |= {f"{key}.N_CTX": M for key in ("COCOOP", "KGCOOP", "PLOT", "PROGRAD")}
+SIZES |= {f"{key}.N_CTX": M for key in ("COCOOP", "KGCOOP", "PLOT", "PROGRAD", "TCP")}
+SIZES |= {"TCP.LAYER": 1, "TCP.W": 0.5}  # untrained, the hand-written prompts mislead as well
 SIZES["PROGRAD.LAMBDA"] = 0.5  # untrained, zero-shot CLIP teaches the opposite of the labels
 PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("CoOp",): 3 * M * D,
@@ -76,6 +77,7 @@ PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("TipAdapter", "TIP.FINETUNE"): 9 * COUNTS["train_x"] * E,
     ("CLIPAdapter",): 3 * 2 * E * E // 4,
     ("TaskRes",): 9 * E,
+    ("TCP",): 3 * (M * D + (E + 1) * E // 4 + (E // 4 + 1) * M * D),
     ("LPPlusPlus",): 9 * (E + 2),
 }
 PUBLISHED_STEPS = {"TaskRes": ("OPTIM.NAME", "adam")}  # methods that SGD at this rate barely moves
@@ -228,6 +230,7 @@ def test_results_are_complete(run, tmp_path, method, dataset):
         (("TipAdapter", "TIP.FINETUNE"), "Tip-Adapter-F"),
         (("CLIPAdapter",), "CLIP-Adapter"),
         (("TaskRes",), "TaskRes"),
+        (("TCP",), "TCP"),
         (("LPPlusPlus",), "LP++"),
     ],
 )
