@@ -107,7 +107,9 @@ def _random(config: dict, name: str, precision: str) -> CLIP:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(RANDOM_SEED)
         model = _archs.build(config, precision)
-    preprocess = TINY_PREPROCESS if name == "tiny/random" else CLIP_PREPROCESS
+    preprocess = (
+        TINY_PREPROCESS if name.removesuffix("/random") in _archs.TINIES else CLIP_PREPROCESS
+    )
     return _finish(model, config, preprocess, name, precision)
 
 
@@ -171,7 +173,7 @@ def _from_file(path: Path, name: str, precision: str, arch: str = "") -> CLIP:
             f"{path} does not contain its architecture; name it in MODEL.BACKBONE.ARCH, such as "
             "ViT-B-16 (or ViT-B-16-quickgelu, if it was trained with QuickGELU)"
         )
-    preprocess = TINY_PREPROCESS if arch == "tiny" else CLIP_PREPROCESS
+    preprocess = TINY_PREPROCESS if arch in _archs.TINIES else CLIP_PREPROCESS
     return from_state(state, config, preprocess, name, precision)
 
 
@@ -189,7 +191,7 @@ def _split(name: str) -> tuple[str, str]:
     if name in OPENAI_ARCHS:
         return OPENAI_ARCHS[name], "openai"
     arch, _, tag = name.rpartition("/")
-    if name == "tiny/random" or _is_published(name):
+    if (arch in _archs.TINIES and tag == "random") or _is_published(name):
         return arch, tag
     if arch in open_clip.list_models():
         if tag == "random":

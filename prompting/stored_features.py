@@ -24,6 +24,11 @@ from dassl.utils import UserError, distributed
 from .feature_encoder import FeatureEncoder
 from .precision import precision_name
 
+STORED = {  # whose image features can be stored
+    "model": "the image tower is frozen: all features, in place of images",
+    "teacher": "the image tower learns: the frozen one's of training images, beside the images",
+    "none": "the image tower learns: nothing",
+}
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of a pass may take
 ONE_PIECE = 64 * 2**20  # bytes of a pass's features that are read at once on a CPU
 
@@ -36,20 +41,26 @@ class Loaders(NamedTuple):
     test: EpochDataLoader | FeatureLoader | None
 
 
-def with_stored_features(encoder: FeatureEncoder, loaders: Loaders, epochs: int) -> Loaders:
-    """The loaders with stored features in place of images, as FEATURES.MODE says.
+def with_stored_features(
+    encoder: FeatureEncoder, loaders: Loaders, epochs: int, whose: str = "model"
+) -> Loaders:
+    """The loaders with stored features, as FEATURES.MODE says.
 
     Args:
         epochs: of the training, for the size that is logged.
+        whose: a key of STORED.
     """
     cfg, mode = encoder.cfg, encoder.options.MODE
-    if mode == "off":
+    if whose == "none" or mode == "off" or (whose == "teacher" and mode != "full"):
         return loaders
-    found = Loaders(
-        _with_features(encoder, loaders.train, True) if mode == "full" else loaders.train,
-        _with_features(encoder, loaders.val, False),
-        _with_features(encoder, loaders.test, False),
-    )
+    if whose == "teacher":
+        found = loaders._replace(train=_with_features(encoder, loaders.train, True, TeacherLoader))
+    else:
+        found = Loaders(
+            _with_features(encoder, loaders.train, True) if mode == "full" else loaders.train,
+            _with_features(encoder, loaders.val, False),
+            _with_features(encoder, loaders.test, False),
+        )
     if cfg.VERBOSE:
         _announce(encoder, found, epochs)
     return found
@@ -77,8 +88,8 @@ def field_of(output: str) -> str:
     return "feat" if output == "global" else output
 
 
-def _with_features(encoder: FeatureEncoder, loader, is_train: bool):
-    return None if loader is None else FeatureLoader(encoder, loader, is_train)
+def _with_features(encoder: FeatureEncoder, loader, is_train: bool, kind: type | None = None):
+    return None if loader is None else (kind or FeatureLoader)(encoder, loader, is_train)
 
 
 def _announce(encoder: FeatureEncoder, found: Loaders, epochs: int) -> None:
@@ -161,6 +172,12 @@ class FeatureLoader:
         return count, count * self.encoder.bytes_per_image
 
     def __iter__(self) -> Iterator[dict]:
+        stores, places = self._complete()
+        order = [torch.tensor(batch) for batch in self.loader.batches]
+        yield from self._batches(stores, places, order)
+
+    def _complete(self) -> tuple[dict[str, FeatureStore], dict[str, torch.Tensor]]:
+        """The stores of this pass, which lack nothing, and each image's row in them."""
         stores = self._stores()
         names = self._names()
         for _ in range(3):  # an image may change, or a file of the store be lost, meanwhile
@@ -173,9 +190,7 @@ class FeatureLoader:
                 "the image features cannot be completed: images change while they are read, or "
                 f"files of {next(iter(stores.values())).root} are lost; start again"
             )
-        places = {output: store.indices(names) for output, store in stores.items()}
-        order = [torch.tensor(batch) for batch in self.loader.batches]
-        yield from self._batches(stores, places, order)
+        return stores, {output: store.indices(names) for output, store in stores.items()}
 
     def _batches(self, stores: dict, places: dict, order: list) -> Iterator[dict]:
         """A dict per batch."""
@@ -227,6 +242,16 @@ class FeatureLoader:
         """The digest of each image's content."""
         paths = [item.impath for item in self.loader.dataset.data_source]
         return _open_digests(self.options.DIR).of(paths)
+
+
+class TeacherLoader(FeatureLoader):
+    """The batches of a loader, images included, and stored features of them as "teacher" (B, e)."""
+
+    def __iter__(self) -> Iterator[dict]:
+        stores, places = self._complete()
+        for batch in self.loader:
+            rows = places["global"][batch["index"]]
+            yield {**batch, "teacher": stores["global"].gather(rows)}
 
 
 def _lacking(stores: dict[str, FeatureStore], names: list[str]) -> bool:

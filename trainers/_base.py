@@ -61,6 +61,10 @@ class PromptTrainer(TrainerX):
         """The hand-written prompts ``self.templates`` of a method that sets uses_templates."""
         return TemplatePrompter(with_template(space, options.TEMPLATE), text)
 
+    def stored_features(self, options: CfgNode) -> str:
+        """Hook: whose image features can be stored, see prompting.stored_features.STORED."""
+        return "model"
+
     def build_fitting(self, options: CfgNode) -> Fitting:
         """How the method learns without SGD; by default it does not."""
         return NO_FITTING
@@ -115,7 +119,8 @@ class PromptTrainer(TrainerX):
             self.clip, self.image_outputs, self.cfg, self.precision, self.autocast, self.clock
         )
         loaders = Loaders(self.train_loader_x, self.val_loader, self.test_loader)
-        loaders = with_stored_features(self.encoder, loaders, self.max_epoch)
+        whose = self.stored_features(self.cfg.TRAINER[self.KEY])
+        loaders = with_stored_features(self.encoder, loaders, self.max_epoch, whose)
         self.train_loader_x, self.val_loader, self.test_loader = loaders
 
     def build_model(self) -> None:
@@ -126,6 +131,7 @@ class PromptTrainer(TrainerX):
         prompter = self.build_prompter(options, space, text)
         if self.uses_templates:
             self.templates = self.build_templates(options, space, text)
+        prompter.recompute_images = self.cfg.COMPUTE.IMAGE_CHECKPOINT
         questions = questions_of(space, text, prompter)
         model = PromptedCLIP(
             self.clip, prompter, self.image_outputs, self.text_chunk, questions, graphs
@@ -255,9 +261,10 @@ class PromptTrainer(TrainerX):
         if "feat" in batch:
             stored = {name: to_device(batch[field_of(name)], self.device) for name in names}
             return stored | questions
-        with self.clock.part("image"):
-            found = self.model.encode_image(to_device(batch["img"], self.device))
         images = len(batch["label"])
+        task = batch["task"][distributed.share(images)]  # of the images of this process
+        with self.clock.part("image"):
+            found = self.model.encode_image(to_device(batch["img"], self.device), task)
         gathered = {name: distributed.gather_rows(x, images) for name, x in found.items()}
         return gathered | questions
 
