@@ -33,7 +33,8 @@ class ClassAwarePrompter(ContextPrompter):
         super().__init__(
             CfgNode({**options, "CSC": False, "CLASS_TOKEN_POSITION": "end"}), space, text
         )
-        self.templates = TemplatePrompter(with_template(space, options.TEMPLATE), text)
+        written = TemplatePrompter(with_template(space, options.TEMPLATE), text)
+        self.register_buffer("class_features", written.features, persistent=False)  # u (C, e)
         self.layer, self.class_tokens = options.LAYER, None
         if options.CLASS_AWARE:
             hidden = text.out_dim // options.REDUCTION
@@ -49,7 +50,7 @@ class ClassAwarePrompter(ContextPrompter):
         prompts = super().make_prompts(class_mask)
         if self.class_tokens is None:
             return prompts
-        u = self.templates.features
+        u = self.class_features
         if class_mask is not None:
             u = u[class_mask.to(u.device)]
         prefix = prompts.prefix.expand(len(u), -1, -1)
@@ -72,6 +73,7 @@ class TCP(PromptTrainer):
         REDUCTION=Key(4, least=1),  # k: the hidden width is the feature's divided by it
         TEMPLATE="",  # the hand-written prompt, with {} for the class; empty: the dataset's own
     )
+    uses_templates = True
     needs_all_classes = True  # the distance is a mean over classes, images of them or not
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -96,5 +98,5 @@ class TCP(PromptTrainer):
     ) -> dict[str, torch.Tensor]:
         """Cross-entropy, and W times the mean of 1 - cos(learned, hand-written) over classes."""
         losses = super().compute_loss(output, batch, class_mask)
-        distance = self.model.prompter.templates.distance(output.text_features)
+        distance = self.templates.distance(output.text_features)
         return {**losses, "distance": self.cfg.TRAINER.TCP.W * distance}
