@@ -29,6 +29,8 @@ class ClassAwarePrompter(ContextPrompter):
         T = W2 QuickGELU(W1 u + b1) + b2,   W1 (e/k, e), W2 (m d, e/k), as m tokens of width d
     """
 
+    class_features: torch.Tensor
+
     def __init__(self, options, space, text):
         super().__init__(
             CfgNode({**options, "CSC": False, "CLASS_TOKEN_POSITION": "end"}), space, text
