@@ -171,17 +171,19 @@ def _local_hub(hub: str) -> Path | None:
 
 def _download_hub(hub: str) -> Path | None:
     import huggingface_hub as hf
+    from huggingface_hub import constants
+    from huggingface_hub.utils import HfHubHTTPError
 
-    if hf.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise OSError("HF_HUB_OFFLINE is set")
-    _require_answer(hf.constants.ENDPOINT)
+    _require_answer(constants.ENDPOINT)
     repository, filenames = _hub_names(hub)
     problem = None
     for filename in filenames:
         try:
             with quiet():
                 return Path(hf.hf_hub_download(repository, filename, etag_timeout=TIMEOUT))
-        except (hf.errors.HfHubHTTPError, OSError) as error:
+        except (HfHubHTTPError, OSError) as error:
             problem = error
     raise OSError(f"{hub}: {str(problem).strip()}")
 
