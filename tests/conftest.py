@@ -113,11 +113,20 @@ def register_trainer():
         TRAINER_REGISTRY._classes.pop(name)
 
 
+VIT_METHODS = ("IVLP", "MaPLe", "PromptSRC", "VPT")  # those that learn in a vision transformer
+
+
+def backbone_of(trainer):
+    """The untrained backbone of a method's tests."""
+    return "tiny-vit/random" if trainer in VIT_METHODS else "tiny/random"
+
+
 def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):
     """Parsed arguments of a small run on a toy dataset."""
     return train.parse_args(
         [
-            *("--trainer", trainer, "--backbone", "tiny/random", "--output-dir", str(output)),
+            *("--trainer", trainer, "--backbone", backbone_of(trainer)),
+            *("--output-dir", str(output)),
             *flags,
             *(() if "--seed" in flags else ("--seed", "1")),
             *("--quiet", "DATASET.NAME", dataset),

@@ -18,7 +18,7 @@ from dassl.utils import UserError, load_checkpoint
 from prompting.fitting import Fitting
 from results.record import RunRecord
 from results.schema import SCHEMA
-from tests.conftest import COUNTS, TASKS, toy_class
+from tests.conftest import COUNTS, TASKS, VIT_METHODS, backbone_of, toy_class
 from tests.reference import prompts as naive
 from trainers._base import PromptTrainer, choose_precision
 from trainers.coop import CoOp
@@ -29,22 +29,29 @@ METHODS = [
         "CoCoOp",
         "CoOp",
         "CoT",
+        "IVLP",
         "KgCoOp",
         "LPPlusPlus",
         "LinearProbe",
         "MTCoOp",
         "MTCoOpHard",
+        "MaPLe",
         "PLOT",
     ),
-    *("ProGrad", "ProtoNet", "TaskRes", "TipAdapter", "ZeroshotCLIP", "ZeroshotCLIP2"),
+    *("ProGrad", "ProtoNet", "TaskRes", "TipAdapter", "VPT", "ZeroshotCLIP", "ZeroshotCLIP2"),
 ]
-TRAINED = ("CoCoOp", "CoOp", "CoT", "KgCoOp", "MTCoOp", "MTCoOpHard", "PLOT", "ProGrad")
-D = E = 64  # widths of the tiny backbone
+TRAINED = (
+    *("CoCoOp", "CoOp", "CoT", "IVLP", "KgCoOp", "MTCoOp", "MTCoOpHard", "MaPLe", "PLOT"),
+    *("ProGrad", "VPT"),
+)
+D = E = 64  # widths of the tiny backbones, and of the image tokens of the one with a ViT
 M, U, V = 4, 3, 2  # context tokens: made or learned, of the task, of the class
 SIZES = {"MTCOOP.TASK_N_CTX": U, "MTCOOP.CLASS_N_CTX": V}
 SIZES |= {"COT.N_CTX": M}
 SIZES |= {"COOP.N_CTX": M, "MTCOOP.N_CTX": M, "MTCOOPH.N_CTX": M}
 SIZES |= {f"{key}.N_CTX": M for key in ("COCOOP", "KGCOOP", "PLOT", "PROGRAD")}
+SIZES |= {"VPT.PROMPT_DEPTH_VISION": 3, "IVLP.PROMPT_DEPTH_VISION": 3}
+SIZES |= {"IVLP.PROMPT_DEPTH_TEXT": 2, "MAPLE.PROMPT_DEPTH": 2}
 SIZES["PROGRAD.LAMBDA"] = 0.5  # untrained, zero-shot CLIP teaches the opposite of the labels
 PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("CoOp",): 3 * M * D,
@@ -68,6 +75,9 @@ PARAMETERS = {  # T = 3 tasks, C = 9 classes
     ("ProGrad",): 3 * M * D,
     ("ProGrad", "PROGRAD.CSC"): 9 * M * D,
     ("ProGrad", "PROGRAD.CTX_INIT"): 3 * M * D,
+    ("VPT",): 3 * 3 * 8 * D,
+    ("IVLP",): 3 * (2 + 3) * 2 * D,
+    ("MaPLe",): 3 * 2 * (2 * D + D * D + D),
     ("ZeroshotCLIP",): 0,
     ("ZeroshotCLIP2",): 0,
     ("LinearProbe",): 9 * (E + 1),
@@ -137,10 +147,10 @@ def test_methods_are_these():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_learns_and_leaves_clip_alone(build, variant):
-    clip_model = load_backbone("tiny/random")
+    clip_model = load_backbone(backbone_of(variant[0]))
     before = {k: v.clone() for k, v in [*clip_model.state_dict().items()]}
     buffers = {k: v.clone() for k, v in clip_model.named_buffers()}
-    assert buffers  # the image tower has batch statistics
+    assert buffers or variant[0] in VIT_METHODS  # the image tower has batch statistics
     steps = ("OPTIM.MAX_EPOCH", 10, "OPTIM.LR", 0.02, *PUBLISHED_STEPS.get(variant[0], ()))
     trainer = build(*variant[:1], *options(*variant[1:]), *steps)
     starts = {name: p.detach().clone() for name, p in learned(trainer).items()}
@@ -175,7 +185,7 @@ def test_results_are_complete(run, tmp_path, method, dataset):
     assert content["protocol"]["trainer"] == method
     assert content["protocol"]["suite"] == dataset
     assert content["protocol"]["seed"] == 1
-    weights = load_backbone("tiny/random").weights_hash
+    weights = load_backbone(backbone_of(method)).weights_hash
     assert content["hashes"]["weights"] == weights
     assert len(content["hashes"]["data"]) == len(content["hashes"]["experiment"]) == 64
     groups = ["looks", "looks", "patterns"] if dataset == "ToyGroups" else [""] * 3
@@ -229,6 +239,9 @@ def test_results_are_complete(run, tmp_path, method, dataset):
         (("CLIPAdapter",), "CLIP-Adapter"),
         (("TaskRes",), "TaskRes"),
         (("LPPlusPlus",), "LP++"),
+        (("IVLP",), "IVLP"),
+        (("MaPLe",), "MaPLe"),
+        (("VPT",), "VPT"),
     ],
 )
 def test_names_in_tables(build, variant, name):
