@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dassl.config import CfgNode, expand_home, get_cfg_default
-from dassl.data.registry import DATASET_REGISTRY
 from dassl.utils import UserError
 
 from .registry import TRAINER_REGISTRY
@@ -40,6 +39,7 @@ def _drop_unused_nodes(cfg: CfgNode) -> None:
         raise UserError("no trainer chosen: give one with --trainer; --list shows their names")
     if key := TRAINER_REGISTRY.get(cfg.TRAINER.NAME).KEY:
         cfg.TRAINER = CfgNode({name: cfg.TRAINER[name] for name in ("NAME", key)})
-    name = cfg.DATASET.NAME
-    if not (name and DATASET_REGISTRY.get(name).asks_questions):
+    from dassl.data.datasets import dataset_class  # imports torch
+
+    if not (cfg.DATASET.NAME and dataset_class(cfg).asks_questions):
         del cfg.DATASET["QUESTIONS"]
