@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,12 +115,12 @@ def register_trainer():
         TRAINER_REGISTRY._classes.pop(name)
 
 
-VIT_METHODS = ("IVLP", "MaPLe", "PromptSRC", "VPT")  # those that learn in a vision transformer
-
-
+@lru_cache
 def backbone_of(trainer):
-    """The untrained backbone of a method's tests."""
-    return "tiny-vit/random" if trainer in VIT_METHODS else "tiny/random"
+    """The untrained form of the backbone in a method's preset for the tiny CLIPs."""
+    files = Path(train.CONFIGS, "trainers").glob("*/tiny*.yaml")
+    texts = [text for file in files if f"--trainer {trainer} " in (text := file.read_text())]
+    return "tiny-vit/random" if any("tiny_vit.yaml" in text for text in texts) else "tiny/random"
 
 
 def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):

@@ -20,7 +20,13 @@ SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))
 BASES = sorted((CONFIGS / "_base_").glob("*.yaml"))
 # Upstream's folders hold these files; the folder's name is not always the trainer's.
 UPSTREAM = {"MTCoOp": "_ep50", "MTCoOpHard": "_ep50", "CoOp": "_ep50", "ZeroShot": "", "LP": "_val"}
-BACKBONES = {"rn50": "RN50", "rn101": "RN101", "vit_b16": "ViT-B/16", "vit_b32": "ViT-B/32"}
+BACKBONES = {
+    "tiny_vit": "tiny-vit",
+    "rn50": "RN50",
+    "rn101": "RN101",
+    "vit_b16": "ViT-B/16",
+    "vit_b32": "ViT-B/32",
+}
 TRAINER_OF = {"ZeroShot": "ZeroshotCLIP", "LP": "LinearProbe"}
 
 
