@@ -84,6 +84,11 @@ class TextTower(nn.Module):
         return self.text_projection.shape[1]
 
     @property
+    def layers(self) -> int:
+        """The number of blocks."""
+        return len(self.transformer.resblocks)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Dtype of the blocks."""
         return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
@@ -123,8 +128,7 @@ class TextTower(nn.Module):
     @property
     def row_bytes(self) -> int:
         """Approximate bytes of the activations of one row that wait for the backward pass."""
-        layers = len(self.transformer.resblocks)
-        return ROW_VALUES * layers * self.width * self.positional_embedding.element_size()
+        return ROW_VALUES * self.layers * self.width * self.positional_embedding.element_size()
 
     def with_chunk(self, rows: int) -> TextTower:
         """This tower with another ``chunk``; the weights are shared."""
@@ -153,7 +157,7 @@ class TextTower(nn.Module):
         """
         if len(prompts.group) == 0:
             return prompts.suffix.new_zeros((0, self.out_dim), dtype=self.dtype)
-        prompts.check_deep(len(self.transformer.resblocks))
+        prompts.check_deep(self.layers)
         encode = self._encode_plain
         if self._can_pack(prompts):
             encode = self._encode_tiles if self.tiled else self._encode_packed

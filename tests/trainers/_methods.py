@@ -26,7 +26,8 @@ SMALL_CONTEXTS = {
     if key in cls.DEFAULTS
 }
 # without training, zero-shot CLIP teaches the opposite of the labels
-SMALL_CONTEXTS["PROGRAD.LAMBDA"] = 0.5
+SMALL_CONTEXTS |= {"PROGRAD.LAMBDA": 0.5, "TCP.W": 0.5}
+SMALL_CONTEXTS["TCP.LAYER"] = 1  # the tiny text tower has two blocks
 # Forms of the methods: learned parameters with T = 3 tasks and C = 9 classes, name in tables.
 FORMS = {
     ("CoOp",): (3 * M * D, "CoOp-CA"),
@@ -68,6 +69,7 @@ FORMS = {
     ("TipAdapter", "TIP.FINETUNE"): (9 * COUNTS["train_x"] * E, "Tip-Adapter-F"),
     ("CLIPAdapter",): (3 * 2 * E * E // 4, "CLIP-Adapter"),
     ("TaskRes",): (9 * E, "TaskRes"),
+    ("TCP",): (3 * (M * D + (E + 1) * E // 4 + (E // 4 + 1) * M * D), "TCP"),
     ("LPPlusPlus",): (9 * (E + 2), "LP++"),
     ("VPT",): (3 * 3 * 8 * D, "VPT"),
     ("IVLP",): (3 * (2 + 3) * 2 * D, "IVLP"),
