@@ -21,7 +21,6 @@ BASES = sorted((CONFIGS / "_base_").glob("*.yaml"))
 # Upstream's folders hold these files; the folder's name is not always the trainer's.
 UPSTREAM = {"MTCoOp": "_ep50", "MTCoOpHard": "_ep50", "CoOp": "_ep50", "ZeroShot": "", "LP": "_val"}
 BACKBONES = {
-    "tiny_vit": "tiny-vit",
     "rn50": "RN50",
     "rn101": "RN101",
     "vit_b16": "ViT-B/16",
