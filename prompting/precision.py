@@ -73,6 +73,7 @@ def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:
     cfg.INPUT.PIXEL_MEAN = list(cfg.INPUT.PIXEL_MEAN) or list(clip_model.image_mean)
     cfg.INPUT.PIXEL_STD = list(cfg.INPUT.PIXEL_STD) or list(clip_model.image_std)
     cfg.INPUT.INTERPOLATION = cfg.INPUT.INTERPOLATION or clip_model.interpolation
+    cfg.INPUT.RESIZE_MODE = cfg.INPUT.RESIZE_MODE or clip_model.resize_mode
     cfg.freeze()
     return cfg
 
