@@ -36,9 +36,12 @@ env: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-extras: env  ## transformers, which only the tests of prompts from a language model need
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "transformers>=5.24.0" || \
-		echo "transformers not installed: the tests that need it are skipped" >&2
+EXTRAS := "transformers>=5.24.0" "onnx>=1.23.2" "onnxscript>=0.7.2" "onnxruntime>=1.32.0"
+
+extras: env  ## optional packages, without which some tests are skipped: requirements.txt names them
+	for package in $(EXTRAS); do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$package" || \
+		echo "$$package not installed: the tests that need it are skipped" >&2; done
 
 clean:  ## remove the environment and all runs
 	rm -rf .venv output

@@ -49,6 +49,13 @@ TINY = {
     },
 }
 
+# The same with a vision transformer, for methods that learn in one.
+TINY_VIT = {
+    **TINY,
+    "vision_cfg": {"image_size": 32, "layers": 3, "width": 64, "head_width": 32, "patch_size": 8},
+}
+TINIES = {"tiny": TINY, "tiny-vit": TINY_VIT}
+
 
 def arch_config(arch: str) -> dict:
     """A copy of an architecture's configuration with all defaults filled in.
@@ -56,14 +63,15 @@ def arch_config(arch: str) -> dict:
     Raises:
         CLIPError: no such architecture, or one that is not supported.
     """
-    if arch == "tiny":
-        return normalize(TINY)
+    if arch in TINIES:
+        return normalize(TINIES[arch])
     config = open_clip.get_model_config(arch) if arch in open_clip.list_models() else None
     if config is None:
         known = open_clip.list_models()
+        supported = [*TINIES, *(a for a in known if unsupported_arch(a) is None)]
         raise CLIPError(
             f"no architecture named {arch!r}{did_you_mean(arch, known)}; "
-            f"known: tiny, {', '.join(a for a in known if unsupported_arch(a) is None)}"
+            f"known: {', '.join(supported)}"
         )
     reason = unsupported_arch(arch)
     if reason:

@@ -1,10 +1,12 @@
-"""A causal text tower in few, equal kernels, for GPUs, where launching kernels takes the time.
+"""A causal text tower in few, equal kernels, for where starting kernels takes the time.
+
+This is so on GPUs, and on CPUs in narrow towers.
 
 As in :mod:`clip._packed`, norms, projections and MLPs compute each token position ("row") once. For
 attention, rows are gathered into tiles: the prefix of one group and the suffixes of a few of its
 prompts, under a mask. All tiles are padded to one size, so that a layer's attention is one gather,
 one kernel and one gather back, whatever the prompts. :mod:`clip._packed` computes less padding in
-more kernels, which suits a CPU.
+more kernels, which suits wide towers on a CPU.
 """
 
 from __future__ import annotations

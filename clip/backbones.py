@@ -127,7 +127,7 @@ def _random(config: dict, name: str, precision: str) -> CLIP:
 
 def _preprocess_of(arch: str) -> dict:
     """The images of an architecture's published weights, where all agree; else OpenAI's."""
-    if arch == "tiny":
+    if arch in _archs.TINIES:
         return TINY_PREPROCESS
     keys = CLIP_PREPROCESS.keys()
     tags = open_clip.list_pretrained_tags_by_model(arch)
@@ -225,7 +225,7 @@ def _split(name: str) -> tuple[str, str]:
     if name in OPENAI_ARCHS:
         return OPENAI_ARCHS[name], "openai"
     arch, _, tag = name.rpartition("/")
-    if name == "tiny/random" or _is_published(name):
+    if (arch in _archs.TINIES and tag == "random") or _is_published(name):
         return arch, tag
     if arch in open_clip.list_models():
         if tag == "random":

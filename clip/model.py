@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from . import _image_prompts
 from ._blocks import causal_mask, is_batch_first, run_blocks
 from ._errors import CLIPError
 from ._local import encode_local, has_local
@@ -161,6 +162,46 @@ class CLIP(nn.Module):
             return {"global": self.encode_image(images)}
         pooled, local = encode_local(self.visual, images.to(self.dtype))
         return {"global": pooled, "local": local}
+
+    @property
+    def image_layers(self) -> int:
+        """Number of blocks of the image tower that prompt tokens can stand before.
+
+        Raises:
+            CLIPError: it can take none.
+        """
+        return len(_image_prompts.blocks_of(self.visual, self.name))
+
+    @property
+    def image_width(self) -> int:
+        """V, the width of the image tower's tokens.
+
+        Raises:
+            CLIPError: it can take no prompt tokens.
+        """
+        _image_prompts.blocks_of(self.visual, self.name)
+        return _image_prompts.token_width(self.visual)
+
+    def encode_prompted_image(
+        self, images: torch.Tensor, tokens: dict[int, torch.Tensor], recompute: bool = False
+    ) -> torch.Tensor:
+        """Image features (B, e), not normalised, of images (B, 3, H, W) beside prompt tokens.
+
+        Args:
+            tokens: (m, V) or (B, m, V) by index of the block, from 0: see
+                :func:`clip._image_prompts.encode_with_tokens`.
+            recompute: compute the activations of each block again in the backward pass.
+
+        Raises:
+            CLIPError: tokens before a block that this tower lacks.
+        """
+        if beyond := [i for i in tokens if not 0 <= i < self.image_layers]:
+            raise CLIPError(
+                f"prompt tokens before block {beyond[0]}: the image tower of {self.name} has the "
+                f"blocks 0 to {self.image_layers - 1}"
+            )
+        images = images.to(self.dtype)
+        return _image_prompts.encode_with_tokens(self.visual, images, tokens, recompute)
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Text features of token ids, (n, L) -> (n, e), not normalised."""

@@ -17,6 +17,7 @@ from ._tokenizers import Tokenizer, tokenize
 from .simple_tokenizer import shared_tokenizer
 
 PROMPTS_AT_ONCE = 2048  # texts per call; the embeddings of more could fill the memory
+NARROW = 128  # width up to which a CPU, too, takes longer to start kernels than to compute
 ROW_VALUES = 14  # saved activations per row, layer and channel; measured on RN50 and ViT-B towers
 
 
@@ -53,7 +54,7 @@ class TextTower(nn.Module):
         self.context_length = len(self.positional_embedding)
         self.tokenizer: Tokenizer = tokenizer or shared_tokenizer()
         self.chunk = 0
-        self.tiles: bool | None = None  # None: on a GPU
+        self.tiles: bool | None = None  # None: on a GPU and in narrow towers
         self.graphs: TextGraphs | None = None  # of training steps on a GPU
         standard = all(map(_packed.is_standard, self.transformer.resblocks))
         self.packed = self.ignores_padding and standard
@@ -84,14 +85,14 @@ class TextTower(nn.Module):
         return self.text_projection.shape[1]
 
     @property
+    def layers(self) -> int:
+        """The number of blocks."""
+        return len(self.transformer.resblocks)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Dtype of the blocks."""
         return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
-
-    @property
-    def layers(self) -> int:
-        """Number of blocks."""
-        return len(self.transformer.resblocks)
 
     @property
     def device(self) -> torch.device:
@@ -122,7 +123,8 @@ class TextTower(nn.Module):
     @property
     def tiled(self) -> bool:
         """Whether to use the fewest kernels (:mod:`clip._tiles`) rather than the least work."""
-        return self.device.type == "cuda" if self.tiles is None else self.tiles
+        few = self.device.type == "cuda" or self.width <= NARROW
+        return few if self.tiles is None else self.tiles
 
     @property
     def row_bytes(self) -> int:
@@ -138,8 +140,8 @@ class TextTower(nn.Module):
     @property
     def graphed(self) -> bool:
         """Whether text passes that repeat are replayed."""
-        possible = self.packed and self.tiled and not self.chunk
-        return possible and bool(self.graphs and self.graphs.enabled)
+        tiled = self.packed and self.tiled and (self.tiles or self.device.type == "cuda")
+        return bool(tiled and self.graphs and self.graphs.enabled and not self.chunk)
 
     def count_rows(self, prompts: Prompts) -> int:
         """Rows (token positions) that :meth:`encode` runs through the blocks."""

@@ -61,21 +61,20 @@ def prepare_clip(clip_model: nn.Module, options: CfgNode) -> None:
 
 def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:
     """The configuration with the INPUT values that it leaves to the backbone."""
-    cfg = cfg.clone()
-    cfg.defrost()
     size = tuple(cfg.INPUT.SIZE) or clip_model.image_size
     if size != tuple(clip_model.image_size):
         raise UserError(
             f"{clip_model.name} takes images of {clip_model.image_size}, but INPUT.SIZE is {size}; "
             "leave INPUT.SIZE out to use the backbone's"
         )
-    cfg.INPUT.SIZE = size
-    cfg.INPUT.PIXEL_MEAN = list(cfg.INPUT.PIXEL_MEAN) or list(clip_model.image_mean)
-    cfg.INPUT.PIXEL_STD = list(cfg.INPUT.PIXEL_STD) or list(clip_model.image_std)
-    cfg.INPUT.INTERPOLATION = cfg.INPUT.INTERPOLATION or clip_model.interpolation
-    cfg.INPUT.RESIZE_MODE = cfg.INPUT.RESIZE_MODE or clip_model.resize_mode
-    cfg.freeze()
-    return cfg
+    values = {
+        "INPUT.SIZE": size,
+        "INPUT.PIXEL_MEAN": list(cfg.INPUT.PIXEL_MEAN) or list(clip_model.image_mean),
+        "INPUT.PIXEL_STD": list(cfg.INPUT.PIXEL_STD) or list(clip_model.image_std),
+        "INPUT.INTERPOLATION": cfg.INPUT.INTERPOLATION or clip_model.interpolation,
+        "INPUT.RESIZE_MODE": cfg.INPUT.RESIZE_MODE or clip_model.resize_mode,
+    }
+    return cfg.with_values(values)
 
 
 def lay_out(visual: nn.Module) -> None:

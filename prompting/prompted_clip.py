@@ -53,10 +53,10 @@ class PromptedCLIP(nn.Module):
         """Logits (B, C) of images (B, 3, H, W)."""
         return self.logits(self.encode_image(images), class_mask)
 
-    def encode_image(self, images: torch.Tensor) -> Features:
-        """What the frozen image tower gives, un-normalised: see ``CLIP.encode_outputs``."""
-        with torch.no_grad():
-            return self.clip.encode_outputs(images.to(self.clip.dtype), self.outputs)
+    def encode_image(self, images: torch.Tensor, task: torch.Tensor | None = None) -> Features:
+        """What the image tower gives, un-normalised: see :meth:`Prompter.encode_image`."""
+        images = images.to(self.clip.dtype)
+        return self.prompter.encode_image(self.clip, images, self.outputs, task)
 
     def logits(
         self,

@@ -1,4 +1,4 @@
-"""What a prompter is: the learned module of a method, and what it declares about its text."""
+"""What a prompter is: the learned module of a method, and what it declares about its features."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from clip import CLIP
 
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 
@@ -21,6 +23,26 @@ class Prompter(nn.Module):
 
     depends_on_image = False  # whether text features differ from image to image
     makes_text_features = True  # False: a head scores image features without any text
+    recompute_images = False  # COMPUTE.IMAGE_CHECKPOINT; the trainer sets it
+
+    def encode_image(
+        self,
+        clip: CLIP,
+        images: torch.Tensor,
+        outputs: frozenset[str],
+        task: torch.Tensor | None = None,
+    ) -> Features:
+        """Outputs of the image tower, by default of the frozen one, for images (B, 3, H, W).
+
+        The trainer of a prompter that overrides this overrides ``stored_features`` too.
+
+        Args:
+            images: in the tower's dtype.
+            outputs: names of the outputs, see ``CLIP.encode_outputs``.
+            task: (B,) task of each image, if known.
+        """
+        with torch.no_grad():
+            return clip.encode_outputs(images, outputs)
 
 
 @dataclass(frozen=True)

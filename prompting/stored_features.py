@@ -24,7 +24,13 @@ from dassl.utils import UserError, distributed
 from .feature_encoder import FeatureEncoder
 from .precision import precision_name
 
+STORED = {  # whose image features can be stored
+    "model": "the image tower is frozen: all features, in place of images",
+    "teacher": "the image tower learns: the frozen one's of training images, beside the images",
+    "none": "the image tower learns: nothing",
+}
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of a pass may take
+ONE_PIECE = 64 * 2**20  # bytes of a pass's features that are read at once on a CPU
 
 
 class Loaders(NamedTuple):
@@ -35,20 +41,26 @@ class Loaders(NamedTuple):
     test: EpochDataLoader | FeatureLoader | None
 
 
-def with_stored_features(encoder: FeatureEncoder, loaders: Loaders, epochs: int) -> Loaders:
-    """The loaders with stored features in place of images, as FEATURES.MODE says.
+def with_stored_features(
+    encoder: FeatureEncoder, loaders: Loaders, epochs: int, whose: str = "model"
+) -> Loaders:
+    """The loaders with stored features, as FEATURES.MODE says.
 
     Args:
         epochs: of the training, for the size that is logged.
+        whose: a key of STORED.
     """
     cfg, mode = encoder.cfg, encoder.options.MODE
-    if mode == "off":
+    if whose == "none" or mode == "off" or (whose == "teacher" and mode != "full"):
         return loaders
-    found = Loaders(
-        _with_features(encoder, loaders.train, True) if mode == "full" else loaders.train,
-        _with_features(encoder, loaders.val, False),
-        _with_features(encoder, loaders.test, False),
-    )
+    if whose == "teacher":
+        found = loaders._replace(train=_with_features(encoder, loaders.train, True, TeacherLoader))
+    else:
+        found = Loaders(
+            _with_features(encoder, loaders.train, True) if mode == "full" else loaders.train,
+            _with_features(encoder, loaders.val, False),
+            _with_features(encoder, loaders.test, False),
+        )
     if cfg.VERBOSE:
         _announce(encoder, found, epochs)
     return found
@@ -76,8 +88,8 @@ def field_of(output: str) -> str:
     return "feat" if output == "global" else output
 
 
-def _with_features(encoder: FeatureEncoder, loader, is_train: bool):
-    return None if loader is None else FeatureLoader(encoder, loader, is_train)
+def _with_features(encoder: FeatureEncoder, loader, is_train: bool, kind: type | None = None):
+    return None if loader is None else (kind or FeatureLoader)(encoder, loader, is_train)
 
 
 def _announce(encoder: FeatureEncoder, found: Loaders, epochs: int) -> None:
@@ -120,7 +132,8 @@ class FeatureLoader:
 
     ``feat`` (B, e) is the global feature; other outputs stand under their names. Order, batches
     and augmentations are the wrapped loader's; what the store lacks of a pass is computed at its
-    start. On a GPU, a pass that fits is moved there once, so that a step copies nothing.
+    start. A pass that fits is read in one piece, and on a GPU moved there, so that a step copies
+    nothing.
 
     Args:
         encoder: computes what is not stored.
@@ -159,6 +172,12 @@ class FeatureLoader:
         return count, count * self.encoder.bytes_per_image
 
     def __iter__(self) -> Iterator[dict]:
+        stores, places = self._complete()
+        order = [torch.tensor(batch) for batch in self.loader.batches]
+        yield from self._batches(stores, places, order)
+
+    def _complete(self) -> tuple[dict[str, FeatureStore], dict[str, torch.Tensor]]:
+        """The stores of this pass, which lack nothing, and each image's row in them."""
         stores = self._stores()
         names = self._names()
         for _ in range(3):  # an image may change, or a file of the store be lost, meanwhile
@@ -171,9 +190,7 @@ class FeatureLoader:
                 "the image features cannot be completed: images change while they are read, or "
                 f"files of {next(iter(stores.values())).root} are lost; start again"
             )
-        places = {output: store.indices(names) for output, store in stores.items()}
-        order = [torch.tensor(batch) for batch in self.loader.batches]
-        yield from self._batches(stores, places, order)
+        return stores, {output: store.indices(names) for output, store in stores.items()}
 
     def _batches(self, stores: dict, places: dict, order: list) -> Iterator[dict]:
         """A dict per batch."""
@@ -184,7 +201,7 @@ class FeatureLoader:
         if self.encoder.device.type == "cuda":  # copies from there are asynchronous
             columns = {name: values.pin_memory() for name, values in columns.items()}
         columns = {name: values.split(sizes) for name, values in columns.items()}
-        if self._resident(len(every)):
+        if self._in_one_piece(len(every)):
             for output, store in stores.items():
                 rows = store.gather(places[output][every]).to(self.encoder.device)
                 columns[field_of(output)] = rows.split(sizes)
@@ -195,12 +212,12 @@ class FeatureLoader:
                     batch[field_of(output)] = store.gather(places[output][index])
             yield {**batch, "impath": [items[i].impath for i in index.tolist()]}
 
-    def _resident(self, images: int) -> bool:
-        """Whether the features of so many images go to the GPU at once."""
-        if self.encoder.device.type != "cuda":
-            return False
-        free, _ = torch.cuda.mem_get_info(self.encoder.device)
-        return images * self.encoder.bytes_per_image < RESIDENT_SHARE * free
+    def _in_one_piece(self, images: int) -> bool:
+        """Whether the features of so many images are read, and moved to the device, at once."""
+        limit: float = ONE_PIECE
+        if self.encoder.device.type == "cuda":
+            limit = RESIDENT_SHARE * torch.cuda.mem_get_info(self.encoder.device)[0]
+        return images * self.encoder.bytes_per_image < limit
 
     def _number(self) -> int:
         """The epoch whose augmentations are drawn in this one."""
@@ -225,6 +242,16 @@ class FeatureLoader:
         """The digest of each image's content."""
         paths = [item.impath for item in self.loader.dataset.data_source]
         return _open_digests(self.options.DIR).of(paths)
+
+
+class TeacherLoader(FeatureLoader):
+    """The batches of a loader, images included, and stored features of them as "teacher" (B, e)."""
+
+    def __iter__(self) -> Iterator[dict]:
+        stores, places = self._complete()
+        for batch in self.loader:
+            rows = places["global"][batch["index"]]
+            yield {**batch, "teacher": stores["global"].gather(rows)}
 
 
 def _lacking(stores: dict[str, FeatureStore], names: list[str]) -> bool:

@@ -13,6 +13,7 @@ import torch
 from clip import TextEncoder
 from clip.text import Prompts, TextTower
 from dassl.utils import UserError, distributed, free_memory
+from dassl.utils.threads import choose_threads
 
 from .encoder_wrapper import EncoderWrapper
 
@@ -82,15 +83,20 @@ class ChunkedText:
     def plan(self, forward: Callable) -> None:
         """Choose the chunk size in the first call, and log how much memory text will use.
 
+        On a CPU the number of threads is chosen too.
+
         Args:
-            forward: encodes the text of a training step; called once, without gradients.
+            forward: encodes the text of a training step; called a few times, without gradients.
         """
         if self.planned:
             return
         device = self.tower.device
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices), self.counting() as counter:
-            forward()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            with self.counting() as counter:
+                forward()
+            if device.type == "cpu" and distributed.world_size() == 1:
+                with self.counting():
+                    choose_threads(forward)
         # all processes need the same chunks: recomputing one may wait for the other processes
         rows = distributed.largest(counter.rows)
         free = -distributed.largest(-free_memory(device))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from dassl.engine.base import checkpoint_file, load_strictly
+from clip import TextEncoder
+from dassl.engine.checkpoints import checkpoint_file, load_strictly
 from dassl.utils import UserError
 from dassl.utils.inert_pickle import load_inert
 
@@ -18,28 +20,37 @@ CLOSE = 0.02  # relative distance of embeddings that were rounded to fp16
 States = dict[str, dict[str, torch.Tensor]]
 
 
-def load_released(trainer, directory: str | Path, epoch: int | None = None) -> bool:
-    """Load a checkpoint of the released code into a trainer's prompter.
+def read_released(directory: str | Path, epoch: int | None, text: TextEncoder) -> States | None:
+    """The state dicts in a checkpoint of the released code, by module.
 
     Returns:
-        False, and nothing is done, if there is no such checkpoint.
+        None if there is no such checkpoint.
 
     Raises:
-        UserError: it is of another method, backbone, context or set of classes, or damaged.
+        UserError: it belongs to another backbone, or is damaged.
     """
     if not directory or not is_released(checkpoint_file(Path(directory) / MODULE, epoch)):
-        return False
+        return None
     folders = sorted(path for path in Path(directory).iterdir() if path.is_dir())
     files = {folder.name: checkpoint_file(folder, epoch) for folder in folders}
     files = {name: path for name, path in files.items() if path.is_file()}
     print(f"Loading the modules {', '.join(files)} of a released CoOp or SoftCPT in {directory}")
     states = {name: load_inert(path)["state_dict"] for name, path in files.items()}
-    _check_backbone(states, trainer.clip.text_tower, directory)
-    found = trainer.from_upstream(states)
-    # Contexts without tokens are there a buffer of no values; half precision is rounded already.
-    state = {key: value.float() for key, value in found.items() if value.numel()}
-    load_strictly(trainer.model.prompter, state, directory)
-    return True
+    _check_backbone(states, text, directory)
+    return states
+
+
+def load_learned(
+    prompter: nn.Module, learned: dict[str, torch.Tensor], directory: str | Path
+) -> None:
+    """Load learned tensors of the released code into a prompter, in fp32.
+
+    Raises:
+        UserError: they belong to another method, context or set of classes.
+    """
+    # the released code stores an empty buffer where there is no context
+    state = {key: value.float() for key, value in learned.items() if value.numel()}
+    load_strictly(prompter, state, directory)
 
 
 def is_released(path: Path) -> bool:
@@ -98,7 +109,7 @@ def tensor_of(states: States, module: str, key: str) -> torch.Tensor:
     return states[module][key]
 
 
-def _check_backbone(states: States, text, directory: str | Path) -> None:
+def _check_backbone(states: States, text: TextEncoder, directory: str | Path) -> None:
     """Refuse contexts of another text tower; its start token, stored beside them, tells."""
     start = torch.tensor(text.tokenizer.prefix_ids[:1], dtype=torch.long, device=text.device)
     own = text.embed(start).flatten().cpu()  # (d,); (0,) of a tower without a start token

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .aggregate import Row, aggregate
-from .compare import base_and_new, missing_runs, paired_differences, suspicious_runs
-from .published import published_parts
+from .compare import BaseNew, base_and_new, missing_runs, paired_differences, suspicious_runs
+from .published import compare, published_parts
+from .published_sets import published_on_sets
 from .read import Run
 from .rendering import Notes, Table
 from .tables import base_new_tables, difference_table, shot_tables, task_tables
@@ -37,10 +38,11 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
         UserError: the reference is no method.
     """
     rows = aggregate(runs, choices.order)
+    pairs = base_and_new(runs, choices.order)
     parts: list[Table | Notes] = [
         *shot_tables(rows, choices.sample),
-        *base_new_tables(base_and_new(runs, choices.order)),
-        *(published_parts(rows) if choices.published else []),
+        *base_new_tables(pairs),
+        *(_published(rows, pairs, choices.sample) if choices.published else []),
     ]
     differences = paired_differences(rows, choices.reference)
     if differences:
@@ -49,6 +51,13 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
         title = table.title.replace(f"{table.suite}:", f"{table.suite}, task by task:", 1)
         parts.append(replace(table, title=title))
     return [*parts, *_notes(rows, runs)]
+
+
+def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], sample: bool) -> list[Table | Notes]:
+    """The published numbers on CoOp's datasets and on SoftCPT's suites, where there are runs."""
+    on_sets = published_on_sets(rows, pairs, sample)
+    on_suites = published_parts(rows)
+    return on_sets if on_sets and not any(compare(rows)) else [*on_sets, *on_suites]
 
 
 def _notes(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[Notes]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from dassl.utils.lazy import lazy_imports
 
 if TYPE_CHECKING:
+    from .exporting import export_run
     from .loading import load_run
     from .run import LoadedRun, Prediction
     from .training import train_run
 
-__all__ = ["LoadedRun", "Prediction", "load_run", "train_run"]
+__all__ = ["LoadedRun", "Prediction", "export_run", "load_run", "train_run"]
 
 __getattr__, __dir__ = lazy_imports(__name__)

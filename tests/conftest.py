@@ -27,6 +27,7 @@ SMALL = (  # options of a run that takes a moment
     *("DATALOADER.TRAIN_X.BATCH_SIZE", "8"),
     *("INPUT.TRANSFORMS", "('normalize',)"),
     *("OPTIM.MAX_EPOCH", "2"),
+    *("TRAIN.RESUME_SECONDS", "0"),  # a state after every epoch, however short
 )
 
 

@@ -13,7 +13,7 @@ PACKAGES = (
     *("clip", "dassl", "datasets", "image_text", "prompting", "results", "softcpt", "sweeps"),
     "trainers",
 )
-PROGRAMS = ("train", "predict", "sweep", "parse_test_res", "interpret_prompt")
+PROGRAMS = ("train", "predict", "export", "sweep", "parse_test_res", "interpret_prompt")
 ALLOWED = {
     "clip": {"dassl.utils"},
     "dassl": set(),

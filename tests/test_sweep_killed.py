@@ -26,7 +26,11 @@ GRID = {
         },
         "SoftCPT": {"trainer": "MTCoOp", "config": "configs/trainers/MTCoOp/tiny_ep50.yaml"},
     },
-    "overrides": {"MODEL.BACKBONE.NAME": "tiny/random", "OPTIM.MAX_EPOCH": 100},
+    "overrides": {
+        "MODEL.BACKBONE.NAME": "tiny/random",
+        "OPTIM.MAX_EPOCH": 100,
+        "TRAIN.RESUME_SECONDS": 0,
+    },
     "cluster": {"jobs": 2, "cpus": 1, "minutes": 10},
 }
 

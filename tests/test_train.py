@@ -163,7 +163,7 @@ def digits(trainer, output, *more):
         *("--trainer", trainer, "--config-file", preset, "--output-dir", output),
         *("--dataset-config-file", ROOT / "configs/datasets/digits7.yaml", "--seed", 0),
         *("--backbone", "tiny/random", "DATASET.NUM_SHOTS", 2, "OPTIM.MAX_EPOCH", 30),
-        *("TRAIN.PRINT_FREQ", 1000, *more),
+        *("TRAIN.PRINT_FREQ", 1000, "TRAIN.RESUME_SECONDS", 0, *more),
     )
 
 

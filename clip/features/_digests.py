@@ -92,6 +92,8 @@ class DigestCache:
 
     def _look_up(self, paths: Sequence[str]) -> None:
         """Read the database's entries for the paths."""
+        if not paths:
+            return
         self._looked_up |= set(paths)
         names = {name: path for path in paths if (name := self._name(path))}
         with self._database() as base:

@@ -36,10 +36,7 @@ def get_cfg_default() -> CfgNode:
                 "TEXT_CHUNK": "auto",
             },
             "OPTIM": _optim(),
-            "TRAIN": {
-                "CHECKPOINT_FREQ": Key(0, least=0),  # every n epochs; 0: only the last
-                "PRINT_FREQ": Key(10, least=1),  # a log line every n batches
-            },
+            "TRAIN": _train(),
             "TEST": {
                 "EVALUATOR": "ClassificationMT",
                 "PER_CLASS_RESULT": False,
@@ -56,6 +53,9 @@ def get_cfg_default() -> CfgNode:
                 "TF32": False,  # on a GPU, fp32 matrix products with 10 bits of mantissa
                 "CHANNELS_LAST": True,  # on a GPU, memory layout of ResNets
                 "COMPILE": False,  # torch.compile of the image tower
+                # recompute the image tower's activations in the backward pass of methods that learn
+                # in it: a third more time, a fraction of the memory
+                "IMAGE_CHECKPOINT": False,
                 "GRAPHS": True,  # on a GPU, text passes that repeat are replayed as CUDA graphs
             },
             "FEATURES": _features(),
@@ -145,6 +145,16 @@ def _optim() -> dict:
         "WARMUP_CONS_LR": Key(1e-5, least=0),
         "WARMUP_MIN_LR": Key(1e-5, least=0),
         "WARMUP_RECOUNT": True,  # the schedule starts after the warm-up
+    }
+
+
+def _train() -> dict:
+    return {
+        "CHECKPOINT_FREQ": Key(0, least=0),  # every n epochs; 0: only the last
+        "PRINT_FREQ": Key(10, least=1),  # a log line every n batches
+        # resume.pt is written after an epoch, once n seconds have passed since the last
+        # time; a killed run repeats no more than that, or than one epoch. 0: every epoch
+        "RESUME_SECONDS": Key(10.0, least=0),
     }
 
 

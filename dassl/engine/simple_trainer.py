@@ -22,8 +22,9 @@ from dassl.utils import (
     unknown_name,
 )
 
-from .base import BEST, TrainerBase
+from .base import TrainerBase
 from .build import of_pairs
+from .checkpoints import BEST
 from .resume import load_resume, save_resume
 
 # Of the time that training and evaluation take; text includes what a prompter does, backwards too.
@@ -50,7 +51,6 @@ class SimpleTrainer(TrainerBase):
         self.start_epoch = self.epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = Path(cfg.OUTPUT_DIR)
-        self.best_result = float("-inf")
         self.clock = Stopwatch(PARTS, self.device)
         self._dataset = dataset
         self.build_data_loader()
@@ -129,13 +129,6 @@ class SimpleTrainer(TrainerBase):
         """Hook: make the model, its optimizer and schedule, and register them."""
         raise NotImplementedError(f"{type(self).__name__} must override build_model")
 
-    def extra_state(self) -> dict:
-        """Hook: what a resumed training needs beyond models, optimizers and schedules."""
-        return {}
-
-    def load_extra_state(self, state: dict) -> None:
-        """Hook: take back what :meth:`extra_state` gave."""
-
     # ------------------------------------------------------------------ training
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
@@ -156,6 +149,7 @@ class SimpleTrainer(TrainerBase):
             print(f"Resuming after epoch {self.start_epoch} of {self.max_epoch}")
         self.init_writer(self.output_dir / "tensorboard")
         self.time_start = time.time()
+        self.state_saved = time.monotonic()
 
     def after_train(self) -> None:
         """Test the model that was chosen."""
@@ -189,7 +183,9 @@ class SimpleTrainer(TrainerBase):
         every = self.cfg.TRAIN.CHECKPOINT_FREQ
         if last or (every > 0 and (self.epoch + 1) % every == 0):
             self.save_model(self.epoch, self.output_dir)
-        save_resume(self, self.output_dir, self.epoch + 1)
+        if last or time.monotonic() - self.state_saved >= self.cfg.TRAIN.RESUME_SECONDS:
+            save_resume(self, self.output_dir, self.epoch + 1)
+            self.state_saved = time.monotonic()
 
     # ------------------------------------------------------------------ test
 

@@ -55,8 +55,9 @@ def test_weights_after_ten_steps(build, close, variant, optimizer, rate, monkeyp
     whole = ten_steps(make(build, variant, *how))
     assert few.keys() == whole.keys()
     for key, tensor in whole.items():
-        # Adam divides gradients by their own size, and with them the rounding of small ones
-        close(few[key], tensor.double(), 1e-5 if optimizer == "sgd" else 1e-3)
+        # ten steps at a high rate enlarge rounding, to 1.4e-5 at most; Adam divides gradients by
+        # their own size, and with them the rounding of small ones
+        close(few[key], tensor.double(), 3e-5 if optimizer == "sgd" else 1e-3)
 
 
 @pytest.mark.parametrize("variant", ["NATS", "CSTS", "shared"])

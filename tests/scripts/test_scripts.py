@@ -233,7 +233,8 @@ def records(clone):
 
 @pytest.mark.slow
 def test_twice_and_after_a_kill(clone):
-    words = ("digits7", "tiny_ep50", "1", *NATA, *TINY, "OPTIM.MAX_EPOCH", "6")
+    often = ("OPTIM.MAX_EPOCH", "6", "TRAIN.RESUME_SECONDS", "0")
+    words = ("digits7", "tiny_ep50", "1", *NATA, *TINY, *often)
     process = start(clone, "main_mtcoop.sh", *words)
     while not list(clone.glob("output/**/seed1/resume.pt")):
         assert process.poll() is None, finish(process)

@@ -36,7 +36,7 @@ RUNS = {
 @pytest.fixture(autouse=True)
 def divide_all_rows(monkeypatch):
     """The toy suite has few classes: divide them nevertheless."""
-    monkeypatch.setattr("prompting.sharding.FEWEST_ROWS", 1)
+    monkeypatch.setattr("prompting.sharding.MIN_PROMPTS", 1)
 
 
 def words(*switches):

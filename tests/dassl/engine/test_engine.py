@@ -446,6 +446,22 @@ def test_resumed_training_is_the_uninterrupted_one(make, tmp_path, name, final):
     assert third.results() == whole.results()
 
 
+def test_states_are_written_at_most_every_so_many_seconds(make, tmp_path):
+    opts = ("OPTIM.MAX_EPOCH", 4, "TRAIN.RESUME_SECONDS", 1000)
+    whole = make(Plain, *opts, output=tmp_path / "whole")
+    whole.train()
+    assert torch.load(tmp_path / "whole" / "resume.pt", weights_only=True)["epoch"] == 4
+    first = make(Plain, *opts)
+    stop_at(first, 3)
+    with pytest.raises(Stopped):
+        first.train()
+    assert not (tmp_path / "run" / "resume.pt").exists()
+    again = make(Plain, *opts)
+    again.train()
+    assert again.start_epoch == 0
+    assert same(weights(again), weights(whole))
+
+
 @pytest.mark.parametrize("damage", ["broken", "gone"])
 def test_a_broken_state_falls_back_to_the_one_before(make, tmp_path, damage, capsys):
     opts = ("OPTIM.MAX_EPOCH", 4)
