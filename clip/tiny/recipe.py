@@ -49,4 +49,4 @@ class Recipe:
         return digest.hexdigest()[:16]
 
 
-VIT = Recipe(arch="tiny-vit")
+VIT = Recipe(arch="tiny-vit", steps=600, captions=48)
