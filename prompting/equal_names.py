@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from clip import TextEncoder
-from dassl.data.tasks import TaskSpace
+from dassl.data.tasks import TaskSpace, find_equal
 from dassl.utils import UserError
 
 
@@ -21,7 +21,7 @@ def refuse_equal_classes(space: TaskSpace, text: TextEncoder) -> None:
     if space.content:
         return
     for task in space.tasks:
-        equal = find_equal(task.classnames, text, task.templates[0])
+        equal = find_equal(task.classnames, _tokens(text, task.templates[0]))
         if equal:
             raise UserError(
                 f"the classes {equal[0]!r} and {equal[1]!r} of the task {task.name!r} have the "
@@ -36,22 +36,17 @@ def refuse_equal_tasks(space: TaskSpace, text: TextEncoder) -> None:
     Raises:
         UserError: two such tasks; both names are in it.
     """
-    if equal := find_equal(space.tasknames, text):
+    if equal := find_equal(space.tasknames, _tokens(text)):
         raise UserError(
             f"the task names {equal[0]!r} and {equal[1]!r} are the same prompt to this tokenizer, "
             "so that both tasks would get one context; rename one with DATASET.TASK_NAMES"
         )
 
 
-def find_equal(
-    names: Sequence[str], text: TextEncoder, template: str = "{}"
-) -> tuple[str, str] | None:
-    """The first two names whose prompts have the same tokens, or None."""
-    seen: dict[tuple[int, ...], str] = {}
-    for name in names:
-        prompt = template.replace("{}", name.replace("_", " "))
-        tokens = tuple(text.tokenizer.encode(prompt))
-        if tokens in seen:
-            return seen[tokens], name
-        seen[tokens] = name
-    return None
+def _tokens(text: TextEncoder, template: str = "{}") -> Callable[[str], tuple[int, ...]]:
+    """The function from a name to the token ids of its prompt."""
+
+    def tokenize(name: str) -> tuple[int, ...]:
+        return tuple(text.tokenizer.encode(template.replace("{}", name.replace("_", " "))))
+
+    return tokenize

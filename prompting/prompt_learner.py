@@ -197,11 +197,14 @@ class ContextPrompter(Prompter):
 
     def forward(self, text, image_features, class_mask=None):
         """Text features (C, e)."""
-        found = [
-            text.encode(self.prompts(class_mask=part))
-            for part in chunk_names(self.prompts, class_mask)
-        ]
-        return scatter_rows(torch.cat(found), class_mask)
+        parts = chunk_names(self.prompts, class_mask)
+        return scatter_rows(
+            torch.cat([text.encode(self.make_prompts(p)) for p in parts]), class_mask
+        )
+
+    def make_prompts(self, class_mask: torch.Tensor | None) -> Prompts:
+        """The prompts of the classes that ``class_mask`` (C,), a mask or indices, chooses."""
+        return self.prompts(class_mask=class_mask)
 
 
 def chunk_names(
