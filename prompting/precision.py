@@ -49,9 +49,9 @@ def prepare_clip(clip_model: nn.Module, options: CfgNode) -> None:
     Weights and their names do not change. On a CPU only COMPILE has an effect.
     """
     if clip_model.device.type == "cuda":
-        rounding = "tf32" if options.TF32 else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = rounding
-        torch.backends.cudnn.conv.fp32_precision = rounding
+        # names that torch 2.6 has too; its newer fp32_precision must not be mixed with them
+        torch.set_float32_matmul_precision("high" if options.TF32 else "highest")
+        torch.backends.cudnn.allow_tf32 = options.TF32
         if options.CHANNELS_LAST:
             lay_out(clip_model.visual)
     if options.COMPILE and clip_model.visual._compiled_call_impl is None:
@@ -71,6 +71,7 @@ def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:
         "INPUT.PIXEL_MEAN": list(cfg.INPUT.PIXEL_MEAN) or list(clip_model.image_mean),
         "INPUT.PIXEL_STD": list(cfg.INPUT.PIXEL_STD) or list(clip_model.image_std),
         "INPUT.INTERPOLATION": cfg.INPUT.INTERPOLATION or clip_model.interpolation,
+        "INPUT.RESIZE_MODE": cfg.INPUT.RESIZE_MODE or clip_model.resize_mode,
     }
     return cfg.with_values(values)
 
@@ -86,7 +87,7 @@ def lay_out(visual: nn.Module) -> None:
 
 def precision_name(precision: str, device: torch.device) -> str:
     """The precision in the key of stored features, including TF32 rounding on a GPU."""
-    tf32 = device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    tf32 = device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
     return f"{precision}, tf32" if tf32 else precision
 
 

@@ -201,11 +201,13 @@ class ContextPrompter(Prompter):
 
     def forward(self, text, image_features, class_mask=None):
         """Text features (C, e)."""
-        features = [
-            text.encode(self.prompts(class_mask=chunk))
-            for chunk in chunk_names(self.prompts, class_mask)
-        ]
+        chunks = chunk_names(self.prompts, class_mask)
+        features = [text.encode(self.make_prompts(chunk)) for chunk in chunks]
         return scatter_rows(torch.cat(features), class_mask)
+
+    def make_prompts(self, class_mask: torch.Tensor | None) -> Prompts:
+        """The prompts of the classes in ``class_mask`` (C,), a mask or indices."""
+        return self.prompts(class_mask=class_mask)
 
 
 def chunk_names(

@@ -41,6 +41,10 @@ class TemplatePrompter(Prompter):
         """Text features (C, e)."""
         return self.features
 
+    def distance(self, text_features: torch.Tensor) -> torch.Tensor:
+        """The mean over classes of 1 - cosine to normalised text features (C, e)."""
+        return (1 - (text_features * self.features).sum(-1)).mean()
+
 
 def average_templates(
     space: TaskSpace, text: TextEncoder, extra: tuple[str, ...] = (), normalised: bool = True
