@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,9 @@ class CLIP(nn.Module):
         preprocess: ``mean``, ``std`` and ``interpolation`` of the training images.
         name: the name by which the user loaded it.
     """
+
+    text_tower: TextTower
+    visual: Any  # an image tower of open_clip
 
     def __init__(
         self,
