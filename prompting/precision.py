@@ -72,6 +72,7 @@ def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:
         "INPUT.PIXEL_MEAN": list(cfg.INPUT.PIXEL_MEAN) or list(clip_model.image_mean),
         "INPUT.PIXEL_STD": list(cfg.INPUT.PIXEL_STD) or list(clip_model.image_std),
         "INPUT.INTERPOLATION": cfg.INPUT.INTERPOLATION or clip_model.interpolation,
+        "INPUT.RESIZE_MODE": cfg.INPUT.RESIZE_MODE or clip_model.resize_mode,
     }
     return cfg.with_values(values)
 

@@ -91,7 +91,8 @@ class PromptedCLIP(nn.Module):
         """Logits (B, C), fp32, of normalised image (B, e) and text features (C, e) or (B, C, e)."""
         equation = "be,ce->bc" if text.dim() == 2 else "be,bce->bc"
         with torch.autocast(x.device.type, enabled=False):  # amp would round the products
-            return self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
+            logits = self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
+            return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias.float()
 
     def text_features(
         self,

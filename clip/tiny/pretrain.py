@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .. import _archs
-from .._blocks import run_blocks
+from .._blocks import causal_mask, run_blocks
 from ..simple_tokenizer import shared_tokenizer, tokenize
 from .captions import Captions, vocabulary
 from .digits import DigitImages
@@ -82,7 +82,7 @@ class CaptionWords(nn.Module):
         model = self.model
         x = self.weight[tokens[:, : int(eot.max()) + 1]]  # (n, L, d)
         x = x + model.positional_embedding[: x.shape[1]]
-        x = run_blocks(model.transformer, x, causal=True)
+        x = run_blocks(model.transformer, x, causal_mask(x.shape[1], x.device, x.dtype))
         return model.ln_final(x[torch.arange(len(x)), eot]) @ model.text_projection
 
     @torch.no_grad()
