@@ -17,6 +17,7 @@ from ._errors import CLIPError
 from ._local import encode_local, has_local
 from ._text_variants import HubTextTower, make_text_tower
 from ._tokenizers import Tokenizer
+from .text import TextTower
 
 
 class SequenceFirstTransformer(nn.Module):

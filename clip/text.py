@@ -142,7 +142,8 @@ class TextTower(nn.Module):
     def with_modules(self, new: Mapping[str, nn.Module]) -> TextTower:
         """This tower with other modules at some paths, see :func:`clip.adapters.exchange`."""
         other = exchange(self, new)
-        other.packed = other.causal and all(map(_packed.is_standard, other.transformer.resblocks))
+        if self.packed:  # which holds for its own blocks only
+            other.packed = all(map(_packed.is_standard, other.transformer.resblocks))
         other.graphs = None  # one replays the kernels of modules that may change
         return other
 
