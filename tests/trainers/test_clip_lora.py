@@ -146,7 +146,7 @@ def test_dropout_is_of_the_input_and_of_the_step():
 
 def test_steps_follow_from_the_shots(build):
     """18 steps of 2 per epoch; those of the last epoch that are too many change nothing."""
-    trainer = make(build, "DATASET.NUM_SHOTS", 3, steps=5, output=None)
+    trainer = make(build, "DATASET.NUM_SHOTS", 3, steps=5)
     assert trainer.total_steps == 15 and trainer.max_epoch == 8
     rates = []
     take = trainer.model_update
