@@ -13,6 +13,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 _here = threading.local()
@@ -85,55 +86,56 @@ class Strand:
         self.group: list[Strand] = []  # whose requests it serves in its next turn
         self.idle = 0.0  # seconds in which others worked
         self.globals = _Globals()
-        self._function, self._stop = function, None
-        self._go, self._back = threading.Lock(), threading.Lock()
-        self._go.acquire()
-        self._back.acquire()
+        self._function = function
+        self._go: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._back: SimpleQueue[None] = SimpleQueue()
         self._paused = time.perf_counter()
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"strand {name}")
         self._thread.start()
 
     def begin_turn(self, stop: BaseException | None) -> None:
         """Let it work; with ``stop``, that is raised where it waits."""
-        self._stop, self.working = stop, True
+        self.working = True
         self.idle += time.perf_counter() - self._paused
-        self._go.release()
+        self._go.put(stop)
 
     def end_turn(self) -> None:
-        """Wait until it hands in a request or ends."""
-        self._back.acquire()
-        self._paused = time.perf_counter()
-        self.working = False
+        """Wait until it hands in a request or ends; again, if a signal has cut that off."""
+        while self.working:
+            self._back.get()
 
     def _run(self) -> None:
         import torch
 
         _here.strand = self
         torch.autograd.set_multithreading_enabled(False)  # backward passes stay in this thread
-        self._go.acquire()
         try:
-            self._raise_stop()
+            self._await_turn()
             self.result = self._function()
         except BaseException as error:
             self.error = error
         self.ended = True
-        self._back.release()
+        self._pass_on()
 
     def pause(self, request: Request) -> None:
         """Hand in a request and return when it is served, perhaps by this thread."""
         self.request = request
-        self._back.release()
-        self._go.acquire()
-        self._raise_stop()
+        self._pass_on()
+        self._await_turn()
         if self.group:
             self._serve()
         self.request = None
         if request.error is not None:
             raise request.error
 
-    def _raise_stop(self) -> None:
-        if self._stop is not None:
-            raise self._stop
+    def _pass_on(self) -> None:
+        self._paused = time.perf_counter()
+        self.working = False
+        self._back.put(None)
+
+    def _await_turn(self) -> None:
+        if (stop := self._go.get()) is not None:
+            raise stop
 
     def _serve(self) -> None:
         """Serve the requests of the group; its members share the time that it takes."""
@@ -209,8 +211,7 @@ class Lockstep:
 
     def __exit__(self, kind, error: BaseException | None, traceback) -> None:
         for strand in self.strands:
-            if strand.working:  # a signal has cut the waiting for it off
-                strand.end_turn()
+            strand.end_turn()
             while not strand.ended:
                 self._turn(
                     strand, KeyboardInterrupt() if isinstance(error, Exception | None) else error
