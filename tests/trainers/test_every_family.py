@@ -80,5 +80,5 @@ def test_a_name_that_does_not_fit_is_refused(toy, family, tmp_path):
     """A short context (PE has 32 tokens) is filled by 16 context tokens and a long name."""
     words = ["MODEL.BACKBONE.NAME", family("pe"), "TRAINER.COOP.N_CTX", 28]
     args = toy_args("CoOp", *words, output=tmp_path / "run")
-    with pytest.raises(UserError, match="'grass green' needs 33 .* takes 32"):
+    with pytest.raises(UserError, match=r"'grass green' needs 33 .* takes 32"):
         train.main(args)
