@@ -29,12 +29,14 @@ GENERAL = (
 class TemplatePrompter(Prompter):
     """Text features of the class names in hand-written templates; nothing is learned.
 
-    Several templates are averaged after normalisation, class by class.
+    Several templates are averaged class by class, after normalisation or (``normalised`` False)
+    as the tower gives them.
     """
 
-    def __init__(self, space, text, extra=()):
+    def __init__(self, space, text, extra=(), normalised=True):
         super().__init__()
-        features = F.normalize(average_templates(space, text, extra), dim=-1)  # (C, e)
+        features = average_templates(space, text, extra, normalised)
+        features = F.normalize(features, dim=-1)  # (C, e)
         self.register_buffer("features", features, persistent=False)
 
     def forward(self, text, image_features, class_mask=None):
@@ -74,6 +76,9 @@ def with_template(space: TaskSpace, template: str) -> TaskSpace:
     Raises:
         UserError: the template does not hold ``{}`` once.
     """
-    if not template:
-        return space
-    return TaskSpace(tuple(replace(task, templates=(template,)) for task in space.tasks))
+    return with_templates(space, (template,)) if template else space
+
+
+def with_templates(space: TaskSpace, templates: tuple[str, ...]) -> TaskSpace:
+    """The same tasks with other templates."""
+    return TaskSpace(tuple(replace(task, templates=templates) for task in space.tasks))
