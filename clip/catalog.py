@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def describe_backbones() -> list[str]:
     head = ("name", "parameters", "width", "context", "image", "prompts", "tokenizer")
     rows = [
         (name, size, "64", "77", "32 x 32", "packed", "CLIP's BPE")
-        for name, size in (("tiny", "5 M"), ("tiny-vit/random", "3 M"))
+        for name, size in (("tiny", "5 M"), ("tiny-vit", "3 M"))
     ]
     rows += [(name, *_cells(entries[arch])) for name, arch in OPENAI_ARCHS.items()]
     for entry in entries.values():
@@ -137,4 +136,4 @@ def write_catalog() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(write_catalog())
+    write_catalog()
