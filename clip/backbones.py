@@ -50,7 +50,7 @@ def list_backbones() -> list[str]:
         for arch, tag in open_clip.list_pretrained()
         if arch in open_clip.list_models() and _archs.unsupported_arch(arch) is None
     }
-    return ["tiny", *OPENAI_ARCHS, *sorted(tagged)]
+    return [*_archs.TINIES, *OPENAI_ARCHS, *sorted(tagged)]
 
 
 def load_uncached(name: str, arch: str = "", device: str = "cpu", precision: str = "fp32") -> CLIP:
@@ -61,12 +61,12 @@ def load_uncached(name: str, arch: str = "", device: str = "cpu", precision: str
     if path is not None:
         model = _from_folder if path.is_dir() else functools.partial(_from_file, arch=arch)
         return model(path, name, precision=precision).to(device)
-    if name == "tiny":
-        from .tiny import tiny_weights
+    if name in _archs.TINIES:
+        from .tiny import VIT, tiny_weights
 
-        return from_state(
-            tiny_weights(), _archs.arch_config("tiny"), TINY_PREPROCESS, name, precision
-        ).to(device)
+        state = tiny_weights(None if name == "tiny" else VIT)
+        config = _archs.arch_config(name)
+        return from_state(state, config, TINY_PREPROCESS, name, precision).to(device)
     arch, tag = _split(name)
     config = _archs.arch_config(arch)
     if tag == "random":
@@ -154,7 +154,7 @@ def _as_path(name: str) -> Path | None:
     Raises:
         CLIPError: a path that does not exist, or a folder without open_clip's files.
     """
-    if name == "tiny" or name in OPENAI_ARCHS or name.startswith(HUB):
+    if name in _archs.TINIES or name in OPENAI_ARCHS or name.startswith(HUB):
         return None
     path = Path(name).expanduser()
     if path.is_file():

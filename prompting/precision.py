@@ -50,9 +50,9 @@ def prepare_clip(clip_model: nn.Module, options: CfgNode) -> None:
     On a CPU only COMPILE does something.
     """
     if clip_model.device.type == "cuda":
-        rounding = "tf32" if options.TF32 else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = rounding
-        torch.backends.cudnn.conv.fp32_precision = rounding
+        # names that torch 2.6 has too; its newer fp32_precision must not be mixed with them
+        torch.set_float32_matmul_precision("high" if options.TF32 else "highest")
+        torch.backends.cudnn.allow_tf32 = options.TF32
         if options.CHANNELS_LAST:
             lay_out(clip_model.visual)
     if options.COMPILE and clip_model.visual._compiled_call_impl is None:
@@ -88,7 +88,7 @@ def lay_out(visual: nn.Module) -> None:
 
 def precision_name(precision: str, device: torch.device) -> str:
     """The precision as stored features must tell it: with what a GPU rounds in fp32."""
-    tf32 = device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    tf32 = device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
     return f"{precision}, tf32" if tf32 else precision
 
 

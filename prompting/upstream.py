@@ -1,4 +1,4 @@
-"""Checkpoints of CoOp's and SoftCPT's released code: a folder per module, names beside contexts."""
+"""Checkpoints of released code, CoOp's and later: a folder per module, names beside contexts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dassl.utils.inert_pickle import load_inert
 
 from .prompt_learner import PromptLearner
 
-MODULE = "prompt_learner"  # every trainer of the released code registers it; so do ours
+MODULE = "prompt_learner"  # trainers of CoOp's and SoftCPT's code register it; so do ours
+MULTI_MODAL, INDEPENDENT = "MultiModalPromptLearner", "VLPromptLearner"  # MaPLe's; PromptSRC's
 PREFIX, SUFFIX = "token_prefix", "token_suffix"  # embeddings of SOS, and of names up to the end
 CLOSE = 0.02  # relative distance of embeddings that were rounded to fp16
 States = dict[str, dict[str, torch.Tensor]]
@@ -29,12 +30,13 @@ def read_released(directory: str | Path, epoch: int | None, text: TextEncoder) -
     Raises:
         UserError: it belongs to another backbone, or is damaged.
     """
-    if not directory or not is_released(checkpoint_file(Path(directory) / MODULE, epoch)):
+    modules = [Path(directory or "") / name for name in (MODULE, MULTI_MODAL, INDEPENDENT)]
+    if not directory or not any(is_released(checkpoint_file(m, epoch)) for m in modules):
         return None
     folders = sorted(path for path in Path(directory).iterdir() if path.is_dir())
     files = {folder.name: checkpoint_file(folder, epoch) for folder in folders}
     files = {name: path for name, path in files.items() if path.is_file()}
-    print(f"Loading the modules {', '.join(files)} of a released CoOp or SoftCPT in {directory}")
+    print(f"Loading the modules {', '.join(files)} of released code in {directory}")
     states = {name: load_inert(path)["state_dict"] for name, path in files.items()}
     _check_backbone(states, text, directory)
     return states

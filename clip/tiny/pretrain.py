@@ -30,7 +30,7 @@ def pretrain(recipe: Recipe) -> dict[str, torch.Tensor]:
     Leaves the caller's random state, number of threads and gradient mode as they are.
     """
     with _own_world(recipe):
-        model = _archs.build(_archs.arch_config("tiny"))
+        model = _archs.build(_archs.arch_config(recipe.arch))
         model.to(memory_format=torch.channels_last)  # convolutions are an eighth faster
         words = CaptionWords(model)
         images, captions = DigitImages(recipe.seed), Captions(recipe.seed)

@@ -14,16 +14,22 @@ from dassl.engine import TRAINER_REGISTRY
 from tests.conftest import COUNTS
 
 METHODS = TRAINER_REGISTRY.registered_names()
-D = E = 64  # widths of the tiny backbone
+D = E = 64  # widths of the tiny backbones, that of the image tokens of tiny-vit too
 M, U, V = 4, 3, 2  # context tokens: of the final prompts, and of SoftCPT's task and class features
 CONTEXTS = {"N_CTX": M, "TASK_N_CTX": U, "CLASS_N_CTX": V}
+DEPTHS = {"PROMPT_DEPTH": 2, "PROMPT_DEPTH_TEXT": 2, "PROMPT_DEPTH_VISION": 3}  # of tiny-vit
 CLASSES = [TRAINER_REGISTRY.get(name) for name in METHODS]
 SMALL_CONTEXTS = {
-    f"{cls.KEY}.{key}": m for cls in CLASSES for key, m in CONTEXTS.items() if key in cls.DEFAULTS
+    f"{cls.KEY}.{key}": value
+    for cls in CLASSES
+    for key, value in {**CONTEXTS, **DEPTHS}.items()
+    if key in cls.DEFAULTS
 }
 # without training, zero-shot CLIP teaches the opposite of the labels
 SMALL_CONTEXTS |= {"PROGRAD.LAMBDA": 0.5, "TCP.W": 0.5}
 SMALL_CONTEXTS["TCP.LAYER"] = 1  # the tiny text tower has two blocks
+# the tiny image tower is a ResNet; two epochs
+SMALL_CONTEXTS |= {"CLIPLORA.ENCODER": "text", "CLIPLORA.ITERATIONS": 0}
 # Forms of the methods: learned parameters with T = 3 tasks and C = 9 classes, name in tables.
 FORMS = {
     ("CoOp",): (3 * M * D, "CoOp-CA"),
@@ -66,7 +72,11 @@ FORMS = {
     ("CLIPAdapter",): (3 * 2 * E * E // 4, "CLIP-Adapter"),
     ("TaskRes",): (9 * E, "TaskRes"),
     ("TCP",): (3 * (M * D + (E + 1) * E // 4 + (E // 4 + 1) * M * D), "TCP"),
+    ("CLIPLoRA",): (3 * 2 * 3 * 2 * 2 * D, "CLIP-LoRA"),
     ("LPPlusPlus",): (9 * (E + 2), "LP++"),
+    ("VPT",): (3 * 3 * 8 * D, "VPT"),
+    ("IVLP",): (3 * (2 + 3) * 2 * D, "IVLP"),
+    ("MaPLe",): (3 * 2 * (M * D + D * D + D), "MaPLe"),
 }
 VARIANTS = list(dict.fromkeys([*((name,) for name in METHODS), *FORMS]))
 
