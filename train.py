@@ -174,7 +174,7 @@ def main(args: argparse.Namespace) -> dict:
 
 def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
     from dassl.utils import distributed
-    from results.provenance import describe_run, measure_run
+    from results.provenance import describe_run, finish_run
 
     cfg = _with_seed(cfg, record.earlier)
     distributed.broadcast(cfg.SEED)
@@ -188,7 +188,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
         if args.no_train:
             return record.finish("interrupted")
         _train_or_evaluate(args, trainer)
-        return record.finish("complete", **trainer.results(), run=measure_run(trainer))
+        return finish_run(record, trainer)
 
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:

@@ -14,7 +14,7 @@ from image_text import FreeText
 from .prompter import Prompter
 from .words import cut_texts
 
-# Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
+# Templates that the released code of CoOp and SoftCPT averages with the dataset's own.
 GENERAL = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -54,7 +54,7 @@ def average_templates(
     """Text features (C, e), fp32, of the class names, averaged over each task's templates.
 
     Args:
-        extra: templates that every task has beside its own.
+        extra: templates for all tasks, besides their own.
         normalised: whether the features are normalised before they are averaged.
     """
     parts = []
@@ -63,18 +63,18 @@ def average_templates(
         names = [name.replace("_", " ") for name in task.classnames]
         if isinstance(task.classnames, FreeText):
             names = cut_texts(names, text)
-        found = [text.encode_text([t.format(n) for n in names]).float() for t in templates]
+        each = [text.encode_text([t.format(n) for n in names]).float() for t in templates]
         if normalised:
-            found = [F.normalize(features, dim=-1) for features in found]
-        parts.append(torch.stack(found).mean(dim=0))
+            each = [F.normalize(features, dim=-1) for features in each]
+        parts.append(torch.stack(each).mean(dim=0))
     return torch.cat(parts)
 
 
 def with_template(space: TaskSpace, template: str) -> TaskSpace:
-    """The same tasks with another template; "" leaves them theirs.
+    """The same tasks with another template; "" keeps their own.
 
     Raises:
-        UserError: the template does not hold ``{}`` once.
+        UserError: the template does not contain ``{}`` exactly once.
     """
     return with_templates(space, (template,)) if template else space
 
