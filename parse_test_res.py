@@ -78,7 +78,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="all tables: by shots, base and new, paired, by task; what is missing",
     )
     below.add_argument(
-        "--published", action="store_true", help="with --format: SoftCPT's published numbers beside"
+        "--published", action="store_true", help="with --format: published numbers beside"
     )
     below.add_argument(
         "--reference", default="", metavar="METHOD", help="with --format: compare others with it"

@@ -9,18 +9,19 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import datasets  # noqa: F401  (its classes are imported when their names are looked up)
 import trainers  # noqa: F401  (likewise)
 from clip._openai import OPENAI_ARCHS
-from dassl.config import CfgNode, expand_home, get_cfg_default
+from clip.catalog import describe_backbones
+from dassl.config import CfgNode, get_cfg_default
 from dassl.config.node import read_yaml
 from dassl.data import DATASET_REGISTRY
-from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger, unknown_name
+from dassl.engine.configuration import build_cfg
+from dassl.engine.registry import TRAINER_REGISTRY
+from dassl.utils import collect_env_info, set_random_seed, setup_logger, unknown_name
 from dassl.utils.command_line import Parser, path, run_program
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -107,20 +108,10 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """The frozen configuration: defaults, YAML files, protocol, flags, overrides."""
-    cfg = get_cfg_default()
-    for name in TRAINER_REGISTRY.registered_names():
-        getattr(TRAINER_REGISTRY.get(name), "add_config", lambda cfg: None)(cfg)
-    for file in (args.dataset_config_file, args.config_file):
-        if file:
-            cfg.merge_from_file(file)
+    files = [file for file in (args.dataset_config_file, args.config_file) if file]
     if args.protocol:
-        cfg.merge_from_file(_protocol_file(args.protocol))
-    cfg.merge_from_list([word for pair in _flags(args) for word in pair])
-    cfg.merge_from_list(args.opts)
-    expand_home(cfg)
-    _drop_unused_nodes(cfg)
-    cfg.freeze()
-    return cfg
+        files.append(_protocol_file(args.protocol))
+    return build_cfg(files, [word for pair in _flags(args) for word in pair] + args.opts)
 
 
 def _protocol_file(name: str) -> Path:
@@ -147,18 +138,6 @@ def _flags(args: argparse.Namespace) -> list[tuple[str, object]]:
         ("SEED", args.seed),
     ]
     return [(key, value) for key, value in pairs if value not in (None, "")]
-
-
-def _drop_unused_nodes(cfg: CfgNode) -> None:
-    """Drop the keys of other methods and datasets, so that new ones keep the hashes of old runs."""
-    if not cfg.TRAINER.NAME:
-        raise UserError("no trainer chosen: give one with --trainer; --list shows their names")
-    key = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "KEY", "")
-    if key:
-        cfg.TRAINER = CfgNode({name: cfg.TRAINER[name] for name in ("NAME", key)})
-    name = cfg.DATASET.NAME
-    if not (name and getattr(DATASET_REGISTRY.get(name), "asks_questions", False)):
-        del cfg.DATASET["QUESTIONS"]
 
 
 def main(args: argparse.Namespace) -> dict:
@@ -195,7 +174,7 @@ def main(args: argparse.Namespace) -> dict:
 
 def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
     from dassl.utils import distributed
-    from results.provenance import describe_run, measure_run
+    from results.provenance import describe_run, finish_run
 
     cfg = _with_seed(cfg, record.earlier)
     distributed.broadcast(cfg.SEED)
@@ -209,7 +188,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
         if args.no_train:
             return record.finish("interrupted")
         _train_or_evaluate(args, trainer)
-        return record.finish("complete", **trainer.results(), run=measure_run(trainer))
+        return finish_run(record, trainer)
 
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
@@ -222,7 +201,7 @@ def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
 def _run_other_rank(args: argparse.Namespace, cfg: CfgNode, seed: int | None) -> dict:
     """The work of torchrun's processes but the first: the same, without record and log."""
     if seed is not None:  # None: the run is complete
-        trainer = _build_trainer(_seeded(cfg, seed))
+        trainer = _build_trainer(cfg.with_values({"SEED": seed}))
         if not args.no_train:
             _train_or_evaluate(args, trainer)
     return {}
@@ -244,39 +223,24 @@ def _with_seed(cfg: CfgNode, earlier: dict | None) -> CfgNode:
     """The configuration with a seed: for SEED -1 the one recorded before, or a new one."""
     new = random.SystemRandom().randrange(2**31)
     recorded = (earlier or {}).get("protocol", {}).get("seed", new)
-    return cfg if cfg.SEED >= 0 else _seeded(cfg, recorded)
-
-
-def _seeded(cfg: CfgNode, seed: int) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.SEED = seed
-    cfg.freeze()
-    return cfg
+    return cfg if cfg.SEED >= 0 else cfg.with_values({"SEED": recorded})
 
 
 def listing(kind: str = "all") -> str:
-    """The names that can be chosen; only the full list of backbones imports torch."""
+    """The names that can be chosen; nothing here imports torch."""
     lines = []
     for registry in (TRAINER_REGISTRY, DATASET_REGISTRY):
         if kind in ("all", f"{registry.name}s"):
             lines.append(f"{registry.name}s:")
             for name in registry.registered_names():
                 lines.append(f"  {name:<20} {registry.summary(name)}")
-    if kind in ("all", "backbones"):
-        lines.append("backbones:")
-        names = ["tiny", *OPENAI_ARCHS] if kind == "all" else _all_backbones()
-        names = textwrap.fill(", ".join(names), 96, break_on_hyphens=False)
-        lines.append(textwrap.indent(names, "  "))
+    if kind == "backbones":
+        lines += describe_backbones()
     if kind == "all":
-        lines.append("  arch/tag of open_clip (`--list backbones` shows all), arch/random, a file")
+        lines += ["backbones:", f"  {', '.join(['tiny', *OPENAI_ARCHS])}"]
+        lines.append("  arch/tag of open_clip (`--list backbones` shows all), arch/random, a file,")
+        lines.append("  a folder, hf-hub:owner/name")
     return "\n".join(lines)
-
-
-def _all_backbones() -> list[str]:
-    from clip import list_backbones
-
-    return list_backbones()
 
 
 def _start(argv: Sequence[str] | None) -> None:

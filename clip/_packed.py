@@ -144,7 +144,7 @@ def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> 
     if not last:
         if n:
             q = queries[:n].unflatten(0, shape).clone()
-            out.append(_attend(q, prefix, heads, causal=True).flatten(0, 1))
+            out.append(attend(q, prefix, heads, causal=True).flatten(0, 1))
         queries = queries[n:]
     asking = [b.eot_rows if last else b.all_rows for b in layout.buckets]
     queries = queries.split([len(ask.slots) for ask in asking])
@@ -152,12 +152,12 @@ def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> 
         tiles = len(bucket.group)
         padded = _ScatterRows.apply(q, ask.slots, tiles * ask.width)  # (T M, d)
         kv = _GatherKV.apply(prefix, suffix, bucket)  # (T, P + R, 2 d)
-        read = _attend(padded.unflatten(0, (tiles, ask.width)), kv, heads, ask.mask)
+        read = attend(padded.unflatten(0, (tiles, ask.width)), kv, heads, ask.mask)
         out.append(GatherRows.apply(read.flatten(0, 1), ask.slots))
     return torch.cat(out)
 
 
-def _attend(q, kv, heads: int, mask=None, causal: bool = False) -> torch.Tensor:
+def attend(q, kv, heads: int, mask=None, causal: bool = False) -> torch.Tensor:
     """Attention of q (n, M, d) to kv (n, L, 2 d), keys before values; (n, M, d)."""
     q = q.unflatten(2, (heads, -1)).transpose(1, 2)  # (n, heads, M, d / heads)
     k, v = kv.unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)

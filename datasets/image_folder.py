@@ -10,7 +10,14 @@ from dassl.utils import UserError
 
 from ._core.base import FewShotDataset
 from ._core.class_names import read_class_names
-from ._core.folders import folders_in, images_by_class, read_folders, shorten_list
+from ._core.folders import (
+    folders_in,
+    images_by_class,
+    loose_images,
+    read_folders,
+    report_unread,
+    shorten_list,
+)
 from ._core.splits import Split
 
 SPELLINGS = {"val": ("val", "valid", "validation"), "train": ("train",), "test": ("test",)}
@@ -49,6 +56,7 @@ class ImageFolder(FewShotDataset):
                 f"{self.root}: the folders {shorten_list(others)} beside "
                 f"{', '.join(found.values())} are not read"
             )
+        report_unread(self.root, loose_images(self.root))
         if "test" not in found:
             raise UserError(
                 f"{self.root} has the folders {', '.join(found.values())}, but no test; evaluation "

@@ -9,7 +9,7 @@ from dassl.data import DATASET_REGISTRY
 from dassl.utils import UserError
 
 from ._core.base import ImageTasks, TaskGroup
-from ._core.folders import folders_in
+from ._core.folders import folders_in, loose_images, report_unread
 from ._core.layout import find_folder
 
 
@@ -27,6 +27,7 @@ class TaskFolders(TaskGroup):
         tasks = folders_in(root)
         if not tasks:
             raise UserError(f"{root} has no folder in it; expected one folder per task")
+        report_unread(root, loose_images(root))
         members = []
         for task in tasks:
             own = cfg.clone()

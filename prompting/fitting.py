@@ -1,26 +1,27 @@
-"""Learning without SGD: from all features at once, and from the validation images."""
+"""Learning without SGD, from the features of all images at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from dassl.engine import TrainerX
-from dassl.engine.base import BEST
+from dassl.engine.checkpoints import BEST
 from dassl.utils import UserError
 
 from .prompter import Features
+from .stored_features import training_loader
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a method learns beside SGD, or instead of it.
+    """How a method learns besides SGD, or instead of it.
 
-    fit: sets learned tensors from the training images' features, before the first step.
+    fit: sets learned tensors from the features of the training images, before the first step.
     tune: chooses values on the validation images, after the last step.
-    tuned_values: the names of those values; empty: ``tune`` is not called.
+    tuned_values: names of these values; if there are none, ``tune`` is not called.
     """
 
     fit: Callable[[], None] | None = None
@@ -28,14 +29,14 @@ class Fitting:
     tuned_values: tuple[str, ...] = ()
 
     def before_training(self, trainer: TrainerX) -> None:
-        """Fit."""
+        """Run ``fit``."""
         if self.fit:
             if not trainer.dataset.train_x:
                 raise UserError(f"{trainer.cfg.DATASET.NAME} has no training images")
             _run(self.fit, trainer)
 
     def after_training(self, trainer: TrainerX) -> None:
-        """Tune, and save what no epoch has saved."""
+        """Run ``tune``, and save what no epoch has saved."""
         if self.tuned_values and self.tune:
             _run(self.tune, trainer)
         if self.tuned_values or (self.fit and not trainer.optimizers()):
@@ -52,26 +53,31 @@ def _run(hook: Callable[[], None], trainer: TrainerX) -> None:
 NO_FITTING = Fitting()
 
 
-def collect_features(
-    loader: Iterable[dict],
-    image_features: Callable[[dict], Features],
-    views: int,
-    device: torch.device,
+def split_features(
+    trainer: TrainerX, split: str, views: int
 ) -> tuple[Features, torch.Tensor, torch.Tensor]:
-    """Features, fp32, labels (N,) and tasks (N,) of all images of a loader, in order.
+    """Features, fp32, labels (N,) and tasks (N,) of all "train" or "val" images, in order.
 
     Args:
-        image_features: features of a batch.
-        views: average the features of this many epochs, which differ in their augmentations.
+        views: average the features of this many augmented views of the training images; 0: the
+            features of the images without augmentation, as in testing.
     """
+    if split not in ("train", "val"):
+        raise ValueError(f"a method learns from train and val, not from {split!r}")
+    if split == "train":
+        loader = training_loader(trainer.encoder, trainer.dataset.train_x, augmented=views > 0)
+    else:
+        loader = trainer.loader_of(split)
     total: Features = {}
-    for view in range(views):
+    for view in range(max(views, 1)):
         loader.set_epoch(view)
-        batches = [(image_features(batch), batch) for batch in loader]
+        with torch.no_grad():
+            batches = [(trainer.image_features(batch), batch) for batch in loader]
         for name in batches[0][0]:
             rows = torch.cat([features[name] for features, _ in batches]).float()
             total[name] = total[name] + rows if name in total else rows
     labels, tasks = (
-        torch.cat([batch[name] for _, batch in batches]).to(device) for name in ("label", "task")
+        torch.cat([batch[name] for _, batch in batches]).to(trainer.device)
+        for name in ("label", "task")
     )
-    return {name: rows / views for name, rows in total.items()}, labels, tasks
+    return {name: rows / max(views, 1) for name, rows in total.items()}, labels, tasks

@@ -1,4 +1,4 @@
-"""What a prompter is: the learned module of a method, and what it declares about its text."""
+"""The learned module of a method, and what a forward pass with it returns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from clip import CLIP
+
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 
 
 class Prompter(nn.Module):
-    """Learned tensors that turn class names into text features; it owns nothing else.
+    """Turns class names into text features; owns exactly the learned tensors of a method.
 
     Called as ``prompter(text, image_features, class_mask)`` with the frozen text encoder and
     normalised image features (B, e), it returns text features (C, e), or (B, C, e) if they depend
@@ -21,6 +23,26 @@ class Prompter(nn.Module):
 
     depends_on_image = False  # whether text features differ from image to image
     makes_text_features = True  # False: a head scores image features without any text
+    recompute_images = False  # COMPUTE.IMAGE_CHECKPOINT; the trainer sets it
+
+    def encode_image(
+        self,
+        clip: CLIP,
+        images: torch.Tensor,
+        outputs: frozenset[str],
+        task: torch.Tensor | None = None,
+    ) -> Features:
+        """Outputs of the image tower, by default of the frozen one, for images (B, 3, H, W).
+
+        The trainer of a prompter that overrides this overrides ``stored_features`` too.
+
+        Args:
+            images: in the tower's dtype.
+            outputs: names of the outputs, see ``CLIP.encode_outputs``.
+            task: (B,) task of each image, if known.
+        """
+        with torch.no_grad():
+            return clip.encode_outputs(images, outputs)
 
 
 @dataclass(frozen=True)

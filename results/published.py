@@ -7,7 +7,7 @@ repository shows it (https://github.com/kding1225/softcpt, figure/results.png).
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,14 +112,14 @@ def _published(line: dict[str, str]) -> Published:
 
 def compare(rows: Sequence[Row]) -> Iterator[Comparison]:
     """Every row of ours for which the table holds a number of the same suite, method and shots."""
-    known = {(_plain(p.suite), _method(p.method)): p for p in published_rows()}
+    known = {(plain_name(p.suite), _method(p.method)): p for p in published_rows()}
     for row in rows:
         if not row.runs:
             continue
         run = row.runs[
             0
         ]  # its name, without what tells rows apart; a variant has a name of its own
-        published = known.get((_plain(run.suite), _method(run.method)))
+        published = known.get((plain_name(run.suite), _method(run.method)))
         if published and row.shots in published.scores:
             yield Comparison(
                 row=row,
@@ -131,20 +131,32 @@ def compare(rows: Sequence[Row]) -> Iterator[Comparison]:
             )
 
 
-def _plain(name: str) -> str:
-    return "".join(char for char in name.lower() if char.isalnum() or char == "*")
+def plain_name(name: str) -> str:
+    """A name of a method or suite without case, blanks and dashes."""
+    return "".join(char for char in name.lower() if char.isalnum() or char in "*+")
 
 
 def _method(name: str) -> str:
-    return ALIASES.get(_plain(name), _plain(name))
+    return ALIASES.get(plain_name(name), plain_name(name))
+
+
+def mismatches(settings: Mapping[str, str], must_match: Mapping[str, tuple]) -> Iterator[str]:
+    """Settings of a run, by key, that have none of the published values."""
+    for key, allowed in must_match.items():
+        value = settings.get(key, "")
+        if (value.split(",")[0] if key == "selection" else value) not in allowed:
+            yield f"{key} is {settings.get(key, 'not recorded')}, published: {allowed[0]}"
+
+
+def seed_difference(row: Row) -> list[str]:
+    """Other seeds than the published ones, in words; empty if they are the same."""
+    seeds = {run.seed for run in row.runs}
+    shown = ", ".join(map(str, sorted(seeds, key=str)))
+    return [] if seeds == SEEDS else [f"seeds {shown} (published: 1, 2, 3)"]
 
 
 def _why_not(row: Row, published: Published) -> Iterator[str]:
-    variant = row.runs[0].settings
-    for key, allowed in MUST_MATCH.items():
-        value = variant.get(key, "")
-        if (value.split(",")[0] if key == "selection" else value) not in allowed:
-            yield f"{key} is {variant.get(key, 'not recorded')}, published: {allowed[0]}"
+    yield from mismatches(row.runs[0].settings, MUST_MATCH)
     if published.suite in OWN_MEMBERS:
         yield OWN_MEMBERS[published.suite]
     tasks = len(row.runs[0].tasks)
@@ -157,9 +169,7 @@ def _why_not(row: Row, published: Published) -> Iterator[str]:
 def _differs(row: Row, published: Published) -> Iterator[str]:
     if row.shots == 0:
         return
-    seeds = {run.seed for run in row.runs}
-    if seeds != SEEDS:
-        yield f"seeds {', '.join(map(str, sorted(seeds, key=str)))} (published: 1, 2, 3)"
+    yield from seed_difference(row)
     learned = {run.parameters for run in row.runs} - {None}
     if published.parameters and learned and learned != {published.parameters}:
         shown = ", ".join(f"{count:,}" for count in sorted(learned))

@@ -40,6 +40,7 @@ class Run:
         parameters: number of learned values.
         seconds: wall-clock time of the run; None if it was resumed, as only a part was measured.
         minutes: of training and evaluation; None if it was resumed.
+        peak_memory: bytes, of the GPU if the run used one, else of the process.
         error: why a failed run failed.
         data: summary of the data's identity; empty if it was not recorded.
         test_subset: such as "500 of 1,000 test images"; "" if the full test split is evaluated.
@@ -60,6 +61,7 @@ class Run:
     parameters: int | None = None
     seconds: float | None = None
     minutes: float | None = None
+    peak_memory: float | None = None
     error: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     test_subset: str = ""
@@ -182,6 +184,7 @@ def make_run(folder: Path, content: Any) -> Run:
         parameters=_parameters(reader),
         seconds=_seconds(reader),
         minutes=_minutes(reader),
+        peak_memory=_peak_memory(reader),
         data=reader.section("data"),
         test_subset=_test_subset(reader),
         unknown="" if reader.section("data") else "a record of schema 1 does not tell the data",
@@ -214,6 +217,14 @@ def _minutes(reader: RecordReader) -> float | None:
         return None
     split = reader.get("run.time_split", dict)
     return sum(reader.number(f"run.time_split.{key}") for key in split) / 60
+
+
+def _peak_memory(reader: RecordReader) -> float | None:
+    """The peak of the GPU's memory, or of the process's where there was no GPU."""
+    for key in ("peak_gpu_memory", "peak_memory"):
+        if key in reader.section("run"):
+            return reader.number(f"run.{key}")
+    return None
 
 
 def _unfinished(folder: Path, reader: RecordReader) -> Run:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .aggregate import Row, aggregate
-from .compare import base_and_new, missing_runs, paired_differences, suspicious_runs
-from .published import published_parts
+from .compare import BaseNew, base_and_new, missing_runs, paired_differences, suspicious_runs
+from .paired_images import image_table, paired_images
+from .published import compare, published_parts
+from .published_sets import published_on_sets
 from .read import Run
 from .rendering import Notes, Table
 from .tables import base_new_tables, difference_table, shot_tables, task_tables
@@ -37,18 +39,28 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
         UserError: the reference is no method.
     """
     rows = aggregate(runs, choices.order)
+    pairs = base_and_new(runs, choices.order)
     parts: list[Table | Notes] = [
         *shot_tables(rows, choices.sample),
-        *base_new_tables(base_and_new(runs, choices.order)),
-        *(published_parts(rows) if choices.published else []),
+        *base_new_tables(pairs),
+        *(_published(rows, pairs, choices.sample) if choices.published else []),
     ]
     differences = paired_differences(rows, choices.reference)
     if differences:
         parts.append(difference_table(differences))
+    if pairs_of_images := paired_images(rows, choices.reference):
+        parts.append(image_table(pairs_of_images))
     for table in task_tables(rows, choices.sample):
         title = table.title.replace(f"{table.suite}:", f"{table.suite}, task by task:", 1)
         parts.append(replace(table, title=title))
     return [*parts, *_notes(rows, runs)]
+
+
+def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], sample: bool) -> list[Table | Notes]:
+    """The published numbers on CoOp's datasets and on SoftCPT's suites, where there are runs."""
+    on_sets = published_on_sets(rows, pairs, sample)
+    on_suites = published_parts(rows)
+    return on_sets if on_sets and not any(compare(rows)) else [*on_sets, *on_suites]
 
 
 def _notes(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[Notes]:

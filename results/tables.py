@@ -14,6 +14,11 @@ from .rendering import Cell, Notes, Table, render
 
 FIRST = ("method", "shots", "seeds")
 SEEDS = "mean ± std over seeds, in %"
+COSTS = ("learned", "s", "MB")  # the columns of :func:`costs`
+BLANK = (Cell(""),) * len(COSTS)
+COSTS_NOTE = (
+    "learned: learned values; s: seconds of a run; MB: peak memory, the GPU's if it used one"
+)
 
 
 def format_table(
@@ -46,10 +51,19 @@ def task_tables(rows: Sequence[Row], sample: bool = False) -> list[Table]:
             cells = zip(*(best_of(column) for column in zip(*stats, strict=True)), strict=True)
             for row, values in zip(block, cells, strict=True):
                 first = (Cell(row.method), Cell(shots_name(row.shots)), Cell(row.seeds))
-                body.append((*first, *values))
-        head = (*FIRST, *(title for _, title in keys))
-        title = f"{suite}: {SEEDS}"
-        tables.append(Table(title, head, tuple(body), len(FIRST), breaks=1, suite=suite))
+                body.append((*first, *values, *costs([row], row)))
+        head = (*FIRST, *(title for _, title in keys), *COSTS)
+        tables.append(
+            Table(
+                title=f"{suite}: {SEEDS}",
+                head=head,
+                rows=tuple(body),
+                keys=len(FIRST),
+                breaks=1,
+                suite=suite,
+                notes=(COSTS_NOTE,),
+            )
+        )
     return tables
 
 
@@ -84,12 +98,13 @@ def _shot_table(name: str, suite: str, shots: list, stats: dict, by_place: dict)
     ]
     body = []
     for i, method in enumerate(stats):
-        costs = _costs([by_place.get((method, n)) for n in shots], by_place.get((method, most)))
-        body.append((Cell(method), *costs, *(column[i] for column in columns_of_cells)))
-    head = ["method", "learned", f"min at {shots_name(most)}", *map(shots_name, shots)]
+        cost = costs([by_place.get((method, n)) for n in shots], by_place.get((method, most)))
+        body.append((Cell(method), *cost, *(column[i] for column in columns_of_cells)))
+    learned, seconds, memory = COSTS
+    at = f"at {shots_name(most)}"
+    head = ["method", learned, f"{seconds} {at}", f"{memory} {at}", *map(shots_name, shots)]
     notes = [
-        "columns: training images per class; learned: number of learned values; min: minutes of "
-        "training and evaluation",
+        f"columns: training images per class; {COSTS_NOTE}",
         *(["mean: of the numbers of shots, where all are there"] if averaged else []),
     ]
     return Table(
@@ -125,16 +140,27 @@ def _average(stats: Sequence[Stat]) -> Stat:
     return Stat(math.fsum(stat.mean for stat in stats) / len(stats), spread, n)
 
 
-def _costs(rows: Iterable[Row | None], most: Row | None) -> tuple[Cell, Cell]:
-    """Learned values, over all numbers of shots, and minutes at the largest one."""
+def costs(rows: Iterable[Row | None], most: Row | None) -> tuple[Cell, Cell, Cell]:
+    """Learned values of all rows, and the seconds and peak memory of one of them.
+
+    Args:
+        most: the row whose runs are measured, that of the largest number of shots.
+    """
     counts = sorted({r.parameters for row in rows if row for r in row.runs} - {None})
     learned = "" if not counts else f"{counts[0]:,}"
     if len(counts) > 1:
         learned += f" to {counts[-1]:,}"
-    minutes = statistic(run.minutes for run in (most.runs if most else ()))
-    shown = "" if minutes.mean is None else f"{minutes.mean:.2f}"
-    first = counts[0] if counts else None
-    return Cell(learned, first), Cell(shown, minutes.mean, minutes.spread, minutes.n)
+    runs = most.runs if most else ()
+    seconds = statistic(run.minutes * 60 if run.minutes is not None else None for run in runs)
+    memory = statistic(run.peak_memory / 1e6 if run.peak_memory else None for run in runs)
+    return Cell(learned, counts[0] if counts else None), _cost(seconds), _cost(memory)
+
+
+def _cost(stat: Stat) -> Cell:
+    if stat.mean is None:
+        return Cell("", n=0)
+    digits = 1 if stat.mean < 10 else 0
+    return Cell(f"{stat.mean:,.{digits}f}", stat.mean, stat.spread, stat.n)
 
 
 def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
@@ -143,7 +169,9 @@ def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
     for suite in dict.fromkeys(pair.suite for pair in pairs):
         members = [pair for pair in pairs if pair.suite == suite]
         body = []
-        for key, title in columns([pair.base for pair in members]):
+        keys = columns([pair.base for pair in members])
+        first_key = keys[0][0]  # costs are a run's, not a task's
+        for key, title in keys:
             values = [pair.values(key) for pair in members]
             sides = [
                 best_of([base for base, _, _ in values]),
@@ -152,11 +180,12 @@ def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
             ]
             for i, pair in enumerate(members):
                 first = (Cell(title), Cell(pair.base.method), Cell(shots_name(pair.base.shots)))
-                body.append((*first, *(side[i] for side in sides)))
+                cost = costs([pair.base], pair.base) if key == first_key else BLANK
+                body.append((*first, *(side[i] for side in sides), *cost))
         tables.append(
             Table(
                 title=f"{suite}, base to new: {SEEDS}",
-                head=("task", "method", "shots", "base", "new", "H"),
+                head=("task", "method", "shots", "base", "new", "H", *COSTS),
                 rows=tuple(body),
                 keys=3,
                 breaks=0,
@@ -164,6 +193,7 @@ def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
                 notes=(
                     "H = 2 base new / (base + new) of the two means shown, so the H of the mean is "
                     "not the mean of the tasks' H",
+                    f"{COSTS_NOTE}; all of the base run",
                 ),
             )
         )

@@ -12,6 +12,7 @@ COOP = ("train.py", "--trainer", "CoOp")
 CASES = {  # exit code, arguments, a part of the output
     "train help": (0, ("train.py", "--help"), "--dataset-config-file"),
     "list": (0, ("train.py", "--list"), "ViT-B/32"),
+    "list backbones": (0, ("train.py", "--list", "backbones"), "ViT-B-16-SigLIP2/webli"),
     "list trainers": (0, ("train.py", "--list", "trainers"), "MTCoOp"),
     "unknown flag": (2, ("train.py", "--trainr", "CoOp"), "did you mean --trainer?"),
     "unknown trainer": (2, ("train.py", "--trainer", "COOP"), "did you mean CoOp?"),
@@ -22,6 +23,8 @@ CASES = {  # exit code, arguments, a part of the output
     "sweep help": (0, ("sweep.py", "--help"), "--dry-run"),
     "sweep dry run": (0, ("sweep.py", "configs/sweeps/demo.yaml", "--dry-run"), "train.py"),
     "sweep missing file": (2, ("sweep.py", "gone.yaml"), "gone.yaml"),
+    "export help": (0, ("export.py", "--help"), "--as"),
+    "export unknown kind": (2, ("export.py", "run", "out", "--as", "onx"), "did you mean onnx?"),
     "predict help": (0, ("predict.py", "--help"), "--classes"),
     "predict missing run": (2, ("predict.py", "gone", "a.jpg"), "gone"),
     "predict unknown flag": (

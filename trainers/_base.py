@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from dassl.engine import Step, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, distributed
 from prompting.equal_names import refuse_equal_classes
-from prompting.fitting import NO_FITTING, Fitting, collect_features
+from prompting.fitting import NO_FITTING, Fitting, split_features
 from prompting.precision import (
     choose_precision,
     load_frozen_clip,
@@ -31,35 +30,26 @@ from prompting.stored_features import (
     FeatureEncoder,
     Loaders,
     field_of,
-    training_loader,
     with_stored_features,
 )
 from prompting.templates import TemplatePrompter, with_template
 from prompting.text_chunks import parse_chunk
-from prompting.upstream import load_released
+from prompting.upstream import load_learned, read_released
 
 
 class PromptTrainer(TrainerX):
-    """Base of the methods: set KEY and DEFAULTS, and override :meth:`build_prompter`.
+    """Base of the methods: declare KEY and DEFAULTS, and override :meth:`build_prompter`.
 
-    KEY: the method's node under ``cfg.TRAINER``, for example "COOP".
-    DEFAULTS: that node's keys and default values, which a YAML or the command line may change.
-    suite: what becomes of several tasks, see TRAINER_REGISTRY.
+    The first methods are the hooks of a method, the others put it to work. What else a class
+    declares is documented at :class:`~dassl.engine.base.TrainerBase`.
     """
 
-    KEY = ""
-    DEFAULTS: dict[str, Any] = {}
     suite = "each"
     supports_distributed = True  # a method that shapes the gradient itself sets False
     sgd = True  # False: all that is learned is set by the fitting
     uses_templates = False  # whether the loss compares with hand-written prompts, key TEMPLATE
     needs_all_classes = False  # whether the loss reads classes that no image of the batch may have
     image_outputs = frozenset({"global"})  # what the image tower must give
-
-    @classmethod
-    def add_config(cls, cfg: CfgNode) -> None:
-        """Add the method's own node to the configuration."""
-        cfg.TRAINER[cls.KEY] = CfgNode(dict(cls.DEFAULTS))
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         """The learnable module of this method; :class:`Prompter` says how it is called."""
@@ -70,6 +60,10 @@ class PromptTrainer(TrainerX):
     ) -> TemplatePrompter:
         """The hand-written prompts ``self.templates`` of a method that sets uses_templates."""
         return TemplatePrompter(with_template(space, options.TEMPLATE), text)
+
+    def stored_features(self, options: CfgNode) -> str:
+        """Hook: whose image features can be stored, see prompting.stored_features.STORED."""
+        return "model"
 
     def build_fitting(self, options: CfgNode) -> Fitting:
         """How the method learns without SGD; by default it does not."""
@@ -125,12 +119,9 @@ class PromptTrainer(TrainerX):
             self.clip, self.image_outputs, self.cfg, self.precision, self.autocast, self.clock
         )
         loaders = Loaders(self.train_loader_x, self.val_loader, self.test_loader)
-        loaders = with_stored_features(self.encoder, loaders, self.max_epoch)
+        whose = self.stored_features(self.cfg.TRAINER[self.KEY])
+        loaders = with_stored_features(self.encoder, loaders, self.max_epoch, whose)
         self.train_loader_x, self.val_loader, self.test_loader = loaders
-
-    def training_loader(self, augmented: bool = False):
-        """A loader of every training image once and in order, as at test time or augmented."""
-        return training_loader(self.encoder, self.dataset.train_x, augmented)
 
     def build_model(self) -> None:
         """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
@@ -140,6 +131,7 @@ class PromptTrainer(TrainerX):
         prompter = self.build_prompter(options, space, text)
         if self.uses_templates:
             self.templates = self.build_templates(options, space, text)
+        prompter.recompute_images = self.cfg.COMPUTE.IMAGE_CHECKPOINT
         questions = questions_of(space, text, prompter)
         model = PromptedCLIP(
             self.clip, prompter, self.image_outputs, self.text_chunk, questions, graphs
@@ -176,8 +168,11 @@ class PromptTrainer(TrainerX):
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""
-        if not load_released(self, directory, epoch):
+        states = read_released(directory, epoch, self.clip.text_tower)
+        if states is None:
             super().load_model(directory, epoch)
+        else:
+            load_learned(self.model.prompter, self.from_upstream(states), directory)
 
     def train_step(self, batch: dict, step: Step) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch; the losses by name."""
@@ -219,17 +214,8 @@ class PromptTrainer(TrainerX):
     def split_features(
         self, split: str, views: int = 0
     ) -> tuple[Features, torch.Tensor, torch.Tensor]:
-        """Features, fp32, labels (N,) and tasks (N,) of all "train" or "val" images, in order.
-
-        Args:
-            views: average the features of this many augmented views of the training images; 0:
-                the features of the images as they are at test time.
-        """
-        if split not in ("train", "val"):
-            raise ValueError(f"a method learns from train and val, not from {split!r}")
-        loader = self.training_loader(views > 0) if split == "train" else self.loader_of("val")
-        with torch.no_grad():
-            return collect_features(loader, self.image_features, max(views, 1), self.device)
+        """Features, labels and tasks of all "train" or "val" images; see prompting.fitting."""
+        return split_features(self, split, views)
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Fit, train by SGD if something is learned that way, and test."""
@@ -275,9 +261,10 @@ class PromptTrainer(TrainerX):
         if "feat" in batch:
             stored = {name: to_device(batch[field_of(name)], self.device) for name in names}
             return stored | questions
-        with self.clock.part("image"):
-            found = self.model.encode_image(to_device(batch["img"], self.device))
         images = len(batch["label"])
+        task = batch["task"][distributed.share(images)]  # of the images of this process
+        with self.clock.part("image"):
+            found = self.model.encode_image(to_device(batch["img"], self.device), task)
         gathered = {name: distributed.gather_rows(x, images) for name, x in found.items()}
         return gathered | questions
 

@@ -37,10 +37,7 @@ class ProGrad(PromptTrainer):
     needs_all_classes = True  # both sides of the divergence are over all classes
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
-        coop_options = options.clone()
-        coop_options.defrost()
-        coop_options.CTX_INIT = ""
-        prompter = ContextPrompter(coop_options, space, text)
+        prompter = ContextPrompter(options.with_values({"CTX_INIT": ""}), space, text)
         if options.CTX_INIT:
             template = options.TEMPLATE or space.tasks[0].templates[0]
             start_with_words(prompter.prompts.ctx, template, text)

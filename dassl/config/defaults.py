@@ -53,6 +53,9 @@ def get_cfg_default() -> CfgNode:
                 "TF32": False,  # on a GPU, fp32 matrix products with 10 bits of mantissa
                 "CHANNELS_LAST": True,  # on a GPU, memory layout of ResNets
                 "COMPILE": False,  # torch.compile of the image tower
+                # recompute the image tower's activations in the backward pass of methods that learn
+                # in it: a third more time, a fraction of the memory
+                "IMAGE_CHECKPOINT": False,
                 "GRAPHS": True,  # on a GPU, text passes that repeat are replayed as CUDA graphs
             },
             "FEATURES": _features(),
@@ -64,6 +67,7 @@ def _input() -> dict:
     return {
         "SIZE": (),  # height, width; () and "" here and below: the backbone's own
         "INTERPOLATION": Key("", choices=("", "bilinear", "bicubic", "nearest")),
+        "RESIZE_MODE": Key("", choices=("", "shortest", "squash")),  # sides of test images to scale
         "TRANSFORMS": (),  # in training; at test time only normalize has an effect
         "NO_TRANSFORM": False,
         "PIXEL_MEAN": [],

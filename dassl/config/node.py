@@ -77,6 +77,20 @@ class CfgNode(_CfgNode):
             raise AttributeError("the configuration is frozen; call defrost() first")
         _merge(self, values, (), where)
 
+    def with_values(self, values: dict[str, Any]) -> CfgNode:
+        """A copy with other values of some keys (``"INPUT.SIZE"``), which are not checked."""
+        copy, frozen = self.clone(), self.is_frozen()
+        copy.defrost()
+        for key, value in values.items():
+            *path, name = key.split(".")
+            node = copy
+            for part in path:
+                node = node[part]
+            node[name] = value
+        if frozen:
+            copy.freeze()
+        return copy
+
     def check(self, name: str = "") -> None:
         """Refuse values out of range, also those set by attribute; ``name`` is the node's own key.
 

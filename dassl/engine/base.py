@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from dassl.config import CfgNode
 from dassl.utils import (
     UserError,
     distributed,
@@ -17,8 +18,10 @@ from dassl.utils import (
     save_checkpoint,
 )
 
+from .checkpoints import check_metadata, checkpoint_file, load_strictly
+from .loss_check import LossCheck
+
 MODES = ("train", "test", "eval")
-BEST = "model-best.pth.tar"
 
 
 class TrainerBase:
@@ -28,18 +31,29 @@ class TrainerBase:
     :meth:`model_update` and :meth:`update_lr` step each optimizer and scheduler once.
     """
 
-    suite: str | None = None  # see TRAINER_REGISTRY
-    steps_rule = "one step per batch"
-    supports_distributed = False  # whether several processes (torchrun) can share one run
+    # What a trainer declares of itself on its class. These are the values of one written for Dassl.
+    KEY = ""  # its node under cfg.TRAINER, such as "COOP"; "": none
+    DEFAULTS: dict[str, Any] = {}  # the keys of that node, with a value or a dassl.config.Key each
+    suite: str | None = None  # what becomes of several tasks: "joint", "each", or None for refused
     pairs = False  # whether images with texts or questions can be trained on, not only classes
+    supports_distributed = False  # whether several processes (torchrun) can share one run
+    steps_rule = "one step per batch"
+
     selecting_model = False  # from before_train to deploy: no model to test is chosen yet
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Add the trainer's own node to the configuration."""
+        if cls.KEY:
+            cfg.TRAINER[cls.KEY] = CfgNode(dict(cls.DEFAULTS))
 
     def __init__(self):
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
         self._optims: OrderedDict[str, torch.optim.Optimizer | None] = OrderedDict()
         self._scheds: OrderedDict[str, object | None] = OrderedDict()
+        self.best_result = float("-inf")  # on the validation images, so far
         self._writer = None
-        self._unchecked: list[torch.Tensor] = []  # losses on a GPU: see detect_anomaly
+        self._loss_check = LossCheck()
         self.optim_steps_per_batch = 1
         self.sched_steps_per_epoch = 1
 
@@ -108,11 +122,53 @@ class TrainerBase:
             checkpoint = load_checkpoint(str(path))
             print(f"Loading weights to {name} from {path} (epoch {checkpoint.get('epoch')})")
             load_strictly(model, checkpoint.get("state_dict", {}), path)
-            check_facts(self, checkpoint.get("facts", {}), path)
+            check_metadata(checkpoint.get("facts", {}), self.checkpoint_metadata(), path)
 
     def checkpoint_metadata(self) -> dict:
         """Hook: what a checkpoint and the trainer that loads it must agree on, by name."""
         return {}
+
+    def training_state(self) -> dict:
+        """What a stopped training continues from, besides the epoch and the random generators."""
+        return {
+            "models": {name: model.state_dict() for name, model in self._models.items()},
+            "optims": [optim.state_dict() for optim in self.optimizers()],
+            "scheds": [sched.state_dict() for sched in self.schedulers()],
+            "best_result": self.best_result,
+            "extra": self.extra_state(),
+            "facts": self.checkpoint_metadata(),
+        }
+
+    def load_training_state(self, state: dict, path: str | Path) -> None:
+        """Restore a :meth:`training_state`.
+
+        Args:
+            path: the file that it comes from, for messages.
+
+        Raises:
+            UserError: it belongs to another method, backbone or set of names.
+        """
+        if set(state["models"]) != set(self._models):
+            raise UserError(
+                f"{path} holds the models {sorted(state['models'])}, but this trainer has "
+                f"{sorted(self._models)}; choose another OUTPUT_DIR or RESUME"
+            )
+        for name, weights in state["models"].items():
+            load_strictly(self._models[name], weights, path)
+        check_metadata(state.get("facts", {}), self.checkpoint_metadata(), path)
+        for optim, saved in zip(self.optimizers(), state["optims"], strict=True):
+            optim.load_state_dict(saved)
+        for sched, saved in zip(self.schedulers(), state["scheds"], strict=True):
+            sched.load_state_dict(saved)
+        self.best_result = state["best_result"]
+        self.load_extra_state(state["extra"])
+
+    def extra_state(self) -> dict:
+        """Hook: what a resumed training needs beyond models, optimizers and schedules."""
+        return {}
+
+    def load_extra_state(self, state: dict) -> None:
+        """Hook: restore what :meth:`extra_state` returned."""
 
     def load_init_weights(self, path: str) -> None:
         """Start every registered model from the weights in a file."""
@@ -132,7 +188,7 @@ class TrainerBase:
             optim.zero_grad()
 
     def model_backward(self, loss) -> None:
-        """Back-propagate, after a check that the loss is a number."""
+        """Back-propagate, after a check that the loss is finite."""
         self.detect_anomaly(loss)
         loss.backward()
 
@@ -160,29 +216,12 @@ class TrainerBase:
         return optims[0].param_groups[0]["lr"] if optims else 0.0
 
     def detect_anomaly(self, loss) -> None:
-        """Stop a training whose loss is no number any more.
-
-        A loss on a GPU is looked at in :meth:`check_losses`, since looking would wait for it.
-        """
-        if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
-            self._unchecked.append(loss.detach())
-        else:
-            self._stop_unless_finite(float(loss.detach() if torch.is_tensor(loss) else loss))
+        """Stop a training whose loss is not finite; on a GPU, in :meth:`check_losses`."""
+        self._loss_check.add(loss)
 
     def check_losses(self) -> None:
-        """Stop a training in which a loss since the last call was no number."""
-        if self._unchecked:
-            losses = torch.stack([loss.reshape(()) for loss in self._unchecked])
-            self._unchecked = []
-            for value in losses.tolist():
-                self._stop_unless_finite(value)
-
-    @staticmethod
-    def _stop_unless_finite(value: float) -> None:
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the loss is {value}; try a smaller OPTIM.LR, or PREC fp32 if it is not"
-            )
+        """Stop a training in which a loss since the last call was not finite."""
+        self._loss_check.check_pending()
 
     # ------------------------------------------------------------------ the order of a training
 
@@ -249,47 +288,6 @@ class TrainerBase:
         """One point of a TensorBoard curve, if a file is open."""
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)
-
-
-def checkpoint_file(folder: Path, epoch: int | None) -> Path:
-    """The file of one model's checkpoint; see :meth:`TrainerBase.load_model`."""
-    if epoch is not None:
-        return folder / f"model.pth.tar-{epoch}"
-    if not (folder / BEST).exists() and (folder / "checkpoint").exists():
-        return folder / (folder / "checkpoint").read_text(encoding="utf-8").strip()
-    return folder / BEST
-
-
-def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
-    """Load a state dict whose names and shapes must be the model's own."""
-    own = model.state_dict()
-    wrong = [f"{k} is missing" for k in own if k not in state]
-    wrong += [f"{k} is unknown" for k in state if k not in own]
-    wrong += [
-        f"{k} has shape {tuple(state[k].shape)}, here {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    if wrong:
-        raise UserError(
-            f"{path} does not fit this trainer and its configuration: {'; '.join(wrong[:4])}. "
-            "Was it trained with another method, backbone, context or set of classes?"
-        )
-    model.load_state_dict(state)
-
-
-def check_facts(trainer: TrainerBase, facts: dict, path: str | Path) -> None:
-    """Refuse weights that fit by their shapes only; entries missing in the file are not checked."""
-    for name, own in trainer.checkpoint_metadata().items():
-        if facts.get(name, own) != own:
-            raise UserError(
-                f"{path} was trained with another {name}: {_short(facts[name])}, here {_short(own)}"
-            )
-
-
-def _short(value) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _distinct(items) -> list:

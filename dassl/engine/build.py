@@ -13,7 +13,7 @@ from .registry import TRAINER_REGISTRY
 def of_pairs() -> list[str]:
     """Names of the trainers that take images with texts or questions."""
     names = TRAINER_REGISTRY.registered_names()
-    return [name for name in names if getattr(TRAINER_REGISTRY.get(name), "pairs", False)]
+    return [name for name in names if TRAINER_REGISTRY.get(name).pairs]
 
 
 def build_trainer(cfg: CfgNode, dataset: DatasetBase | None = None) -> TrainerBase:

@@ -28,16 +28,12 @@ class EachTask(TrainerBase):
         self.cfg, self.dataset, self.space = cfg, dataset, dataset.space
         self._trainers, self._random = [], []
         for t, task in enumerate(self.space.tasks):
-            sub = cfg.clone()
-            sub.defrost()
-            sub.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"task{t}")
-            sub.RESUME = str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else ""
-            sub.VERBOSE = False
-            sub.freeze()
+            own = {"OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"task{t}"), "VERBOSE": False}
+            own["RESUME"] = str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else ""
             print(f"Task {t} ({task.name}): {len(task.classnames)} classes, {self._sizes(t)}")
             if cfg.SEED >= 0:
                 set_random_seed(cfg.SEED)
-            self._trainers.append(trainer_cls(sub, dataset=dataset.only_task(t)))
+            self._trainers.append(trainer_cls(cfg.with_values(own), dataset=dataset.only_task(t)))
             self._random.append(random_state())
         self.first = self._trainers[0]
         self.device, self.steps_rule = self.first.device, self.first.steps_rule

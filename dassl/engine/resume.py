@@ -1,4 +1,4 @@
-"""The state between two epochs: all that a training needs to go on as if it had not stopped."""
+"""The file ``resume.pt``: the state after an epoch, from which a stopped training continues."""
 
 from __future__ import annotations
 
@@ -12,28 +12,19 @@ import torch
 from dassl.utils import UserError, atomic_path, distributed, load_checkpoint
 from dassl.utils.checkpoint import write_tensors
 
-from .base import TrainerBase, check_facts, load_strictly
+from .base import TrainerBase
 
 FILE, PREVIOUS = "resume.pt", "resume.previous.pt"
 KEYS = ("epoch", "models", "optims", "scheds", "best_result", "random", "extra")
 
 
 def save_resume(trainer: TrainerBase, directory: str | Path, epochs_done: int) -> None:
-    """Write ``resume.pt``, keeping the one before it until the next."""
+    """Write ``resume.pt``; the one before it becomes ``resume.previous.pt``."""
     if not distributed.is_main():
         return
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        "epoch": epochs_done,
-        "models": {name: model.state_dict() for name, model in trainer._models.items()},
-        "optims": [optim.state_dict() for optim in trainer.optimizers()],
-        "scheds": [sched.state_dict() for sched in trainer.schedulers()],
-        "best_result": trainer.best_result,
-        "random": random_state(),
-        "extra": trainer.extra_state(),
-        "facts": trainer.checkpoint_metadata(),
-    }
+    state = {"epoch": epochs_done, "random": random_state(), **trainer.training_state()}
     with atomic_path(folder / FILE) as path:
         write_tensors(state, path)
         if (folder / FILE).exists():
@@ -41,7 +32,7 @@ def save_resume(trainer: TrainerBase, directory: str | Path, epochs_done: int) -
 
 
 def load_resume(trainer: TrainerBase, directory: str | Path) -> int:
-    """Restore the newest readable state under ``directory``; returns the epochs done, 0 if none."""
+    """Restore the newest readable state in ``directory``; returns the epochs done, 0 if none."""
     for name in (FILE, PREVIOUS):
         path = Path(directory) / name
         if not path.exists():
@@ -53,27 +44,10 @@ def load_resume(trainer: TrainerBase, directory: str | Path) -> int:
         except UserError as error:
             print(f"{error}; looking for the state before it")
             continue
-        return _restore(trainer, state, path)
+        trainer.load_training_state(state, path)
+        set_random_state(state["random"])
+        return state["epoch"]
     return 0
-
-
-def _restore(trainer: TrainerBase, state: dict, path: Path) -> int:
-    if set(state["models"]) != set(trainer.get_model_names()):
-        raise UserError(
-            f"{path} holds the models {sorted(state['models'])}, but this trainer has "
-            f"{sorted(trainer.get_model_names())}; choose another OUTPUT_DIR or RESUME"
-        )
-    for name, weights in state["models"].items():
-        load_strictly(trainer._models[name], weights, path)
-    check_facts(trainer, state.get("facts", {}), path)
-    for optim, saved in zip(trainer.optimizers(), state["optims"], strict=True):
-        optim.load_state_dict(saved)
-    for sched, saved in zip(trainer.schedulers(), state["scheds"], strict=True):
-        sched.load_state_dict(saved)
-    trainer.best_result = state["best_result"]
-    trainer.load_extra_state(state["extra"])
-    set_random_state(state["random"])
-    return state["epoch"]
 
 
 def random_state() -> dict:

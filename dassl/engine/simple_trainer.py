@@ -14,6 +14,7 @@ from dassl.config import CfgNode
 from dassl.data import DataManager
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import build_evaluator
+from dassl.evaluation.predictions import Predictions
 from dassl.utils import (
     Stopwatch,
     UserError,
@@ -22,8 +23,9 @@ from dassl.utils import (
     unknown_name,
 )
 
-from .base import BEST, TrainerBase
+from .base import TrainerBase
 from .build import of_pairs
+from .checkpoints import BEST
 from .resume import load_resume, save_resume
 
 # Of the time that training and evaluation take; text includes what a prompter does, backwards too.
@@ -50,7 +52,6 @@ class SimpleTrainer(TrainerBase):
         self.start_epoch = self.epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = Path(cfg.OUTPUT_DIR)
-        self.best_result = float("-inf")
         self.clock = Stopwatch(PARTS, self.device)
         self._dataset = dataset
         self.build_data_loader()
@@ -129,13 +130,6 @@ class SimpleTrainer(TrainerBase):
         """Hook: make the model, its optimizer and schedule, and register them."""
         raise NotImplementedError(f"{type(self).__name__} must override build_model")
 
-    def extra_state(self) -> dict:
-        """Hook: what a resumed training needs beyond models, optimizers and schedules."""
-        return {}
-
-    def load_extra_state(self, state: dict) -> None:
-        """Hook: take back what :meth:`extra_state` gave."""
-
     # ------------------------------------------------------------------ training
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
@@ -204,14 +198,18 @@ class SimpleTrainer(TrainerBase):
         split = split or self.cfg.TEST.SPLIT
         loader = self.loader_of(split)
         infer = self.build_inference(split)
+        predictions = Predictions(self.dm.space)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):
             for batch in loader:
                 with self.clock.part("rest"):
                     images, label = self.parse_batch_test(batch)
-                    self.evaluator.process(infer(images), label, batch.get("task"))
+                    logits, task = infer(images), batch.get("task")
+                    self.evaluator.process(logits, label, task)
+                    predictions.add(logits, label, batch.get("index"), task)
         with self.clock.part("rest"):
             results = self.evaluator.evaluate()
+        self.predictions = predictions
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         return next(iter(results.values()))

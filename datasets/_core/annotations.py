@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from dassl.utils import UserError
 
-from .splits import load_json
+MAX_BYTES = 2**30  # a split of a million images has about a tenth of that
 
 
 def read_text(path: Path) -> str:
@@ -63,6 +64,16 @@ def read_mat(path: Path, key: str) -> Any:
         known = ", ".join(name for name in content if not name.startswith("__"))
         raise UserError(f"{path} has no variable {key!r}; it holds {known or 'nothing'}")
     return np.atleast_1d(content[key])
+
+
+def load_json(path: Path, **options: Any) -> Any:
+    """The content of a JSON file, a UserError if it is not one; ``options`` as json.loads takes."""
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"it has {size:,} bytes, more than any split or draw would")
+        return json.loads(path.read_text(encoding="utf-8"), **options)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
 
 
 def read_names(path: Path) -> dict[str, str]:

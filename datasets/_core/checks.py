@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,10 +69,13 @@ def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
     if not few_shot and not getattr(cls, "dataset_dir", ""):
         report.notes.append("it is generated, so there are no files to check")
         return report
-    try:
-        dataset = cls(cfg, store_split=False) if few_shot else cls(cfg)
-    except UserError as error:
-        report.problems.append(str(error))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # what is not read or left out
+        try:
+            dataset = cls(cfg, store_split=False) if few_shot else cls(cfg)
+        except UserError as error:
+            report.problems.append(str(error))
+    report.notes += printed.getvalue().splitlines()
+    if report.problems:
         return report
     if not few_shot:
         parts = zip((dataset.train_x, dataset.val, dataset.test), SPLITS, strict=True)

@@ -16,7 +16,7 @@ from dassl.utils import UserError, listdir_nohidden
 
 from .splits import Split, is_text, stays_inside
 
-AVIF = " .avif" if features.check("avif") else ""  # newer versions of Pillow read it
+AVIF = " .avif" if "avif" in features.modules and features.check("avif") else ""  # Pillow 11.3
 IMAGE_SUFFIXES = tuple(
     f".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .ppm .pgm .jp2{AVIF}".split()
 )
@@ -52,30 +52,35 @@ def images_by_class(
     Args:
         prefix: put before the paths ``<class>/<image>``.
     """
-    classes, unread = {}, _loose_images(root)
+    classes, unread = {}, loose_images(root)
     for name in folders_in(root, ignored):
         entries = listdir_nohidden(root / name)
         files = [file for file in entries if is_image(file)]
         unread += _unread_images(root / name, sorted(set(entries) - set(files)))
-        for path in (root / name / file for file in files):
-            if not is_text(str(path)):
-                raise UserError(f"the file name {str(path)!r} is not valid UTF-8; rename the file")
+        for path in (f"{root}/{name}/{file}" for file in files):
+            if not is_text(path):
+                raise UserError(f"the file name {path!r} is not valid UTF-8; rename the file")
         if not files:
             raise _no_images(root / name)
         classes[name] = [f"{prefix}{name}/{file}" for file in files]
     if not classes:
         raise UserError(f"{root} has no folder in it; expected one folder of images per class")
-    if unread:
-        print(
-            f"{len(unread)} images in {root} are not read, such as {unread[0]}: images lie "
-            f"directly in the folder of their class, and their names end in a known suffix "
-            f"({' '.join(IMAGE_SUFFIXES)})"
-        )
+    report_unread(root, unread)
     return classes
 
 
-def _loose_images(root: Path) -> list[str]:
-    """Images beside the class folders."""
+def report_unread(root: Path, unread: Sequence[str]) -> None:
+    """Print how many images below ``root`` are not read, with an example."""
+    if unread:
+        print(
+            f"{len(unread)} images in {root} are not read, such as {unread[0]}: images must be "
+            f"directly in the folder of their class, and have a known suffix "
+            f"({' '.join(IMAGE_SUFFIXES)})"
+        )
+
+
+def loose_images(root: Path) -> list[str]:
+    """Images beside the class or task folders."""
     return [name for name in listdir_nohidden(root) if is_image(name) and (root / name).is_file()]
 
 
@@ -202,7 +207,7 @@ def refuse_same_files(root: Path, parts: Iterable[Iterable[Datum]]) -> None:
 
 
 def _stat(root: Path, relative: str) -> os.stat_result:
-    path = os.path.join(root, relative)
+    path = f"{root}/{relative}"
     try:
         stat = os.stat(path)
     except OSError as error:

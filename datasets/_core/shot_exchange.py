@@ -8,9 +8,10 @@ from dassl.config import CfgNode
 from dassl.data import DatasetBase
 from dassl.utils import UserError, write_json
 
+from .annotations import load_json
 from .base import FewShotDataset
 from .shots import FewShotSample
-from .splits import Split, load_json
+from .splits import Split
 
 Members = list[tuple[type[DatasetBase], CfgNode]]
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from dassl.data import Datum
 from dassl.utils import UserError
 
+from .annotations import load_json
 from .folders import file_sizes, shorten_list
-from .splits import Split, hash_lists, load_json
+from .splits import Split, hash_lists
 from .stored_files import find, store
 
 FOLDER = "split_fewshot"

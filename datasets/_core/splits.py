@@ -17,7 +17,8 @@ from typing import Any
 from dassl.data import SPLITS, Datum
 from dassl.utils import UserError
 
-MAX_BYTES = 2**30  # a split of a million images has about a tenth of that
+from .annotations import load_json
+
 ENTRY = {  # what an item looks like, for the messages
     "own": "[path, label, task]",
     "zhou": "[path, label, class name]",
@@ -139,16 +140,6 @@ def read_split(path: Path, kind: str) -> Split:
         return _READERS[kind](content, check)
     except RecursionError:
         raise UserError(f"{path} is not a usable split: it is nested too deeply") from None
-
-
-def load_json(path: Path, **options: Any) -> Any:
-    """The content of a JSON file, a UserError if it is not one; ``options`` as json.loads takes."""
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise ValueError(f"it has {size:,} bytes, more than any split or draw would")
-        return json.loads(path.read_text(encoding="utf-8"), **options)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
 
 
 class _Checker:
@@ -283,16 +274,17 @@ def _is_index(value: Any) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Something that a file, and a file name, can hold."""
+    """Whether a value is a string that a file, and a file name, can hold."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return False
-    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def stays_inside(path: str) -> bool:
     """Whether a relative path, of any system, cannot leave its folder."""
-    parts = path.replace("\\", "/").split("/")
-    return parts[0] != "" and parts[0][1:2] != ":" and ".." not in parts
+    if path[:1] in ("", "/", "\\") or path[1:2] == ":":
+        return False
+    return ".." not in path or ".." not in path.replace("\\", "/").split("/")
 
 
 def _short(value: Any) -> str:

@@ -103,10 +103,13 @@ def test_added_images_are_named(cfg, root, capsys):
     Pets(cfg)
     assert capsys.readouterr().out == ""
     (root / "pets" / "images" / "dog" / "new.jpg").write_bytes(b"x")
-    fill(root / "pets" / "images", {"wolf": 4})
     assert Pets(cfg).num_classes == 3
-    said = capsys.readouterr().out
-    assert "5 images are not in" in said and "dog/new.jpg" in said and "delete that file" in said
+    printed = capsys.readouterr().out
+    assert "1 images are not in" in printed and "dog/new.jpg" in printed
+    assert "delete that file" in printed
+    fill(root / "pets" / "images", {"wolf": 4})
+    with pytest.raises(UserError, match=r"lacks 1 classes .*: wolf; delete that file"):
+        Pets(cfg)
 
 
 def test_empty_image_is_noticed(cfg, root):

@@ -2,6 +2,7 @@
 
 import pytest
 
+import train
 from dassl.config import get_cfg_default
 from dassl.data import build_dataset
 from dassl.utils import UserError
@@ -42,6 +43,26 @@ def test_suite_of_ones_own(tmp_path, bolts):
     cfg.DATASET.NAME = "OxfordPets"
     with pytest.raises(UserError, match=r"takes no DATASET\.MEMBERS"):
         build_dataset(cfg)
+
+
+def test_train_takes_a_suite_of_a_new_name(tmp_path):
+    make_mini("ImageFolder", tmp_path / "screws", per_class=4)
+    members = [{}, {"TASK_NAME": "kind of screw"}]
+    words = ["--trainer", "ZeroshotCLIP", "--backbone", "tiny/random", "--quiet"]
+    words += ["--root", str(tmp_path / "screws"), "--output-dir", str(tmp_path / "run")]
+    words += [
+        "DATALOADER.NUM_WORKERS",
+        "0",
+        "--seed",
+        "1",
+        "DATASET.NAME",
+        "Workshop",
+        "DATASET.MEMBERS",
+        str(members),
+    ]
+    content = train.main(train.parse_args(words))
+    assert content["protocol"]["suite"] == "Workshop"
+    assert [task["name"] for task in content["tasks"]] == ["kind of bolt", "kind of screw"]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,22 @@ def test_unread_images_are_counted(folder, check, capsys, change, words):
             raise UserError(text)
 
 
+@pytest.mark.parametrize(("name", "folders"), [("TaskFolders", ("a", "b")), ("ImageFolder", ())])
+def test_images_in_the_root_of_tasks_or_parts_are_counted(tmp_path, check, name, folders):
+    for part in folders or ("train", "val", "test"):
+        for i in range(4):
+            draw.save(tmp_path / part / "cat" / f"{i}.png", part, i)
+    loose(tmp_path)
+    code, out = check(name, tmp_path)
+    assert code == 0 and out.count("1 images in") == 1 and "not read, such as 7.png" in out
+
+
+def test_the_report_of_a_dataset_holds_what_is_not_read(folder, check):
+    nested(folder)
+    lines = check("ImageFolder", folder)[1].splitlines()
+    assert lines[0].startswith("ImageFolder") and "are not read" in lines[1]
+
+
 def test_other_files_are_no_images(folder, check):
     (folder / "cat" / "notes").write_text("x")
     (folder / "cat" / "Thumbs.db").write_bytes(b"x")

@@ -69,6 +69,7 @@ def test_differences_are_taken_seed_by_seed(tmp_path):
 def test_tables_by_shots(tmp_path):
     """Means 62 and 70 of A, 60 of B's complete seed; the mean over shots needs all of them."""
     costs = {"trainable": {"parameters": 1024}, "run": {"seconds": 90.0}}
+    costs["run"] |= {"peak_memory": 5e9, "peak_gpu_memory": 2.5e9}
     costs["run"]["time_split"] = {"data": 10.0, "image": 20.0, "text": 25.0, "rest": 5.0}
     a = [
         make_run(
@@ -80,14 +81,17 @@ def test_tables_by_shots(tmp_path):
     ]
     b = [make_run(tmp_path / "b", record(method="B", shots=1, tasks=(("oak", "", 60.0),)))]
     table = report_parts([*a, *b], Choices())[0]
-    assert table.head == ("method", "learned", "min at 4", "1", "4", "mean")
+    assert table.head == ("method", "learned", "s at 4", "MB at 4", "1", "4", "mean")
     assert cells(table) == [
-        ["A", "1,024", "1.00", "62.0 ± 2.0", "70.0 ± 0.0", "66.0 ± 1.0"],
-        ["B", "", "", "60.0 (1 of 2)", "–", "–"],
+        ["A", "1,024", "60", "2,500", "62.0 ± 2.0", "70.0 ± 0.0", "66.0 ± 1.0"],
+        ["B", "", "", "", "60.0 (1 of 2)", "–", "–"],
     ]
-    assert [cell.best for cell in table.rows[0]] == [False, False, False, True, False, False]
+    assert [cell.best for cell in table.rows[0]] == [*[False] * 4, True, False, False]
     sampled = report_parts(a, Choices(sample=True))[0]
-    assert cells(sampled)[0][3] == "62.0 ± 2.8"
+    assert cells(sampled)[0][4] == "62.0 ± 2.8"
+    by_task = next(p for p in report_parts(a, Choices()) if "task by task" in p.title)
+    assert by_task.head[-3:] == ("learned", "s", "MB")
+    assert [row[-3:] for row in cells(by_task)] == [["1,024", "60", "2,500"]] * 2
 
 
 def test_base_and_new_and_their_harmonic_mean(tmp_path):
@@ -100,9 +104,9 @@ def test_base_and_new_and_their_harmonic_mean(tmp_path):
     assert harmonic_mean(0.0, 0.0) == 0.0 and harmonic_mean(None, 1.0) is None
     table = next(p for p in report_parts([*base, *new], Choices()) if "base to new" in p.title)
     assert cells(table) == [
-        ["mean", "A", "4", "80.0 ± 2.0", "60.0 ± 1.0", "68.6"],
-        ["oak", "A", "4", "85.0 ± 2.0", "65.0 ± 1.0", "73.7"],
-        ["elm", "A", "4", "75.0 ± 2.0", "55.0 ± 1.0", "63.5"],
+        ["mean", "A", "4", "80.0 ± 2.0", "60.0 ± 1.0", "68.6", "", "", ""],
+        ["oak", "A", "4", "85.0 ± 2.0", "65.0 ± 1.0", "73.7", "", "", ""],
+        ["elm", "A", "4", "75.0 ± 2.0", "55.0 ± 1.0", "63.5", "", "", ""],
     ]
     assert "H = 2 base new / (base + new)" in table.notes[0]
 

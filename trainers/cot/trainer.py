@@ -22,6 +22,7 @@ from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, need_context
 from prompting.prompter import ModelOutput, Prompter
+from prompting.stored_features import training_loader
 from prompting.words import embed_words
 
 from .._base import PromptTrainer
@@ -278,8 +279,8 @@ class CoT(PromptTrainer):
         if words is None:
             return super().show_prompts()
         loaders = [self.test_loader]
-        if self.dm.dataset.train_x:
-            loaders.insert(0, self.training_loader())
+        if self.dataset.train_x:
+            loaders.insert(0, training_loader(self.encoder, self.dataset.train_x))
         for batch in (batch for loader in loaders if loader for batch in loader):
             image = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
             counts.update(words.top_classes(image))

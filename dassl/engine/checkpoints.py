@@ -1,0 +1,69 @@
+"""Checkpoint files: which one to read, and whether it fits the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from dassl.utils import UserError
+
+BEST = "model-best.pth.tar"
+
+
+def checkpoint_file(folder: Path, epoch: int | None) -> Path:
+    """The checkpoint of one model in its folder.
+
+    Args:
+        epoch: the number of epochs trained; None takes the best on the validation images if there
+            is one, else the last that was saved.
+    """
+    if epoch is not None:
+        return folder / f"model.pth.tar-{epoch}"
+    if not (folder / BEST).exists() and (folder / "checkpoint").exists():
+        return folder / (folder / "checkpoint").read_text(encoding="utf-8").strip()
+    return folder / BEST
+
+
+def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
+    """Load a state dict whose names and shapes must be those of the model.
+
+    Args:
+        path: the source, for the message.
+
+    Raises:
+        UserError: a tensor is missing, unknown or of another shape.
+    """
+    expected = model.state_dict()
+    wrong = [f"{k} is missing" for k in expected if k not in state]
+    wrong += [f"{k} is unknown" for k in state if k not in expected]
+    wrong += [
+        f"{k} has shape {tuple(state[k].shape)}, here {tuple(expected[k].shape)}"
+        for k in expected
+        if k in state and state[k].shape != expected[k].shape
+    ]
+    if wrong:
+        raise UserError(
+            f"{path} does not fit this trainer and its configuration: {'; '.join(wrong[:4])}. "
+            "Was it trained with another method, backbone, context or set of classes?"
+        )
+    model.load_state_dict(state)
+
+
+def check_metadata(saved: dict, expected: dict, path: str | Path) -> None:
+    """Refuse weights that fit by their shapes only; entries missing in the file are not checked.
+
+    Raises:
+        UserError: an entry of the checkpoint's metadata differs from the trainer's.
+    """
+    for name, value in expected.items():
+        if saved.get(name, value) != value:
+            raise UserError(
+                f"{path} was trained with another {name}: {_shorten(saved[name])}, here "
+                f"{_shorten(value)}"
+            )
+
+
+def _shorten(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

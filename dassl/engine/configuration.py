@@ -1,0 +1,45 @@
+"""The configuration of a run: defaults, the trainers' own nodes, YAML files and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.config import CfgNode, expand_home, get_cfg_default
+from dassl.utils import UserError
+
+from .registry import TRAINER_REGISTRY
+
+
+def build_cfg(files: Sequence[str | Path], overrides: Sequence) -> CfgNode:
+    """The frozen configuration of a run, without the nodes that it does not use.
+
+    Args:
+        files: YAML files, merged in this order.
+        overrides: ``[KEY, VALUE, KEY, VALUE, ...]``, merged last.
+
+    Raises:
+        UserError: an unknown key, a value that a key does not take, or no trainer.
+    """
+    cfg = get_cfg_default()
+    for name in TRAINER_REGISTRY.registered_names():
+        TRAINER_REGISTRY.get(name).add_config(cfg)
+    for file in files:
+        cfg.merge_from_file(file)
+    cfg.merge_from_list(list(overrides))
+    expand_home(cfg)
+    _drop_unused_nodes(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def _drop_unused_nodes(cfg: CfgNode) -> None:
+    """Drop the keys of other methods and datasets, so that new ones keep the hashes of old runs."""
+    if not cfg.TRAINER.NAME:
+        raise UserError("no trainer chosen: give one with --trainer; --list shows their names")
+    if key := TRAINER_REGISTRY.get(cfg.TRAINER.NAME).KEY:
+        cfg.TRAINER = CfgNode({name: cfg.TRAINER[name] for name in ("NAME", key)})
+    from dassl.data.datasets import dataset_class  # imports torch
+
+    if not (cfg.DATASET.NAME and dataset_class(cfg).asks_questions):
+        del cfg.DATASET["QUESTIONS"]

@@ -1,0 +1,274 @@
+"""Published results on CoOp's eleven datasets, base-to-new and few-shot, beside our own runs.
+
+The two CSV files have a row per method and source. Papers print different numbers for one method,
+so the tables show the range over the sources, and no difference.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from .aggregate import Row, Stat
+from .compare import BaseNew, harmonic_mean
+from .published import mismatches, plain_name, seed_difference
+from .read import OVERALL
+from .rendering import Cell, Notes, Table
+from .tables import shots_name
+
+SETS = (
+    "ImageNet",
+    "Caltech101",
+    "OxfordPets",
+    "StanfordCars",
+    "OxfordFlowers",
+    "Food101",
+    "FGVCAircraft",
+    "SUN397",
+    "DescribableTextures",
+    "EuroSAT",
+    "UCF101",
+)
+AVERAGE = "average"  # over the eleven
+BASE_NEW_SHOTS = 16
+SIDES = ("base", "new", "H")
+SHOTS = ("1", "2", "4", "8", "16")
+# What must be so for a number to be comparable: the protocol's key, the published value.
+MUST_MATCH = {
+    "backbone": ("ViT-B/16",),
+    "tasks": ("all",),
+    "metric_rule": ("overall_acc",),
+    "selection": ("last_step", "none"),  # none: nothing is trained step by step
+}
+# Names of ours, as plain_name gives them -> published names, where these differ.
+ALIASES = {
+    "zeroshot": "clip",
+    "coopca": "coop",
+    "coopca+dept": "coop+dept",
+    "lpclip": "lp",
+    "ivlplanguageonly": "languageonly",
+}
+Values = Mapping[str, Stat]  # by column
+
+
+@dataclass(frozen=True)
+class Source:
+    """One method's numbers on one dataset, or their average, as one source prints them."""
+
+    method: str
+    dataset: str
+    values: dict[str, float]  # by column
+    source: str
+    transductive: bool
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One of the two kinds of results: its columns, its sources, and our own numbers.
+
+    ours: values by dataset and method, in the order in which they are shown.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    sources: tuple[Source, ...]
+    ours: dict[tuple[str, str], Values]
+
+
+@cache
+def base_new_sources() -> tuple[Source, ...]:
+    """The base-to-new rows as shipped; H is that of base and new, as some prints differ."""
+    return tuple(_read("published_base_to_new.csv", _base_new))
+
+
+@cache
+def few_shot_sources() -> tuple[Source, ...]:
+    """The few-shot rows as shipped, those on the eleven datasets."""
+    return tuple(_read("published_few_shot.csv", _few_shot))
+
+
+def _read(name: str, values_of) -> Iterator[Source]:
+    with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(line for line in file if not line.startswith("#")):
+            if line.get("sets", "11") == "11":
+                dataset, transductive = line.get("dataset", AVERAGE), line["transductive"] == "yes"
+                values = values_of(line)
+                yield Source(line["method"], dataset, values, line["source"], transductive)
+
+
+def _base_new(line: dict[str, str]) -> dict[str, float]:
+    base, new = float(line["base"]), float(line["new"])
+    return {"base": base, "new": new, "H": harmonic_mean(base, new) or 0.0}
+
+
+def _few_shot(line: dict[str, str]) -> dict[str, float]:
+    return {shots: float(line[shots]) for shots in SHOTS}
+
+
+def published_on_sets(
+    rows: Sequence[Row], pairs: Sequence[BaseNew], sample: bool = False
+) -> list[Table | Notes]:
+    """Tables of our results beside the published ones, and notes on runs that do not match.
+
+    Args:
+        rows: of runs on all classes. pairs: of runs on base and on new classes.
+        sample: the sample standard deviation instead of the population's.
+    """
+    on_sets = [p for p in pairs if _dataset(p.base) in SETS and p.base.shots in (0, BASE_NEW_SHOTS)]
+    all_classes = [r for r in rows if r.runs and _dataset(r) in SETS and _classes(r) == "all"]
+    notes = [*_remarks([side for pair in on_sets for side in (pair.base, pair.new)])]
+    notes += _remarks(all_classes)
+    on_sets = [p for p in on_sets if not (_why_not(p.base, "base") or _why_not(p.new, "new"))]
+    all_classes = [row for row in all_classes if not _why_not(row, "all")]
+    directions = (
+        Direction(
+            f"Base to new at {BASE_NEW_SHOTS} shots on CoOp's datasets",
+            SIDES,
+            base_new_sources(),
+            _ours_base_new(on_sets, sample),
+        ),
+        Direction(
+            "Few-shot on CoOp's datasets", SHOTS, few_shot_sources(), _ours_few_shot(all_classes)
+        ),
+    )
+    tables = [_table(direction) for direction in directions if direction.ours]
+    title = "Published numbers on CoOp's datasets: what to bear in mind"
+    return [*tables, *([Notes(title, tuple(dict.fromkeys(notes)))] if notes else [])]
+
+
+def _dataset(row: Row) -> str:
+    return row.runs[0].suite
+
+
+def _classes(row: Row) -> str:
+    return row.runs[0].settings.get("classes", "all")
+
+
+def _why_not(row: Row, classes: str) -> list[str]:
+    settings = {**row.runs[0].settings, "classes": _classes(row)}
+    return list(mismatches(settings, {**MUST_MATCH, "classes": (classes,)}))
+
+
+def _remarks(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        place = f"{_dataset(row)}, {row.method}, {shots_name(row.shots)} shots"
+        if reasons := _why_not(row, _classes(row)):
+            yield f"{place}: not compared: {'; '.join(reasons)}"
+            continue
+        differs = seed_difference(row)
+        split = row.runs[0].settings.get("split", "zhou")
+        if split != "zhou":
+            differs.append(f"split {split} (published: zhou)")
+        if differs and row.shots:
+            yield f"{place}: differs in {'; '.join(differs)}"
+
+
+def _ours_base_new(pairs: Sequence[BaseNew], sample: bool) -> dict[tuple[str, str], Values]:
+    found: dict[tuple[str, str], Values] = {}
+    for pair in sorted(pairs, key=lambda pair: SETS.index(_dataset(pair.base))):
+        sides = pair.base.stat(OVERALL, sample), pair.new.stat(OVERALL, sample)
+        found[_dataset(pair.base), pair.base.method] = _with_h(*sides)
+    for method in dict.fromkeys(method for _, method in found):
+        members = [found.get((name, method)) for name in SETS]
+        base, new = _average(members, "base"), _average(members, "new")
+        if base and new:
+            found[AVERAGE, method] = _with_h(base, new)
+    return found
+
+
+def _with_h(base: Stat, new: Stat) -> Values:
+    return {"base": base, "new": new, "H": Stat(harmonic_mean(base.mean, new.mean), None, 1)}
+
+
+def _ours_few_shot(rows: Sequence[Row]) -> dict[tuple[str, str], Values]:
+    """Averages of the methods that have a row on each of the eleven datasets."""
+    by_place = {(_dataset(row), row.method, row.shots): row for row in rows}
+    found: dict[tuple[str, str], Values] = {}
+    for method in dict.fromkeys(row.method for row in rows):
+        values = {}
+        for shots in SHOTS:
+            members = [by_place.get((name, method, int(shots))) for name in SETS]
+            parts = [{shots: row.stat(OVERALL)} if row else None for row in members]
+            if average := _average(parts, shots):
+                values[shots] = average
+        if values:
+            found[AVERAGE, method] = values
+    return found
+
+
+def _average(members: Sequence[Values | None], column: str) -> Stat | None:
+    """The mean over all datasets; None if one is missing."""
+    stats = [values[column] for values in members if values]
+    means = [stat.mean for stat in stats if stat.mean is not None]
+    if len(means) < len(SETS):
+        return None
+    return Stat(math.fsum(means) / len(means), None, min(stat.n for stat in stats))
+
+
+def _table(direction: Direction) -> Table:
+    body: list[tuple[Cell, ...]] = []
+    datasets = dict.fromkeys(dataset for dataset, _ in direction.ours)
+    for dataset in datasets:
+        known = _by_method(direction.sources, dataset)
+        shown = set()
+        for name, values in ((m, v) for (d, m), v in direction.ours.items() if d == dataset):
+            body.append(
+                _row(dataset, name, "ours", [_own(values.get(c)) for c in direction.columns])
+            )
+            key = ALIASES.get(plain_name(name), plain_name(name))
+            if key in known:
+                body.append(_published_row(dataset, known[key], direction.columns))
+                shown.add(key)
+        if dataset == AVERAGE:  # methods that we have not run, transductive ones last
+            others = [sources for key, sources in known.items() if key not in shown]
+            others.sort(key=lambda sources: sources[0].transductive)  # stable
+            body += [_published_row(dataset, sources, direction.columns) for sources in others]
+    return Table(
+        title=f"{direction.title}, beside published numbers: accuracy in %, mean ± std over seeds",
+        head=("dataset", "method", "numbers", *direction.columns),
+        rows=tuple(body),
+        keys=3,
+        breaks=0,
+        notes=(
+            "published: the range over sources that print different numbers for a method; each "
+            "source is named in results/published_base_to_new.csv and published_few_shot.csv",
+            "transductive: trained on unlabelled images of the tested classes; not to be compared "
+            "with the others",
+        ),
+    )
+
+
+def _by_method(sources: Sequence[Source], dataset: str) -> dict[str, list[Source]]:
+    found: dict[str, list[Source]] = {}
+    for source in sources:
+        if source.dataset == dataset:
+            found.setdefault(plain_name(source.method), []).append(source)
+    return found
+
+
+def _published_row(dataset: str, sources: list[Source], columns: Sequence[str]) -> tuple[Cell, ...]:
+    count = len({source.source for source in sources})
+    numbers = "published" if count == 1 else f"published, {count} sources"
+    name = sources[0].method + (" (transductive)" if sources[0].transductive else "")
+    return _row(dataset, name, numbers, [_range([s.values[c] for s in sources]) for c in columns])
+
+
+def _row(dataset: str, method: str, numbers: str, values: list[Cell]) -> tuple[Cell, ...]:
+    return Cell(dataset), Cell(method), Cell(numbers), *values
+
+
+def _own(stat: Stat | None) -> Cell:
+    if stat is None or stat.mean is None:
+        return Cell("–", n=0)
+    spread = "" if stat.spread is None or stat.n < 2 else f" ± {stat.spread:.2f}"
+    return Cell(f"{stat.mean:.2f}{spread}", stat.mean, stat.spread, stat.n)
+
+
+def _range(values: Sequence[float]) -> Cell:
+    low, high = min(values), max(values)
+    text = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+    return Cell(text, sum(values) / len(values), n=len(values))
