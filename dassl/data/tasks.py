@@ -26,6 +26,8 @@ def find_equal_names(names: Iterable[str]) -> tuple[str, str] | None:
     seen: dict[str, str] = {}
     for name in names:
         plain = unicodedata.normalize("NFC", html.unescape(html.unescape(name)))
+        if not plain.isascii():  # letters that cannot be seen, such as a zero-width space
+            plain = "".join(c for c in plain if unicodedata.category(c) != "Cf")
         plain = " ".join(plain.translate(QUOTES).lower().split())
         if plain in seen:
             return seen[plain], name
