@@ -60,7 +60,7 @@ def every_case(small: bool = False) -> list[Case]:
     cases = [Case(name, name, digits) for name in names]
     cases += [] if small else _large(common)
     for name in names:
-        if getattr(TRAINER_REGISTRY.get(name), "pairs", False):
+        if TRAINER_REGISTRY.get(name).pairs:
             cases += [_pairs(name, kind, tiny, () if small else FEW) for kind in PAIRS]
     for name, variants in VARIANTS.items():
         key = TRAINER_REGISTRY.get(name).KEY

@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[128], help="per step")
     parser.add_argument("--captions", type=int, nargs="+", default=[96], help="per step")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arch", default="tiny", choices=tuple(_archs.TINIES))
     args = parser.parse_args()
     images, digits = read_pool()
     heads = "".join(f"{name[:7]:>8s}" for name in [*TASKS, "mean", "seconds"])
@@ -85,9 +86,10 @@ def main() -> None:
         rows = []
         for seed in args.seeds:
             start = time.perf_counter()
-            state = pretrain(Recipe(steps=steps, lr=lr, images=count, captions=texts, seed=seed))
+            sizes = {"steps": steps, "lr": lr, "images": count, "captions": texts}
+            state = pretrain(Recipe(**sizes, seed=seed, arch=args.arch))
             seconds = time.perf_counter() - start
-            model = from_state(state, _archs.arch_config("tiny"), TINY_PREPROCESS, "tiny")
+            model = from_state(state, _archs.arch_config(args.arch), TINY_PREPROCESS, args.arch)
             rows.append((zero_shot(model, images, digits), seconds))
             print_row(f"{steps:5d}  {lr:.4f}  {count:4d}  {texts:4d}  {seed}", *rows[-1])
         means = [sum(column) / len(column) for column in zip(*(r[0] for r in rows), strict=True)]

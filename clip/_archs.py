@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.coca_model import CoCa
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import (
     CLIPTextCfg,
@@ -17,7 +19,9 @@ from open_clip.model import (
 from open_clip.transformer import LayerNormFp32
 from torch import nn
 
+from . import _hub
 from ._errors import CLIPError, did_you_mean
+from ._tokenizers import Tokenizer
 from .simple_tokenizer import SimpleTokenizer, shared_tokenizer
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -26,7 +30,10 @@ CLIP_PREPROCESS = {
     "mean": OPENAI_DATASET_MEAN,
     "std": OPENAI_DATASET_STD,
     "interpolation": "bicubic",
+    "resize_mode": "shortest",
 }
+PARTS = {"embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "quick_gelu", "custom_text"}
+PARTS |= {"init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
 
 # A CLIP in OpenAI's proportions (a head per 64 channels, QuickGELU) for 32 x 32 images.
 TINY = {
@@ -54,7 +61,7 @@ def arch_config(arch: str) -> dict:
     """A copy of an architecture's configuration with all defaults filled in.
 
     Raises:
-        CLIPError: no such architecture, or its text tower does not take prompt embeddings.
+        CLIPError: no such architecture, or one that is not supported.
     """
     if arch in TINIES:
         return normalize(TINIES[arch])
@@ -79,12 +86,21 @@ def unsupported_arch(arch: str) -> str | None:
 
 def unsupported(config: dict) -> str | None:
     """Why an open_clip configuration is not supported; None if it is."""
-    if "multimodal_cfg" in config:
-        return "CoCa models read text at a class token"
-    if config["text_cfg"].get("hf_model_name"):
-        return "its text tower is a Hugging Face model"
-    if config["text_cfg"].get("hf_tokenizer_name"):
-        return "its texts are not in CLIP's BPE vocabulary"
+    if "audio_cfg" in config:
+        return "it encodes sound, not images"
+    if set(config) - PARTS:
+        return "it is not a model of an image tower and a text tower, such as a generative one"
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if str(vision.get("timm_model_name", "")).startswith("naflex"):
+        return "its images have no fixed size (NaFlex)"
+    if text.get("tokenizer_mode"):
+        return f"its tokenizer works in the mode {text['tokenizer_mode']!r}"
+    for part, cls, tower in ((vision, CLIPVisionCfg, "image"), (text, CLIPTextCfg, "text")):
+        if unknown := sorted(set(part) - {field.name for field in fields(cls)}):
+            return (
+                f"its {tower} tower has the options {', '.join(unknown)}, which open_clip "
+                f"{open_clip.__version__} does not have"
+            )
     return None
 
 
@@ -94,12 +110,13 @@ def normalize(config: dict) -> dict:
     vision["timm_model_pretrained"] = False
     if not isinstance(vision["layers"], int):
         vision.update(layers=list(vision["layers"]), patch_size=None)
+    text = asdict(CLIPTextCfg(**config["text_cfg"]))
     return {
         **copy.deepcopy(config),
         "quick_gelu": config.get("quick_gelu", False),
-        "custom_text": config.get("custom_text", False),
+        "custom_text": bool(config.get("custom_text") or text["hf_model_name"]),
         "vision_cfg": vision,
-        "text_cfg": asdict(CLIPTextCfg(**config["text_cfg"])),
+        "text_cfg": text,
     }
 
 
@@ -155,17 +172,25 @@ def _count(state: dict[str, torch.Tensor], prefix: str, level: int) -> int:
     return len({name.split(".")[level] for name in state if name.startswith(prefix)})
 
 
-def build(config: dict, precision: str = "fp32") -> nn.Module:
+def build(config: dict, precision: str = "fp32", folder: Path | None = None) -> nn.Module:
     """An open_clip model of a normalised configuration, in fp32, initialised from torch's RNG.
 
-    ``precision`` decides only whether layer norms compute in fp32 within a rounded model.
+    Args:
+        precision: decides only whether layer norms compute in fp32 within a rounded model.
+        folder: the backbone's own, which may have the configuration of a Hugging Face text model.
 
     Raises:
-        CLIPError: no model has these sizes.
+        CLIPError: no model has these sizes, or what its text tower needs is missing.
     """
     config = copy.deepcopy(config)
-    custom = config.pop("custom_text")
-    cls = CustomTextCLIP if custom else open_clip.CLIP
+    cls = CustomTextCLIP if config.pop("custom_text") else open_clip.CLIP
+    cls = CoCa if "multimodal_cfg" in config else cls
+    text = config["text_cfg"]
+    text["output_tokens"] = config["vision_cfg"]["output_tokens"] = False  # features alone
+    if text["hf_model_name"]:
+        _hub.require_transformers(text)
+        text["hf_model_pretrained"] = False
+        text["hf_model_name"] = str(_hub.model_folder(text["hf_model_name"], folder))
     try:
         return cls(**config, cast_dtype=None if precision == "fp32" else DTYPES[precision])
     except Exception as error:  # sizes from a file: asserts, shapes, memory
@@ -177,17 +202,32 @@ def round_weights(model: nn.Module, precision: str, config: dict) -> None:
     """Round weight matrices in place, as in OpenAI's fp16 models; norms stay in fp32."""
     if precision == "fp32":
         return
-    dtype = DTYPES[precision]
-    if not config["vision_cfg"]["timm_model_name"]:
+    dtype, vision, text = DTYPES[precision], config["vision_cfg"], config["text_cfg"]
+    others = vision["timm_model_name"], text["hf_model_name"], text["proj_bias"]
+    if not any(others) and "multimodal_cfg" not in config:
         convert_weights_to_lp(model, dtype)
         return
+    exact = [x for x in (model.logit_scale, model.logit_bias) if x is not None]
+    values = [x.data.clone() for x in exact]
     model.to(dtype)
     for module in model.modules():
         if isinstance(module, LayerNormFp32):
             module.float()
+    for parameter, value in zip(exact, values, strict=True):
+        parameter.data = value
 
 
-def make_tokenizer(config: dict) -> SimpleTokenizer:
-    """The BPE tokenizer with the text cleaning of the architecture's training."""
-    options = config["text_cfg"]["tokenizer_kwargs"]
+def make_tokenizer(config: dict, folder: Path | None = None) -> Tokenizer:
+    """The tokenizer of an architecture, with the text cleaning of its training.
+
+    Args:
+        folder: the backbone's own, which may have the files of a tokenizer of the hub.
+
+    Raises:
+        CLIPError: what the tokenizer needs is missing.
+    """
+    text = config["text_cfg"]
+    if text["hf_tokenizer_name"]:
+        return _hub.load_tokenizer(text, folder)
+    options = text["tokenizer_kwargs"]
     return SimpleTokenizer(**options) if options else shared_tokenizer()

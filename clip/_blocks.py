@@ -28,18 +28,18 @@ def is_batch_first(transformer: nn.Module) -> bool:
 def run_blocks(
     transformer: nn.Module,
     x: torch.Tensor,
-    causal: bool,
+    mask: torch.Tensor | None,
     deep: Mapping[int, torch.Tensor] | None = None,
     start: int = 0,
 ) -> torch.Tensor:
     """The residual attention blocks of ``transformer.resblocks`` over x (n, L, d).
 
     Args:
+        mask: additive, (L, L) or (n * heads, L, L).
         deep: (n, m, d) by index of the block: what overwrites the tokens from position ``start``
             before that block.
     """
     batch_first, deep = is_batch_first(transformer), deep or {}
-    mask = causal_mask(x.shape[1], x.device, x.dtype) if causal else None
     if not batch_first:
         x = x.transpose(0, 1)
     for i, block in enumerate(transformer.resblocks):
@@ -63,8 +63,8 @@ def check_text_tower(text: nn.Module) -> bool:
         raise CLIPError(
             f"text tower {type(text).__name__} has no open_clip blocks to run prompts in"
         )
-    if getattr(text, "cls_emb", None) is not None or getattr(text, "use_pad_mask", False):
-        raise CLIPError("text towers with a class token or a padding mask are not supported")
+    if getattr(text, "use_pad_mask", False):
+        raise CLIPError("bidirectional text towers with a padding mask are not supported")
     if getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax")) == "none":
         raise CLIPError("text towers that give one feature per token are not supported")
     mask = getattr(text, "attn_mask", None)

@@ -10,7 +10,7 @@ import os
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -171,19 +171,76 @@ def _local_hub(hub: str) -> Path | None:
 
 def _download_hub(hub: str) -> Path | None:
     import huggingface_hub as hf
+    from huggingface_hub.utils import HfHubHTTPError
 
-    if hf.constants.HF_HUB_OFFLINE:
-        raise OSError("HF_HUB_OFFLINE is set")
-    _require_answer(hf.constants.ENDPOINT)
+    _require_hub()
     repository, filenames = _hub_names(hub)
     problem = None
     for filename in filenames:
         try:
             with quiet():
                 return Path(hf.hf_hub_download(repository, filename, etag_timeout=TIMEOUT))
-        except (hf.errors.HfHubHTTPError, OSError) as error:
+        except (HfHubHTTPError, OSError) as error:
             problem = error
     raise OSError(f"{hub}: {str(problem).strip()}")
+
+
+def has_any(folder: Path, names: Sequence[str]) -> bool:
+    """Whether a folder has a file of one of these names."""
+    return any((folder / name).is_file() for name in names)
+
+
+def find_hub_folder(
+    repository: str, wanted: Sequence[str], patterns: Sequence[str], what: str
+) -> Path:
+    """The folder of a repository's files in the hub's cache, downloaded if they are not there.
+
+    Args:
+        wanted: file names, of which one has to be there.
+        patterns: the files to download.
+        what: the files in words, for the message.
+
+    Raises:
+        CLIPError: they are not on this machine and cannot be downloaded.
+    """
+    import huggingface_hub as hf
+    from huggingface_hub.utils import HfHubHTTPError, HFValidationError
+
+    problem = ""
+    for local in (True, False):
+        try:
+            if not local:
+                _require_hub()
+            with quiet():
+                folder = hf.snapshot_download(
+                    repository, allow_patterns=list(patterns), local_files_only=local
+                )
+            if has_any(Path(folder), wanted):
+                return Path(folder)
+            problem = f"{repository} has no {' or '.join(wanted)}"
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            problem = str(error).strip().split("\n")[0]
+    raise CLIPError(
+        f"{what} of {repository} is not on this machine and cannot be downloaded ({problem}). "
+        f"On a machine with a network run `hf download {repository} {' '.join(patterns)}` and copy "
+        f"{_hub_cache(repository)} to this one"
+    )
+
+
+def _hub_cache(repository: str) -> Path:
+    """The folder of a repository in the hub's cache."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
+def _require_hub() -> None:
+    """Fail at once if the hub may not be asked, and within seconds if it does not answer."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("HF_HUB_OFFLINE is set")
+    _require_answer(constants.ENDPOINT)
 
 
 def _require_answer(url: str) -> None:

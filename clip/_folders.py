@@ -9,6 +9,7 @@ from . import _archs
 from ._errors import CLIPError
 
 CONFIG = "open_clip_config.json"
+RESIZE_MODES = ("shortest", "squash")
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -26,19 +27,24 @@ def check_folder(path: Path) -> Path:
                 "files of the same model's open_clip repository"
             )
         raise CLIPError(f"the folder {path} has no {CONFIG}, which names the architecture{hint}")
-    _weight_file(path)
+    weight_file(path)
     return path
 
 
-def _weight_file(path: Path) -> Path:
+def weight_file(path: Path) -> Path:
+    """The weights in a folder.
+
+    Raises:
+        CLIPError: there are none.
+    """
     for name in WEIGHTS:
         if (path / name).is_file():
             return path / name
     raise CLIPError(f"the folder {path} has no weights: neither {' nor '.join(WEIGHTS)}")
 
 
-def read_folder(path: Path) -> tuple[dict, dict, Path]:
-    """Architecture, preprocessing and weight file of a folder.
+def read_config(path: Path) -> tuple[dict, dict]:
+    """Architecture and preprocessing of a folder.
 
     Raises:
         CLIPError: the configuration cannot be read, or is not supported.
@@ -49,15 +55,13 @@ def read_folder(path: Path) -> tuple[dict, dict, Path]:
         reason = _archs.unsupported(config)
         if not reason:
             config = _archs.normalize(config)
-        preprocess = {
-            "mean": preprocess.get("mean") or _archs.CLIP_PREPROCESS["mean"],
-            "std": preprocess.get("std") or _archs.CLIP_PREPROCESS["std"],
-            "interpolation": preprocess.get("interpolation") or "bicubic",
-        }
+        preprocess = {key: preprocess.get(key) or v for key, v in _archs.CLIP_PREPROCESS.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CLIPError(
             f"{path / CONFIG} is no configuration of open_clip: {type(error).__name__} {error}"
         ) from None
+    if not reason and preprocess["resize_mode"] not in RESIZE_MODES:
+        reason = f"its images are resized in the mode {preprocess['resize_mode']!r}"
     if reason:
         raise CLIPError(f"the model in {path} is not supported: {reason}")
-    return config, preprocess, _weight_file(path)
+    return config, preprocess

@@ -102,8 +102,12 @@ def fill(model: nn.Module, state: State, what: str) -> None:
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     wanted = model.state_dict()
-    if "logit_scale" in state and state["logit_scale"].numel() == wanted["logit_scale"].numel():
-        state["logit_scale"] = state["logit_scale"].reshape(wanted["logit_scale"].shape)
+    state.pop("text.transformer.embeddings.position_ids", None)  # of older transformers
+    if "logit_bias" in wanted and "logit_bias" not in state:
+        state["logit_bias"] = torch.zeros_like(wanted["logit_bias"])  # as open_clip does
+    for key in ("logit_scale", "logit_bias"):  # a number, or a vector of one
+        if key in state and key in wanted and state[key].numel() == wanted[key].numel():
+            state[key] = state[key].reshape(wanted[key].shape)
     problems = _differences(state, wanted)
     if problems:
         raise CLIPError(f"{what}: the weights are of another architecture: {'; '.join(problems)}")

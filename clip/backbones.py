@@ -1,4 +1,4 @@
-"""Frozen backbones by name: OpenAI's, open_clip's, untrained ones, the embedded tiny one, files."""
+"""Frozen backbones by name: OpenAI's, open_clip's, the hub's, untrained ones, tiny, files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import open_clip
 import torch
 
-from . import _archs, _fetch, _folders, _weights
+from . import _archs, _fetch, _folders, _hub, _weights
 from ._errors import CLIPError, did_you_mean
 from ._openai import OPENAI_ARCHS
 from .model import CLIP
@@ -16,6 +16,7 @@ from .model import CLIP
 CLIP_PREPROCESS = _archs.CLIP_PREPROCESS
 TINY_PREPROCESS = {"mean": (0.3,) * 3, "std": (0.35,) * 3, "interpolation": "bilinear"}
 RANDOM_SEED = 0
+HUB = "hf-hub:"  # before owner/name, as in open_clip
 
 
 def load_backbone(name: str, arch: str = "", device: str = "cpu", precision: str = "fp32") -> CLIP:
@@ -23,8 +24,8 @@ def load_backbone(name: str, arch: str = "", device: str = "cpu", precision: str
 
     Args:
         name: an OpenAI name (``RN50``, ``ViT-B/16``), ``arch/tag`` of open_clip, ``arch/random``
-            (untrained, from a fixed seed), ``tiny``, the path of a weight file, or of a folder
-            with open_clip's files, as on the Hugging Face hub.
+            (untrained, from a fixed seed), ``hf-hub:owner/name``, ``tiny``, the path of a weight
+            file, or of a folder with open_clip's files, as on the Hugging Face hub.
         arch: the architecture (open_clip's name, or ``tiny``) of a weight file without its own.
         precision: ``fp32``, ``fp16`` or ``bf16``, of the frozen weights; norms stay in fp32.
 
@@ -49,25 +50,28 @@ def list_backbones() -> list[str]:
         for arch, tag in open_clip.list_pretrained()
         if arch in open_clip.list_models() and _archs.unsupported_arch(arch) is None
     }
-    return ["tiny", *OPENAI_ARCHS, *sorted(tagged)]
+    return [*_archs.TINIES, *OPENAI_ARCHS, *sorted(tagged)]
 
 
 def load_uncached(name: str, arch: str = "", device: str = "cpu", precision: str = "fp32") -> CLIP:
     """As ``load_backbone``, but a new copy."""
     path = _as_path(name)
+    if name.startswith(HUB):
+        return _from_hub(name, precision).to(device)
     if path is not None:
         model = _from_folder if path.is_dir() else functools.partial(_from_file, arch=arch)
         return model(path, name, precision=precision).to(device)
-    if name == "tiny":
-        from .tiny import tiny_weights
+    if name in _archs.TINIES:
+        from .tiny import VIT, tiny_weights
 
-        return from_state(
-            tiny_weights(), _archs.arch_config("tiny"), TINY_PREPROCESS, name, precision
-        ).to(device)
+        state = tiny_weights(None if name == "tiny" else VIT)
+        config = _archs.arch_config(name)
+        return from_state(state, config, TINY_PREPROCESS, name, precision).to(device)
     arch, tag = _split(name)
     config = _archs.arch_config(arch)
     if tag == "random":
         return _random(config, name, precision).to(device)
+    _hub.require_transformers(config["text_cfg"])  # before anything is downloaded
     published = open_clip.get_pretrained_cfg(arch, tag)
     config["quick_gelu"] = published.get("quick_gelu", config["quick_gelu"])
     state = _read_published(name, published)
@@ -75,17 +79,26 @@ def load_uncached(name: str, arch: str = "", device: str = "cpu", precision: str
 
 
 def from_state(
-    state: _weights.State, config: dict, preprocess: dict, name: str, precision: str = "fp32"
+    state: _weights.State,
+    config: dict,
+    preprocess: dict,
+    name: str,
+    precision: str = "fp32",
+    folder: Path | None = None,
 ) -> CLIP:
     """The CLIP of a configuration with these weights.
+
+    Args:
+        folder: the backbone's own, which may have its tokenizer.
 
     Raises:
         CLIPError: they are of another architecture.
     """
+    tokenizer = _archs.make_tokenizer(config, folder)
     with torch.random.fork_rng(devices=[]):
-        model = _archs.build(config, precision)
+        model = _archs.build(config, precision, folder)
     _weights.fill(model, state, name)
-    return _finish(model, config, preprocess, name, precision)
+    return _finish(CLIP(model, config, preprocess, name, tokenizer), model, precision)
 
 
 def _read_published(name: str, published: dict) -> _weights.State:
@@ -104,20 +117,29 @@ def _read_published(name: str, published: dict) -> _weights.State:
 
 
 def _random(config: dict, name: str, precision: str) -> CLIP:
+    tokenizer = _archs.make_tokenizer(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(RANDOM_SEED)
         model = _archs.build(config, precision)
-    preprocess = (
-        TINY_PREPROCESS if name.removesuffix("/random") in _archs.TINIES else CLIP_PREPROCESS
-    )
-    return _finish(model, config, preprocess, name, precision)
+    preprocess = _preprocess_of(name.removesuffix("/random"))
+    return _finish(CLIP(model, config, preprocess, name, tokenizer), model, precision)
 
 
-def _finish(model, config: dict, preprocess: dict, name: str, precision: str) -> CLIP:
-    backbone = CLIP(model, config, preprocess, name, _archs.make_tokenizer(config))
+def _preprocess_of(arch: str) -> dict:
+    """The images of an architecture's published weights, where all agree; else OpenAI's."""
+    if arch in _archs.TINIES:
+        return TINY_PREPROCESS
+    keys = CLIP_PREPROCESS.keys()
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    published = [open_clip.get_pretrained_cfg(arch, tag) for tag in tags]
+    found = [{key: cfg.get(key, CLIP_PREPROCESS[key]) for key in keys} for cfg in published]
+    return found[0] if found and found.count(found[0]) == len(found) else CLIP_PREPROCESS
+
+
+def _finish(backbone: CLIP, model: torch.nn.Module, precision: str) -> CLIP:
     if precision != "fp32":
         backbone.weights_hash  # noqa: B018  computed here, before the weights are rounded
-        _archs.round_weights(model, precision, config)
+        _archs.round_weights(model, precision, backbone.config)
     return backbone
 
 
@@ -132,7 +154,7 @@ def _as_path(name: str) -> Path | None:
     Raises:
         CLIPError: a path that does not exist, or a folder without open_clip's files.
     """
-    if name == "tiny" or name in OPENAI_ARCHS:
+    if name in _archs.TINIES or name in OPENAI_ARCHS or name.startswith(HUB):
         return None
     path = Path(name).expanduser()
     if path.is_file():
@@ -154,8 +176,20 @@ def _identity(path: Path | None) -> tuple | None:
 
 
 def _from_folder(path: Path, name: str, precision: str) -> CLIP:
-    config, preprocess, weights = _folders.read_folder(path)
-    return from_state(_weights.read_weights(weights), config, preprocess, name, precision)
+    config, preprocess = _folders.read_config(path)
+    state = _weights.read_weights(_folders.weight_file(path))
+    return from_state(state, config, preprocess, name, precision, path)
+
+
+def _from_hub(name: str, precision: str) -> CLIP:
+    """A model of the hub; one that is not supported is refused before its weights are fetched."""
+    repository = name.removeprefix(HUB)
+    patterns = [_folders.CONFIG, *_hub.TOKENIZER_PATTERNS]
+    folder = _fetch.find_hub_folder(repository, [_folders.CONFIG], patterns, "the model")
+    config, preprocess = _folders.read_config(folder)
+    _hub.require_transformers(config["text_cfg"])
+    state = _read_published(name, {"hf_hub": f"{repository}/"})
+    return from_state(state, config, preprocess, name, precision, folder)
 
 
 def _from_file(path: Path, name: str, precision: str, arch: str = "") -> CLIP:
@@ -173,7 +207,7 @@ def _from_file(path: Path, name: str, precision: str, arch: str = "") -> CLIP:
             f"{path} does not contain its architecture; name it in MODEL.BACKBONE.ARCH, such as "
             "ViT-B-16 (or ViT-B-16-quickgelu, if it was trained with QuickGELU)"
         )
-    preprocess = TINY_PREPROCESS if arch in _archs.TINIES else CLIP_PREPROCESS
+    preprocess = _preprocess_of(arch) if arch else CLIP_PREPROCESS
     return from_state(state, config, preprocess, name, precision)
 
 
@@ -204,5 +238,6 @@ def _split(name: str) -> tuple[str, str]:
     raise CLIPError(
         f"no backbone named {name!r}{did_you_mean(name, list_backbones())}; known: tiny, "
         f"{', '.join(OPENAI_ARCHS)}, arch/tag of open_clip such as ViT-B-32/laion2b_s34b_b79k, "
-        "arch/random, or the path of a weight file; `python train.py --list` shows all"
+        "arch/random, hf-hub:owner/name, or the path of a weight file or folder; "
+        "`python train.py --list backbones` shows all"
     )

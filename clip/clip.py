@@ -65,6 +65,7 @@ def load(
         mean=model.image_mean,
         std=model.image_std,
         interpolation=model.interpolation,
+        resize_mode=model.resize_mode,
     )
     return model, image_transform_v2(options, is_train=False)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from . import _image_prompts
-from ._blocks import is_batch_first, run_blocks
+from ._blocks import causal_mask, is_batch_first, run_blocks
 from ._errors import CLIPError
 from ._local import encode_local, has_local
+from ._text_variants import HubTextTower, make_text_tower
 from ._tokenizers import Tokenizer
 from .text import TextTower
 
@@ -29,7 +31,8 @@ class SequenceFirstTransformer(nn.Module):
         self.layers = len(self.resblocks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return run_blocks(self, x.transpose(0, 1), self.causal).transpose(0, 1)
+        mask = causal_mask(len(x), x.device, x.dtype) if self.causal else None
+        return run_blocks(self, x.transpose(0, 1), mask).transpose(0, 1)
 
 
 class CLIP(nn.Module):
@@ -38,12 +41,16 @@ class CLIP(nn.Module):
     ``state_dict()`` has OpenAI's keys. ``text_tower`` encodes prompts given as embeddings.
 
     Args:
-        source: an open_clip ``CLIP`` or ``CustomTextCLIP``; its tensors are shared, not copied.
+        source: an open_clip ``CLIP``, ``CustomTextCLIP`` or ``CoCa``; its tensors are
+            shared, not copied.
         config: the architecture in open_clip's form; part of ``weights_hash``, since the shapes of
             the weights do not determine the activation and the number of heads.
-        preprocess: ``mean``, ``std`` and ``interpolation`` of the training images.
+        preprocess: ``mean``, ``std``, ``interpolation`` and ``resize_mode`` of the training images.
         name: the name by which the user loaded it.
     """
+
+    text_tower: TextTower
+    visual: Any  # an image tower of open_clip
 
     def __init__(
         self,
@@ -56,14 +63,14 @@ class CLIP(nn.Module):
         super().__init__()
         text = getattr(source, "text", source)
         # not a registered child module: state_dict() would hold its weights twice
-        object.__setattr__(self, "text_tower", TextTower(source, tokenizer))
+        object.__setattr__(self, "text_tower", make_text_tower(source, tokenizer, config))
         self.visual = source.visual
-        self.transformer = SequenceFirstTransformer(text.transformer, self.text_tower.masked)
-        self.token_embedding = text.token_embedding
-        self.positional_embedding = text.positional_embedding
-        self.ln_final = text.ln_final
-        self.text_projection = text.text_projection
+        if isinstance(self.text_tower, HubTextTower):  # nothing of it has OpenAI's names
+            self.text = text
+        else:
+            self._name_text_tower(text)
         self.logit_scale = source.logit_scale
+        self.logit_bias = getattr(source, "logit_bias", None)
         self.name = name
         self.config = config
         size = self.visual.image_size
@@ -71,10 +78,21 @@ class CLIP(nn.Module):
         self.image_mean = tuple(preprocess["mean"])
         self.image_std = tuple(preprocess["std"])
         self.interpolation = preprocess["interpolation"]
+        self.resize_mode = preprocess.get("resize_mode", "shortest")
         self.visual.input_resolution = self.image_size[0]
         self.visual.output_dim = config["embed_dim"]
         self.requires_grad_(False)
         self.train(False)
+
+    def _name_text_tower(self, text: nn.Module) -> None:
+        """Give the parts of an open_clip text tower OpenAI's names."""
+        self.transformer = SequenceFirstTransformer(text.transformer, self.text_tower.masked)
+        self.token_embedding = text.token_embedding
+        self.positional_embedding = text.positional_embedding
+        self.ln_final = text.ln_final
+        self.text_projection = text.text_projection
+        if getattr(text, "cls_emb", None) is not None:
+            self.cls_emb = text.cls_emb
 
     def train(self, mode: bool = True) -> CLIP:
         """Do nothing: frozen towers stay in eval mode, batch statistics included."""
@@ -98,7 +116,7 @@ class CLIP(nn.Module):
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
-        return len(self.token_embedding.weight)
+        return len(self.text_tower.token_embedding.weight)
 
     @cached_property
     def weights_hash(self) -> str:
@@ -151,6 +169,11 @@ class CLIP(nn.Module):
         return {"global": pooled, "local": local}
 
     @property
+    def text_layers(self) -> int:
+        """Number of blocks of the text tower."""
+        return len(self.transformer.resblocks)
+
+    @property
     def image_layers(self) -> int:
         """Number of blocks of the image tower that prompt tokens can stand before.
 
@@ -201,4 +224,6 @@ class CLIP(nn.Module):
         image = F.normalize(self.encode_image(images), dim=-1)  # (B, e)
         text = F.normalize(self.encode_text(tokens), dim=-1)  # (n, e)
         logits = self.logit_scale.exp() * image @ text.T
+        if self.logit_bias is not None:
+            logits = logits + self.logit_bias
         return logits, logits.T

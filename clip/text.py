@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from . import _chunks, _layout, _packed, _tiles
-from ._blocks import check_text_tower, run_blocks
+from ._blocks import causal_mask, check_text_tower, run_blocks
 from ._errors import CLIPError
 from ._graphs import TextGraphs
 from ._layout import index_rows, to_device
 from ._prompts import Prompts, suffix_lengths
 from ._tokenizers import Tokenizer, tokenize
+from .adapters import exchange
 from .simple_tokenizer import shared_tokenizer
 
 PROMPTS_AT_ONCE = 2048  # texts per call; the embeddings of more could fill the memory
@@ -24,7 +26,7 @@ ROW_VALUES = 14  # saved activations per row, layer and channel; measured on RN5
 class TextTower(nn.Module):
     """The text half of an open_clip model; it shares the model's weights and does not train.
 
-    Where attention is causal and the feature is read at EOT (``causal``), tokens after EOT are
+    Where attention is causal and the feature is read at EOT (``packed``), tokens after EOT are
     left out and the prefix of a group is computed once. Other towers get every prompt padded to
     the context length with the tokenizer's padding id, as open_clip pads it.
 
@@ -56,7 +58,8 @@ class TextTower(nn.Module):
         self.chunk = 0
         self.tiles: bool | None = None  # None: on a GPU and in narrow towers
         self.graphs: TextGraphs | None = None  # of training steps on a GPU
-        self.packed = self.causal and all(map(_packed.is_standard, self.transformer.resblocks))
+        standard = all(map(_packed.is_standard, self.transformer.resblocks))
+        self.packed = self.ignores_padding and standard
         self.requires_grad_(False)
         self.train(False)
 
@@ -65,7 +68,7 @@ class TextTower(nn.Module):
         return super().train(False)
 
     @property
-    def causal(self) -> bool:
+    def ignores_padding(self) -> bool:
         """Whether a prompt's feature is independent of the tokens after its EOT."""
         return self.masked and self.pool in ("argmax", "eos")
 
@@ -82,6 +85,11 @@ class TextTower(nn.Module):
         if isinstance(self.text_projection, nn.Linear):
             return self.text_projection.out_features
         return self.text_projection.shape[1]
+
+    @property
+    def layers(self) -> int:
+        """The number of blocks."""
+        return len(self.transformer.resblocks)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -123,8 +131,7 @@ class TextTower(nn.Module):
     @property
     def row_bytes(self) -> int:
         """Approximate bytes of the activations of one row that wait for the backward pass."""
-        layers = len(self.transformer.resblocks)
-        return ROW_VALUES * layers * self.width * self.positional_embedding.element_size()
+        return ROW_VALUES * self.layers * self.width * self.token_embedding.weight.element_size()
 
     def with_chunk(self, rows: int) -> TextTower:
         """This tower with another ``chunk``; the weights are shared."""
@@ -132,10 +139,18 @@ class TextTower(nn.Module):
         other.chunk = rows
         return other
 
+    def with_modules(self, new: Mapping[str, nn.Module]) -> TextTower:
+        """This tower with other modules at some paths, see :func:`clip.adapters.exchange`."""
+        other = exchange(self, new)
+        if self.packed:  # which holds for its own blocks only
+            other.packed = all(map(_packed.is_standard, other.transformer.resblocks))
+        other.graphs = None  # one replays the kernels of modules that may change
+        return other
+
     @property
     def graphed(self) -> bool:
         """Whether text passes that repeat are replayed."""
-        tiled = self.tiled and (self.tiles or self.device.type == "cuda")
+        tiled = self.packed and self.tiled and (self.tiles or self.device.type == "cuda")
         return bool(tiled and self.graphs and self.graphs.enabled and not self.chunk)
 
     def count_rows(self, prompts: Prompts) -> int:
@@ -153,7 +168,7 @@ class TextTower(nn.Module):
         """
         if len(prompts.group) == 0:
             return prompts.suffix.new_zeros((0, self.out_dim), dtype=self.dtype)
-        prompts.check_deep(len(self.transformer.resblocks))
+        prompts.check_deep(self.layers)
         encode = self._encode_plain
         if self._can_pack(prompts):
             encode = self._encode_tiles if self.tiled else self._encode_packed
@@ -188,7 +203,7 @@ class TextTower(nn.Module):
             )
         if self._can_pack(prompts):
             return length, prefix
-        return torch.full_like(length, longest if self.causal else self.context_length), 0
+        return torch.full_like(length, longest if self.ignores_padding else self.context_length), 0
 
     def _encode_packed(self, prompts: Prompts) -> torch.Tensor:
         """Each row once; see :mod:`clip._packed`."""
@@ -231,7 +246,8 @@ class TextTower(nn.Module):
         x, last = self._assemble(prompts)  # (n, L, d), (n,)
         x = x + self.positional_embedding[: x.shape[1]].to(x.dtype)
         deep = {i: index_rows(ctx, prompts.group) for i, ctx in prompts.deep.items()}
-        x = run_blocks(self.transformer, x, self.masked, deep, prompts.start)
+        mask = causal_mask(x.shape[1], x.device, x.dtype) if self.masked else None
+        x = run_blocks(self.transformer, x, mask, deep, prompts.start)
         return self._project(self.ln_final(self._read(x, last)))  # (n, e)
 
     def _assemble(self, prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
@@ -246,7 +262,7 @@ class TextTower(nn.Module):
         suffix = suffix[:, : int(prompts.eot.max()) + 1]
         prefix = index_rows(prompts.prefix, prompts.group)  # (n, P, d)
         x = torch.cat([prefix, suffix], 1).to(self.dtype)  # (n, L, d)
-        return (x if self.causal else self._pad(x, last)), last
+        return (x if self.ignores_padding else self._pad(x, last)), last
 
     def _pad(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """x (n, L, d) at the context length, with padding tokens after each EOT."""

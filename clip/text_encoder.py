@@ -37,6 +37,11 @@ class TextEncoder(Protocol):
 
     @property
     @abstractmethod
+    def layers(self) -> int:
+        """The number of blocks; a deep context may stand before each but the first."""
+
+    @property
+    @abstractmethod
     def device(self) -> torch.device:
         """Device of the weights."""
 

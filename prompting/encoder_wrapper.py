@@ -28,6 +28,10 @@ class EncoderWrapper(TextEncoder):
         return self.encoder.out_dim
 
     @property
+    def layers(self) -> int:
+        return self.encoder.layers
+
+    @property
     def device(self) -> torch.device:
         return self.encoder.device
 

@@ -1,57 +1,51 @@
-"""Names whose prompts are the same to the tokenizer, which no method can tell from each other."""
+"""Refusal of names whose prompts have the same tokens, which no method can distinguish."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from clip import TextEncoder
-from dassl.data.tasks import TaskSpace
+from dassl.data.tasks import TaskSpace, find_equal
 from dassl.utils import UserError
 
 
 def refuse_equal_classes(space: TaskSpace, text: TextEncoder) -> None:
     """Refuse a task with two classes whose prompts have the same tokens.
 
-    Tokenizers lower-case, repair Unicode and unescape HTML, so that names that differ as text can
-    be one prompt. Texts and answers (``space.content``) are left to their own checks.
+    Tokenizers lower-case, repair Unicode and unescape HTML, so different names can have the same
+    tokens. Captions and answers (``space.content``) have their own checks.
 
     Raises:
-        UserError: two such classes; both are named.
+        UserError: the message contains both names.
     """
     if space.content:
         return
     for task in space.tasks:
-        equal = find_equal(task.classnames, text, task.templates[0])
+        equal = find_equal(task.classnames, _tokens(text, task.templates[0]))
         if equal:
             raise UserError(
                 f"the classes {equal[0]!r} and {equal[1]!r} of the task {task.name!r} have the "
-                "same prompt to this tokenizer, so that no method could tell them apart; rename "
-                "or merge them"
+                "same tokens in a prompt, so no method could distinguish them; rename or merge them"
             )
 
 
 def refuse_equal_tasks(space: TaskSpace, text: TextEncoder) -> None:
-    """Refuse two tasks whose names have the same tokens, where contexts are made from task names.
+    """Refuse two tasks whose names have the same tokens, for contexts generated from task names.
 
     Raises:
-        UserError: two such tasks; both names are in it.
+        UserError: the message contains both names.
     """
-    if equal := find_equal(space.tasknames, text):
+    if equal := find_equal(space.tasknames, _tokens(text)):
         raise UserError(
-            f"the task names {equal[0]!r} and {equal[1]!r} are the same prompt to this tokenizer, "
-            "so that both tasks would get one context; rename one with DATASET.TASK_NAMES"
+            f"the task names {equal[0]!r} and {equal[1]!r} have the same tokens in a prompt, so "
+            "both tasks would get the same context; rename one with DATASET.TASK_NAMES"
         )
 
 
-def find_equal(
-    names: Sequence[str], text: TextEncoder, template: str = "{}"
-) -> tuple[str, str] | None:
-    """The first two names whose prompts have the same tokens, or None."""
-    seen: dict[tuple[int, ...], str] = {}
-    for name in names:
-        prompt = template.replace("{}", name.replace("_", " "))
-        tokens = tuple(text.tokenizer.encode(prompt))
-        if tokens in seen:
-            return seen[tokens], name
-        seen[tokens] = name
-    return None
+def _tokens(text: TextEncoder, template: str = "{}") -> Callable[[str], tuple[int, ...]]:
+    """The function from a name to the token ids of its prompt."""
+
+    def tokenize(name: str) -> tuple[int, ...]:
+        return tuple(text.tokenizer.encode(template.replace("{}", name.replace("_", " "))))
+
+    return tokenize

@@ -97,6 +97,7 @@ class ChunkedText:
             if device.type == "cpu" and distributed.world_size() == 1:
                 with self.counting():
                     choose_threads(forward)
+        torch.clear_autocast_cache()  # torch 2.6 would reuse weights cast without gradients
         # all processes need the same chunks: recomputing one may wait for the other processes
         rows = distributed.largest(counter.rows)
         free = -distributed.largest(-free_memory(device))

@@ -9,15 +9,22 @@
 The programs ``predict.py`` and ``export.py`` are this package on the command line.
 """
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dassl.utils.lazy import lazy_imports
+_REPOSITORY = Path(__file__).parent.parent
+if (_REPOSITORY / "train.py").is_file() and str(_REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(_REPOSITORY))  # pip install -e: its folders are imported by their names
+
+from dassl.utils.lazy import lazy_imports  # noqa: E402
 
 if TYPE_CHECKING:
+    from .exporting import export_run
     from .loading import load_run
     from .run import LoadedRun, Prediction
     from .training import train_run
 
-__all__ = ["LoadedRun", "Prediction", "load_run", "train_run"]
+__all__ = ["LoadedRun", "Prediction", "export_run", "load_run", "train_run"]
 
 __getattr__, __dir__ = lazy_imports(__name__)

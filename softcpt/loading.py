@@ -22,8 +22,9 @@ from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, build_tra
 from dassl.utils import UserError, unknown_name
 from results.task_words import read_tasks
 
+from .learned_parameters import load_parameters
 from .run import LoadedRun, find_tasks
-from .run_folder import CONFIG, read_record
+from .run_folder import CONFIG, PARAMETERS, read_record
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -141,12 +142,16 @@ def _load_parameters(trainer: TrainerBase, folder: Path, epoch: int | None, rena
     parts = trainer.task_trainers
     if not any(model.state_dict() for part in parts for model in part.models()):
         return
-    if not any(folder.rglob("*.pth.tar*")):
+    exported = (folder / PARAMETERS).is_file()
+    if not exported and not any(folder.rglob("*.pth.tar*")):
         raise UserError(
             f"{folder} holds no checkpoint: it is an evaluation; give the folder of the training"
         )
     try:
-        trainer.load_model(str(folder), epoch=epoch)
+        if exported:
+            load_parameters(trainer, folder)
+        else:
+            trainer.load_model(str(folder), epoch=epoch)
     except UserError as error:
         if not renamed:
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dassl.config import CfgNode
 from dassl.data import Task
@@ -72,10 +73,24 @@ class LoadedRun:
         """Where the model computes."""
         return self.trainers[0].device
 
+    def models(self) -> list[nn.Module]:
+        """What computes logits: the frozen CLIP with the learned parameters, of every trainer."""
+        found = []
+        for trainer in self.trainers:
+            own = getattr(trainer, "model", None)
+            found += [own] if isinstance(own, nn.Module) else trainer.models()
+        return found
+
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks, with name, class names and templates."""
         return tuple(task for trainer in self.trainers for task in trainer.dm.space.tasks)
+
+    @property
+    def depends_on_image(self) -> bool:
+        """Whether every image has text features of its own."""
+        model = getattr(self.trainers[0], "model", None)
+        return getattr(getattr(model, "prompter", None), "depends_on_image", False)
 
     def task_ids(self, task: int | str | None = None) -> list[int]:
         """Numbers of the chosen tasks.
@@ -161,26 +176,46 @@ class LoadedRun:
             raise UserError("there are no images to classify")
         return torch.cat(parts)
 
+    @torch.no_grad()
+    def logits_of_pixels(self, pixels: torch.Tensor, ids: Sequence[int]) -> list[torch.Tensor]:
+        """Logits (B, C), fp32 on the CPU, of each task for prepared images (B, 3, H, W).
+
+        Args:
+            ids: numbers of the tasks.
+        """
+        zeros = torch.zeros(len(pixels), dtype=torch.long)
+        batch = {"img": pixels, "label": zeros, "task": zeros, "domain": zeros}
+        computed: dict[int, torch.Tensor] = {}
+        out = []
+        for t in ids:
+            trainer, columns = self.place_of(t)
+            if id(trainer) not in computed:
+                with _autocast(trainer):
+                    inputs, _ = trainer.parse_batch_test(batch)
+                    computed[id(trainer)] = self.inference_of(t)(inputs).float().cpu()
+            out.append(computed[id(trainer)][:, columns])
+        return out
+
     def text_features(self, task: int | str | None = None) -> torch.Tensor:
         """Normalised text features (C, e), fp32 on the CPU, of the classes of the chosen tasks.
 
         Raises:
-            UserError: the method makes none, or others for every image.
+            UserError: the method makes none, several per class, or others for every image.
         """
         return torch.cat([self._text_of(t) for t in self.task_ids(task)])
 
     @torch.no_grad()
     def _text_of(self, t: int) -> torch.Tensor:
-        trainer, columns = self._place_of(t)
+        trainer, columns = self.place_of(t)
         fixed = getattr(getattr(trainer, "model", None), "fixed_text_features", None)
         features = None
         if fixed:
             with _autocast(trainer):
                 features = fixed()
-        if features is None:
+        if features is None or features.dim() != 2:
             raise UserError(
-                f"{type(trainer).__name__} has no text features that serve every image: they "
-                "depend on the image, or the method uses none"
+                f"{type(trainer).__name__} has no single text feature per class that serves every "
+                "image: they depend on the image, there are several, or the method uses none"
             )
         return features[columns].float().cpu()
 
@@ -193,11 +228,20 @@ class LoadedRun:
             lines += trainer.show_prompts()
         return lines
 
-    def _place_of(self, t: int) -> tuple[SimpleTrainer, slice]:
-        """The trainer of a task, and the columns of its classes."""
+    def place_of(self, t: int) -> tuple[SimpleTrainer, slice]:
+        """The trainer of a task, and the columns of the task's classes in its logits."""
         if len(self.trainers) > 1:
             return self.trainers[t], slice(None)
         return self.trainers[0], self.trainers[0].dm.space.columns(t)
+
+    def inference_of(self, t: int) -> Callable:
+        """The function from image features to the logits of a task's trainer; its text is encoded
+        once."""
+        trainer = self.place_of(t)[0]
+        if id(trainer) not in self._inferences:
+            with torch.no_grad(), _autocast(trainer):
+                self._inferences[id(trainer)] = trainer.build_inference("test")
+        return self._inferences[id(trainer)]
 
     def _batches(
         self, images: Sequence[ImageSource], ids: list[int], batch_size: int, workers: int = 0
@@ -210,31 +254,9 @@ class LoadedRun:
         size = batch_size or self.cfg.DATALOADER.TEST.BATCH_SIZE
         for pixels, errors in load_images(self.cfg, images, size, workers):
             if len(pixels):
-                yield self._logits_of(pixels, ids), errors
+                yield self.logits_of_pixels(pixels, ids), errors
             else:
                 yield [torch.empty(0, 1) for _ in ids], errors
-
-    @torch.no_grad()
-    def _logits_of(self, pixels: torch.Tensor, ids: list[int]) -> list[torch.Tensor]:
-        """Logits (B, C) of each task for pixels (B, 3, H, W)."""
-        zeros = torch.zeros(len(pixels), dtype=torch.long)
-        batch = {"img": pixels, "label": zeros, "task": zeros, "domain": zeros}
-        computed: dict[int, torch.Tensor] = {}
-        out = []
-        for t in ids:
-            trainer, columns = self._place_of(t)
-            if id(trainer) not in computed:
-                with _autocast(trainer):
-                    inputs, _ = trainer.parse_batch_test(batch)
-                    computed[id(trainer)] = self._inference(trainer)(inputs).float().cpu()
-            out.append(computed[id(trainer)][:, columns])
-        return out
-
-    def _inference(self, trainer: SimpleTrainer) -> Callable:
-        """The function from a batch's inputs to logits; text is encoded once."""
-        if id(trainer) not in self._inferences:
-            self._inferences[id(trainer)] = trainer.build_inference("test")
-        return self._inferences[id(trainer)]
 
 
 def find_tasks(names: list[str], task: int | str | None) -> list[int]:

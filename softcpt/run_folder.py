@@ -9,6 +9,7 @@ from dassl.utils import UserError, read_json
 from results.schema import FILE, RecordReader
 
 CONFIG = "config.yaml"
+PARAMETERS = "parameters.safetensors"  # in place of checkpoints, in an exported folder
 
 
 def read_record(folder: Path, epoch: int | None) -> dict[str, Any]:

@@ -158,9 +158,9 @@ def parameters(options: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _importable_by_jobs() -> Iterator[None]:
-    """Put the repository on PYTHONPATH, which the jobs inherit."""
+    """Put the repository, or where this package is installed, on PYTHONPATH for the jobs."""
     before = os.environ.get("PYTHONPATH")
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[__name__.count(".")])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, before]))
     try:
         yield

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,11 +115,20 @@ def register_trainer():
         TRAINER_REGISTRY._classes.pop(name)
 
 
+@lru_cache
+def backbone_of(trainer):
+    """The untrained form of the backbone in a method's preset for the tiny CLIPs."""
+    files = Path(train.CONFIGS, "trainers").glob("*/tiny*.yaml")
+    texts = [text for file in files if f"--trainer {trainer} " in (text := file.read_text())]
+    return "tiny-vit/random" if any("tiny_vit.yaml" in text for text in texts) else "tiny/random"
+
+
 def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):
     """Parsed arguments of a small run on a toy dataset."""
     return train.parse_args(
         [
-            *("--trainer", trainer, "--backbone", "tiny/random", "--output-dir", str(output)),
+            *("--trainer", trainer, "--backbone", backbone_of(trainer)),
+            *("--output-dir", str(output)),
             *flags,
             *(() if "--seed" in flags else ("--seed", "1")),
             *("--quiet", "DATASET.NAME", dataset),

@@ -22,6 +22,8 @@ CASES = {  # exit code, arguments, a part of the output
     "sweep help": (0, ("sweep.py", "--help"), "--dry-run"),
     "sweep dry run": (0, ("sweep.py", "configs/sweeps/demo.yaml", "--dry-run"), "train.py"),
     "sweep missing file": (2, ("sweep.py", "gone.yaml"), "gone.yaml"),
+    "export help": (0, ("export.py", "--help"), "--as"),
+    "export unknown kind": (2, ("export.py", "run", "out", "--as", "onx"), "did you mean onnx?"),
     "predict help": (0, ("predict.py", "--help"), "--classes"),
     "predict missing run": (2, ("predict.py", "gone", "a.jpg"), "gone"),
     "predict unknown flag": (

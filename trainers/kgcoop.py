@@ -47,5 +47,5 @@ class KgCoOp(PromptTrainer):
     ) -> dict[str, torch.Tensor]:
         """Cross-entropy, and W times the mean of 1 - cos(learned, hand-written) over classes."""
         losses = super().compute_loss(output, batch, class_mask)
-        cosine = (output.text_features * self.templates.features).sum(-1)  # (C,)
-        return {**losses, "distance": self.cfg.TRAINER.KGCOOP.W * (1 - cosine).mean()}
+        distance = self.templates.distance(output.text_features)
+        return {**losses, "distance": self.cfg.TRAINER.KGCOOP.W * distance}

@@ -6,6 +6,6 @@ never seen a written digit.
 """
 
 from .cache import tiny_file, tiny_weights
-from .recipe import Recipe
+from .recipe import VIT, Recipe
 
-__all__ = ["Recipe", "tiny_file", "tiny_weights"]
+__all__ = ["VIT", "Recipe", "tiny_file", "tiny_weights"]

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .. import _archs
-from .._blocks import run_blocks
+from .._blocks import causal_mask, run_blocks
 from ..simple_tokenizer import shared_tokenizer, tokenize
 from .captions import Captions, vocabulary
 from .digits import DigitImages
@@ -30,7 +30,7 @@ def pretrain(recipe: Recipe) -> dict[str, torch.Tensor]:
     Leaves the caller's random state, number of threads and gradient mode as they are.
     """
     with _own_world(recipe):
-        model = _archs.build(_archs.arch_config("tiny"))
+        model = _archs.build(_archs.arch_config(recipe.arch))
         model.to(memory_format=torch.channels_last)  # convolutions are an eighth faster
         words = CaptionWords(model)
         images, captions = DigitImages(recipe.seed), Captions(recipe.seed)
@@ -82,7 +82,7 @@ class CaptionWords(nn.Module):
         model = self.model
         x = self.weight[tokens[:, : int(eot.max()) + 1]]  # (n, L, d)
         x = x + model.positional_embedding[: x.shape[1]]
-        x = run_blocks(model.transformer, x, causal=True)
+        x = run_blocks(model.transformer, x, causal_mask(x.shape[1], x.device, x.dtype))
         return model.ln_final(x[torch.arange(len(x)), eot]) @ model.text_projection
 
     @torch.no_grad()

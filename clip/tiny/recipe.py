@@ -20,6 +20,7 @@ class Recipe:
 
     Args:
         images: rendered digits per step. captions: captions per step.
+        arch: the name of the tiny architecture.
         threads: pinned, since the order of sums, and so the last bit, depends on it; one, since
             more wait for each other for minutes where the machine is busy.
     """
@@ -34,12 +35,18 @@ class Recipe:
     max_norm: float = 1.0
     seed: int = 0
     threads: int = 1
+    arch: str = "tiny"
 
     def fingerprint(self) -> str:
         """Changes with anything that the weights depend on."""
-        digest = hashlib.sha256(json.dumps([asdict(self), _archs.TINY], sort_keys=True).encode())
+        digest = hashlib.sha256(
+            json.dumps([asdict(self), _archs.TINIES[self.arch]], sort_keys=True).encode()
+        )
         for package in VERSIONS_OF:
             digest.update(f"{package} {metadata.version(package)}".encode())
         for name in SOURCES:
             digest.update((Path(__file__).parent / name).read_bytes())
         return digest.hexdigest()[:16]
+
+
+VIT = Recipe(arch="tiny-vit", steps=600, captions=48)

@@ -67,6 +67,7 @@ def _input() -> dict:
     return {
         "SIZE": (),  # height, width; () and "" here and below: the backbone's own
         "INTERPOLATION": Key("", choices=("", "bilinear", "bicubic", "nearest")),
+        "RESIZE_MODE": Key("", choices=("", "shortest", "squash")),  # sides of test images to scale
         "TRANSFORMS": (),  # in training; at test time only normalize has an effect
         "NO_TRANSFORM": False,
         "PIXEL_MEAN": Key([], least=0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,21 +18,27 @@ METRICS = ("overall_acc", "mean_acc")
 QUOTES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "_": " "})
 
 
-def find_equal_names(names: Iterable[str]) -> tuple[str, str] | None:
-    """The first two names that are one prompt after the cleaning that tokenizers do, or None.
-
-    Case, blanks, underscores, typographic quotes, HTML entities and Unicode forms do not count.
-    """
-    seen: dict[str, str] = {}
+def find_equal(names: Iterable[str], key: Callable[[str], Hashable]) -> tuple[str, str] | None:
+    """The first two names with the same key, or None."""
+    seen: dict[Hashable, str] = {}
     for name in names:
-        plain = unicodedata.normalize("NFC", html.unescape(html.unescape(name)))
-        if not plain.isascii():  # letters that cannot be seen, such as a zero-width space
-            plain = "".join(c for c in plain if unicodedata.category(c) != "Cf")
-        plain = " ".join(plain.translate(QUOTES).lower().split())
-        if plain in seen:
-            return seen[plain], name
-        seen[plain] = name
+        value = key(name)
+        if value in seen:
+            return seen[value], name
+        seen[value] = name
     return None
+
+
+def clean_name(name: str) -> str:
+    """A name as tokenizers read it, without characters that nobody sees.
+
+    They ignore case, repeated blanks, typographic quotes, HTML entities and Unicode forms;
+    underscores are blanks in prompts.
+    """
+    plain = unicodedata.normalize("NFC", html.unescape(html.unescape(name)))
+    if not plain.isascii():  # a zero-width space, say
+        plain = "".join(char for char in plain if unicodedata.category(char) != "Cf")
+    return " ".join(plain.translate(QUOTES).lower().split())
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Task:
         object.__setattr__(self, "templates", tuple(self.templates))
         if not self.classnames:
             raise UserError(f"task {self.name!r} has no classes; it needs at least one")
-        if equal := find_equal_names(self.classnames):
+        if equal := find_equal(self.classnames, clean_name):
             raise UserError(
                 f"task {self.name!r} has two classes of the same name: {equal[0]!r} and "
                 f"{equal[1]!r} (case, blanks, quotes and Unicode forms do not count); rename or "

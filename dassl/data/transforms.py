@@ -1,4 +1,4 @@
-"""Transforms from a PIL image to a tensor: augmentation, or resize and centre crop at test time."""
+"""Transforms from a PIL image to a tensor: augmentation, or resize and crop at test time."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def build_transform(
 def transform_signature(cfg, is_train: bool) -> str:
     """A string that changes with the transform, for the keys of caches."""
     options = cfg.INPUT
-    keys = ["EXIF"] if getattr(options, "EXIF", "ignore") != "ignore" else []  # newer than the rest
+    newer = {"EXIF": ("ignore",), "RESIZE_MODE": ("", "shortest")}  # what the older keys meant
+    keys = [key for key, old in newer.items() if getattr(options, key, old[0]) not in old]
     keys += ["NO_TRANSFORM", "TRANSFORMS", "SIZE", "INTERPOLATION", "PIXEL_MEAN", "PIXEL_STD"]
     if is_train:
         keys += ["CROP_PADDING", "RRCROP_SCALE", *(f"COLORJITTER_{letter}" for letter in "BCSHP")]
@@ -124,8 +125,10 @@ def _crop(options, chosen: set[str]) -> list[Callable]:
 
 
 def _to_centre(options) -> list[Callable]:
-    """Resize of the shorter side to max(SIZE), then a centre crop."""
+    """Resize of the shorter side to max(SIZE), then a centre crop; or of both sides to SIZE."""
     size, mode = _size(options), _interpolation(options)
+    if getattr(options, "RESIZE_MODE", "") == "squash":
+        return [v2.Resize(size, interpolation=mode)]
     return [v2.Resize(max(size), interpolation=mode), v2.CenterCrop(size)]
 
 

@@ -17,7 +17,7 @@ from dassl.utils import UserError, listdir_nohidden
 
 from .splits import Split, is_text, stays_inside
 
-AVIF = " .avif" if features.check("avif") else ""  # newer versions of Pillow read it
+AVIF = " .avif" if "avif" in features.modules and features.check("avif") else ""  # Pillow 11.3
 IMAGE_SUFFIXES = tuple(
     f".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .ppm .pgm .jp2{AVIF}".split()
 )

@@ -35,19 +35,19 @@ class WordTokenizer:
 
 
 def save_hub_tokenizer(folder, kind):
-    """Write the files of a small tokenizer of the hub: "t5", "gemma", "bert", or "roberta"."""
+    """Write a small tokenizer of the hub: "t5", "mt5", "gemma", "bert", or "roberta"."""
     import tokenizers as tk
     from transformers import PreTrainedTokenizerFast
 
     pre, post, decoders = tk.pre_tokenizers, tk.processors, tk.decoders
-    if kind in ("t5", "gemma"):
+    if kind in ("t5", "mt5", "gemma"):
         letters = [chr(c) for c in range(97, 123)]
         pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
         pieces += [(f"▁{w}", -3.0) for w in WORDS[:10]] + [(w, -4.0) for w in WORDS[:10]]
         found = [p for p, _ in pieces]
         pieces += [(letter, -6.0) for letter in letters if letter not in found]
         inner = tk.Tokenizer(tk.models.Unigram(pieces, unk_id=2))
-        scheme = "always" if kind == "t5" else "never"
+        scheme = "never" if kind == "gemma" else "always"
         inner.pre_tokenizer = pre.Metaspace(prepend_scheme=scheme)
         inner.decoder = decoders.Metaspace(prepend_scheme=scheme)
         inner.post_processor = post.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])

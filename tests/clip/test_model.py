@@ -55,7 +55,7 @@ def test_openai_names():
     assert not any(name.startswith("text_tower") for name in names)
     assert model.context_length == 77 and model.vocab_size == 49408
     assert model.dtype == torch.float32 and model.device.type == "cpu"
-    assert model.transformer.layers == 2 and model.text_tower.causal
+    assert model.transformer.layers == 2 and model.text_tower.ignores_padding
 
 
 def test_frozen_and_always_in_eval():

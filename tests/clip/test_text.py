@@ -66,7 +66,7 @@ def test_every_kind_of_tower(small, options):
     expected = model.encode_text(tokens)
     assert tower.out_dim == expected.shape[1] and tower.width == 32
     pool = options.get("pool_type", "argmax")
-    assert tower.causal == ("no_causal_mask" not in options and pool in ("argmax", "eos"))
+    assert tower.ignores_padding == ("no_causal_mask" not in options and pool in ("argmax", "eos"))
     assert torch.allclose(tower.encode_text(TEXTS), expected, atol=1e-6)
     assert torch.allclose(tower.encode(in_pieces(tower, TEXTS, 2)), expected, atol=1e-6)
 
@@ -166,8 +166,10 @@ def test_frozen(small):
 def test_towers_that_are_refused(small):
     with pytest.raises(clip.CLIPError, match="has no open_clip blocks"):
         TextTower(SimpleNamespace(text=SimpleNamespace()))
-    with pytest.raises(clip.CLIPError, match="class token or a padding mask"):
-        TextTower(small(custom=True, embed_cls=True))
+    masked = small(custom=True, no_causal_mask=True)
+    masked.text.use_pad_mask = True
+    with pytest.raises(clip.CLIPError, match="padding mask"):
+        TextTower(masked)
     with pytest.raises(clip.CLIPError, match="one feature per token"):
         TextTower(small(custom=True, pool_type="none"))
     model = small()

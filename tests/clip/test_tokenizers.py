@@ -11,6 +11,7 @@ from tests.clip._tokenizers import ODD_TEXTS, WordTokenizer, save_hub_tokenizer
 
 KINDS = {  # kind of tokenizer -> options of open_clip, prefix ids, suffix ids, padding id
     "t5": ({"clean": "canonicalize"}, (), (1,), 1),
+    "mt5": ({}, (), (1,), 0),
     "gemma": ({"clean": "canonicalize"}, (), (1,), 0),
     "bert": ({"strip_sep_token": True}, (2,), (0,), 0),
     "roberta": ({}, (0,), (2,), 1),

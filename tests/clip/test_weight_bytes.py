@@ -135,7 +135,7 @@ def test_folders_that_cannot_be_loaded(folder):
         assert "open_clip_config.json is no configuration of open_clip" in message()
     content["model_cfg"]["text_cfg"]["hf_model_name"] = "roberta-base"
     config.write_text(json.dumps(content))
-    assert "not supported: its text tower is a Hugging Face model" in message()
+    assert "roberta-base" in message()  # or transformers, is missing
     (folder / "open_clip_model.safetensors").unlink()
     assert "no weights: neither open_clip_model.safetensors nor" in message()
     config.unlink()

@@ -5,8 +5,9 @@ import torch
 
 from clip.backbones import load_uncached
 from dassl.utils import load_checkpoint
-from prompting.precision import lay_out, precision_name, prepare_clip
+from prompting.precision import choose_precision, lay_out, precision_name, prepare_clip
 from tests._processes import in_processes
+from tests.trainers._methods import E, options
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_text_time_is_that_of_the_prompter_both_ways(build, monkeypatch):
     trainer.model.prompter.prompts.register_forward_hook(takes(3.0))
     trainer.model.prompter.prompts.ctx.register_hook(takes(5.0))
     encode = trainer.model.encode_image
-    monkeypatch.setattr(trainer.model, "encode_image", lambda x: takes(7.0)() or encode(x))
+    monkeypatch.setattr(trainer.model, "encode_image", lambda *args: takes(7.0)() or encode(*args))
     compute_loss = trainer.compute_loss
     monkeypatch.setattr(trainer, "compute_loss", lambda *a: takes(0.5)() or compute_loss(*a))
     trainer.train()
@@ -106,3 +107,21 @@ def test_text_time_is_that_of_the_prompter_both_ways(build, monkeypatch):
     expected = {"data": 0, "image": 7.0 * steps, "text": 8.0 * steps, "rest": 0.5 * steps}
     expected["text"] += 3.0  # its rows are counted before the first step
     assert trainer.seconds == pytest.approx(expected)
+
+
+def test_half_precision_needs_a_gpu(run):
+    content = run("CoOp", *options(), "USE_CUDA", "False", "TRAINER.COOP.PREC", "fp16")
+    assert content["run"]["precision"] == "fp32"
+    assert content["protocol"]["options"]["PREC"] == "fp16"
+    assert choose_precision("fp16", "cuda") == "fp16"
+    assert choose_precision("amp", "cpu") == choose_precision("fp32", "cuda") == "fp32"
+
+
+def test_logits_are_not_rounded_under_amp(build):
+    trainer = build("CoOp", "DATASET.SUBSAMPLE_TASKS", "task0")
+    images = torch.randn(4, E)
+    with torch.no_grad():
+        infer = trainer.build_inference("test")  # encodes the text once, in full precision
+        exact = infer({"global": images})
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(infer({"global": images}), exact)

@@ -45,13 +45,14 @@ def attention(x, weights, name, heads):
 def encode(x, eot, weights, heads, quick=True, deep=()):
     """Text feature (e,) of embeddings x (L, d) whose EOT stands at ``eot``.
 
-    ``deep``: contexts (m, d) that overwrite the tokens after SOS before layers 1, 2, ...
+    ``deep``: contexts (m, d) that overwrite the tokens after SOS before layers 1, 2, ...; None
+    leaves them.
     """
     x = x + weights["positional_embedding"][: len(x)]
     layer = 0
     while f"transformer.resblocks.{layer}.ln_1.weight" in weights:
         name = f"transformer.resblocks.{layer}"
-        if 1 <= layer <= len(deep):
+        if 1 <= layer <= len(deep) and deep[layer - 1] is not None:
             m = len(deep[layer - 1])
             x = torch.cat([x[:1], deep[layer - 1], x[1 + m :]])
         x = x + attention(layer_norm(x, weights, f"{name}.ln_1"), weights, f"{name}.attn", heads)

@@ -9,14 +9,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 import softcpt
+import trainers  # noqa: F401  (registers the methods)
+from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from softcpt.images import load_images
 from tests.conftest import TASKS
 
-METHODS = (
-    *("CLIPAdapter", "CoCoOp", "CoOp", "CoT", "LinearProbe", "MTCoOp", "MTCoOpHard", "PLOT"),
-    *("ProtoNet", "TipAdapter", "ZeroshotCLIP"),
-)
+METHODS = TRAINER_REGISTRY.registered_names()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,147 +1,47 @@
-"""What every registered method must do, and what single ones promise, on the toy suite."""
+"""What every registered method must do, on the toy suite."""
 
-import copy
 import json
-import math
-import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 from clip import load_backbone
-from dassl.data import build_data_loader
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.tasks import TaskSpace
-from dassl.engine import TRAINER_REGISTRY, Step
+from dassl.engine import Step
 from dassl.utils import UserError, load_checkpoint
-from prompting.fitting import Fitting
-from results.record import RunRecord
 from results.schema import SCHEMA
-from tests.conftest import COUNTS, TASKS, toy_class
-from tests.reference import prompts as naive
-from trainers._base import PromptTrainer, choose_precision
-from trainers.coop import CoOp
+from tests.conftest import TASKS, backbone_of, toy_class
+from tests.trainers._methods import (
+    METHODS,
+    VARIANTS,
+    guessing,
+    learned,
+    optimizer,
+    options,
+    preset,
+    training_loss,
+)
 
-METHODS = [
-    *(
-        "CLIPAdapter",
-        "CoCoOp",
-        "CoOp",
-        "CoT",
-        "KgCoOp",
-        "LPPlusPlus",
-        "LinearProbe",
-        "MTCoOp",
-        "MTCoOpHard",
-        "PLOT",
-    ),
-    *("ProGrad", "ProtoNet", "TaskRes", "TipAdapter", "ZeroshotCLIP", "ZeroshotCLIP2"),
-]
-TRAINED = ("CoCoOp", "CoOp", "CoT", "KgCoOp", "MTCoOp", "MTCoOpHard", "PLOT", "ProGrad")
-D = E = 64  # widths of the tiny backbone
-M, U, V = 4, 3, 2  # context tokens: made or learned, of the task, of the class
-SIZES = {"MTCOOP.TASK_N_CTX": U, "MTCOOP.CLASS_N_CTX": V}
-SIZES |= {"COT.N_CTX": M}
-SIZES |= {"COOP.N_CTX": M, "MTCOOP.N_CTX": M, "MTCOOPH.N_CTX": M}
-SIZES |= {f"{key}.N_CTX": M for key in ("COCOOP", "KGCOOP", "PLOT", "PROGRAD")}
-SIZES["PROGRAD.LAMBDA"] = 0.5  # untrained, zero-shot CLIP teaches the opposite of the labels
-PARAMETERS = {  # T = 3 tasks, C = 9 classes
-    ("CoOp",): 3 * M * D,
-    ("CoOp", "COOP.CSC"): 9 * M * D,
-    ("CoT",): 3 * (3 * M * D + 3 * (4 * E + 4 + 4 * D + D) + 4 * E + 4 + 4 * 2 + 2),
-    ("MTCoOpHard",): M * D,
-    ("MTCoOpHard", "MTCOOPH.TSC"): 3 * M * D,
-    ("MTCoOpHard", "MTCOOPH.CSC"): 9 * M * D,
-    ("MTCoOp",): E * M * D + U * D,
-    ("MTCoOp", "MTCOOP.TASK_CSC"): E * M * D + 3 * U * D,
-    ("MTCoOp", "MTCOOP.CSC"): 2 * E * M * D + U * D + V * D,
-    ("MTCoOp", "MTCOOP.CSC", "MTCOOP.TASK_CSC"): 2 * E * M * D + 3 * U * D + V * D,
-    ("MTCoOp", "MTCOOP.CSC", "MTCOOP.CLASS_CSC"): 2 * E * M * D + U * D + 9 * V * D,
-    ("MTCoOp", "MTCOOP.TASK_VECTORS"): E * M * D + 3 * E,
-    ("CoCoOp",): 3 * (M * D + (E + 1) * E // 16 + (E // 16 + 1) * D),
-    ("KgCoOp",): 3 * M * D,
-    ("KgCoOp", "KGCOOP.CSC"): 9 * M * D,
-    ("PLOT",): 3 * 4 * M * D,
-    ("PLOT", "PLOT.CSC"): 9 * 4 * M * D,
-    ("PLOT", "PLOT.UNIFORM"): 3 * 4 * M * D,
-    ("ProGrad",): 3 * M * D,
-    ("ProGrad", "PROGRAD.CSC"): 9 * M * D,
-    ("ProGrad", "PROGRAD.CTX_INIT"): 3 * M * D,
-    ("ZeroshotCLIP",): 0,
-    ("ZeroshotCLIP2",): 0,
-    ("LinearProbe",): 9 * (E + 1),
-    ("ProtoNet",): 0,
-    ("TipAdapter",): 0,
-    ("TipAdapter", "TIP.FINETUNE"): 9 * COUNTS["train_x"] * E,
-    ("CLIPAdapter",): 3 * 2 * E * E // 4,
-    ("TaskRes",): 9 * E,
-    ("LPPlusPlus",): 9 * (E + 2),
-}
-PUBLISHED_STEPS = {"TaskRes": ("OPTIM.NAME", "adam")}  # methods that SGD at this rate barely moves
-VARIANTS = [pytest.param(key, id="-".join(key)) for key in PARAMETERS]
 PROTOCOL = {
     *("name", "suite", "tasks", "classes", "shots", "seed", "trainer", "method", "options"),
     *("backbone", "split", "selection", "metric_rule", "steps_rule"),
 }
-TASK0 = ("DATASET.SUBSAMPLE_TASKS", "task0")
-LOSS = re.compile(r"epoch \[(\d+)/\d+\]\[\d+/\d+\].*?loss \S+ \((\S+)\).*lr (\S+)")
 
 
-def options(*switches):
-    """KEY VALUE words: small contexts, and the switches on."""
-    pairs = {f"TRAINER.{key}": value for key, value in SIZES.items()}
-    pairs |= {f"TRAINER.{key}": "True" for key in switches}
-    return [word for pair in pairs.items() for word in pair]
+@pytest.mark.parametrize("method", METHODS)
+def test_has_a_preset_without_data_and_weights(method):
+    assert preset(method)
 
 
-def parts_of(trainer):
-    """The trainers of the single tasks, or the one for all."""
-    return trainer.task_trainers
-
-
-@torch.no_grad()
-def training_loss(trainer):
-    """The loss over all training images at once."""
-    total = 0.0
-    for part in parts_of(trainer):
-        items = part.dm.dataset.train_x
-        batch = next(iter(build_data_loader(part.cfg, "SequentialSampler", items, len(items))))
-        total += part.compute_loss(part.forward(part.image_features(batch)), batch)["loss"].item()
-    return total
-
-
-def guessing(trainer):
-    """The training loss if all classes of a task are given the same chance."""
-    spaces = [part.dm.space for part in parts_of(trainer)]
-    images = [[size * COUNTS["train_x"] for size in space.sizes] for space in spaces]
-    return sum(
-        sum(n * math.log(size) for n, size in zip(counts, space.sizes, strict=True)) / sum(counts)
-        for counts, space in zip(images, spaces, strict=True)
-    )
-
-
-def learned(trainer):
-    return {
-        f"{i}.{name}": p
-        for i, part in enumerate(parts_of(trainer))
-        for name, p in part.model.prompter.named_parameters()
-        if p.requires_grad
-    }
-
-
-def test_methods_are_these():
-    assert TRAINER_REGISTRY.registered_names() == METHODS
-    assert {key[0] for key in PARAMETERS} == set(METHODS)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 def test_learns_and_leaves_clip_alone(build, variant):
-    clip_model = load_backbone("tiny/random")
+    clip_model = load_backbone(backbone_of(variant[0]))
     before = {k: v.clone() for k, v in [*clip_model.state_dict().items()]}
     buffers = {k: v.clone() for k, v in clip_model.named_buffers()}
-    assert buffers  # the image tower has batch statistics
-    steps = ("OPTIM.MAX_EPOCH", 10, "OPTIM.LR", 0.02, *PUBLISHED_STEPS.get(variant[0], ()))
+    assert buffers or backbone_of(variant[0]) != "tiny/random"  # ResNets have batch statistics
+    steps = ("OPTIM.MAX_EPOCH", 10, "OPTIM.LR", 0.02, *optimizer(variant[0]))
     trainer = build(*variant[:1], *options(*variant[1:]), *steps)
     starts = {name: p.detach().clone() for name, p in learned(trainer).items()}
     loss = training_loss(trainer)
@@ -152,11 +52,11 @@ def test_learns_and_leaves_clip_alone(build, variant):
     for name, start in starts.items():
         assert not torch.equal(start, learned(trainer)[name]), f"{name} has not moved"
     count = sum(p.numel() for p in learned(trainer).values())
-    assert count == PARAMETERS[variant] == trainer.results()["trainable"]["parameters"]
+    assert count == trainer.results()["trainable"]["parameters"]
     if starts:  # at least halfway down to the loss of guessing; untrained images tell no more
         chance = guessing(trainer)
         assert training_loss(trainer) - chance < (loss - chance) / 2
-    elif parts_of(trainer)[0].steps_rule == "fitted":
+    elif trainer.task_trainers[0].steps_rule == "fitted":
         assert training_loss(trainer) < loss
     else:
         assert training_loss(trainer) == loss
@@ -175,7 +75,7 @@ def test_results_are_complete(run, tmp_path, method, dataset):
     assert content["protocol"]["trainer"] == method
     assert content["protocol"]["suite"] == dataset
     assert content["protocol"]["seed"] == 1
-    weights = load_backbone("tiny/random").weights_hash
+    weights = load_backbone(backbone_of(method)).weights_hash
     assert content["hashes"]["weights"] == weights
     assert len(content["hashes"]["data"]) == len(content["hashes"]["experiment"]) == 64
     groups = ["looks", "looks", "patterns"] if dataset == "ToyGroups" else [""] * 3
@@ -204,35 +104,30 @@ def test_results_are_complete(run, tmp_path, method, dataset):
     assert {"python", "torch", "open_clip_torch"} <= set(cost["versions"])
 
 
-@pytest.mark.parametrize(
-    ("variant", "name"),
-    [
-        (("CoOp",), "CoOp-CA"),
-        (("CoOp", "COOP.CSC"), "CoOp-CS"),
-        (("CoT",), "CoT"),
-        (("MTCoOpHard",), "CoOp-MT"),
-        (("MTCoOpHard", "MTCOOPH.TSC"), "CoOp-MT (per task)"),
-        (("MTCoOpHard", "MTCOOPH.CSC"), "CoOp-MT (per class)"),
-        (("CoCoOp",), "CoCoOp"),
-        (("KgCoOp",), "KgCoOp"),
-        (("PLOT",), "PLOT"),
-        (("PLOT", "PLOT.UNIFORM"), "PLOT (uniform plan)"),
-        (("ProGrad",), "ProGrad"),
-        (("ZeroshotCLIP",), "zero-shot"),
-        (("ZeroshotCLIP2",), "zero-shot (ensemble)"),
-        (("MTCoOp", "MTCOOP.TASK_VECTORS"), "SoftCPT*"),
-        (("MTCoOp", "MTCOOP.TASK_VECTORS", "MTCOOP.CSC"), "SoftCPT* (CA)"),
-        (("LinearProbe",), "LP-CLIP"),
-        (("ProtoNet",), "ProtoNet"),
-        (("TipAdapter",), "Tip-Adapter"),
-        (("TipAdapter", "TIP.FINETUNE"), "Tip-Adapter-F"),
-        (("CLIPAdapter",), "CLIP-Adapter"),
-        (("TaskRes",), "TaskRes"),
-        (("LPPlusPlus",), "LP++"),
-    ],
-)
-def test_names_in_tables(build, variant, name):
-    assert build(variant[0], *options(*variant[1:])).method_name() == name
+def stop_after_an_epoch(trainer):
+    if trainer.epoch:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_training_continues_as_if_it_had_not_stopped(
+    build, tmp_path, monkeypatch, method
+):
+    words = (method, *options(), "DATASET.SUBSAMPLE_TASKS", "task0")
+    whole = build(*words, output=tmp_path / "whole")
+    whole.train()
+    if not whole.optimizers():
+        return
+    stopped = build(*words, output=tmp_path / "stopped")
+    monkeypatch.setattr(stopped, "before_epoch", lambda: stop_after_an_epoch(stopped))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    resumed = build(*words, output=tmp_path / "stopped")
+    resumed.train()
+    assert resumed.start_epoch == 1
+    expected = whole.model.prompter.state_dict()
+    for name, value in resumed.model.prompter.state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
 
 @pytest.mark.parametrize("t", [0, 1, 2])
@@ -246,14 +141,6 @@ def test_a_suite_task_by_task_is_each_task_alone(run, tmp_path, t):
         for folder in (f"suite/task{t}", "alone")
     ]
     assert torch.equal(checkpoints[0]["prompts.ctx"], checkpoints[1]["prompts.ctx"])
-
-
-def test_the_words_a_photo_of_a_are_zero_shot(build):
-    trainer = build("CoOp", "TRAINER.COOP.CTX_INIT", "a photo of a", *TASK0)
-    phrases = [f"a photo of a {name.replace('_', ' ')}." for name in TASKS[0].classnames]
-    images, text = torch.randn(4, E), trainer.clip.text_tower
-    scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
 
 
 @pytest.fixture
@@ -279,36 +166,23 @@ def renamed(toy_folder):
         DATASET_REGISTRY._classes.pop(name)
 
 
-@pytest.mark.parametrize(
-    ("method", "switches", "passes"),
-    [
-        *((method, [], True) for method in TRAINED),
-        ("CoOp", ["COOP.CSC"], False),
-        ("KgCoOp", ["KGCOOP.CSC"], False),
-        ("MTCoOp", ["MTCOOP.CLASS_CSC", "MTCOOP.CSC"], False),
-        ("MTCoOp", ["MTCOOP.TASK_CSC"], True),  # the tasks are the same
-        ("MTCoOp", ["MTCOOP.TASK_VECTORS"], True),
-        ("MTCoOpHard", ["MTCOOPH.TSC"], True),
-        ("LinearProbe", [], False),
-        ("ProtoNet", [], False),
-        ("TipAdapter", [], False),
-        ("CLIPAdapter", [], True),
-        ("TaskRes", [], False),
-        ("LPPlusPlus", [], False),
-        ("MTCoOpHard", ["MTCOOPH.CSC"], False),
-        ("PLOT", ["PLOT.CSC"], False),
-        ("ProGrad", ["PROGRAD.CSC"], False),
-    ],
-)
-def test_new_classes(run, renamed, tmp_path, method, switches, passes):
-    """Shared contexts go on to other classes; those of classes, which would fit, do not."""
-    run(method, *options(*switches), "OPTIM.MAX_EPOCH", 1)
-    how = {"flags": ("--eval-only", "--model-dir", str(tmp_path / "run")), "dataset": "NewClasses"}
-    if passes:
-        assert run(method, *options(*switches), output=tmp_path / "new", **how)["tasks"]
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_new_classes(build, run, renamed, tmp_path, variant):
+    """Learned tensors that grow with the classes, or the images of them, serve no other classes."""
+    method, words = variant[0], options(*variant[1:])
+    shapes = []
+    for task in ("task0", "task1"):  # of three and of two classes
+        prompter = build(method, *words, "DATASET.SUBSAMPLE_TASKS", task).model.prompter
+        shapes.append({name: x.shape for name, x in prompter.state_dict().items()})
+    if not shapes[0]:
         return
-    with pytest.raises(UserError, match="was trained with another set of names"):
-        run(method, *options(*switches), output=tmp_path / "new", **how)
+    run(method, *words, "OPTIM.MAX_EPOCH", 1)
+    how = {"flags": ("--eval-only", "--model-dir", str(tmp_path / "run")), "dataset": "NewClasses"}
+    if shapes[0] == shapes[1]:
+        assert run(method, *words, output=tmp_path / "new", **how)["tasks"]
+        return
+    with pytest.raises(UserError, match="set of names"):
+        run(method, *words, output=tmp_path / "new", **how)
 
 
 @pytest.mark.parametrize(
@@ -333,158 +207,24 @@ def test_new_tasks(build, run, renamed, tmp_path, method, switches, passes):
         trainer.load_model(tmp_path / "run")
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_checkpoint_holds_what_is_learned(build, method):
-    for part in parts_of(build(method, *options())):
-        prompter = part.model.prompter
-        assert set(prompter.state_dict()) == {name for name, _ in prompter.named_parameters()}
+    """All of it, and nothing of the frozen CLIP."""
+    for part in build(method, *options()).task_trainers:
+        state = part.model.prompter.state_dict()
+        assert {name for name, _ in part.model.prompter.named_parameters()} <= state.keys()
+        frozen = {tensor.data_ptr() for tensor in part.clip.state_dict().values()}
+        assert not frozen & {tensor.data_ptr() for tensor in state.values()}
 
 
-def test_zero_shot_is_clip_with_the_templates(build):
-    trainer = build("ZeroshotCLIP")
-    text = trainer.clip.text_tower
-    phrases = [
-        task.templates[0].format(name.replace("_", " "))
-        for task in TASKS
-        for name in task.classnames
-    ]
-    assert phrases[1] == "a grass green picture."
-    images = torch.randn(4, E)
-    scores = naive.logits(images, text.encode_text(phrases), trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
-    assert not trainer.optimizers()
-
-
-def test_ensemble_averages_normalised_features(build):
-    trainer = build("ZeroshotCLIP2", "DATASET.SUBSAMPLE_TASKS", "task0")
-    text, rows = trainer.clip.text_tower, []
-    general = ("itap of a {}.", "a bad photo of the {}.", "a origami {}.")
-    general += ("a photo of the large {}.", "a {} in a video game.", "art of the {}.")
-    for name in ("red", "grass green", "deep blue"):
-        templates = ("a {} picture.", *general, "a photo of the small {}.")
-        found = text.encode_text([template.format(name) for template in templates])
-        rows.append(sum(row / row.norm() for row in found))
-    images = torch.randn(4, E)
-    scores = naive.logits(images, rows, trainer.clip.logit_scale)
-    torch.testing.assert_close(trainer.forward({"global": images}).logits, scores)
-
-
-# ---------------------------------------------------------------- what single methods promise
-
-
-def log_of(folder):
-    return (folder / "log.txt").read_text()
-
-
-@pytest.mark.parametrize(
-    ("switches", "rates"),
-    [((), {18: 0.0, 34: 1.99e-3, 50: 3.1e-5}), (("MTCOOP.CSC",), {50: 1.95e-3})],
-)
-def test_upstream_steps_bend_the_schedule(run, tmp_path, switches, rates):
-    recipe = "configs/_base_/sgd_cosine_ep50.yaml"
-    one_step = ("DATASET.SUBSAMPLE_TASKS", "task1", "OPTIM.MAX_EPOCH", 50)
-    words = options(*switches, "MTCOOP.UPSTREAM_STEPS")
-    content = run("MTCoOp", *words, *one_step, flags=("--config-file", recipe))
-    names = 4 if switches else 3
-    assert content["protocol"]["steps_rule"].startswith(f"upstream: {names} optimizer steps")
-    shown = {int(e): float(lr) for e, _, lr in LOSS.findall(log_of(tmp_path / "run"))}
-    assert len(shown) == 50
-    assert shown[1] == pytest.approx(1e-5)
-    for epoch, rate in rates.items():
-        assert shown[epoch] == pytest.approx(rate, rel=2e-2, abs=1e-9)
-
-
-@pytest.mark.parametrize("switches", [(), ("MTCOOP.CSC",)])
-def test_upstream_steps_are_repeated_sgd_steps_on_one_gradient(build, switches):
-    words = options(*switches, "MTCOOP.UPSTREAM_STEPS")
-    trainer = build("MTCoOp", *words)
-    batch = next(iter(trainer.train_loader_x))
-    by_hand = copy.deepcopy(trainer.model.prompter)
-    weights = [p for p in by_hand.parameters() if p.requires_grad]
-    trainer.train_step(batch, Step(0, 0, 2))
-    features = trainer.model.encode_image(batch["img"])["global"]
-    text = by_hand(trainer.clip.text_tower, features)
-    scores = naive.logits(features, text, trainer.clip.logit_scale)
-    loss = naive.loss(scores, batch["label"].tolist(), batch["task"].tolist(), [3, 2, 4])
-    grads = torch.autograd.grad(loss, weights)
-    for weight, grad in zip(weights, grads, strict=True):
-        value, speed = weight.detach(), torch.zeros_like(grad)
-        for _ in range(4 if switches else 3):
-            speed = 0.9 * speed + grad + 5e-4 * value
-            value = value - 0.002 * speed
-        weight.data = value
-    for mine, theirs in zip(trainer.model.prompter.parameters(), weights, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
-
-
-def test_one_step_per_batch_otherwise(build):
-    trainer = build("MTCoOp", *options())
-    assert trainer.steps_rule == "one step per batch"
-    trainer.train()
-    state = trainer.optimizers()[0].state
-    assert trainer.schedulers()[0].last_epoch == 2
-    assert state
-
-
-def test_frozen_class_context_stays(build):
-    words = (*options("MTCOOP.CSC"), "TRAINER.MTCOOP.FREEZE_CLS_PROMPT", 1)
-    trainer = build("MTCoOp", *words)
-    prompter = trainer.model.prompter
-    start = {name: p.detach().clone() for name, p in prompter.named_parameters()}
-    trainer.train()
-    moved = {n for n, p in prompter.named_parameters() if not torch.equal(p, start[n])}
-    assert moved == {"tasks.ctx", "meta.proj"}
-    assert "classes.ctx" in prompter.state_dict()
-    assert trainer.results()["trainable"]["parameters"] == 2 * E * M * D + U * D
-
-
-@pytest.mark.parametrize("switches", [(), ("MTCOOP.CSC", "MTCOOP.CLASS_CSC")])
-@pytest.mark.parametrize("kind", ["mlp", "transformer"])
-def test_own_meta_networks_train(build, kind, switches):
-    steps = ("OPTIM.MAX_EPOCH", 8, "OPTIM.LR", 0.02, "TRAINER.MTCOOP.PG_TYPE", kind)
-    trainer = build("MTCoOp", *options(*switches), *steps)
-    start = {name: p.detach().clone() for name, p in learned(trainer).items()}
-    loss = training_loss(trainer)
-    trainer.train()
-    chance = guessing(trainer)
-    assert training_loss(trainer) - chance < (loss - chance) / 2
-    still = [n for n, p in learned(trainer).items() if torch.equal(p, start[n])]
-    assert not still
-
-
-def test_class_sampling_trains(build):
-    words = ("TRAINER.MTCOOP.CLS_SAMPLE_RATE", 0.5, "OPTIM.MAX_EPOCH", 8, "OPTIM.LR", 0.02)
-    trainer = build("MTCoOp", *options("MTCOOP.CSC"), *words)
-    loss = training_loss(trainer)
-    trainer.train()
-    chance = guessing(trainer)
-    assert training_loss(trainer) - chance < (loss - chance) / 2
-
-
-def test_half_precision_needs_a_gpu(run):
-    content = run("CoOp", *options(), "USE_CUDA", "False", "TRAINER.COOP.PREC", "fp16")
-    assert content["run"]["precision"] == "fp32"
-    assert content["protocol"]["options"]["PREC"] == "fp16"
-    assert choose_precision("fp16", "cuda") == "fp16"
-    assert choose_precision("amp", "cpu") == choose_precision("fp32", "cuda") == "fp32"
-
-
-def test_logits_are_not_rounded_under_amp(build):
-    trainer = build("CoOp", "DATASET.SUBSAMPLE_TASKS", "task0")
-    images = torch.randn(4, E)
-    with torch.no_grad():
-        infer = trainer.build_inference("test")  # encodes the text once, in full precision
-        exact = infer({"global": images})
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(infer({"global": images}), exact)
-
-
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_step_in_half_precision_goes_the_same_way(build, monkeypatch, method):
     """As under PREC amp on a GPU: towers rounded, gradients finite and nearly the same."""
     grads = []
     for enabled in (False, True):
         trainer = build(method, *options(), "DATASET.SUBSAMPLE_TASKS", "task2")
+        if not trainer.optimizers():
+            return
         rounding = torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
         monkeypatch.setattr(trainer, "autocast", lambda rounding=rounding: rounding)
         trainer.train_step(next(iter(trainer.train_loader_x)), Step(0, 0, 2))
@@ -494,72 +234,3 @@ def test_a_step_in_half_precision_goes_the_same_way(build, monkeypatch, method):
     assert rounded.isfinite().all()
     assert not torch.equal(exact, rounded)
     assert torch.cosine_similarity(exact, rounded, dim=0) > 0.9
-
-
-class Named(CoOp):
-    """CoOp with a second loss."""
-
-    def compute_loss(self, output, batch, class_mask=None):
-        losses = super().compute_loss(output, batch, class_mask)
-        return {**losses, "pull": 0.25 * (self.model.prompter.prompts.ctx**2).mean()}
-
-
-def test_the_log_shows_named_losses(run, tmp_path, register_trainer):
-    register_trainer(Named)
-    run("Named", *options(), "DATASET.SUBSAMPLE_TASKS", "task0")
-    assert re.search(
-        r"\tloss \d\.\d+ \(\d\.\d+\) pull 0\.000\d \(0\.000\d\)\tlr ", log_of(tmp_path / "run")
-    )
-
-
-def test_loss_that_is_no_number_stops_the_run(run, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf); try a smaller OPTIM.LR"):
-        run("MTCoOp", *options(), "OPTIM.LR", 1e30, "OPTIM.MAX_EPOCH", 5)
-    content = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert content["status"] == "failed"
-    assert content["run"]["error"].startswith("FloatingPointError: the loss is")
-
-
-class Unfinished(PromptTrainer):
-    """A method without a prompter."""
-
-    KEY = "COOP"
-
-
-def test_a_method_must_build_a_prompter(build, register_trainer):
-    register_trainer(Unfinished)
-    Unfinished.DEFAULTS = CoOp.DEFAULTS
-    with pytest.raises(NotImplementedError, match="Unfinished must override build_prompter"):
-        build("Unfinished", "DATASET.SUBSAMPLE_TASKS", "task0")
-
-
-class Fitted(CoOp):
-    """A method without SGD: its prompter learns from features at once."""
-
-    def build_prompter(self, options, space, text):
-        prompter = super().build_prompter(options, space, text)
-        return prompter.requires_grad_(False)
-
-    def build_fitting(self, options):
-        return Fitting(fit=self.fit)
-
-    def fit(self):
-        features, label, task = self.split_features("train")
-        self.seen = len(features["global"]), sorted(label.tolist()), task.unique().tolist()
-
-
-def test_a_method_may_fit_instead(build, register_trainer):
-    register_trainer(Fitted)
-    trainer = build("Fitted", "DATASET.SUBSAMPLE_TASKS", "task0")
-    trainer.train()
-    assert trainer.seen == (12, sorted([0, 1, 2] * 4), [0])  # every training image, once
-    assert trainer.evaluator.tasks[0]["total"] == 9
-
-
-def test_record_of_another_method_does_not_matter(build, run, tmp_path):
-    """A method that is added later changes no hash of earlier runs."""
-    content = run("CoOp", *options())
-    cfg = build("CoOp", *options()).cfg
-    assert list(cfg.TRAINER) == ["NAME", "COOP"]
-    assert content["hashes"]["config"]
-    assert RunRecord(tmp_path, cfg).content["status"] == "running"

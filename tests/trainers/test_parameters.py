@@ -1,9 +1,11 @@
-"""Numbers of trained parameters at RN50's widths, d = 512 and e = 1024, as published or derived."""
+"""Numbers of learned parameters, as published or derived, and the names of methods in tables."""
 
 import pytest
 
 from tests.conftest import COUNTS
+from tests.trainers._methods import FORMS, options
 
+# At RN50's widths, d = 512 and e = 1024.
 T, C = 3, 9  # tasks and classes of the toy suite
 CONTEXT = 16 * 512
 META = 1024 * CONTEXT  # SoftCPT's linear map: 8,388,608
@@ -47,3 +49,9 @@ def test_counts(build, name):
     built = build(trainer, *(word for pair in pairs.items() for word in pair))
     assert built.method_name() == name
     assert built.results()["trainable"]["parameters"] == count
+
+
+@pytest.mark.parametrize("form", FORMS, ids="-".join)
+def test_counts_and_names_of_all_forms(build, form):
+    built = build(form[0], *options(*form[1:]))
+    assert (built.results()["trainable"]["parameters"], built.method_name()) == FORMS[form]

@@ -25,7 +25,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def tower():
-    """``tower(backbone)``: a text tower of the widths of a backbone, but of one layer."""
+    """``tower(backbone)``: a text tower of the widths of a backbone, but of two layers."""
     made = {}
 
     def make(backbone):
@@ -33,7 +33,7 @@ def tower():
             d, e = WIDTHS[backbone]
             vision = CLIPVisionCfg(layers=1, width=32, head_width=32, patch_size=8, image_size=8)
             with torch.random.fork_rng(devices=[]):
-                text = CLIPTextCfg(width=d, heads=8, layers=1)
+                text = CLIPTextCfg(width=d, heads=8, layers=2)
                 made[backbone] = TextTower(open_clip.CLIP(e, vision, text))
         return made[backbone]
 
@@ -68,6 +68,10 @@ def test_softcpt_table(tower, method, tasks):
         ("KgCoOp", "ViT-B/16", {}, 2_048),
         ("KgCoOp", "ViT-B/16", {"CSC": True}, 5 * 2_048),
         ("ProGrad", "ViT-B/16", {"CTX_INIT": True}, 8_192),
+        ("TCP", "ViT-B/16", {"LAYER": 1}, 331_904),
+        ("TCP", "ViT-B/16", {"CLASS_AWARE": False}, 2_048),
+        ("TaskRes", "ViT-B/16", {}, 5 * 512),
+        ("LPPlusPlus", "ViT-B/16", {}, 5 * (512 + 2)),
         ("ProGrad", "ViT-B/16", {"CSC": True}, 5 * 8_192),
         ("PLOT", "RN50", {}, 4 * 8_192),
         ("PLOT", "RN50", {"CSC": True}, 4 * 5 * 8_192),

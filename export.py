@@ -1,0 +1,76 @@
+"""Write what a finished run learned in a form that others can use.
+
+python export.py output/run exported/run
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.utils import unknown_name
+from dassl.utils.command_line import Parser, path, run_program
+from predict import add_run_flags
+from softcpt.export_folder import refuse_existing
+from softcpt.exporting import KINDS
+from softcpt.run_folder import read_record
+
+EPILOG = """\
+what --as writes into the folder OUT, each with a README that shows its use:
+  weights   one weight vector per class, for ten lines of plain open_clip (default)
+  onnx      image tower and classifier in one file, for onnxruntime (needs onnx and onnxscript)
+  prompts   the learned parameters, loaded again by predict.py and softcpt.load_run
+
+Methods whose text features depend on the image (CoCoOp) can only be exported as prompts, those
+that score images in another way than by class weights (adapters, probes) as onnx or prompts.
+
+example:
+  python export.py output/run exported/run --as onnx --task "kind of flower"
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; ``None`` reads ``sys.argv``.
+
+    Raises:
+        UserError: an unknown flag, or a value that a flag does not take.
+    """
+    parser = Parser(prog="export.py", description=__doc__.split("\n")[0], epilog=EPILOG)
+    parser.add_argument("run", metavar="RUN", type=path, help="folder of a finished run")
+    parser.add_argument("out", metavar="OUT", type=path, help="folder to write, a new one")
+    kinds = ", ".join(KINDS)
+    parser.add_argument("--as", dest="kind", default="weights", metavar="KIND", help=kinds)
+    parser.add_argument("--task", help="name or number of one task; all by default")
+    add_run_flags(parser)
+    return parser.parse_args(argv)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the export, and print its files.
+
+    Raises:
+        UserError: no such run, an existing folder, or a kind that the method does not allow.
+    """
+    if args.kind not in KINDS:
+        raise unknown_name("kind of export", args.kind, KINDS)
+    folder = Path(args.out)
+    refuse_existing(folder)
+    read_record(Path(args.run), args.load_epoch)
+    from softcpt import export_run, load_run
+
+    run = load_run(
+        args.run, device="cpu", epoch=args.load_epoch, backbone=args.backbone, root=args.root
+    )
+    for file in export_run(run, folder, args.kind, args.task):
+        print(f"{file}  {file.stat().st_size / 2**20:.2f} MiB")
+
+
+def command(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    return run_program(lambda: main(parse_args(argv)), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,173 @@
+"""Export of class weights: what a method's prompts became, for open_clip without this project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from clip import CLIP
+from clip._openai import OPENAI_ARCHS
+from dassl.utils import UserError, write_json
+
+from .export_folder import (
+    describe_input,
+    describe_source,
+    describe_tasks,
+    new_folder,
+    refuse_existing,
+    result_lines,
+)
+from .run import LoadedRun
+
+ARCHITECTURE_FILE, BACKBONE_FILE = "backbone.json", "backbone.safetensors"
+PROBES = 4  # random images on which the exported formula is compared with the run
+TOLERANCE = 1e-3  # of logits, relative to the largest
+
+CODE = """\
+import json, sys
+import open_clip, torch
+from PIL import Image
+from safetensors.torch import load_file
+
+info, images = json.load(open("weights.json")), sys.argv[1:]
+{register}model = open_clip.create_model(**info["model"]).eval()
+prepare = open_clip.image_transform(is_train=False, **info["preprocessing"])
+weights, task = load_file("weights.safetensors"), info["tasks"][0]
+for path in images:
+    with torch.no_grad():
+        feature = model.encode_image(prepare(Image.open(path).convert("RGB"))[None])
+    cosines = torch.nn.functional.normalize(feature, dim=-1) @ weights[task["weights"]].T
+    probability, label = (info["logit_scale"] * cosines).softmax(dim=-1)[0].max(dim=0)
+    print(path, task["classes"][label], f"{probability:.4f}", sep="\\t")
+"""
+
+README = """\
+# {method} on {suite}: class weights
+
+One weight vector of {width} numbers per class. The classifier is zero-shot CLIP's: the logits of an
+image are {scale:.4g} times the cosines of its feature and the weights of a task's classes. It
+needs `open_clip_torch` and `safetensors`, and these lines, run in this folder:
+
+```python
+{code}```
+
+| file | contents |
+|---|---|
+| `weights.safetensors` | weights (classes, {width}), normalised, fp32, of each task |
+| `weights.json` | tasks, class names, templates, preprocessing, logit scale, backbone, source |
+{files}
+Backbone: {backbone}. Trained with {shots} shots, seed {seed}. Measured on the test images:
+
+{results}
+
+The licence of the backbone's weights also applies to what is computed from them.
+"""
+
+
+def export_weights(run: LoadedRun, folder: Path, task: int | str | None = None) -> list[Path]:
+    """Write class weights, their description and a README; the files.
+
+    Raises:
+        UserError: the folder exists, or the logits of the method are no scaled cosines of image
+            features and one weight per class.
+    """
+    refuse_existing(folder)
+    ids = run.task_ids(task)
+    weights = _class_weights(run, ids)
+    with new_folder(folder) as place:
+        model = _describe_model(run.trainers[0].clip, place)
+        info = _describe(run, ids, model)
+        write_json(info, place / "weights.json")
+        save_file({f"task{t}": x for t, x in weights.items()}, place / "weights.safetensors")
+        text = _readme(run, ids, info, embedded=(place / BACKBONE_FILE).exists())
+        (place / "README.md").write_text(text, encoding="utf-8")
+    return sorted(folder.iterdir())
+
+
+def _class_weights(run: LoadedRun, ids: Sequence[int]) -> dict[int, torch.Tensor]:
+    """Weights (C, e) by task, after a comparison with the run's own logits on random images."""
+    method = type(run.trainers[0]).__name__
+    try:
+        weights = {t: run.text_features(t).contiguous() for t in ids}
+    except UserError as error:
+        raise UserError(
+            f"{error}: there are no class weights to export{_other_ways(run)}"
+        ) from None
+    clip, size = run.trainers[0].clip, run.cfg.INPUT.SIZE
+    pixels = torch.randn(PROBES, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = clip.encode_image(pixels.to(clip.device)).float()
+    x = logit_scale(run) * F.normalize(features, dim=-1).cpu()  # (B, e)
+    for t, logits in zip(ids, run.logits_of_pixels(pixels, ids), strict=True):
+        expected = x @ weights[t].T  # (B, C)
+        if (logits - expected).abs().max() > TOLERANCE * logits.abs().max():
+            raise UserError(
+                f"the logits of {method} are more than scaled cosines of image features and one "
+                f"weight per class: no class weights to export{_other_ways(run)}"
+            )
+    return weights
+
+
+def _other_ways(run: LoadedRun) -> str:
+    onnx = "" if run.depends_on_image else "--as onnx exports the whole computation, "
+    return f"; {onnx}--as prompts what was learned"
+
+
+def logit_scale(run: LoadedRun) -> float:
+    """What cosines are multiplied with."""
+    return run.trainers[0].clip.logit_scale.float().exp().item()
+
+
+def _describe_model(clip: CLIP, place: Path) -> dict[str, Any]:
+    """Arguments of ``open_clip.create_model``; a backbone without a public tag is written."""
+    if clip.name in OPENAI_ARCHS:
+        arch, tag = OPENAI_ARCHS[clip.name], "openai"
+    else:
+        arch, _, tag = clip.name.rpartition("/")
+    if open_clip.is_pretrained_cfg(arch, tag):
+        gelu = clip.config["quick_gelu"]
+        return {"model_name": arch, "pretrained": tag, "force_quick_gelu": gelu}
+    write_json(clip.config, place / ARCHITECTURE_FILE)
+    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, place / BACKBONE_FILE)
+    return {"model_name": Path(ARCHITECTURE_FILE).stem, "pretrained": BACKBONE_FILE}
+
+
+def _describe(run: LoadedRun, ids: Sequence[int], model: dict[str, Any]) -> dict[str, Any]:
+    """The content of ``weights.json``."""
+    options = describe_input(run)
+    height, width = options.pop("size")
+    options["image_size"] = height if height == width else [height, width]
+    tasks = describe_tasks(run, ids)
+    for t, one in zip(ids, tasks, strict=True):
+        one["weights"] = f"task{t}"
+    return {
+        "model": model,
+        "preprocessing": {**options, "resize_mode": "shortest"},
+        "logit_scale": logit_scale(run),
+        "temperature": 1 / logit_scale(run),
+        "tasks": tasks,
+        "source": describe_source(run),
+    }
+
+
+def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: bool) -> str:
+    register = f'open_clip.add_model_config("{ARCHITECTURE_FILE}")\n' if embedded else ""
+    files = (
+        f"| `{ARCHITECTURE_FILE}`, `{BACKBONE_FILE}` | the frozen CLIP, which has no public tag |\n"
+        if embedded
+        else ""
+    )
+    return README.format(
+        code=CODE.replace("{register}", register),
+        scale=info["logit_scale"],
+        width=run.trainers[0].clip.text_tower.out_dim,
+        files=files,
+        results=result_lines(run, ids),
+        **{key: info["source"][key] for key in ("method", "suite", "backbone", "shots", "seed")},
+    )

@@ -1,0 +1,97 @@
+"""What all exports share: a folder that appears complete or not at all, and the preprocessing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dassl.utils import UserError
+
+if TYPE_CHECKING:
+    from .run import LoadedRun
+
+
+def refuse_existing(folder: Path) -> None:
+    """Refuse to export over a folder or file that exists.
+
+    Raises:
+        UserError: it exists, and is not an empty folder.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"{folder} exists already: choose another folder, or delete it")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that becomes it when the block succeeds.
+
+    Raises:
+        UserError: the folder exists, or its parent cannot be written.
+    """
+    refuse_existing(folder)
+    temporary = folder.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder.parent}: {error.strerror}") from None
+    try:
+        yield temporary
+        os.replace(temporary, folder)  # of an empty folder too
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def describe_input(run: LoadedRun) -> dict[str, Any]:
+    """How the run prepares an image: resized on the shorter side, cropped, normalised."""
+    options = run.cfg.INPUT
+    return {
+        "size": list(options.SIZE),  # height, width
+        "mean": list(options.PIXEL_MEAN),
+        "std": list(options.PIXEL_STD),
+        "interpolation": options.INTERPOLATION,
+    }
+
+
+def describe_tasks(run: LoadedRun, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Name, class names and templates of tasks, and what the run measured on them."""
+    measured = {task["id"]: task for task in run.record["tasks"]}
+    return [
+        {
+            "name": run.tasks[t].name,
+            "classes": list(run.tasks[t].classnames),
+            "templates": list(run.tasks[t].templates),
+            "test": {key: measured[t].get(key) for key in ("metric", "value", "total")}
+            if t in measured
+            else None,
+        }
+        for t in ids
+    ]
+
+
+def describe_source(run: LoadedRun) -> dict[str, Any]:
+    """Where an export comes from: the method, the backbone, the data, by name and hash."""
+    protocol, hashes = run.record["protocol"], run.record["hashes"]
+    keys = ("method", "backbone", "suite", "shots", "seed")
+    return {
+        **{key: protocol.get(key) for key in keys},
+        "data": hashes.get("data", ""),
+        "weights": hashes.get("weights", ""),
+    }
+
+
+def result_lines(run: LoadedRun, ids: Sequence[int]) -> str:
+    """A Markdown table of what the run measured on its test images."""
+    lines = ["| task | classes | metric | % | test images |", "|---|---|---|---|---|"]
+    for task in describe_tasks(run, ids):
+        test = task["test"] or {}
+        value = "–" if test.get("value") is None else f"{test['value']:.2f}"
+        row = (task["name"], len(task["classes"]), test.get("metric", ""), value)
+        lines.append(f"| {' | '.join(map(str, row))} | {test.get('total', '')} |")
+    return "\n".join(lines)

@@ -1,0 +1,171 @@
+"""export.py: the exports work without this project, and give what the run gives."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+import export
+import softcpt
+from dassl.utils import UserError
+
+NO_ONNX = any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript"))
+
+
+@pytest.fixture
+def command(capsys):
+    """``command(*words)``: exit code, stdout, stderr of export.py."""
+
+    def go(*words):
+        capsys.readouterr()
+        code = export.command([str(word) for word in words])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return go
+
+
+def run_readme(folder, *images):
+    """What the README's code prints in a process that does not find this repository."""
+    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)[1]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    if extra := os.environ.get("PYTHONPATH"):  # of optional packages
+        environment["PYTHONPATH"] = os.path.abspath(extra)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *map(str, images)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def test_class_weights_need_open_clip_only(command, runs, loaded, held_out, tmp_path):
+    """The README's lines classify the test images as the run did, and images of other forms."""
+    folder, task = tmp_path / "weights", "stripes"
+    code, out, _ = command(runs("MTCoOp"), folder, "--task", task)
+    assert code == 0 and "weights.safetensors" in out
+    images = [path for path, _ in held_out(2)]
+    for mode, size in (("L", (40, 33)), ("RGBA", (31, 90)), ("P", (64, 48))):
+        Image.effect_noise(size, 90).convert(mode).save(tmp_path / f"{mode}.png")
+        images.append(str(tmp_path / f"{mode}.png"))
+    found = run_readme(folder, *images)
+    expected = loaded("MTCoOp").predict(images, task, top=1)
+    assert [row[:2] for row in found] == [[one.image, one.label] for one in expected]
+    for row, one in zip(found, expected, strict=True):
+        assert float(row[2]) == pytest.approx(one.probability, abs=2e-4)
+    info = json.loads((folder / "weights.json").read_text())
+    assert [task["name"] for task in info["tasks"]] == ["stripes"]
+    assert info["source"]["method"] == "SoftCPT-NATA" and info["source"]["data"]
+
+
+@pytest.mark.parametrize("method", ["CLIPAdapter", "CoCoOp", "LinearProbe", "TipAdapter", "PLOT"])
+def test_methods_without_class_weights(method, command, runs, tmp_path):
+    code, out, err = command(runs(method), tmp_path / "out")
+    assert code == 2 and out == "" and method in err and "--as prompts" in err
+    assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(NO_ONNX, reason="onnx and onnxscript are not installed")
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["MTCoOp", "CLIPAdapter", "TipAdapter"])
+def test_onnx(method, command, runs, loaded, held_out, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    folder, run, task = tmp_path / "onnx", loaded(method), "stripes"
+    code, _, err = command(runs(method), folder, "--as", "onnx", "--task", task)
+    assert code == 0, err
+    from softcpt.images import load_images
+
+    images = [path for path, _ in held_out(2)]
+    pixels = next(load_images(run.cfg, images, 100)).pixels
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    for count in (1, 2, len(images)):
+        logits = session.run(None, {"images": pixels[:count].numpy()})[0]
+        expected = run.logits(images[:count], task)
+        assert torch.allclose(torch.from_numpy(logits), expected, atol=1e-4, rtol=1e-4)
+    found = run_readme(folder, images[0])
+    expected = run.predict(images[0], task, top=1)
+    assert [row[:3] for row in found] == [[one.image, one.task, one.label] for one in expected]
+
+
+@pytest.mark.skipif(NO_ONNX, reason="onnx and onnxscript are not installed")
+@pytest.mark.slow
+def test_onnx_of_a_loop_until_convergence(command, runs, tmp_path):
+    code, _, err = command(runs("PLOT"), tmp_path / "out", "--as", "onnx", "--task", 0)
+    assert code == 2 and "PLOT" in err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["CoOp", "CoCoOp", "LinearProbe", "MTCoOp", "TipAdapter"])
+def test_prompts_are_loaded_again(method, command, runs, loaded, held_out, tmp_path):
+    folder, path = tmp_path / "prompts", held_out(0)[0][0]
+    code, _, err = command(runs(method), folder, "--as", "prompts")
+    assert code == 0, err
+    again = softcpt.load_run(folder)
+    assert torch.equal(again.logits(path), loaded(method).logits(path))
+    card = (folder / "README.md").read_text()
+    assert again.record["protocol"]["method"] in card and "stripes" in card
+    files = {file.name for file in folder.iterdir()}
+    assert files == {
+        *("README.md", "config.yaml", "results.json", "tasks.json", "parameters.safetensors")
+    }
+
+
+def test_exported_prompts_need_their_backbone_and_names(runs, loaded, tmp_path):
+    softcpt.export_run(loaded("LinearProbe"), tmp_path / "out", "prompts")
+    with pytest.raises(UserError, match="LinearProbe"):
+        softcpt.load_run(tmp_path / "out", task=0, classes=("a", "b", "c"))
+    with pytest.raises(UserError, match="backbone"):
+        softcpt.load_run(tmp_path / "out", backbone="tiny")
+    (tmp_path / "out" / "parameters.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"parameters\.safetensors"):
+        softcpt.load_run(tmp_path / "out")
+
+
+def test_an_existing_folder_is_left_alone(command, runs, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path, tmp_path / "file"):
+        code, _, err = command(runs("CoOp"), place)
+        assert code == 2 and str(place) in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "empty").mkdir()
+    assert command(runs("CoOp"), tmp_path / "empty")[0] == 0
+
+
+REFUSED = {
+    "no run": (("gone", "{out}"), "gone"),
+    "an unknown task": (("{run}", "{out}", "--task", "flower"), "stripes"),
+    "an unknown kind": (("{run}", "{out}", "--as", "onx"), "onnx"),
+    "onnx of conditional prompts": (("{conditional}", "{out}", "--as", "onnx"), "CoCoOp"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_mistakes(case, command, runs, tmp_path):
+    words, part = REFUSED[case]
+    places = {"run": runs("CoOp"), "conditional": runs("CoCoOp"), "out": tmp_path / "out"}
+    code, out, err = command(*[word.format(**places) for word in words])
+    assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert part in err and not list(tmp_path.iterdir())
+
+
+def test_onnx_without_its_packages(command, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = command(runs("CoOp"), tmp_path / "out", "--as", "onnx")
+    assert code == 2 and "pip install onnx onnxscript" in err
+
+
+def test_a_failed_export_leaves_nothing(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr("softcpt.class_weights.write_json", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        softcpt.export_run(loaded("CoOp"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
