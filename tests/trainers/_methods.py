@@ -78,6 +78,7 @@ FORMS = {
     ("LPPlusPlus",): (9 * (E + 2), "LP++"),
     ("VPT",): (3 * 3 * 8 * D, "VPT"),
     ("IVLP",): (3 * (2 + 3) * 2 * D, "IVLP"),
+    ("PromptSRC",): (3 * (2 + 3) * 4 * D, "PromptSRC"),
     ("MaPLe",): (3 * 2 * (M * D + D * D + D), "MaPLe"),
 }
 # A head that belongs to classes is left out where a checkpoint meets others.
