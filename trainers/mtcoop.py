@@ -67,7 +67,7 @@ class SoftPrompter(Prompter):
     def tasks_of(self, class_mask: torch.Tensor | None) -> torch.Tensor:
         """Mask (T,) of the tasks of the classes in ``class_mask``."""
         owner = self.owner if class_mask is None else self.owner[class_mask]
-        return torch.isin(torch.arange(self.n_tasks), owner)
+        return torch.zeros(self.n_tasks, dtype=torch.bool).index_fill(0, owner, True)
 
     def contexts(self, text, class_mask=None):
         """The generated contexts of the classes in ``class_mask``.
