@@ -183,17 +183,20 @@ class LoadedRun:
         Args:
             ids: numbers of the tasks.
         """
-        zeros = torch.zeros(len(pixels), dtype=torch.long)
-        batch = {"img": pixels, "label": zeros, "task": zeros, "domain": zeros}
-        computed: dict[int, torch.Tensor] = {}
+        inputs: dict[int, Any] = {}  # of the image tower, which runs once if it is frozen
+        computed: dict[tuple[int, int], torch.Tensor] = {}
         out = []
         for t in ids:
             trainer, columns = self.place_of(t)
-            if id(trainer) not in computed:
+            image_task = self.image_task_of(t)
+            place = id(trainer), image_task
+            if place not in computed:
                 with _autocast(trainer):
-                    inputs, _ = trainer.parse_batch_test(batch)
-                    computed[id(trainer)] = self.inference_of(t)(inputs).float().cpu()
-            out.append(computed[id(trainer)][:, columns])
+                    if image_task not in inputs:
+                        own = image_task if len(self.trainers) == 1 else 0  # within its trainer
+                        inputs[image_task] = trainer.parse_batch_test(_batch(pixels, own))[0]
+                    computed[place] = self.inference_of(t)(inputs[image_task]).float().cpu()
+            out.append(computed[place][:, columns])
         return out
 
     def text_features(self, task: int | str | None = None) -> torch.Tensor:
@@ -234,6 +237,16 @@ class LoadedRun:
             return self.trainers[t], slice(None)
         return self.trainers[0], self.trainers[0].dm.space.columns(t)
 
+    def image_task_of(self, t: int) -> int:
+        """The task whose image features task ``t`` reads: 0 for all if the image tower is frozen.
+
+        A method may learn in the image tower, for each task by itself.
+        """
+        trainer = self.trainers[0]
+        stored = getattr(trainer, "stored_features", None)
+        frozen = stored and stored(trainer.cfg.TRAINER[trainer.KEY]) == "model"
+        return 0 if frozen or (stored is None and len(self.trainers) == 1) else t
+
     def inference_of(self, t: int) -> Callable:
         """The function from image features to the logits of a task's trainer; its text is encoded
         once."""
@@ -269,6 +282,12 @@ def find_tasks(names: list[str], task: int | str | None) -> list[int]:
     if number.isdecimal() and int(number) < len(names):
         return [int(number)]
     raise unknown_name("task", str(task), [f"{name} (task{t})" for t, name in enumerate(names)])
+
+
+def _batch(pixels: torch.Tensor, task: int) -> dict[str, torch.Tensor]:
+    """A test batch of prepared images (B, 3, H, W) of one task, as a data loader makes it."""
+    zeros = torch.zeros(len(pixels), dtype=torch.long)
+    return {"img": pixels, "label": zeros, "task": torch.full_like(zeros, task), "domain": zeros}
 
 
 def _autocast(trainer: SimpleTrainer) -> contextlib.AbstractContextManager:
