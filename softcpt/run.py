@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,7 @@ from dassl.engine import SimpleTrainer
 from dassl.utils import UserError, unknown_name
 
 from .images import ImageSource, as_list, load_images, name_of
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image in one task.
-
-    Args:
-        image: the path; "" for an image in memory without one.
-        task: name of the task.
-        labels: class names, the most probable first.
-        probabilities: of these classes, among all classes of the task.
-        error: why the image could not be read; all but its path is then empty.
-    """
-
-    image: str
-    task: str = ""
-    labels: tuple[str, ...] = ()
-    probabilities: tuple[float, ...] = ()
-    error: str = ""
-
-    @property
-    def label(self) -> str:
-        """The most probable class; "" if the image could not be read."""
-        return self.labels[0] if self.labels else ""
-
-    @property
-    def probability(self) -> float:
-        """The probability of :attr:`label`; 0 if the image could not be read."""
-        return self.probabilities[0] if self.probabilities else 0.0
+from .prediction import Prediction, most_probable
 
 
 class LoadedRun:
@@ -144,7 +115,7 @@ class LoadedRun:
             raise UserError(f"the number of classes shown must be at least 1; got {top}")
         ids, place = self.task_ids(task), 0
         for logits, errors in self._batches(images, ids, batch_size, workers):
-            best = [_most_probable(rows, top) for rows in logits]
+            best = [most_probable(rows, top) for rows in logits]
             row = 0
             for error in errors:
                 image, place = name_of(images[place]), place + 1
@@ -293,9 +264,3 @@ def _batch(pixels: torch.Tensor, task: int) -> dict[str, torch.Tensor]:
 def _autocast(trainer: SimpleTrainer) -> contextlib.AbstractContextManager:
     """The context in which a trainer evaluates."""
     return trainer.autocast() if hasattr(trainer, "autocast") else contextlib.nullcontext()
-
-
-def _most_probable(logits: torch.Tensor, top: int) -> tuple[list[list[int]], list[list[float]]]:
-    """Classes of the highest logits (B, C), and their probabilities among all C."""
-    best = logits.softmax(dim=1).topk(min(top, logits.shape[1]), dim=1)
-    return best.indices.tolist(), best.values.tolist()
