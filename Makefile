@@ -3,15 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 CI_DEMO ?= output/ci-demo
 
-.PHONY: demo test slow lint ci-demo env extras clean
+.PHONY: demo test test-oldest slow lint ci-demo env extras clean
 
 demo: env  ## few-shot training on real digits; a table and a figure; METHODS=all for every method
 	$(BIN)/python sweep.py configs/sweeps/demo.yaml $(if $(METHODS),--methods "$(METHODS)")
 
-test: env  ## the tests that are not marked slow
-	$(BIN)/python -m pytest -n 2
-
 # One thread per worker: two workers with two threads each would compete for two cores.
+test: env  ## the tests that are not marked slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-oldest: .venv-oldest/installed  ## the same with the oldest versions that are supported
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
 slow: env  ## the tests marked slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 15
 
@@ -29,19 +32,21 @@ ci-demo: env  ## the demo with 3 epochs per run, and its table, figure and repor
 env: .venv/installed
 
 .venv/installed: requirements.txt
+.venv-oldest/installed: requirements-oldest.txt
+.venv/installed .venv-oldest/installed:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	rm -rf .venv
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-EXTRAS := "transformers>=5.24.0" "onnx>=1.23.2" "onnxscript>=0.7.2" "onnxruntime>=1.32.0"
+EXTRAS := "transformers>=5.24.0" "sentencepiece>=0.2.3" "onnx>=1.23.2" "onnxscript>=0.7.2" "onnxruntime>=1.32.0"
 
 extras: env  ## optional packages, without which some tests are skipped: requirements.txt names them
 	for package in $(EXTRAS); do \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$package" || \
 		echo "$$package not installed: the tests that need it are skipped" >&2; done
 
-clean:  ## remove the environment and all runs
-	rm -rf .venv output
+clean:  ## remove the environments and all runs
+	rm -rf .venv .venv-oldest output

@@ -171,6 +171,7 @@ def _local_hub(hub: str) -> Path | None:
 
 def _download_hub(hub: str) -> Path | None:
     import huggingface_hub as hf
+    from huggingface_hub.utils import HfHubHTTPError
 
     _require_hub()
     repository, filenames = _hub_names(hub)
@@ -179,7 +180,7 @@ def _download_hub(hub: str) -> Path | None:
         try:
             with quiet():
                 return Path(hf.hf_hub_download(repository, filename, etag_timeout=TIMEOUT))
-        except (hf.errors.HfHubHTTPError, OSError) as error:
+        except (HfHubHTTPError, OSError) as error:
             problem = error
     raise OSError(f"{hub}: {str(problem).strip()}")
 
@@ -203,6 +204,7 @@ def find_hub_folder(
         CLIPError: they are not on this machine and cannot be downloaded.
     """
     import huggingface_hub as hf
+    from huggingface_hub.utils import HfHubHTTPError, HFValidationError
 
     problem = ""
     for local in (True, False):
@@ -216,7 +218,7 @@ def find_hub_folder(
             if has_any(Path(folder), wanted):
                 return Path(folder)
             problem = f"{repository} has no {' or '.join(wanted)}"
-        except (hf.errors.HfHubHTTPError, hf.errors.HFValidationError, OSError) as error:
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
             problem = str(error).strip().split("\n")[0]
     raise CLIPError(
         f"{what} of {repository} is not on this machine and cannot be downloaded ({problem}). "

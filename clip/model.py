@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from ._errors import CLIPError
 from ._local import encode_local, has_local
 from ._text_variants import HubTextTower, make_text_tower
 from ._tokenizers import Tokenizer
+from .text import TextTower
 
 
 class SequenceFirstTransformer(nn.Module):
@@ -46,6 +48,9 @@ class CLIP(nn.Module):
         preprocess: ``mean``, ``std``, ``interpolation`` and ``resize_mode`` of the training images.
         name: the name by which the user loaded it.
     """
+
+    text_tower: TextTower
+    visual: Any  # an image tower of open_clip
 
     def __init__(
         self,

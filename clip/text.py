@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from ._graphs import TextGraphs
 from ._layout import index_rows, to_device
 from ._prompts import Prompts, suffix_lengths
 from ._tokenizers import Tokenizer, tokenize
+from .adapters import exchange
 from .simple_tokenizer import shared_tokenizer
 
 PROMPTS_AT_ONCE = 2048  # texts per call; the embeddings of more could fill the memory
@@ -135,6 +137,14 @@ class TextTower(nn.Module):
         """This tower with another ``chunk``; the weights are shared."""
         other = copy.copy(self)
         other.chunk = rows
+        return other
+
+    def with_modules(self, new: Mapping[str, nn.Module]) -> TextTower:
+        """This tower with other modules at some paths, see :func:`clip.adapters.exchange`."""
+        other = exchange(self, new)
+        if self.packed:  # which holds for its own blocks only
+            other.packed = all(map(_packed.is_standard, other.transformer.resblocks))
+        other.graphs = None  # one replays the kernels of modules that may change
         return other
 
     @property

@@ -66,3 +66,12 @@ def anchors(path):
     """The anchors that GitHub gives to the headings of a document."""
     heads = re.findall(r"^#+ (.+)$", read(path), re.M)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_lower_bounds_are_the_oldest_versions_tested():
+    pins = re.findall(r"^([\w-]+)==([\w.]+)$", read(ROOT / "requirements-oldest.txt"), re.M)
+    bounds = dict(re.findall(r"^([\w-]+)>=([\w.]+)", read(ROOT / "requirements.txt"), re.M))
+    unused = {"ruff", "mypy", "types-PyYAML"}  # of `make lint`, which needs the newest versions
+    assert {name: version for name, version in pins if name != "timm"} == {
+        name: version for name, version in bounds.items() if name not in unused
+    }

@@ -20,6 +20,7 @@ from .samplers import stable_seed
 from .transforms import build_transform
 
 MAX_SAMPLE, BITS_PER_SAMPLE = 281, 258  # TIFF tags
+WIDE = ("PPM", "PNG")  # formats of 16 bits that Pillow reads as mode I, PNG up to version 10
 
 
 def view_seed(seed: int, epoch: int, digest: str) -> int:
@@ -55,6 +56,7 @@ def decode(content: bytes, path: str | os.PathLike, upright: bool = False) -> Im
     """
     try:
         image = Image.open(io.BytesIO(content))
+        image.load()  # rotates a TIFF, whose orientation is then gone
         return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # a broken file can make PIL raise nearly anything
         raise UserError(
@@ -69,8 +71,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: its pixels have 32 bits.
     """
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        # convert() would clip every value at 255; Pillow reads a 16-bit PGM as mode I
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in WIDE):
+        # convert() would clip every value at 255
         values = np.asarray(image).astype(np.int64) * 256 // (_declared_maximum(image) + 1)
         image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     elif image.mode in ("I", "F"):

@@ -21,6 +21,8 @@ from torch import Tensor
 from .errors import UserError
 
 TIMEOUT = datetime.timedelta(days=1)  # one process may encode images while the others wait
+# Torch 2.6 can deadlock when it frees a group right after its last use; these stay until the end.
+_joined: list[dist.ProcessGroup] = []
 
 
 def world_size() -> int:
@@ -48,6 +50,7 @@ def session() -> Iterator[None]:
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % gpus)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+    _joined.append(dist.group.WORLD)
     with contextlib.ExitStack() as stack:
         stack.callback(dist.destroy_process_group)
         if not is_main():

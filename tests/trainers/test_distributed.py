@@ -23,14 +23,19 @@ CSTA = ("MTCOOP.CSC", "MTCOOP.CLASS_CSC")
 # A batch holds all images of one of CoOp's tasks, so that an epoch is one step. At ten times its
 # rate rounding alone, which the share of a batch changes, grows to 1e-5 in these steps.
 SLOWLY = ("OPTIM.MAX_EPOCH", 20, "OPTIM.LR", 0.002)
+SHALLOW = ("TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 3, "TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2)
 RUNS = {
     "NATA": ("MTCoOp", STEPS),
     "CSTA": ("MTCoOp", (*STEPS, "TRAINER.MTCOOP.CLS_SAMPLE_RATE", 0.4), *CSTA),
     "CSTS": ("MTCoOp", STEPS, *CSTA, "MTCOOP.TASK_CSC"),
     "CoOp": ("CoOp", SLOWLY),
     "CoOp-CS": ("CoOp", SLOWLY, "COOP.CSC"),
+    "MaPLe": ("MaPLe", (*SLOWLY, "OPTIM.MAX_EPOCH", 4, "TRAINER.MAPLE.PROMPT_DEPTH", 2)),
+    "PromptSRC": ("PromptSRC", (*SLOWLY, "OPTIM.MAX_EPOCH", 4, *SHALLOW)),
     "questions": ("CoOp", (*SLOWLY, "DATASET.NAME", "ToyQuestions", "MODEL.TEXT_CHUNK", 32)),
 }
+
+SLOW = ("CSTS", "CoOp-CS", "MaPLe", "PromptSRC")
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +76,9 @@ def distance(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("CSTS", "CoOp-CS") else [])
+        pytest.param(
+            name, marks=[pytest.mark.slow] if name in ("CSTS", "CoOp-CS", "PromptSRC") else []
+        )
         for name in RUNS
     ],
 )
