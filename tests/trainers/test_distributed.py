@@ -23,13 +23,14 @@ CSTA = ("MTCOOP.CSC", "MTCOOP.CLASS_CSC")
 # A batch holds all images of one of CoOp's tasks, so that an epoch is one step. At ten times its
 # rate rounding alone, which the share of a batch changes, grows to 1e-5 in these steps.
 SLOWLY = ("OPTIM.MAX_EPOCH", 20, "OPTIM.LR", 0.002)
+QUESTIONS = (*SLOWLY, "OPTIM.MAX_EPOCH", 5, "DATASET.NAME", "ToyQuestions")
 RUNS = {
     "NATA": ("MTCoOp", STEPS),
     "CSTA": ("MTCoOp", (*STEPS, "TRAINER.MTCOOP.CLS_SAMPLE_RATE", 0.4), *CSTA),
     "CSTS": ("MTCoOp", STEPS, *CSTA, "MTCOOP.TASK_CSC"),
     "CoOp": ("CoOp", SLOWLY),
     "CoOp-CS": ("CoOp", SLOWLY, "COOP.CSC"),
-    "questions": ("CoOp", (*SLOWLY, "DATASET.NAME", "ToyQuestions", "MODEL.TEXT_CHUNK", 32)),
+    "questions": ("CoOp", (*QUESTIONS, "MODEL.TEXT_CHUNK", 32)),
 }
 
 
@@ -90,9 +91,9 @@ def test_processes_with_unlike_memory_do_alike(run, asked, tmp_path, monkeypatch
         return 10**12 if distributed.is_main() else 10
 
     monkeypatch.setattr(text_memory, "MIN_CHUNK", 16)
-    one = run("CoOp", *SLOWLY, "DATASET.NAME", "ToyQuestions", output=tmp_path / "one")
+    one = run("CoOp", *QUESTIONS, output=tmp_path / "one")
     monkeypatch.setattr(text_memory, "free_memory", free)
-    args = toy_args("CoOp", *SLOWLY, "DATASET.NAME", "ToyQuestions", output=tmp_path / "many")
+    args = toy_args("CoOp", *QUESTIONS, output=tmp_path / "many")
     assert in_processes(lambda: train.main(args)) == [0, 0]
     assert "; in chunks of 16 rows" in (tmp_path / "many" / "log.txt").read_text()
     assert distance(tmp_path) <= 1e-5
