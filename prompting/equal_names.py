@@ -1,4 +1,4 @@
-"""Names whose prompts are the same to the tokenizer, which no method can tell from each other."""
+"""Refusal of names whose prompts have the same tokens, which no method can distinguish."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dassl.utils import UserError
 def refuse_equal_classes(space: TaskSpace, text: TextEncoder) -> None:
     """Refuse a task with two classes whose prompts have the same tokens.
 
-    Tokenizers lower-case, repair Unicode and unescape HTML, so that names that differ as text can
-    be one prompt. Texts and answers (``space.content``) are left to their own checks.
+    Tokenizers lower-case, repair Unicode and unescape HTML, so different names can have the same
+    tokens. Captions and answers (``space.content``) have their own checks.
 
     Raises:
-        UserError: two such classes; both are named.
+        UserError: the message contains both names.
     """
     if space.content:
         return
@@ -25,21 +25,20 @@ def refuse_equal_classes(space: TaskSpace, text: TextEncoder) -> None:
         if equal:
             raise UserError(
                 f"the classes {equal[0]!r} and {equal[1]!r} of the task {task.name!r} have the "
-                "same prompt to this tokenizer, so that no method could tell them apart; rename "
-                "or merge them"
+                "same tokens in a prompt, so no method could distinguish them; rename or merge them"
             )
 
 
 def refuse_equal_tasks(space: TaskSpace, text: TextEncoder) -> None:
-    """Refuse two tasks whose names have the same tokens, where contexts are made from task names.
+    """Refuse two tasks whose names have the same tokens, for contexts generated from task names.
 
     Raises:
-        UserError: two such tasks; both names are in it.
+        UserError: the message contains both names.
     """
     if equal := find_equal(space.tasknames, _tokens(text)):
         raise UserError(
-            f"the task names {equal[0]!r} and {equal[1]!r} are the same prompt to this tokenizer, "
-            "so that both tasks would get one context; rename one with DATASET.TASK_NAMES"
+            f"the task names {equal[0]!r} and {equal[1]!r} have the same tokens in a prompt, so "
+            "both tasks would get the same context; rename one with DATASET.TASK_NAMES"
         )
 
 

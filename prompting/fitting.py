@@ -17,11 +17,11 @@ from .stored_features import training_loader
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a method learns beside SGD, or instead of it.
+    """How a method learns besides SGD, or instead of it.
 
-    fit: sets learned tensors from the training images' features, before the first step.
+    fit: sets learned tensors from the features of the training images, before the first step.
     tune: chooses values on the validation images, after the last step.
-    tuned_values: the names of those values; empty: ``tune`` is not called.
+    tuned_values: names of these values; if there are none, ``tune`` is not called.
     """
 
     fit: Callable[[], None] | None = None
@@ -29,14 +29,14 @@ class Fitting:
     tuned_values: tuple[str, ...] = ()
 
     def before_training(self, trainer: TrainerX) -> None:
-        """Fit."""
+        """Run ``fit``."""
         if self.fit:
             if not trainer.dataset.train_x:
                 raise UserError(f"{trainer.cfg.DATASET.NAME} has no training images")
             _run(self.fit, trainer)
 
     def after_training(self, trainer: TrainerX) -> None:
-        """Tune, and save what no epoch has saved."""
+        """Run ``tune``, and save what no epoch has saved."""
         if self.tuned_values and self.tune:
             _run(self.tune, trainer)
         if self.tuned_values or (self.fit and not trainer.optimizers()):

@@ -1,4 +1,4 @@
-"""What methods share whose prompts depend on the image."""
+"""Meta-Nets and text passes of methods whose prompts depend on the image."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clip import TextEncoder, without_graphs
 
 from .prompt_learner import PromptLearner, chunk_names, scatter_rows
 
-BOTTLENECK = 16  # a Meta-Net's hidden layer is so many times narrower than the image feature
+BOTTLENECK = 16  # width of the image feature / width of a Meta-Net's hidden layer
 
 
 def image_net(in_dim: int, out_dim: int, hidden: int = 0) -> nn.Sequential:
-    """A Meta-Net, linear, ReLU, linear: from image features (B, in_dim) to (B, out_dim).
+    """A Meta-Net, which maps image features (B, in_dim) to (B, out_dim): linear, ReLU, linear.
 
-    https://arxiv.org/abs/2203.05557, section 3.2; the layers have the names of its code.
+    Source: https://arxiv.org/abs/2203.05557, section 3.2. The layers have the names of its code.
 
     Args:
         hidden: width between the layers; 0: in_dim // 16, as published.
@@ -38,21 +38,21 @@ def encode_per_image(
     contexts: torch.Tensor,
     class_mask: torch.Tensor | None = None,
     chunk: int = 0,
-    before: torch.Tensor | None = None,
+    inserted: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Text features (B, C, e) of every name in every image's context (B, m, d).
 
     Args:
-        class_mask: (C,) the names to encode; the others' features are zero.
-        chunk: images whose prompts are in memory at once; what the text tower computes for them
-            is computed anew in the backward pass. 0: all, and nothing is computed twice.
-        before: (p, d) embedded words in front of every name.
+        class_mask: (C,) the names to encode; the features of the others are zero.
+        chunk: images whose prompts are in memory at once; their text passes are recomputed in the
+            backward pass. 0: all images, without recomputing.
+        inserted: (p, d) embedded words in front of every name.
     """
     if not chunk or len(contexts) <= chunk:
-        return _encode(text, prompts, contexts, class_mask, before)
+        return _encode(text, prompts, contexts, class_mask, inserted)
     parts = [
         checkpoint(
-            *(_encode_again, text, prompts, part, class_mask, before),
+            *(_encode_again, text, prompts, part, class_mask, inserted),
             use_reentrant=False,
             preserve_rng_state=False,
         )
@@ -66,9 +66,9 @@ def _encode_again(*args):
         return _encode(*args)
 
 
-def _encode(text, prompts, contexts, class_mask, before):
-    found = []
+def _encode(text, prompts, contexts, class_mask, inserted):
+    features = []
     for part in chunk_names(prompts, class_mask, len(contexts)):
-        rows = text.encode(prompts(contexts, class_mask=part, every=True, before=before))
-        found.append(rows.unflatten(0, (len(contexts), -1)))  # (b, names of the part, e)
-    return scatter_rows(torch.cat(found, dim=1), class_mask)
+        rows = text.encode(prompts(contexts, class_mask=part, all_pairs=True, inserted=inserted))
+        features.append(rows.unflatten(0, (len(contexts), -1)))  # (b, names of the part, e)
+    return scatter_rows(torch.cat(features, dim=1), class_mask)

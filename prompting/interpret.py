@@ -1,4 +1,4 @@
-"""What learned contexts are near to: words of the vocabulary, and the contexts of other tasks."""
+"""Vocabulary words nearest to learned contexts, and similarities between contexts of tasks."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def contexts_of(task: str, trainer) -> Iterator[tuple[str, torch.Tensor]]:
 
 @torch.no_grad()
 def task_contexts(trainer) -> torch.Tensor | None:
-    """The contexts that a meta network generates, (T, m, d); per-class ones as their task's mean.
+    """The contexts (T, m, d) of a meta network; those of classes are averaged by task.
 
-    None for methods without one.
+    None for methods without a meta network.
     """
     model = trainer.model
     make = getattr(model.prompter, "contexts", None)
@@ -57,7 +57,7 @@ def task_contexts(trainer) -> torch.Tensor | None:
 
 
 def nearest_words(tokens: torch.Tensor, text: TextTower, top: int) -> list[list[tuple[str, float]]]:
-    """For each of m tokens (m, d), the ``top`` nearest entries of the vocabulary and distances."""
+    """The ``top`` nearest vocabulary entries of each token (m, d), with their distances."""
     vocabulary = text.token_embedding.weight.detach().float()  # (V, d)
     exact = "donot_use_mm_for_euclid_dist"  # products would round small distances away
     distances = torch.cdist(tokens.float().to(vocabulary.device), vocabulary, compute_mode=exact)
@@ -72,6 +72,6 @@ def nearest_words(tokens: torch.Tensor, text: TextTower, top: int) -> list[list[
 
 
 def similarity(contexts: torch.Tensor) -> torch.Tensor:
-    """Cosines (T, T) between contexts (T, m, d), each taken as one long vector."""
+    """Cosines (T, T) between contexts (T, m, d), each flattened to one vector."""
     flat = F.normalize(contexts.float().flatten(1), dim=1)
     return flat @ flat.T

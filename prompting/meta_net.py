@@ -1,4 +1,4 @@
-"""The meta networks of SoftCPT: from text features to the context of a prompt."""
+"""SoftCPT's meta networks, which map text features to the context of a prompt."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from .prompt_learner import INIT_STD
 
 
 class MetaNet(nn.Module):
-    """Context (n, m, d) from task features (n, e) and, if used, class features (n, e).
+    """Maps task features (n, e) and, if used, class features (n, e) to contexts (n, m, d).
 
-    Subclasses say how the features are joined (:meth:`join`) and mapped (:meth:`map`).
+    By default a linear map without bias; subclasses override how the features are joined
+    (:meth:`join`), or the map (:meth:`build` and :meth:`forward`).
 
     Args:
-        feature_dim: e. n_ctx: m. ctx_dim: d.
-        with_classes: whether class features are given.
-        ratio: bottleneck of networks that have one.
+        feature_dim: e.
+        n_ctx: m.
+        ctx_dim: d.
+        with_classes: whether there are class features.
+        ratio: input width / hidden width of networks with a bottleneck.
     """
 
     needs_classes = False
@@ -28,25 +31,24 @@ class MetaNet(nn.Module):
         if self.needs_classes and not with_classes:
             kind = next(k for k, cls in META_NETS.items() if cls is type(self))
             raise UserError(
-                f"PG_TYPE {kind} is made of class features: set TRAINER.MTCOOP.CSC True, or "
-                "choose lin"
+                f"PG_TYPE {kind} needs class features: set TRAINER.MTCOOP.CSC True, or choose lin"
             )
         if n_ctx < 1:
-            raise UserError(f"the generated context needs N_CTX of 1 or more; got {n_ctx}")
+            raise UserError(f"N_CTX of the generated context must be at least 1; got {n_ctx}")
         self.n_ctx, self.ctx_dim = n_ctx, ctx_dim
         self.build(feature_dim, with_classes, ratio)
 
     def build(self, feature_dim: int, with_classes: bool, ratio: int) -> None:
-        """Make the weights."""
+        """Create the weights."""
         width = self.joined_width(feature_dim, with_classes)
         self.proj = nn.Parameter(INIT_STD * torch.randn(width, self.n_ctx * self.ctx_dim))
 
     def joined_width(self, feature_dim: int, with_classes: bool) -> int:
-        """Width of what :meth:`join` gives."""
+        """Width of the output of :meth:`join`."""
         return feature_dim
 
     def join(self, task: torch.Tensor, cls: torch.Tensor | None) -> torch.Tensor:
-        """One vector per context from the features (n, e)."""
+        """One input vector per context, from task and class features (n, e)."""
         return task
 
     def forward(self, task: torch.Tensor, cls: torch.Tensor | None = None) -> torch.Tensor:
@@ -55,7 +57,7 @@ class MetaNet(nn.Module):
 
 
 class Linear(MetaNet):
-    """A linear map without bias of the class and task features side by side (the released one)."""
+    """A linear map without bias of the concatenated class and task features, as released."""
 
     def joined_width(self, feature_dim, with_classes):
         return 2 * feature_dim if with_classes else feature_dim
@@ -65,7 +67,7 @@ class Linear(MetaNet):
 
 
 class LinearMean(MetaNet):
-    """A linear map of the mean of class and task feature."""
+    """A linear map of the mean of class and task features."""
 
     needs_classes = True
 
@@ -83,15 +85,15 @@ class LinearClass(MetaNet):
 
 
 class MLP(Linear):
-    """Two layers with a ReLU and a bottleneck between them.
+    """Two linear layers with a bottleneck and a ReLU.
 
-    This project's own design: the released code hints at such a network but does not hold it.
+    This project's own design; the released code only mentions such a network.
     """
 
     def build(self, feature_dim, with_classes, ratio):
         width = self.joined_width(feature_dim, with_classes)
         if not 1 <= ratio <= width:
-            raise UserError(f"PG_RATIO must lie between 1 and the input width {width}; got {ratio}")
+            raise UserError(f"PG_RATIO must be between 1 and the input width {width}; got {ratio}")
         out = self.n_ctx * self.ctx_dim
         self.net = nn.Sequential(
             nn.Linear(width, width // ratio), nn.ReLU(), nn.Linear(width // ratio, out)
@@ -105,9 +107,9 @@ class MLP(Linear):
 
 
 class Transformer(MetaNet):
-    """m learned queries read the task (and class) feature through one transformer layer.
+    """One transformer layer in which m learned queries read the task (and class) features.
 
-    This project's own design: the released code hints at such a network but does not hold it.
+    This project's own design; the released code only mentions such a network.
     """
 
     def build(self, feature_dim, with_classes, ratio):
@@ -124,8 +126,8 @@ class Transformer(MetaNet):
 
     def forward(self, task, cls=None):
         features = [task] if cls is None else [cls, task]
-        read = self.inputs(torch.stack(features, dim=1)) + self.kinds  # (n, 1 or 2, d)
-        x = torch.cat([read, self.queries.expand(len(task), -1, -1)], dim=1)
+        inputs = self.inputs(torch.stack(features, dim=1)) + self.kinds  # (n, 1 or 2, d)
+        x = torch.cat([inputs, self.queries.expand(len(task), -1, -1)], dim=1)
         return self.out(self.layer(x)[:, len(features) :])  # (n, m, d)
 
 

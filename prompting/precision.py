@@ -1,4 +1,4 @@
-"""How the frozen towers are run: precision, input, memory layout, compilation, copies, time."""
+"""Precision, input size, memory layout and compilation of the frozen towers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PRECISIONS = ("fp16", "fp32", "amp")
 
 
 def choose_precision(wanted: str, device: str) -> str:
-    """The precision of the frozen towers; half precision needs a GPU."""
+    """The precision of the frozen towers; without a GPU always fp32."""
     if device == "cpu" and wanted != "fp32":
         return "fp32"
     return wanted
@@ -25,10 +25,10 @@ def load_frozen_clip(
     """The backbone of the configuration, prepared as ``cfg.COMPUTE`` says.
 
     Args:
-        outputs: what its image tower must give.
+        outputs: names of the outputs that its image tower must have.
 
     Raises:
-        UserError: no backbone is named, or it lacks one of the outputs.
+        UserError: no backbone is configured, or it lacks one of the outputs.
     """
     backbone = cfg.MODEL.BACKBONE
     if not backbone.NAME:
@@ -44,10 +44,9 @@ def load_frozen_clip(
 
 
 def prepare_clip(clip_model: nn.Module, options: CfgNode) -> None:
-    """Lay out and, if wanted, compile the frozen image tower, as ``cfg.COMPUTE`` says.
+    """Set rounding, memory layout and compilation of the image tower, as in ``cfg.COMPUTE``.
 
-    The weights and their names stay what they are, for all that use the model in this process.
-    On a CPU only COMPILE does something.
+    Weights and their names do not change. On a CPU only COMPILE has an effect.
     """
     if clip_model.device.type == "cuda":
         # names that torch 2.6 has too; its newer fp32_precision must not be mixed with them
@@ -60,7 +59,7 @@ def prepare_clip(clip_model: nn.Module, options: CfgNode) -> None:
 
 
 def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:
-    """The configuration with the INPUT values that it leaves to the backbone."""
+    """The configuration with the backbone's own INPUT values where it sets none."""
     size = tuple(cfg.INPUT.SIZE) or clip_model.image_size
     if size != tuple(clip_model.image_size):
         raise UserError(
@@ -78,27 +77,27 @@ def with_input_of(cfg: CfgNode, clip_model: nn.Module) -> CfgNode:
 
 
 def lay_out(visual: nn.Module) -> None:
-    """Channels last in the weights of a ResNet, whose convolutions then run in that layout.
+    """Store the weights of a ResNet channels-last; its convolutions then run in that layout.
 
-    A ViT has but one convolution, which cuts the patches: it is left alone.
+    A ViT, whose only convolution cuts the patches, is not changed.
     """
     if sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > 1:
         visual.to(memory_format=torch.channels_last)
 
 
 def precision_name(precision: str, device: torch.device) -> str:
-    """The precision as stored features must tell it: with what a GPU rounds in fp32."""
+    """The precision in the key of stored features, including TF32 rounding on a GPU."""
     tf32 = device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
     return f"{precision}, tf32" if tf32 else precision
 
 
 def to_device(value, device: torch.device):
-    """A tensor on a device; from pinned memory the copy is not waited for."""
+    """A tensor on a device, copied asynchronously from pinned memory; other values unchanged."""
     return value.to(device, non_blocking=True) if torch.is_tensor(value) else value
 
 
 def time_text(clock: Stopwatch, prompter: nn.Module) -> None:
-    """Count what the prompter does, forwards and (up to the end of a backward pass) backwards."""
+    """Count the prompter's forward and backward passes as "text" on the clock."""
     before = []
 
     def start(*_) -> None:

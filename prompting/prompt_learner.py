@@ -1,4 +1,4 @@
-"""Learnable prompts: one class for task names, class names and final prompts."""
+"""Prompts with a learned or generated context, for task names and class names."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ INIT_STD = 0.02  # of contexts and of meta networks, as published
 class PromptLearner(nn.Module):
     """Embeds ``[SOS] context name . [EOT]`` for a list of names, the context learned or given.
 
-    The only state is the context: the tokens of the names are rebuilt from the names, so a
-    checkpoint of a shared context loads for any set of classes. They are embedded when they are
-    asked for, those that are asked for. Where the name stands among the context tokens is only a
-    permutation of tokens, so CoOp's three positions are one code path.
+    The context is the only state. The tokens of the names are rebuilt from the names, so a
+    checkpoint of a shared context loads for any set of classes. :meth:`forward` embeds only the
+    names that it is called for. The position of the name among the context tokens is a permutation
+    of tokens, so CoOp's three positions share one code path.
 
     Args:
-        names: class or task names; underscores become spaces. Free texts that are too long are
-            cut, and counted in the log.
-        text: the frozen text tower; used here, not kept.
+        names: class or task names; underscores become spaces. Captions (:class:`FreeText`) that
+            are too long are cut, and the log counts them.
+        text: the frozen text tower; not stored.
         n_ctx: m, the number of context tokens; ``ctx_init`` overrides it.
         ctx_init: words that start the context, for example "a photo of a".
-        group: (n,) which of G contexts each name stands in; None: one context for all.
-        learn: own the context; if False, :meth:`forward` is given one.
-        position: where the name stands: "end", "middle" or "front".
+        group: (n,) index of each name's context among G; None: one context for all.
+        learn: learn a context; if False, :meth:`forward` is given one.
+        position: of the name among the context tokens: "end", "middle" or "front".
 
     Raises:
         UserError: an unknown position, or a prompt longer than the tower's context.
@@ -55,15 +55,17 @@ class PromptLearner(nn.Module):
             raise UserError(
                 f"a token position must be one of {', '.join(POSITIONS)}; got {position!r}"
             )
-        free = isinstance(names, FreeText)
+        are_captions = isinstance(names, FreeText)
         names = [name.replace("_", " ") for name in names]
         words = embed_words(ctx_init, text) if ctx_init else None
         m = len(words) if ctx_init else n_ctx
         if m < 0:
             raise UserError(f"a context needs 0 tokens or more; got {m}")
-        if free:
+        if are_captions:
             if group is not None:
-                raise UserError("a context per text suits no text that is looked for later")
+                raise UserError(
+                    "a context per text cannot be used for retrieval: the texts in testing are new"
+                )
             names = cut_texts(names, text, m)
         self.n_ctx = m
         self.left = {"end": m, "middle": m // 2, "front": 0}[position]
@@ -71,19 +73,19 @@ class PromptLearner(nn.Module):
         self.names = names
         self.per_name = group is not None and len(group.unique()) == len(names)
         groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
-        self.group = groups  # (n,), on the CPU, where a layout is made of it
+        self.group = groups  # (n,), on the CPU, where the text tower plans its pass
         self.ctx = None
         if learn and m:
-            start = words if ctx_init else INIT_STD * torch.randn(m, text.width)  # (m, d)
+            initial = words if ctx_init else INIT_STD * torch.randn(m, text.width)  # (m, d)
             if group is not None:
-                start = self._per_group(start, int(group.max()) + 1, ctx_init)
-            self.ctx = nn.Parameter(start)
+                initial = self._per_group(initial, int(group.max()) + 1, ctx_init)
+            self.ctx = nn.Parameter(initial)
 
     @staticmethod
-    def _per_group(start: torch.Tensor, groups: int, ctx_init: str) -> torch.Tensor:
+    def _per_group(initial: torch.Tensor, groups: int, ctx_init: str) -> torch.Tensor:
         if ctx_init:
-            return start.repeat(groups, 1, 1)  # (G, m, d)
-        return INIT_STD * torch.randn(groups, *start.shape)
+            return initial.repeat(groups, 1, 1)  # (G, m, d)
+        return INIT_STD * torch.randn(groups, *initial.shape)
 
     def _read_names(self, names: list[str], text: TextEncoder) -> None:
         right = self.n_ctx - self.left  # context tokens right of the name
@@ -94,42 +96,44 @@ class PromptLearner(nn.Module):
         ids, token = ids.unique(return_inverse=True)
         with torch.no_grad():
             table = text.embed(ids.to(text.device)).cpu()
-        self.register_buffer("table", table, persistent=False)  # (v, d) of the tokens in use
+        self.register_buffer("table", table, persistent=False)  # (v, d) of the v tokens in use
         start = table[token[:1, : len(first)]]
         self.register_buffer("start", start, persistent=False)  # (1, s, d) in front of all prompts
-        self.register_buffer("token", token[:, len(first) :], persistent=False)  # (n, L) its row
+        self.register_buffer(
+            "token", token[:, len(first) :], persistent=False
+        )  # (n, L) rows of table
         self.eot = torch.tensor([len(words) - 1 + right for words in whole])  # (n,), on the CPU too
-        order = [_own_order(count, right, length) for count in bare]
+        order = [_suffix_order(count, right, length) for count in bare]
         self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
 
     def embedded(self) -> torch.Tensor:
-        """Embeddings (n, L, d) of every name, its full stop and EOT, padded behind it."""
+        """Embeddings (n, L, d) of every name, its full stop and EOT, padded after EOT."""
         return F.embedding(self.token, self.table)
 
     def show(self) -> list[str]:
-        """The n prompts in words; [m] stands for m context tokens."""
+        """The n prompts in words, with [m] for m context tokens."""
         right = self.n_ctx - self.left
         before = f"[{self.left}] " if self.left else ""
-        behind = f" [{right}]" if right else ""
-        return [f"{before}{text}{behind}." for text in self.names]
+        after = f" [{right}]" if right else ""
+        return [f"{before}{text}{after}." for text in self.names]
 
     def forward(
         self,
         ctx: torch.Tensor | None = None,
         group: torch.Tensor | None = None,
         class_mask: torch.Tensor | None = None,
-        every: bool = False,
-        before: torch.Tensor | None = None,
+        all_pairs: bool = False,
+        inserted: torch.Tensor | None = None,
     ) -> Prompts:
-        """The prompts of all names, or of those that ``class_mask`` chooses.
+        """The prompts of all names, or of those in ``class_mask``.
 
         Args:
             ctx: (m, d) or (G, m, d); None takes the learned one.
-            group: (n,) which context each name stands in; None as at construction.
+            group: (n,) index of each name's context; None: as at construction.
             class_mask: (n,) mask of the names, or their indices; best on the CPU, as ``group``:
                 reading it from a GPU would synchronize.
-            every: put every name in every context: G * n prompts, context by context.
-            before: (p, d) embedded words between the left part of the context and every name.
+            all_pairs: combine every name with every context: G * n prompts, context by context.
+            inserted: (p, d) embedded words between the left part of the context and every name.
         """
         ctx = self.ctx if ctx is None else ctx
         d = self.table.shape[-1]
@@ -139,11 +143,11 @@ class PromptLearner(nn.Module):
         group = self.group if group is None else group
         name, order, eot = self.token, self.order, self.eot
         if class_mask is not None:
-            kept = mask_to_indices(class_mask)
-            name, order, eot, group = (index_rows(x, kept) for x in (name, order, eot, group))
+            ids = mask_to_indices(class_mask)
+            name, order, eot, group = (index_rows(x, ids) for x in (name, order, eot, group))
         left, right = ctx[:, : self.left], ctx[:, self.left :]
         rows = None
-        if every:
+        if all_pairs:
             group = torch.arange(len(ctx)).repeat_interleave(len(name))
             rows = torch.arange(len(name)).repeat(len(ctx))
             if right.shape[1]:  # what follows a name differs with the context
@@ -153,15 +157,15 @@ class PromptLearner(nn.Module):
         if right.shape[1]:
             suffix = torch.cat([suffix, index_rows(right, group)], dim=1)  # (n, L + right, d)
             suffix = suffix.gather(1, order[..., None].expand_as(suffix))
-        begin = [self.start.expand(len(ctx), -1, -1), left]
-        if before is not None:
-            begin.append(before.to(left.dtype).expand(len(ctx), -1, -1))
-        prefix = torch.cat(begin, dim=1)  # (G, s + left + p, d)
+        parts = [self.start.expand(len(ctx), -1, -1), left]
+        if inserted is not None:
+            parts.append(inserted.to(left.dtype).expand(len(ctx), -1, -1))
+        prefix = torch.cat(parts, dim=1)  # (G, s + left + p, d)
         return Prompts(prefix, suffix, group, eot, rows, start=self.start.shape[1])
 
 
 def show_prompts(prompter: nn.Module) -> list[str]:
-    """The prompts of every learner within a prompter, in words, or what its ``show()`` says."""
+    """The prompts of a prompter in words: its own ``show()``, or those of all its learners."""
     if hasattr(prompter, "show"):
         return prompter.show()
     lines = []
@@ -172,10 +176,10 @@ def show_prompts(prompter: nn.Module) -> list[str]:
 
 
 def names_with_contexts(prompter: nn.Module) -> list[str]:
-    """The names within a prompter that have a learned context each: it suits no other name."""
+    """The names in a prompter that have a learned context each, which fits no other name."""
     learners = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
-    owned = [part for part in learners if part.per_name and part.ctx is not None]
-    return [name for part in owned for name in part.names]
+    per_name = [part for part in learners if part.per_name and part.ctx is not None]
+    return [name for part in per_name for name in part.names]
 
 
 class ContextPrompter(Prompter):
@@ -197,56 +201,55 @@ class ContextPrompter(Prompter):
 
     def forward(self, text, image_features, class_mask=None):
         """Text features (C, e)."""
-        parts = chunk_names(self.prompts, class_mask)
-        return scatter_rows(
-            torch.cat([text.encode(self.make_prompts(p)) for p in parts]), class_mask
-        )
+        chunks = chunk_names(self.prompts, class_mask)
+        features = [text.encode(self.make_prompts(chunk)) for chunk in chunks]
+        return scatter_rows(torch.cat(features), class_mask)
 
     def make_prompts(self, class_mask: torch.Tensor | None) -> Prompts:
-        """The prompts of the classes that ``class_mask`` (C,), a mask or indices, chooses."""
+        """The prompts of the classes in ``class_mask`` (C,), a mask or indices."""
         return self.prompts(class_mask=class_mask)
 
 
 def chunk_names(
-    prompts: PromptLearner, class_mask: torch.Tensor | None, copies: int = 1
+    prompts: PromptLearner, class_mask: torch.Tensor | None, prompts_per_name: int = 1
 ) -> tuple[torch.Tensor | None, ...]:
-    """The names that ``class_mask`` (n,) marks, in parts to encode one after the other.
-
-    Args:
-        copies: prompts that are made of each name. PROMPTS_AT_ONCE limits those of a part.
+    """The names in ``class_mask`` (n,), in chunks of at most PROMPTS_AT_ONCE prompts.
 
     Returns:
-        Each part's names as :meth:`PromptLearner.forward` takes them in ``class_mask``.
+        For each chunk, a ``class_mask`` of :meth:`PromptLearner.forward`.
     """
-    most = max(PROMPTS_AT_ONCE // copies, 1)
-    places = torch.arange(len(prompts.names)) if class_mask is None else mask_to_indices(class_mask)
-    return (class_mask,) if len(places) <= most else places.split(most)
+    most = max(PROMPTS_AT_ONCE // prompts_per_name, 1)
+    ids = torch.arange(len(prompts.names)) if class_mask is None else mask_to_indices(class_mask)
+    return (class_mask,) if len(ids) <= most else ids.split(most)
 
 
 def mask_to_indices(class_mask: torch.Tensor) -> torch.Tensor:
-    """Places (k,), on the CPU, of a mask (n,), or of what are places already."""
+    """Indices (k,), on the CPU, of the names in a mask (n,); indices are returned as they are."""
     class_mask = class_mask.cpu()
     return class_mask.nonzero()[:, 0] if class_mask.dtype == torch.bool else class_mask
 
 
 def need_context(key: str, n_ctx: int, ctx_init: str = "") -> None:
-    """Refuse a context of no tokens, where a method would have nothing to learn."""
+    """Refuse a context without tokens, which would leave a method nothing to learn."""
     if n_ctx < 1 and not ctx_init:
         raise UserError(
-            f"TRAINER.{key}.N_CTX takes at least 1 token, as only the context learns; got {n_ctx}"
+            f"TRAINER.{key}.N_CTX must be at least 1, as only the context is learned; got {n_ctx}"
         )
 
 
-def _own_order(name_len: int, right: int, length: int) -> torch.Tensor:
-    """Source of each own token: the name, the context right of it, the full stop and EOT."""
+def _suffix_order(name_len: int, right: int, length: int) -> torch.Tensor:
+    """Order of a suffix: the name, the context tokens right of it, the full stop and EOT.
+
+    Positions below ``length`` are those of name, full stop and EOT; the context follows.
+    """
     order = torch.arange(length + right)
     return torch.cat([order[:name_len], order[length:], order[name_len:length]])
 
 
-def scatter_rows(kept: torch.Tensor, class_mask: torch.Tensor | None) -> torch.Tensor:
-    """Rows (..., kept, e) put back to their places among (..., C, e); the others are zero."""
+def scatter_rows(rows: torch.Tensor, class_mask: torch.Tensor | None) -> torch.Tensor:
+    """(..., C, e) with the rows (..., k, e) of the k classes in the mask, and zeros elsewhere."""
     if class_mask is None:
-        return kept
-    out = kept.new_zeros(*kept.shape[:-2], len(class_mask), kept.shape[-1])
-    places = mask_to_indices(class_mask).to(kept.device, non_blocking=True)
-    return out.index_copy(-2, places, kept)
+        return rows
+    out = rows.new_zeros(*rows.shape[:-2], len(class_mask), rows.shape[-1])
+    ids = mask_to_indices(class_mask).to(rows.device, non_blocking=True)
+    return out.index_copy(-2, ids, rows)

@@ -8,8 +8,9 @@ from torch import nn
 
 from clip import TextEncoder
 from clip.text import TextGraphs
-from dassl.utils import distributed
+from dassl.utils import distributed, lockstep
 
+from .joined_text import JoinedEncoder
 from .prompter import Features, ModelOutput, Prompter
 from .questions import Questions
 from .sharding import ShardedEncoder
@@ -20,10 +21,10 @@ class PromptedCLIP(nn.Module):
     """Logits of images against the text features that a prompter makes.
 
     Args:
-        prompter: the learned module; :class:`~prompting.prompter.Prompter` says how it is called.
-        outputs: what the image tower must give, see ``CLIP.encode_outputs``.
+        prompter: the learned module.
+        outputs: names of the image tower's outputs that are needed, see ``CLIP.encode_outputs``.
         text_chunk: rows of text per chunk, see :class:`~prompting.text_chunks.ChunkedText`.
-        questions: put in front of every answer; None for tasks that ask nothing.
+        questions: inserted in front of every answer; None for tasks without questions.
         graphs: whether text steps may be replayed as CUDA graphs.
     """
 
@@ -45,16 +46,18 @@ class PromptedCLIP(nn.Module):
 
     @property
     def text_tower(self) -> TextEncoder:
-        """The frozen text tower; several processes share its work."""
+        """The frozen text tower; several processes share its work, several runs join theirs."""
         text = self.text.encoder
-        return text if distributed.world_size() == 1 else ShardedEncoder(text)
+        if distributed.world_size() > 1:
+            return ShardedEncoder(text)
+        return JoinedEncoder(text) if lockstep.current() else text
 
     def forward(self, images: torch.Tensor, class_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of images (B, 3, H, W)."""
         return self.logits(self.encode_image(images), class_mask)
 
     def encode_image(self, images: torch.Tensor, task: torch.Tensor | None = None) -> Features:
-        """What the image tower gives, un-normalised: see :meth:`Prompter.encode_image`."""
+        """Outputs of the image tower, un-normalised; see :meth:`Prompter.encode_image`."""
         images = images.to(self.clip.dtype)
         return self.prompter.encode_image(self.clip, images, self.outputs, task)
 
@@ -109,11 +112,11 @@ class PromptedCLIP(nn.Module):
 
     @torch.no_grad()
     def fixed_text_features(self, class_mask: torch.Tensor | None = None) -> torch.Tensor | None:
-        """Text features (C, e) that serve every image; None if they differ between images.
+        """Text features (C, e) for all images, which an evaluation computes once.
 
-        An evaluation encodes them once and passes them on to each of its forward passes.
+        None if they differ from image to image.
         """
-        shared = self.prompter.makes_text_features and not self.prompter.depends_on_image
-        if not shared or self.questions is not None:
+        fixed = self.prompter.makes_text_features and not self.prompter.depends_on_image
+        if not fixed or self.questions is not None:
             return None
         return self.text_features(torch.empty(0), class_mask)

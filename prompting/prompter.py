@@ -1,4 +1,4 @@
-"""What a prompter is: the learned module of a method, and what it declares about its features."""
+"""The learned module of a method, and what a forward pass with it returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-nor
 
 
 class Prompter(nn.Module):
-    """Learned tensors that turn class names into text features; it owns nothing else.
+    """Turns class names into text features; owns exactly the learned tensors of a method.
 
     Called as ``prompter(text, image_features, class_mask)`` with the frozen text encoder and
     normalised image features (B, e), it returns text features (C, e), or (B, C, e) if they depend

@@ -1,4 +1,4 @@
-"""Loaders that give stored image features in place of images (``FEATURES.MODE``)."""
+"""Loaders that yield stored image features in place of images (``FEATURES.MODE``)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from dassl.utils import UserError, distributed
 from .feature_encoder import FeatureEncoder
 from .precision import precision_name
 
-STORED = {  # whose image features can be stored
+STORED = {  # which image features can be stored
     "model": "the image tower is frozen: all features, in place of images",
     "teacher": "the image tower learns: the frozen one's of training images, beside the images",
     "none": "the image tower learns: nothing",
 }
-RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of a pass may take
-ONE_PIECE = 64 * 2**20  # bytes of a pass's features that are read at once on a CPU
+RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of an epoch may use
+ONE_PIECE = 64 * 2**20  # bytes of an epoch's features that are read at once on a CPU
 
 
 class Loaders(NamedTuple):
@@ -54,20 +54,20 @@ def with_stored_features(
     if whose == "none" or mode == "off" or (whose == "teacher" and mode != "full"):
         return loaders
     if whose == "teacher":
-        found = loaders._replace(train=_with_features(encoder, loaders.train, True, TeacherLoader))
+        stored = loaders._replace(train=_with_features(encoder, loaders.train, True, TeacherLoader))
     else:
-        found = Loaders(
+        stored = Loaders(
             _with_features(encoder, loaders.train, True) if mode == "full" else loaders.train,
             _with_features(encoder, loaders.val, False),
             _with_features(encoder, loaders.test, False),
         )
     if cfg.VERBOSE:
-        _announce(encoder, found, epochs)
-    return found
+        _announce(encoder, stored, epochs)
+    return stored
 
 
 def training_loader(encoder: FeatureEncoder, items: list[Datum], augmented: bool = False):
-    """A loader of every training image once and in order, as at test time or augmented."""
+    """A loader of every training image once and in order, as in testing or augmented."""
     cfg = encoder.cfg
 
     def wrapper(cfg, data_source, transform, is_train):
@@ -77,14 +77,14 @@ def training_loader(encoder: FeatureEncoder, items: list[Datum], augmented: bool
         cfg,
         data_source=items,
         batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
-        is_train=False,  # keeps the last batch
+        is_train=False,  # do not drop the last, smaller batch
         dataset_wrapper=wrapper,
     )
     return _with_features(encoder, loader, augmented) if cfg.FEATURES.MODE == "full" else loader
 
 
 def field_of(output: str) -> str:
-    """The key of a batch under which an output of the image tower stands."""
+    """The key in a batch of an output of the image tower."""
     return "feat" if output == "global" else output
 
 
@@ -92,13 +92,13 @@ def _with_features(encoder: FeatureEncoder, loader, is_train: bool, kind: type |
     return None if loader is None else (kind or FeatureLoader)(encoder, loader, is_train)
 
 
-def _announce(encoder: FeatureEncoder, found: Loaders, epochs: int) -> None:
-    """Log, before the first image is read, how much the features of the run will take."""
+def _announce(encoder: FeatureEncoder, stored: Loaders, epochs: int) -> None:
+    """Log, before the first image is read, how much the features of the run will occupy."""
     cfg = encoder.cfg
     loaders = {
-        "training": found.train,
-        "validation": found.val if cfg.TEST.FINAL_MODEL == "best_val" else None,
-        "test": found.test,
+        "training": stored.train,
+        "validation": stored.val if cfg.TEST.FINAL_MODEL == "best_val" else None,
+        "test": stored.test,
     }
     sizes = {
         kind: loader.size(epochs if kind == "training" else 1)
@@ -111,14 +111,14 @@ def _announce(encoder: FeatureEncoder, found: Loaders, epochs: int) -> None:
     print(f"Image features: at most {total / 2**20:,.1f} MiB in {root}: {parts}")
     if total > cfg.FEATURES.LIMIT_GB * 1e9:
         print(
-            "which is more than FEATURES.LIMIT_GB: the least recently used will be deleted; raise "
-            "it, or keep less with FEATURES.VIEWS or FEATURES.DTYPE fp16"
+            "This exceeds FEATURES.LIMIT_GB: the least recently used features will be deleted; "
+            "raise the limit, or store less with FEATURES.VIEWS or FEATURES.DTYPE fp16"
         )
 
 
 @lru_cache(maxsize=64)
 def _open_store(folder: str, key: tuple, view: str, label: str) -> FeatureStore:
-    """One store per process, key and view: the runs of a sweep share it."""
+    """One store per process, key and view, shared by the runs of a sweep."""
     return FeatureStore(folder or None, dict(key), view, label)
 
 
@@ -128,16 +128,16 @@ def _open_digests(folder: str) -> DigestCache:
 
 
 class FeatureLoader:
-    """The batches of a loader with the tower's outputs in place of ``img``.
+    """The batches of a loader with the outputs of the image tower in place of ``img``.
 
-    ``feat`` (B, e) is the global feature; other outputs stand under their names. Order, batches
-    and augmentations are the wrapped loader's; what the store lacks of a pass is computed at its
-    start. A pass that fits is read in one piece, and on a GPU moved there, so that a step copies
-    nothing.
+    ``feat`` (B, e) is the global feature; other outputs have their own names. Order, batches and
+    augmentations are those of the wrapped loader. Missing features are computed at the start of
+    an epoch. If an epoch's features fit, they are read at once, and on a GPU moved there, so that
+    a step copies nothing.
 
     Args:
-        encoder: computes what is not stored.
-        loader: what it stands in for.
+        encoder: computes missing features.
+        loader: yields the images.
         is_train: whether its images are augmented.
     """
 
@@ -161,39 +161,39 @@ class FeatureLoader:
         return len(self.loader)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the order and the augmentations of an epoch."""
+        """Use the order and the augmentations of an epoch."""
         self.epoch = epoch
         self.loader.set_epoch(epoch)
 
     def size(self, epochs: int) -> tuple[int, int]:
-        """Features of so many epochs, and their bytes."""
+        """The number of features of that many epochs, and their bytes."""
         views = min(self.views or epochs, epochs) if self.loader.dataset.draws else 1
         count = views * len(self.loader.dataset)
         return count, count * self.encoder.bytes_per_image
 
     def __iter__(self) -> Iterator[dict]:
-        stores, places = self._complete()
+        stores, rows = self._complete()
         order = [torch.tensor(batch) for batch in self.loader.batches]
-        yield from self._batches(stores, places, order)
+        yield from self._batches(stores, rows, order)
 
     def _complete(self) -> tuple[dict[str, FeatureStore], dict[str, torch.Tensor]]:
-        """The stores of this pass, which lack nothing, and each image's row in them."""
+        """The complete stores of this epoch, and each image's row in them."""
         stores = self._stores()
         names = self._names()
-        for _ in range(3):  # an image may change, or a file of the store be lost, meanwhile
-            if not distributed.anywhere(_lacking(stores, names)):
+        for _ in range(3):  # images may change, or files be lost, in the meantime
+            if not distributed.anywhere(_is_missing(stores, names)):
                 break
             self.encoder.complete(stores, names, self.loader)
             names = self._names()
-        if _lacking(stores, names):
+        if _is_missing(stores, names):
             raise UserError(
                 "the image features cannot be completed: images change while they are read, or "
                 f"files of {next(iter(stores.values())).root} are lost; start again"
             )
         return stores, {output: store.indices(names) for output, store in stores.items()}
 
-    def _batches(self, stores: dict, places: dict, order: list) -> Iterator[dict]:
-        """A dict per batch."""
+    def _batches(self, stores: dict, rows: dict, order: list) -> Iterator[dict]:
+        """Batches of stored features; ``rows``: row of each image in each store."""
         items, sizes = self.loader.dataset.data_source, [len(index) for index in order]
         every = torch.cat(order)
         columns = {name: values[every] for name, values in self._columns.items()}
@@ -203,40 +203,40 @@ class FeatureLoader:
         columns = {name: values.split(sizes) for name, values in columns.items()}
         if self._in_one_piece(len(every)):
             for output, store in stores.items():
-                rows = store.gather(places[output][every]).to(self.encoder.device)
-                columns[field_of(output)] = rows.split(sizes)
+                features = store.gather(rows[output][every]).to(self.encoder.device)
+                columns[field_of(output)] = features.split(sizes)
         for step, index in enumerate(order):
             batch = {name: values[step] for name, values in columns.items()}
             for output, store in stores.items():
                 if field_of(output) not in batch:
-                    batch[field_of(output)] = store.gather(places[output][index])
+                    batch[field_of(output)] = store.gather(rows[output][index])
             yield {**batch, "impath": [items[i].impath for i in index.tolist()]}
 
     def _in_one_piece(self, images: int) -> bool:
-        """Whether the features of so many images are read, and moved to the device, at once."""
+        """Whether the features of that many images are read, and moved to the device, at once."""
         limit: float = ONE_PIECE
         if self.encoder.device.type == "cuda":
             limit = RESIDENT_SHARE * torch.cuda.mem_get_info(self.encoder.device)[0]
         return images * self.encoder.bytes_per_image < limit
 
-    def _number(self) -> int:
-        """The epoch whose augmentations are drawn in this one."""
+    def _view_epoch(self) -> int:
+        """The epoch whose augmentations are used; they repeat after FEATURES.VIEWS epochs."""
         return self.epoch % self.views if self.views else self.epoch
 
     def _stores(self) -> dict[str, FeatureStore]:
         view = "plain"
         if self.loader.dataset.draws:
-            self.loader.dataset.set_epoch(self._number())
-            view = f"{self.encoder.cfg.SEED}-{self._number()}"
-        found = {
+            self.loader.dataset.set_epoch(self._view_epoch())
+            view = f"{self.encoder.cfg.SEED}-{self._view_epoch()}"
+        stores = {
             output: _open_store(
                 self.options.DIR, tuple(sorted(key.items())), view, _label(self.encoder.clip)
             )
             for output, key in self.keys.items()
         }
-        for store in found.values():
+        for store in stores.values():
             store.refresh()
-        return found
+        return stores
 
     def _names(self) -> list[str]:
         """The digest of each image's content."""
@@ -245,20 +245,20 @@ class FeatureLoader:
 
 
 class TeacherLoader(FeatureLoader):
-    """The batches of a loader, images included, and stored features of them as "teacher" (B, e)."""
+    """The batches of a loader, with stored features of their images as "teacher" (B, e)."""
 
     def __iter__(self) -> Iterator[dict]:
-        stores, places = self._complete()
+        stores, rows = self._complete()
         for batch in self.loader:
-            rows = places["global"][batch["index"]]
-            yield {**batch, "teacher": stores["global"].gather(rows)}
+            features = stores["global"].gather(rows["global"][batch["index"]])
+            yield {**batch, "teacher": features}
 
 
-def _lacking(stores: dict[str, FeatureStore], names: list[str]) -> bool:
+def _is_missing(stores: dict[str, FeatureStore], names: list[str]) -> bool:
     return any(store.missing(names) for store in stores.values())
 
 
 def _label(clip_model) -> str:
-    """The backbone's name, of a weight file without the folder."""
+    """The name of the backbone, or of its weight file without the folder."""
     path = Path(clip_model.name)
     return path.name if path.suffix else clip_model.name

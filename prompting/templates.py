@@ -14,7 +14,7 @@ from image_text import FreeText
 from .prompter import Prompter
 from .words import cut_texts
 
-# Templates that CoOp and SoftCPT average with a dataset's own (facts of their released code).
+# Templates that the released code of CoOp and SoftCPT averages with the dataset's own.
 GENERAL = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -29,12 +29,14 @@ GENERAL = (
 class TemplatePrompter(Prompter):
     """Text features of the class names in hand-written templates; nothing is learned.
 
-    Several templates are averaged after normalisation, class by class.
+    Several templates are averaged class by class, after normalisation or (``normalised`` False)
+    as the tower gives them.
     """
 
-    def __init__(self, space, text, extra=()):
+    def __init__(self, space, text, extra=(), normalised=True):
         super().__init__()
-        features = F.normalize(average_templates(space, text, extra), dim=-1)  # (C, e)
+        features = average_templates(space, text, extra, normalised)
+        features = F.normalize(features, dim=-1)  # (C, e)
         self.register_buffer("features", features, persistent=False)
 
     def forward(self, text, image_features, class_mask=None):
@@ -52,7 +54,7 @@ def average_templates(
     """Text features (C, e), fp32, of the class names, averaged over each task's templates.
 
     Args:
-        extra: templates that every task has beside its own.
+        extra: templates for all tasks, besides their own.
         normalised: whether the features are normalised before they are averaged.
     """
     parts = []
@@ -61,19 +63,22 @@ def average_templates(
         names = [name.replace("_", " ") for name in task.classnames]
         if isinstance(task.classnames, FreeText):
             names = cut_texts(names, text)
-        found = [text.encode_text([t.format(n) for n in names]).float() for t in templates]
+        each = [text.encode_text([t.format(n) for n in names]).float() for t in templates]
         if normalised:
-            found = [F.normalize(features, dim=-1) for features in found]
-        parts.append(torch.stack(found).mean(dim=0))
+            each = [F.normalize(features, dim=-1) for features in each]
+        parts.append(torch.stack(each).mean(dim=0))
     return torch.cat(parts)
 
 
 def with_template(space: TaskSpace, template: str) -> TaskSpace:
-    """The same tasks with another template; "" leaves them theirs.
+    """The same tasks with another template; "" keeps their own.
 
     Raises:
-        UserError: the template does not hold ``{}`` once.
+        UserError: the template does not contain ``{}`` exactly once.
     """
-    if not template:
-        return space
-    return TaskSpace(tuple(replace(task, templates=(template,)) for task in space.tasks))
+    return with_templates(space, (template,)) if template else space
+
+
+def with_templates(space: TaskSpace, templates: tuple[str, ...]) -> TaskSpace:
+    """The same tasks with other templates."""
+    return TaskSpace(tuple(replace(task, templates=templates) for task in space.tasks))

@@ -1,4 +1,4 @@
-"""Checkpoints of released code, CoOp's and later: a folder per module, names beside contexts."""
+"""Checkpoints of released code, of CoOp, SoftCPT and later methods: one folder per module."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dassl.utils.inert_pickle import load_inert
 
 from .prompt_learner import PromptLearner
 
-MODULE = "prompt_learner"  # trainers of CoOp's and SoftCPT's code register it; so do ours
+MODULE = "prompt_learner"  # registered by CoOp's and SoftCPT's trainers, and by ours
 MULTI_MODAL, INDEPENDENT = "MultiModalPromptLearner", "VLPromptLearner"  # MaPLe's; PromptSRC's
-PREFIX, SUFFIX = "token_prefix", "token_suffix"  # embeddings of SOS, and of names up to the end
+PREFIX, SUFFIX = "token_prefix", "token_suffix"  # embeddings of SOS; of names, "." and EOT
 CLOSE = 0.02  # relative distance of embeddings that were rounded to fp16
 States = dict[str, dict[str, torch.Tensor]]
 
@@ -56,14 +56,16 @@ def load_learned(
 
 
 def is_released(path: Path) -> bool:
-    """Whether a file is a checkpoint of the released code: an optimizer's state, or embeddings of
-    names, are in none of ours."""
+    """Whether a file is a checkpoint of the released code.
+
+    Only those contain an optimizer's state or embeddings of names.
+    """
     if not path.is_file():
         return False
     try:
         content = load_inert(path)
     except UserError:
-        return False  # whoever reads it next says what is wrong with it
+        return False  # the next reader reports what is wrong
     return "optimizer" in content or any(_is(key, SUFFIX) for key in content["state_dict"])
 
 
@@ -71,7 +73,7 @@ def context_of(states: States, module: str, classes: PromptLearner | None = None
     """The context (m, d) or (G, m, d) of a module of the released code.
 
     Raises:
-        UserError: no such module, or a context per class, but not for the names of ``classes``.
+        UserError: no such module, or a context per class for other names than ``classes``.
     """
     state = states.get(module, {})
     contexts = _numbered(state, "ctx")
@@ -84,25 +86,29 @@ def context_of(states: States, module: str, classes: PromptLearner | None = None
     per_class = ctx.dim() == 3 and len(ctx) == sum(map(len, _numbered(state, SUFFIX)))
     if classes is not None and per_class and not same_names(state, classes):
         raise UserError(
-            f"the released checkpoint has a context for each of its {len(ctx)} classes, and "
-            f"those are not the {len(classes.names)} classes here; only a shared context goes on "
-            "to others"
+            f"the released checkpoint has a context for each of its {len(ctx)} classes, which "
+            f"differ from the {len(classes.names)} classes here; only a shared context applies to "
+            "other classes"
         )
     return ctx
 
 
 def same_names(state: dict[str, torch.Tensor], learner: PromptLearner) -> bool:
-    """Whether the names embedded in a released module are the learner's; True if it holds none."""
+    """Whether a released module has the names of the learner; True if it stores no names."""
     suffixes = _numbered(state, SUFFIX)
     if not suffixes:
         return True
-    own = learner.embedded()  # (n, L, d) embeddings of name, full stop, EOT, padding
-    theirs = torch.cat(suffixes)[:, : own.shape[1]]
-    return theirs.shape == own.shape and _close(theirs, own)
+    ours = learner.embedded()  # (n, L, d) embeddings of name, full stop, EOT, padding
+    theirs = torch.cat(suffixes)[:, : ours.shape[1]]
+    return theirs.shape == ours.shape and _close(theirs, ours)
 
 
 def tensor_of(states: States, module: str, key: str) -> torch.Tensor:
-    """One tensor of a module of the released code, or an error that names it."""
+    """A tensor of a module of the released code.
+
+    Raises:
+        UserError: there is none; the message contains module and key.
+    """
     if key not in states.get(module, {}):
         raise UserError(
             f"the released checkpoint has no {module} with a tensor {key}; its modules are "
@@ -112,7 +118,7 @@ def tensor_of(states: States, module: str, key: str) -> torch.Tensor:
 
 
 def _check_backbone(states: States, text: TextEncoder, directory: str | Path) -> None:
-    """Refuse contexts of another text tower; its start token, stored beside them, tells."""
+    """Refuse contexts of another text tower, by the start token stored with them."""
     start = torch.tensor(text.tokenizer.prefix_ids[:1], dtype=torch.long, device=text.device)
     own = text.embed(start).flatten().cpu()  # (d,); (0,) of a tower without a start token
     for state in states.values():
@@ -120,8 +126,8 @@ def _check_backbone(states: States, text: TextEncoder, directory: str | Path) ->
             if theirs.shape[-1] != len(own) or not _close(theirs[0, 0], own):
                 raise UserError(
                     f"the released checkpoint in {directory} belongs to another backbone: its "
-                    "start token is embedded otherwise than here; choose the one it was trained "
-                    "with (--backbone)"
+                    "start token has another embedding; choose the backbone it was trained with "
+                    "(--backbone)"
                 )
 
 
@@ -135,7 +141,7 @@ def _is(key: str, name: str) -> bool:
 
 
 def _numbered(state: dict[str, torch.Tensor], name: str) -> list[torch.Tensor]:
-    """The tensors ``name``, ``0.name``, ``learners.1.name``, ... in the order of their numbers."""
+    """The tensors ``name``, ``0.name``, ``learners.1.name``, ... sorted by their numbers."""
     keys = [key for key in state if _is(key, name)]
     numbers = {key: [int(part) for part in key.split(".") if part.isdigit()] for key in keys}
     return [state[key] for key in sorted(keys, key=numbers.__getitem__)]

@@ -1,4 +1,4 @@
-"""Names and sentences as the tokens of prompts, and cut to fit them."""
+"""Names and sentences as tokens, and cut to fit a prompt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def embed_words(words: str, text: TextEncoder) -> torch.Tensor:
 
 
 def cut_texts(texts: list[str], text: TextEncoder, n_ctx: int = 0) -> list[str]:
-    """Texts cut at a word where they do not fit a prompt beside ``n_ctx`` tokens.
+    """Texts cut at a word where they do not fit a prompt with ``n_ctx`` context tokens.
 
     The log counts them.
     """
@@ -27,15 +27,15 @@ def cut_texts(texts: list[str], text: TextEncoder, n_ctx: int = 0) -> list[str]:
 
 def cut_all(texts: list[str], fits: Callable[[str], bool]) -> list[str]:
     """Texts cut at a word until they fit; the log counts those that did not."""
-    out = [cut_words(whole, fits) for whole in texts]
-    if count := sum(short != whole for short, whole in zip(out, texts, strict=True)):
+    out = [cut_words(text, fits) for text in texts]
+    if count := sum(short != text for short, text in zip(out, texts, strict=True)):
         print(f"{count} of {len(out)} texts were too long for the text tower and are cut")
     return out
 
 
-def cut_words(whole: str, fits: Callable[[str], bool]) -> str:
-    """A text without as many of its last words as it takes to fit, but for the first."""
-    short = whole
+def cut_words(text: str, fits: Callable[[str], bool]) -> str:
+    """The longest beginning of a text that fits and ends at a word; at least its first word."""
+    short = text
     while " " in short and not fits(short):
         short = short.rpartition(" ")[0].rstrip(" ,;:-")
     return short
@@ -56,10 +56,10 @@ def tokenize_names(
         follow: whether the names follow other words.
 
     Raises:
-        UserError: a prompt is too long; its name is in the message.
+        UserError: a prompt is too long; the message contains its name.
     """
-    whole = [_ids_to_end(name, text, follow) for name in names]
-    used = [len(text.tokenizer.prefix_ids) + n_ctx + len(ids) for ids in whole]
+    to_end = [_ids_to_end(name, text, follow) for name in names]
+    used = [len(text.tokenizer.prefix_ids) + n_ctx + len(ids) for ids in to_end]
     worst = max(range(len(names)), key=used.__getitem__)
     if used[worst] > text.context_length:
         raise UserError(
@@ -68,4 +68,4 @@ def tokenize_names(
             "context"
         )
     encode = text.tokenizer.encode_after if follow else text.tokenizer.encode
-    return [len(encode(name)) for name in names], whole
+    return [len(encode(name)) for name in names], to_end

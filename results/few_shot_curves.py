@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dassl.utils import UserError, atomic_path
 
 from .aggregate import Row
 from .read import OVERALL
 from .tables import shots_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette without yellow, which is too light on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -43,6 +48,13 @@ class Panel:
     rows: tuple[Row, ...]
 
 
+def save_figure(figure: Figure, path: Path, dpi: int, **options: Any) -> None:
+    """Write a figure atomically; boxes replace characters that the font lacks, unwarned."""
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(temporary, dpi=dpi, **options)
+
+
 def draw_curves(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> Path:
     """Draw a panel per group of tasks (per suite without groups); returns the path.
 
@@ -70,8 +82,7 @@ def draw_curves(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) ->
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         _legend(figure, axes, styles, across, _spread_note(panels))
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=dpi)
+        save_figure(figure, path, dpi)
     return path
 
 

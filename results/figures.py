@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.utils import UserError, atomic_path
+from dassl.utils import UserError
 
 from .aggregate import Row
 from .compare import same_measure
-from .few_shot_curves import COLOURS, STYLE, check_suffix, draw_curves
+from .few_shot_curves import COLOURS, STYLE, check_suffix, draw_curves, save_figure
 from .tables import shots_name
 from .training_curves import Curve
 
@@ -42,8 +42,7 @@ def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> 
         for ax, (title, tasks, methods) in zip(axes, panels, strict=True):
             (_draw_bars if len(methods) <= BARS else _draw_map)(ax, tasks, methods)
             ax.set_title(title)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=dpi)
+        save_figure(figure, path, dpi)
     return path
 
 
@@ -162,8 +161,7 @@ def draw_training(
         if len(next(iter(curves.values()))) > 1:
             handles, labels = axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside right center", fontsize=7)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=dpi)
+        save_figure(figure, path, dpi)
     return path
 
 
@@ -190,8 +188,7 @@ def draw_similarity(
         colours = ("cividis", low, max(high, low + 1e-6))
         image = _draw_fields(ax, matrix, names, names, colours, "{:.2f}")
         figure.colorbar(image, ax=ax, shrink=0.8, label="cosine of the generated contexts")
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=dpi, bbox_inches="tight")
+        save_figure(figure, path, dpi, bbox_inches="tight")
     return path
 
 

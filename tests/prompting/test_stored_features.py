@@ -341,7 +341,7 @@ def test_the_least_recently_used_are_deleted(run, tmp_path, store):
     assert "1-4" in left
     assert "1-0" not in left
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "which is more than FEATURES.LIMIT_GB" in log
+    assert "exceeds FEATURES.LIMIT_GB" in log
     assert "Deleted the features in" in log
 
 

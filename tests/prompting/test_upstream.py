@@ -163,8 +163,7 @@ def test_contexts_per_class_do_not(build, tmp_path, names):
     ctx = context(len(names), M)
     folder = released.save(tmp_path / "old", released.coop(names, ctx))
     trainer = build("CoOp", "DATASET.SUBSAMPLE_TASKS", "task2", *options("COOP.CSC", "True"))
-    said = rf"a context for each of its {len(names)} classes, and those are not the 4 classes here"
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=rf"{len(names)} classes.* 4 classes"):
         trainer.load_model(folder, epoch=50)
 
 
@@ -173,25 +172,23 @@ def test_contexts_per_class_do_not(build, tmp_path, names):
 
 def test_another_method(build, tmp_path):
     folder = released.save(tmp_path / "coop", released.coop(NAMES, context(M)))
-    with pytest.raises(UserError, match=r"no context in task_prompt_learner.*of another method"):
+    with pytest.raises(UserError, match="task_prompt_learner"):
         build("MTCoOp", *options()).load_model(folder, epoch=50)
     modules = released.softcpt(GROUPS, ["a", "b", "c"], *softcpt_tensors("NATA"), M)
     folder = released.save(tmp_path / "softcpt", modules)
-    with pytest.raises(
-        UserError, match=r"no context in prompt_learner; its modules are prompt_gen"
-    ):
+    with pytest.raises(UserError, match=r"prompt_learner.*prompt_gen"):
         build("MTCoOpHard", *options()).load_model(folder, epoch=50)
     del modules["prompt_gen"]
     folder = released.save(tmp_path / "part", modules)
-    with pytest.raises(UserError, match="no prompt_gen with a tensor proj"):
+    with pytest.raises(UserError, match=r"prompt_gen.*proj"):
         build("MTCoOp", *options()).load_model(folder, epoch=50)
-    with pytest.raises(UserError, match="ZeroshotCLIP reads no checkpoints of CoOp's"):
+    with pytest.raises(UserError, match="ZeroshotCLIP"):
         build("ZeroshotCLIP").load_model(folder, epoch=50)
 
 
 def test_another_length_of_context(build, tmp_path):
     folder = released.save(tmp_path / "old", released.coop(NAMES, context(16)))
-    with pytest.raises(UserError, match=r"has shape \(16, 64\), here \(4, 64\)"):
+    with pytest.raises(UserError, match=r"\(16, 64\).*\(4, 64\)"):
         build("MTCoOpHard", *options()).load_model(folder, epoch=50)
 
 
@@ -203,7 +200,7 @@ def test_another_backbone(build, tmp_path, width):
         n, length, _ = modules["prompt_learner"][key].shape
         modules["prompt_learner"][key] = torch.randn(n, length, width, generator=generator)
     folder = released.save(tmp_path / "old", modules)
-    with pytest.raises(UserError, match="belongs to another backbone: its start token"):
+    with pytest.raises(UserError, match=r"another backbone.*--backbone"):
         build("MTCoOpHard", *options()).load_model(folder, epoch=50)
 
 

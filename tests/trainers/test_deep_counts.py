@@ -36,6 +36,7 @@ def vit_b16():
         ("IVLP", {}, 30_720),
         ("IVLP", {"PROMPT_DEPTH_VISION": 0, "N_CTX_TEXT": 4}, 24_576),
         ("MaPLe", {}, 3_555_072),
+        ("PromptSRC", {}, 46_080),
     ],
 )
 def test_as_published(vit_b16, method, options, expected):

@@ -17,6 +17,7 @@ SIZES = {  # of a text tower of 2 blocks and an image tower of 3
     "VPT": {"N_CTX_VISION": 3, "PROMPT_DEPTH_VISION": 3},
     "IVLP": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2},
     "MaPLe": {"PROMPT_DEPTH": 2},
+    "PromptSRC": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "GPA_MEAN": 2},
 }
 HEADS = {"text": 1, "image": 2}
 
@@ -227,6 +228,7 @@ def released_state(trainer):
     [
         ("VPT", "prompt_learner"),
         ("IVLP", "VLPromptLearner"),
+        ("PromptSRC", "VLPromptLearner"),
         ("MaPLe", "MultiModalPromptLearner"),
     ],
 )

@@ -24,14 +24,19 @@ CSTA = ("MTCOOP.CSC", "MTCOOP.CLASS_CSC")
 # rate rounding alone, which the share of a batch changes, grows to 1e-5 in these steps.
 SLOWLY = ("OPTIM.MAX_EPOCH", 20, "OPTIM.LR", 0.002)
 QUESTIONS = (*SLOWLY, "OPTIM.MAX_EPOCH", 5, "DATASET.NAME", "ToyQuestions")
+SHALLOW = ("TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 3, "TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2)
 RUNS = {
     "NATA": ("MTCoOp", STEPS),
     "CSTA": ("MTCoOp", (*STEPS, "TRAINER.MTCOOP.CLS_SAMPLE_RATE", 0.4), *CSTA),
     "CSTS": ("MTCoOp", STEPS, *CSTA, "MTCOOP.TASK_CSC"),
     "CoOp": ("CoOp", SLOWLY),
     "CoOp-CS": ("CoOp", SLOWLY, "COOP.CSC"),
+    "MaPLe": ("MaPLe", (*SLOWLY, "OPTIM.MAX_EPOCH", 4, "TRAINER.MAPLE.PROMPT_DEPTH", 2)),
+    "PromptSRC": ("PromptSRC", (*SLOWLY, "OPTIM.MAX_EPOCH", 4, *SHALLOW)),
     "questions": ("CoOp", (*QUESTIONS, "MODEL.TEXT_CHUNK", 32)),
 }
+
+SLOW = ("CSTS", "CoOp-CS", "MaPLe", "PromptSRC")
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +77,9 @@ def distance(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("CSTS", "CoOp-CS") else [])
+        pytest.param(
+            name, marks=[pytest.mark.slow] if name in ("CSTS", "CoOp-CS", "PromptSRC") else []
+        )
         for name in RUNS
     ],
 )

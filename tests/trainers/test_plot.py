@@ -176,10 +176,10 @@ def test_runs_on_patches_in_every_mode(run, tmp_path, backbone_file):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("N_CTX", 0), r"TRAINER.PLOT.N_CTX takes .*"),
-        (("N", 0), r"TRAINER.PLOT.N takes .*; got 0"),
-        (("MAX_ITER", 0), r"TRAINER.PLOT.MAX_ITER takes .*; got 0"),
-        (("EPS", 0.0), r"TRAINER.PLOT.EPS takes .*; got 0.0"),
+        (("N_CTX", 0), r"TRAINER.PLOT.N_CTX .*got"),
+        (("N", 0), r"TRAINER.PLOT.N .*got 0"),
+        (("MAX_ITER", 0), r"TRAINER.PLOT.MAX_ITER .*got 0"),
+        (("EPS", 0.0), r"TRAINER.PLOT.EPS .*got 0.0"),
     ],
 )
 def test_refused(build, options, message):

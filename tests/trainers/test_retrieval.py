@@ -167,7 +167,7 @@ def test_options_that_mean_nothing_here(build, pairs, options, message):
 
 
 def test_contexts_per_caption_are_refused(build, pairs):
-    with pytest.raises(UserError, match="a context per text suits no"):
+    with pytest.raises(UserError, match="a context per text"):
         build("CoOp", "TRAINER.COOP.CSC", "True", dataset="ToyPairs")
 
 

@@ -162,7 +162,7 @@ def test_too_long_sentences_are_cut_and_counted(build, cache, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("TOP_CLASSES", -1), "TOP_CLASSES takes .*; got -1"),
+        (("TOP_CLASSES", -1), "TOP_CLASSES .*got -1"),
         (("TOP_CLASSES", 2), "it needs TRAINER.COT.GENERATOR neural, or rule"),
         (
             (*RULE, "TOP_CLASSES", 4, "IMAGE_TEMPLATE", "so " * 45 + "{image}", "N_CTX", 16),

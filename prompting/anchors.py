@@ -1,0 +1,51 @@
+"""Losses that hold prompts near the frozen CLIP. https://arxiv.org/abs/2307.06948"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from clip import CLIP
+from dassl.utils import distributed
+
+from .prompted_clip import PromptedCLIP
+from .prompter import ModelOutput
+
+
+def imagenet_templates() -> tuple[str, ...]:
+    """CLIP's 80 templates for ImageNet, with {} for the class."""
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES  # not needed at start-up
+
+    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+
+def teacher_features(clip: CLIP, batch: dict) -> torch.Tensor:
+    """Normalised features (B, e), fp32, of a batch's images in the frozen tower, stored or not."""
+    found = batch.get("teacher")
+    if found is None:
+        with torch.no_grad():
+            found = clip.encode_outputs(batch["img"].to(clip.dtype))["global"]
+        found = distributed.gather_rows(found, len(batch["label"]))
+    return F.normalize(found.float(), dim=-1)
+
+
+def anchor_losses(
+    model: PromptedCLIP, output: ModelOutput, image: torch.Tensor, text: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Distances of a model's features and probabilities to those of the frozen CLIP.
+
+    "text" and "image" are mean absolute differences of normalised features; "logits" is the
+    divergence sum softmax(z0) (log softmax(z0) - log softmax(z)) / (B C), z0 the frozen logits.
+
+    Args:
+        image: (B, e) frozen image features, normalised.
+        text: (C, e) frozen text features, normalised.
+    """
+    frozen = model.score(image, text).log_softmax(dim=1)  # (B, C)
+    own = output.logits.log_softmax(dim=1)
+    divergence = F.kl_div(own, frozen, reduction="sum", log_target=True)
+    return {
+        "text": (output.text_features - text).abs().mean(),
+        "image": (output.image_features - image).abs().mean(),
+        "logits": divergence / own.numel(),
+    }
