@@ -162,10 +162,7 @@ class PromptTrainer(TrainerX):
         return {backbone: self.clip.weights_hash, "set of names": self.class_bound_names()}
 
     def class_bound_names(self) -> list[str]:
-        """Hook: the classes or tasks that learned tensors belong to, so that they fit no others.
-
-        By default those with a context of their own.
-        """
+        """Hook: classes or tasks that learned tensors belong to; by default those with a context."""
         return names_with_contexts(self.model.prompter)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
@@ -216,10 +213,7 @@ class PromptTrainer(TrainerX):
     def split_features(
         self, split: str, views: int = 0
     ) -> tuple[Features, torch.Tensor, torch.Tensor]:
-        """Features, labels and tasks of all "train" or "val" images.
-
-        See :func:`prompting.fitting.split_features`.
-        """
+        """Features, labels and tasks of all "train" or "val" images; see prompting.fitting."""
         return split_features(self, split, views)
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
