@@ -162,7 +162,7 @@ class PromptTrainer(TrainerX):
         return {backbone: self.clip.weights_hash, "set of names": self.class_bound_names()}
 
     def class_bound_names(self) -> list[str]:
-        """Hook: classes or tasks that learned tensors belong to; by default those with a context."""
+        """Hook: classes or tasks that learned tensors belong to; by default with own contexts."""
         return names_with_contexts(self.model.prompter)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
