@@ -184,16 +184,19 @@ class LoadedRun:
             ids: numbers of the tasks.
         """
         zeros = torch.zeros(len(pixels), dtype=torch.long)
-        batch = {"img": pixels, "label": zeros, "task": zeros, "domain": zeros}
-        computed: dict[int, torch.Tensor] = {}
+        batch = {"img": pixels, "label": zeros, "domain": zeros}
+        computed: dict[tuple, torch.Tensor] = {}
         out = []
         for t in ids:
             trainer, columns = self.place_of(t)
-            if id(trainer) not in computed:
+            prompter = getattr(getattr(trainer, "model", None), "prompter", None)
+            own = t if getattr(prompter, "depends_on_task", False) else 0  # else any task will do
+            key = id(trainer), own
+            if key not in computed:
                 with _autocast(trainer):
-                    inputs, _ = trainer.parse_batch_test(batch)
-                    computed[id(trainer)] = self.inference_of(t)(inputs).float().cpu()
-            out.append(computed[id(trainer)][:, columns])
+                    inputs, _ = trainer.parse_batch_test({**batch, "task": zeros + own})
+                    computed[key] = self.inference_of(t)(inputs).float().cpu()
+            out.append(computed[key][:, columns])
         return out
 
     def text_features(self, task: int | str | None = None) -> torch.Tensor:

@@ -123,6 +123,18 @@ def backbone_of(trainer):
     return "tiny-vit/random" if any("tiny_vit.yaml" in text for text in texts) else "tiny/random"
 
 
+# of a text tower of 2 blocks and, in tiny-vit, an image tower of 3
+DEPTHS = {"PROMPT_DEPTH": 2, "PROMPT_DEPTH_TEXT": 2, "PROMPT_DEPTH_VISION": 3}
+
+
+def depths_of(trainer):
+    """KEY VALUE words: prompts as deep as the towers of the tiny backbones."""
+    cls = TRAINER_REGISTRY.get(trainer)
+    keys = {f"TRAINER.{cls.KEY}.{key}": value for key, value in DEPTHS.items()}
+    found = {k: v for k, v in keys.items() if k.rpartition(".")[2] in cls.DEFAULTS}
+    return [word for pair in found.items() for word in pair]
+
+
 def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):
     """Parsed arguments of a small run on a toy dataset."""
     return train.parse_args(
@@ -133,7 +145,7 @@ def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):
             *(() if "--seed" in flags else ("--seed", "1")),
             *("--quiet", "DATASET.NAME", dataset),
             *SMALL,
-            *map(str, opts),
+            *map(str, [*depths_of(trainer), *opts]),
         ]
     )
 

@@ -35,7 +35,7 @@ class CoupledPrompter(PromptedImages):
         copies = (copy.deepcopy(later) for _ in range(depth - 1))
         self.couplings = nn.ModuleList([first, *copies])
 
-    def image_tokens(self, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
+    def image_tokens(self, clip: CLIP, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
         pairs = zip(self.couplings, self.contexts.layers(), strict=True)
         return {i: coupling(context) for i, (coupling, context) in enumerate(pairs)}
 
