@@ -41,7 +41,7 @@ env: .venv/installed
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-EXTRAS := "transformers>=5.24.0" "onnx>=1.23.2" "onnxscript>=0.7.2" "onnxruntime>=1.32.0"
+EXTRAS := "transformers>=5.24.0" "sentencepiece>=0.2.3" "onnx>=1.23.2" "onnxscript>=0.7.2" "onnxruntime>=1.32.0"
 
 extras: env  ## optional packages, without which some tests are skipped: requirements.txt names them
 	for package in $(EXTRAS); do \

@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import datasets  # noqa: F401  (its classes are imported when their names are looked up)
 import trainers  # noqa: F401  (likewise)
 from clip._openai import OPENAI_ARCHS
+from clip.catalog import describe_backbones
 from dassl.config import CfgNode, get_cfg_default
 from dassl.config.node import read_yaml
 from dassl.data import DATASET_REGISTRY
@@ -174,7 +174,7 @@ def main(args: argparse.Namespace) -> dict:
 
 def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
     from dassl.utils import distributed
-    from results.provenance import describe_run, measure_run
+    from results.provenance import describe_run, finish_run
 
     cfg = _with_seed(cfg, record.earlier)
     distributed.broadcast(cfg.SEED)
@@ -188,7 +188,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
         if args.no_train:
             return record.finish("interrupted")
         _train_or_evaluate(args, trainer)
-        return record.finish("complete", **trainer.results(), run=measure_run(trainer))
+        return finish_run(record, trainer)
 
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
@@ -227,27 +227,20 @@ def _with_seed(cfg: CfgNode, earlier: dict | None) -> CfgNode:
 
 
 def listing(kind: str = "all") -> str:
-    """The names that can be chosen; only the full list of backbones imports torch."""
+    """The names that can be chosen; nothing here imports torch."""
     lines = []
     for registry in (TRAINER_REGISTRY, DATASET_REGISTRY):
         if kind in ("all", f"{registry.name}s"):
             lines.append(f"{registry.name}s:")
             for name in registry.registered_names():
                 lines.append(f"  {name:<20} {registry.summary(name)}")
-    if kind in ("all", "backbones"):
-        lines.append("backbones:")
-        names = ["tiny", *OPENAI_ARCHS] if kind == "all" else _all_backbones()
-        names = textwrap.fill(", ".join(names), 96, break_on_hyphens=False)
-        lines.append(textwrap.indent(names, "  "))
+    if kind == "backbones":
+        lines += describe_backbones()
     if kind == "all":
-        lines.append("  arch/tag of open_clip (`--list backbones` shows all), arch/random, a file")
+        lines += ["backbones:", f"  {', '.join(['tiny', *OPENAI_ARCHS])}"]
+        lines.append("  arch/tag of open_clip (`--list backbones` shows all), arch/random, a file,")
+        lines.append("  a folder, hf-hub:owner/name")
     return "\n".join(lines)
-
-
-def _all_backbones() -> list[str]:
-    from clip import list_backbones
-
-    return list_backbones()
 
 
 def _start(argv: Sequence[str] | None) -> None:

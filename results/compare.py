@@ -56,10 +56,24 @@ def paired_differences(rows: Sequence[Row], reference: str = "") -> list[Differe
     Raises:
         UserError: no method has the name ``reference``.
     """
+    out = []
+    for a, b, shots in comparable_rows(rows, reference):
+        out += [d for key in means_of([a, b]) if (d := _difference(a, b, key, shots))]
+    return out
+
+
+def comparable_rows(rows: Sequence[Row], reference: str = "") -> Iterator[tuple[Row, Row, int]]:
+    """Pairs of methods measured alike, and their shots; the second is the one compared with.
+
+    Args:
+        reference: as in :func:`paired_differences`.
+
+    Raises:
+        UserError: no method has the name ``reference``.
+    """
     names = list(dict.fromkeys(row.method for row in rows))
     if reference and reference not in names:
         raise unknown_name("method", reference, names)
-    out = []
     for a, b in combinations(sorted(rows, key=lambda row: row.shots == 0), 2):
         if a.suite != b.suite or (a.shots != b.shots and b.shots != 0) or a.method == b.method:
             continue
@@ -68,9 +82,7 @@ def paired_differences(rows: Sequence[Row], reference: str = "") -> list[Differe
         if reference == a.method:
             a, b = b, a
         if reference in ("", b.method):
-            shots = max(a.shots, b.shots, key=abs)
-            out += [d for key in means_of([a, b]) if (d := _difference(a, b, key, shots))]
-    return out
+            yield a, b, max(a.shots, b.shots, key=abs)
 
 
 def same_measure(a: Row, b: Row) -> bool:
@@ -87,22 +99,24 @@ def means_of(rows: Sequence[Row]) -> list[str]:
     return [key for key, _ in columns(rows) if key not in tasks]
 
 
-def _difference(a: Row, b: Row, key: str, shots: int) -> Difference | None:
-    ours, theirs = _by_seed(a, key), _by_seed(b, key)
-    if b.shots == 0 and len(theirs) == 1:  # zero-shot is the same for every seed
+def runs_of_same_seed(a: Row, b: Row) -> list[tuple[Run, Run]]:
+    """The runs of two rows by seed; a single zero-shot run is that of every seed."""
+    ours = {run.seed: run for run in a.runs}
+    theirs = {run.seed: run for run in b.runs}
+    if b.shots == 0 and len(theirs) == 1:
         theirs = dict.fromkeys(ours, *theirs.values())
     if a.shots == 0 and len(ours) == 1:
         ours = dict.fromkeys(theirs, *ours.values())
-    seeds = sorted(ours.keys() & theirs.keys(), key=str)
-    if not seeds:
+    return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys(), key=str)]
+
+
+def _difference(a: Row, b: Row, key: str, shots: int) -> Difference | None:
+    values = [(x.get(key), y.get(key)) for x, y in runs_of_same_seed(a, b)]
+    differences = [x - y for x, y in values if x is not None and y is not None]
+    if not differences:
         return None
-    differences = [ours[seed] - theirs[seed] for seed in seeds]
     mean, half_width = mean_and_interval(differences)
-    return Difference(a.suite, shots, key, a.method, b.method, mean, half_width, len(seeds))
-
-
-def _by_seed(row: Row, key: str) -> dict[int | None, float]:
-    return {run.seed: value for run in row.runs if (value := run.get(key)) is not None}
+    return Difference(a.suite, shots, key, a.method, b.method, mean, half_width, len(differences))
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:

@@ -72,6 +72,14 @@ def _test_subset(dataset: DatasetBase) -> dict[str, dict]:
     return {"test_subset": {"items": items, "of": full, "unit": dataset.space.unit}}
 
 
+def finish_run(record: RunRecord, trainer) -> dict:
+    """Record the results of a run and its cost, and write ``predictions.npz``; the record."""
+    from .predictions import save_predictions
+
+    save_predictions(trainer, record.folder)
+    return record.finish("complete", **trainer.results(), run=measure_run(trainer))
+
+
 def measure_run(trainer) -> dict:
     """The cost of a run: seconds by kind of work, and the peak of memory in bytes."""
     import torch

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .aggregate import Row, aggregate
 from .compare import BaseNew, base_and_new, missing_runs, paired_differences, suspicious_runs
+from .paired_images import image_table, paired_images
 from .published import compare, published_parts
 from .published_sets import published_on_sets
 from .read import Run
@@ -47,6 +48,8 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
     differences = paired_differences(rows, choices.reference)
     if differences:
         parts.append(difference_table(differences))
+    if pairs_of_images := paired_images(rows, choices.reference):
+        parts.append(image_table(pairs_of_images))
     for table in task_tables(rows, choices.sample):
         title = table.title.replace(f"{table.suite}:", f"{table.suite}, task by task:", 1)
         parts.append(replace(table, title=title))

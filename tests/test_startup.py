@@ -12,6 +12,7 @@ COOP = ("train.py", "--trainer", "CoOp")
 CASES = {  # exit code, arguments, a part of the output
     "train help": (0, ("train.py", "--help"), "--dataset-config-file"),
     "list": (0, ("train.py", "--list"), "ViT-B/32"),
+    "list backbones": (0, ("train.py", "--list", "backbones"), "ViT-B-16-SigLIP2/webli"),
     "list trainers": (0, ("train.py", "--list", "trainers"), "MTCoOp"),
     "unknown flag": (2, ("train.py", "--trainr", "CoOp"), "did you mean --trainer?"),
     "unknown trainer": (2, ("train.py", "--trainer", "COOP"), "did you mean CoOp?"),

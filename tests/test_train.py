@@ -128,7 +128,7 @@ def test_the_run_directory(run, tmp_path):
     assert events
     assert found - events == {
         *("config.yaml", "tasks.json", "results.json", "log.txt", ".lock"),
-        *("resume.pt", "resume.previous.pt"),
+        *("resume.pt", "resume.previous.pt", "predictions.npz"),
         *("prompt_learner/model.pth.tar-2", "prompt_learner/checkpoint"),
     }
     config = yaml.safe_load((folder / "config.yaml").read_text())

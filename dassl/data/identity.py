@@ -76,8 +76,7 @@ def identify(dataset: DatasetBase, content: bool = False) -> DataIdentity:
     """
     num_tasks = len(dataset.space.tasks)
     lists = [list(items or ()) for items in (dataset.train_x, dataset.val, dataset.test)]
-    folders = dataset.image_roots or _common_folders(lists, num_tasks)
-    roots = [folder.replace("\\", "/") + "/" for folder in folders]
+    roots = _roots(dataset, lists)
     digests = _file_digests([item.impath for items in lists for item in items]) if content else {}
     rows = [{split: [] for split in SPLITS} for _ in range(num_tasks)]
     files = [{split: [] for split in SPLITS if content} for _ in range(num_tasks)]
@@ -102,6 +101,19 @@ def identify(dataset: DatasetBase, content: bool = False) -> DataIdentity:
         shared=_sha256([_words(task, ("test",)) for task in tasks]),
         content=_sha256([task.contents for task in tasks]) if content else "",
     )
+
+
+def relative_paths(dataset: DatasetBase, items: Sequence[Datum]) -> list[str]:
+    """The path of each item, relative to the image folder of its task."""
+    lists = [list(part or ()) for part in (dataset.train_x, dataset.val, dataset.test)]
+    roots = _roots(dataset, lists)
+    return [_relative(item.impath, roots[item.task]) for item in items]
+
+
+def _roots(dataset: DatasetBase, lists: list[list[Datum]]) -> list[str]:
+    """The image folder of each task, with a slash at the end."""
+    folders = dataset.image_roots or _common_folders(lists, len(dataset.space.tasks))
+    return [folder.replace("\\", "/") + "/" for folder in folders]
 
 
 def first_difference(old: dict, new: dict) -> str:

@@ -14,6 +14,7 @@ from dassl.config import CfgNode
 from dassl.data import DataManager
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import build_evaluator
+from dassl.evaluation.predictions import Predictions
 from dassl.utils import (
     Stopwatch,
     UserError,
@@ -197,14 +198,18 @@ class SimpleTrainer(TrainerBase):
         split = split or self.cfg.TEST.SPLIT
         loader = self.loader_of(split)
         infer = self.build_inference(split)
+        predictions = Predictions(self.dm.space)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):
             for batch in loader:
                 with self.clock.part("rest"):
                     images, label = self.parse_batch_test(batch)
-                    self.evaluator.process(infer(images), label, batch.get("task"))
+                    logits, task = infer(images), batch.get("task")
+                    self.evaluator.process(logits, label, task)
+                    predictions.add(logits, label, batch.get("index"), task)
         with self.clock.part("rest"):
             results = self.evaluator.evaluate()
+        self.predictions = predictions
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         return next(iter(results.values()))

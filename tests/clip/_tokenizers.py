@@ -53,7 +53,10 @@ def save_hub_tokenizer(folder, kind):
         inner.post_processor = post.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
         special = {"pad_token": "</s>" if kind == "t5" else "<pad>", "eos_token": "</s>"}
     elif kind == "bert":
+        letters = [chr(c) for c in range(97, 123)]
         vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, ".", ",", "-"]
+        vocabulary += [*letters, *(f"##{letter}" for letter in letters)]
+        vocabulary = list(dict.fromkeys(vocabulary))
         table = {word: i for i, word in enumerate(vocabulary)}
         inner = tk.Tokenizer(tk.models.WordPiece(table, unk_token="[UNK]"))
         inner.normalizer, inner.pre_tokenizer = (

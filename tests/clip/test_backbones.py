@@ -80,7 +80,7 @@ def test_arguments_that_cannot_be(tmp_path):
 
 def test_list():
     names = clip.list_backbones()
-    assert names[:2] == ["tiny", "RN50"] and len(names) == len(set(names)) > 100
+    assert names[0] == "tiny" and len(names) == len(set(names)) > 100
     assert {"ViT-L/14@336px", "ViT-B-32/laion2b_s34b_b79k", "ViT-B-16/openai"} <= set(names)
     assert {"ViT-B-16-SigLIP2/webli", "coca_ViT-B-32/laion2b_s13b_b90k"} <= set(names)
 

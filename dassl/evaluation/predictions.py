@@ -1,0 +1,71 @@
+"""What a model predicts for each evaluated image: its best classes and their probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dassl.data.tasks import TaskSpace
+
+TOP = 5  # classes kept per image
+
+
+class Predictions:
+    """The most probable classes of every image of an evaluation, among those of its task.
+
+    Args:
+        space: the tasks; nothing is kept for captions and questions.
+    """
+
+    def __init__(self, space: TaskSpace):
+        self.space = space
+        self._batches: list[dict[str, torch.Tensor]] = []
+
+    def add(
+        self,
+        logits: torch.Tensor,
+        label: torch.Tensor,
+        index: torch.Tensor | None,
+        task: torch.Tensor | None = None,
+    ) -> None:
+        """Keep a batch: logits (B, C), label (B,) within the task, index (B,) of the image, task
+        (B,).
+
+        Without ``task`` there is only one; without ``index``, from a loader of another project,
+        nothing is kept.
+        """
+        if self.space.content or index is None:
+            return
+        device = logits.device
+        task = torch.zeros_like(label) if task is None else task
+        task, label = task.to(device), label.to(device)
+        offset = self.space.offsets.to(device)[task][:, None]  # (B, 1)
+        masked = logits.float().masked_fill(
+            self.space.owner.to(device) != task[:, None], float("-inf")
+        )
+        log_p = masked.log_softmax(dim=1)  # (B, C)
+        best = log_p.topk(min(TOP, logits.shape[1]), dim=1)
+        self._batches.append(
+            {
+                "index": index,
+                "task": task,
+                "label": label,
+                # a task with fewer classes than TOP has -1 in the places that are left
+                "classes": torch.where(best.values.isinf(), -1, best.indices - offset),
+                "probabilities": best.values.exp(),
+                "label_probability": log_p.gather(1, label[:, None] + offset)[:, 0].exp(),
+            }
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All images in the order of their index; empty if nothing was kept.
+
+        task, label, label_probability (N,); classes and probabilities (N, TOP or fewer).
+        """
+        if not self._batches:
+            return {}
+        columns = {
+            key: torch.cat([b[key] for b in self._batches]).cpu() for key in self._batches[0]
+        }
+        order = columns.pop("index").argsort()
+        return {key: values[order].numpy() for key, values in columns.items()}

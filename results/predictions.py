@@ -1,0 +1,102 @@
+"""``predictions.npz``: what a run predicts for each of its test images."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dassl.utils import UserError, atomic_path
+
+FILE = "predictions.npz"
+TYPES = {
+    "task": np.int16,
+    "label": np.int32,
+    "classes": np.int32,
+    "probabilities": np.float16,
+    "label_probability": np.float32,
+}
+BETWEEN = "\0"  # between the paths of images, which may hold any other character
+
+
+class ImageResults(NamedTuple):
+    """The predictions of a run; image i of N is the same in runs of the same ``images``.
+
+    images: digest of the tasks and paths of all images, in order.
+    paths: of each image, relative to the image folder of its dataset.
+    task, label: (N,) ints.
+    classes: (N, k) class within the task by rank, -1 where a task has fewer.
+    probabilities: (N, k) of these classes.
+    label_probability: (N,) of the right class.
+    """
+
+    images: str
+    paths: list[str]
+    task: np.ndarray
+    label: np.ndarray
+    classes: np.ndarray
+    probabilities: np.ndarray
+    label_probability: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether the most probable class is the right one, (N,) bool."""
+        return self.classes[:, 0] == self.label
+
+
+def save_predictions(trainer: Any, folder: Path) -> None:
+    """Write the predictions of the last evaluation.
+
+    None are written for captions and questions, or without an evaluation.
+    """
+    from dassl.data.identity import relative_paths
+
+    parts, paths = [], []
+    for t, part in enumerate(trainer.task_trainers):
+        predictions = getattr(part, "predictions", None)
+        found = predictions.arrays() if predictions else {}
+        items = getattr(part.dataset, part.cfg.TEST.SPLIT) or []
+        if not found or len(found["label"]) != len(items):
+            return
+        if len(trainer.task_trainers) > 1:
+            found["task"] = np.full_like(found["task"], t)
+        parts.append(found)
+        paths += relative_paths(part.dataset, items)
+    width = max(part["classes"].shape[1] for part in parts)
+    columns = {}
+    for name, kind in TYPES.items():
+        blank = -1 if name == "classes" else 0
+        columns[name] = np.concatenate(
+            [_padded(part[name], width, blank) for part in parts]
+        ).astype(kind)
+    blob = np.frombuffer(BETWEEN.join(paths).encode("utf-8", "surrogateescape"), dtype=np.uint8)
+    with atomic_path(folder / FILE) as temporary:
+        np.savez_compressed(temporary, paths=blob, **columns)
+
+
+def _padded(values: np.ndarray, width: int, blank: int) -> np.ndarray:
+    """Rows (N, k) filled up to ``width`` columns; (N,) as it is."""
+    if values.ndim == 1:
+        return values
+    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=blank)
+
+
+def read_predictions(folder: Path) -> ImageResults | None:
+    """The predictions of a run; None if it wrote none, as runs of earlier versions.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as content:
+            blob, columns = content["paths"].tobytes(), {name: content[name] for name in TYPES}
+    except Exception as error:  # numpy and zipfile have several for a broken file
+        raise UserError(f"cannot read {path}: {error}; delete it to do without") from None
+    digest = hashlib.sha256(blob + columns["task"].tobytes()).hexdigest()
+    paths = blob.decode("utf-8", "surrogateescape").split(BETWEEN)
+    return ImageResults(digest, paths, **columns)

@@ -1,0 +1,68 @@
+"""predictions.npz, and McNemar's test on the same images."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dassl.utils import UserError
+from results.aggregate import aggregate
+from results.paired_images import mcnemar, paired_images
+from results.predictions import FILE, read_predictions
+from results.read import find_runs
+from results.report import Choices, report_parts
+from tests.conftest import COUNTS, TASKS
+
+SIZES = [len(task.classnames) for task in TASKS]
+
+
+@pytest.mark.parametrize("method", ["MTCoOp", "CoOp", "ZeroshotCLIP"])
+def test_predictions_agree_with_the_results(method, run, tmp_path):
+    record = run(method, "OPTIM.MAX_EPOCH", 1)
+    found = read_predictions(tmp_path / "run")
+    assert len(found.label) == len(found.paths) == sum(SIZES) * COUNTS["test"]
+    assert found.paths[0] == "0_0_6.png" and len(set(found.paths)) == len(found.paths)
+    for t, task in enumerate(record["tasks"]):
+        own = found.task == t
+        assert found.correct[own].sum() == task["correct"] and own.sum() == task["total"]
+        classes, width = found.classes[own], min(SIZES[t], found.classes.shape[1])
+        assert (classes[:, :width] >= 0).all() and (classes[:, width:] == -1).all()
+        assert classes.max() < SIZES[t]
+        probabilities = found.probabilities[own].astype(float)
+        assert np.allclose(probabilities.sum(1), 1, atol=0.01)
+        label = found.label[own][:, None]
+        right = np.where(classes == label, probabilities, 0).sum(1)
+        assert np.allclose(right, found.label_probability[own], atol=1e-3)
+
+
+def test_paired_images(run, tmp_path):
+    for method in ("MTCoOp", "CoOp"):
+        for seed in (1, 2):
+            output = tmp_path / method / f"seed{seed}"
+            run(method, "OPTIM.MAX_EPOCH", 1, output=output, flags=("--seed", str(seed)))
+    runs = find_runs(tmp_path)
+    rows = aggregate(runs)
+    (pair,) = paired_images(rows, reference="CoOp-CA")
+    assert (pair.method, pair.reference) == ("SoftCPT-NATA", "CoOp-CA")
+    assert pair.images == sum(SIZES) * COUNTS["test"] and len(pair.p_values) == 2
+    counts = zip(pair.only_method, pair.only_reference, strict=True)
+    for seed, (ours, theirs) in enumerate(counts, start=1):
+        x = read_predictions(tmp_path / "MTCoOp" / f"seed{seed}").correct
+        y = read_predictions(tmp_path / "CoOp" / f"seed{seed}").correct
+        assert (ours, theirs) == ((x & ~y).sum(), (~x & y).sum())
+    titles = [part.title for part in report_parts(runs, Choices())]
+    assert any("McNemar" in title for title in titles)
+    for folder in (tmp_path / "CoOp").iterdir():
+        (folder / FILE).unlink()
+    assert not paired_images(rows)
+    (tmp_path / "CoOp" / "seed1" / FILE).write_bytes(b"broken")
+    with pytest.raises(UserError, match=FILE):
+        paired_images(rows)
+
+
+def test_mcnemar_is_a_fair_coin():
+    """Twice the smaller tail of a fair coin's throws, at most 1."""
+    for first, second in ((0, 0), (1, 0), (3, 3), (2, 9), (40, 20)):
+        total, few = first + second, min(first, second)
+        tail = sum(math.comb(total, k) for k in range(few + 1)) / 2**total
+        assert mcnemar(first, second) == pytest.approx(min(1, 2 * tail))
