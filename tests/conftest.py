@@ -120,7 +120,8 @@ def backbone_of(trainer):
     """The untrained form of the backbone in a method's preset for the tiny CLIPs."""
     files = Path(train.CONFIGS, "trainers").glob("*/tiny*.yaml")
     texts = [text for file in files if f"--trainer {trainer} " in (text := file.read_text())]
-    return "tiny-vit/random" if any("tiny_vit.yaml" in text for text in texts) else "tiny/random"
+    learns_in_vit = bool(texts) and all("tiny_vit.yaml" in text for text in texts)
+    return "tiny-vit/random" if learns_in_vit else "tiny/random"
 
 
 # of a text tower of 2 blocks and, in tiny-vit, an image tower of 3

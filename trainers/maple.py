@@ -66,7 +66,7 @@ class MaPLe(PromptTrainer):
         return "none"
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
-        for layers in (self.clip.text_layers, self.clip.image_layers):
+        for layers in (text.layers, self.clip.image_layers):
             check_depth("MAPLE.PROMPT_DEPTH", options.PROMPT_DEPTH, layers)
         return CoupledPrompter(options, space, text, self.clip)
 

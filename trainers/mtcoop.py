@@ -111,7 +111,7 @@ class MTCoOp(PromptTrainer):
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if not options.TASK_VECTORS:
             refuse_equal_tasks(space, text)
-        check_depth("MTCOOP.DEPTH", options.DEPTH, self.clip.text_layers)
+        check_depth("MTCOOP.DEPTH", options.DEPTH, text.layers)
         if options.IMAGE_PROMPTS:
             check_depth("MTCOOP.DEPTH", options.DEPTH, self.clip.image_layers)
         if options.DEPTH == 1 and not options.IMAGE_PROMPTS:

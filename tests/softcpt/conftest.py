@@ -7,7 +7,11 @@ import train
 from dassl.data.datasets import DATASET_REGISTRY
 from tests.conftest import COUNTS, TASKS, toy_args, toy_class
 
-SEARCH = ("TRAINER.TIP.ALPHA_STEPS", 3, "TRAINER.TIP.BETA_STEPS", 3)
+MORE = {  # options of methods that need them on the toy suite
+    "CLIPLoRA": ("TRAINER.CLIPLORA.ENCODER", "text", "TRAINER.CLIPLORA.ITERATIONS", 0),
+    "TCP": ("TRAINER.TCP.LAYER", 1),
+    "TipAdapter": ("TRAINER.TIP.ALPHA_STEPS", 3, "TRAINER.TIP.BETA_STEPS", 3),
+}
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +24,7 @@ def runs(toy_folder, tmp_path_factory):
         if key not in folders:
             folder = tmp_path_factory.mktemp(method) / "run"
             cls = DATASET_REGISTRY.register(force=True)(toy_class("Toy", toy_folder))
-            words = (*opts, *(SEARCH if method == "TipAdapter" else ()))
+            words = (*opts, *MORE.get(method, ()))
             try:
                 train.main(toy_args(method, "OPTIM.MAX_EPOCH", 1, *words, output=folder))
             finally:
