@@ -24,8 +24,7 @@ from results.logs import log_files
 from results.one_experiment import check_one_experiment, print_unknown
 from results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
 from results.rendering import FORMS, render
-from results.report import Choices, report_parts
-from results.tables import format_table
+from results.report import Choices, format_runs, report_parts
 
 EPILOG = """\
 Values come from the results.json of each run, or else from its logs, as CoOp, SoftCPT and their
@@ -136,7 +135,7 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
     parts = []
     choices = Choices((), args.sample_std, args.reference, args.published)
     if args.table:
-        parts.append(format_table(rows, args.table, unfinished, args.sample_std))
+        parts.append(format_runs(runs, args.table, sample=args.sample_std))
     elif args.format == "html":
         place = args.out or folder / "report.html"
         parts.append(f"report: {write_report(runs, choices, place)}")
@@ -266,7 +265,17 @@ def _with_spread(stat: Stat) -> str:
 
 def command(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    return run_program(lambda: main(parse_args(argv)), argv)
+    return run_program(lambda: _start(argv), argv)
+
+
+def _start(argv: Sequence[str] | None) -> int:
+    args = parse_args(argv)
+    try:
+        return main(args)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a file that cannot be written
+        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

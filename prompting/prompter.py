@@ -22,7 +22,6 @@ class Prompter(nn.Module):
     """
 
     depends_on_image = False  # whether text features differ from image to image
-    depends_on_task = False  # whether the image tower's outputs differ from task to task
     makes_text_features = True  # False: a head scores image features without any text
     recompute_images = False  # COMPUTE.IMAGE_CHECKPOINT; the trainer sets it
 

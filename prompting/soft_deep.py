@@ -52,7 +52,6 @@ class DeepSoftPrompter(PromptedImages, SoftPrompter):
             self.later = Linear(text.out_dim, count, text.width, with_classes, 1)
         self.couplings = self.down = None
         if options.IMAGE_PROMPTS:
-            self.depends_on_task = True
             if rank:
                 self.down = nn.Parameter(INIT_STD * torch.randn(text.width, rank))
             width = rank or text.width
