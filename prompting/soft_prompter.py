@@ -16,7 +16,7 @@ from .prompter import Prompter
 
 
 class SoftPrompter(Prompter):
-    """Text features of the classes of all tasks, in contexts made from the tasks' names.
+    """Text features of the classes of all tasks, in contexts generated from the task names.
 
     With g the frozen text tower, U the task context, V the class context, W the meta network:
 
@@ -54,22 +54,24 @@ class SoftPrompter(Prompter):
         self._class_features: tuple | None = None
         self.n_tasks, self.owner = len(tasks), space.owner  # (C,) task of each class
 
-    def kept_tasks(self, class_mask):
-        """(T,) bool, the tasks that have a kept class."""
-        kept = torch.zeros(self.n_tasks, dtype=torch.bool)
-        return kept.index_fill(
-            0, self.owner if class_mask is None else self.owner[class_mask], True
-        )
+    def tasks_of(self, class_mask: torch.Tensor | None) -> torch.Tensor:
+        """Mask (T,) of the tasks of the classes in ``class_mask``."""
+        owner = self.owner if class_mask is None else self.owner[class_mask]
+        return torch.zeros(self.n_tasks, dtype=torch.bool).index_fill(0, owner, True)
 
     def contexts(self, text, class_mask=None):
-        """The generated contexts: one per task that has a kept class (T, m, d), or, with class
-        features, one per kept class (C, m, d)."""
+        """The generated contexts of the classes in ``class_mask``.
+
+        One per task (T, m, d), or with class features one per class (C, m, d).
+        """
         return self.meta(*self.meta_inputs(text, class_mask))
 
     def meta_inputs(self, text, class_mask=None):
-        """What the meta network maps: features (T, e) of the tasks that have a kept class; or,
-        with class features, those of the tasks and of the kept classes, both (C, e)."""
-        tasks = self.kept_tasks(class_mask)
+        """Features that the meta network maps, for the classes in ``class_mask``.
+
+        Those of their tasks (T, e); or, with class features, of task and class, both (C, e).
+        """
+        tasks = self.tasks_of(class_mask)
         if self.vectors is None:
             task = text.encode(self.tasks(class_mask=tasks)).float()  # (T, e)
         else:
@@ -77,10 +79,10 @@ class SoftPrompter(Prompter):
         if self.classes is None:
             return (task,)
         owner = self.owner if class_mask is None else self.owner[class_mask]
-        return index_rows(task, places(tasks)[owner]), self.class_features(text, class_mask)
+        return index_rows(task, ranks(tasks)[owner]), self.class_features(text, class_mask)
 
     def class_features(self, text, class_mask=None):
-        """Features (kept classes, e); those of a class context that is not learned only once."""
+        """Features (k, e) of the classes in ``class_mask``; computed once if not learned."""
         if not self.frozen_classes:
             return text.encode(self.classes(class_mask=class_mask)).float()
         ctx = self.classes.ctx
@@ -97,14 +99,14 @@ class SoftPrompter(Prompter):
         image_features: torch.Tensor,
         class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Text features (C, e); zero where ``class_mask`` drops a class."""
+        """Text features (C, e); zero outside ``class_mask``."""
         class_mask = None if class_mask is None else class_mask.cpu()
         features = self.meta_inputs(text, class_mask)
         ctx = self.meta(*features)
         if self.classes is None:
-            group = places(self.kept_tasks(class_mask))[self.owner]
+            group = ranks(self.tasks_of(class_mask))[self.owner]
         else:
-            group = torch.arange(len(self.owner)) if class_mask is None else places(class_mask)
+            group = torch.arange(len(self.owner)) if class_mask is None else ranks(class_mask)
         prompts = self.names(ctx, group, class_mask)
         prompts = replace(prompts, deep=self.deep_contexts(*features))
         return scatter_rows(text.encode(prompts), class_mask)
@@ -116,13 +118,13 @@ class SoftPrompter(Prompter):
         return {}
 
 
-def places(mask):
-    """Place of each marked one among those marked."""
+def ranks(mask: torch.Tensor) -> torch.Tensor:
+    """Rank of each marked entry of a mask among the marked ones."""
     return mask.cumsum(0) - 1
 
 
 def _learner(names, text, options, level, group, learn=True):
-    """The prompts of one level: "TASK_", "CLASS_", or "" for the final ones."""
+    """The prompts of one level: "TASK_", "CLASS_", or "" for the final prompts."""
     return PromptLearner(
         names,
         text,

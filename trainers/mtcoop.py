@@ -32,25 +32,25 @@ from ._base import PromptTrainer
 class MTCoOp(PromptTrainer):
     """SoftCPT in its six variants: CSC, CLASS_CSC and TASK_CSC choose among them.
 
-    NATA: CSC False, TASK_CSC False. NATS: TASK_CSC True. With CSC True the context is made from
-    the class name too: CATA and CATS share the class context, CSTA and CSTS (CLASS_CSC True) have
-    one per class.
+    NATA: CSC False, TASK_CSC False. NATS: TASK_CSC True. With CSC True the context is generated
+    from the class name too: CATA and CATS share the class context, CSTA and CSTS (CLASS_CSC True)
+    have one per class.
     """
 
     KEY = "MTCOOP"
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
-        N_CTX=Key(16, least=0),  # context tokens that the meta network makes
-        CTX_INIT="",  # only its number of tokens counts: the context is generated
-        CSC=False,  # make the context from the class name too: one context per class
-        TOKEN_POSITION=Key("end", choices=POSITIONS),  # where the class name stands
-        # learned tokens beside a task name; the published commands use 4
+        N_CTX=Key(16, least=0),  # generated context tokens
+        CTX_INIT="",  # only its number of tokens is used, as the context is generated
+        CSC=False,  # generate the context from the class name too: one context per class
+        TOKEN_POSITION=Key("end", choices=POSITIONS),  # position of the class name
+        # learned tokens around a task name; the published commands use 4
         TASK_N_CTX=Key(16, least=0),
         TASK_CTX_INIT="",  # words that start the task context
         TASK_CSC=False,  # one task context per task
         TASK_TOKEN_POSITION=Key("end", choices=POSITIONS),
-        TASK_VECTORS=False,  # SoftCPT*, as read here: learned task features, no task names
-        CLASS_N_CTX=Key(16, least=0),  # learned tokens beside a class name, if CSC
+        TASK_VECTORS=False,  # SoftCPT*, our interpretation: learned task features, no task names
+        CLASS_N_CTX=Key(16, least=0),  # learned tokens around a class name, if CSC
         CLASS_CTX_INIT="",  # words that start the class context
         CLASS_CSC=False,  # one class context per class
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
@@ -66,8 +66,8 @@ class MTCoOp(PromptTrainer):
         ANCHOR_LOGITS=Key(0.0, least=0),
         # share of the absent classes scored in a step; 0: all of them
         CLS_SAMPLE_RATE=Key(0.0, least=0, most=1),
-        FREEZE_CLS_PROMPT=Key(0, choices=(0, 1)),  # 1: the class context stays as it starts
-        UPSTREAM_STEPS=False,  # step as often as the released code does
+        FREEZE_CLS_PROMPT=Key(0, choices=(0, 1)),  # 1: the class context is not learned
+        UPSTREAM_STEPS=False,  # as many optimizer and schedule steps as the released code
     )
     suite = "joint"
 
@@ -89,8 +89,8 @@ class MTCoOp(PromptTrainer):
             raise UserError("TRAINER.MTCOOP.TASK_CSC needs TASK_N_CTX of 1 or more")
         if options.TASK_VECTORS and options.TASK_CSC:
             raise UserError(
-                "TRAINER.MTCOOP.TASK_VECTORS leaves the task names out, so that there is no task "
-                "context: set TASK_CSC False, or TASK_VECTORS False"
+                "TRAINER.MTCOOP.TASK_VECTORS replaces the task names, so there is no task context: "
+                "set TASK_CSC False, or TASK_VECTORS False"
             )
         if options.IMAGE_PROMPTS and options.CSC:
             raise UserError(
@@ -158,7 +158,7 @@ class MTCoOp(PromptTrainer):
             )
 
     def choose_classes(self, batch: dict, step: Step) -> torch.Tensor | None:
-        """The classes in the batch and a random share of the others."""
+        """The classes in the batch and a random fraction of the others."""
         rate = self.cfg.TRAINER.MTCOOP.CLS_SAMPLE_RATE
         if not rate:
             return None
@@ -180,7 +180,7 @@ class MTCoOp(PromptTrainer):
             "meta.proj": tensor_of(states, "prompt_gen", "proj"),
         }
         if not same_names(states["task_prompt_learner"], prompter.tasks):
-            print("Its task names are worded otherwise than here, so its contexts will be too")
+            print("Its task names differ from these, and so will the generated contexts")
         if prompter.classes is not None:
             found["classes.ctx"] = context_of(states, "class_prompt_learner", prompter.classes)
         return found
@@ -199,9 +199,9 @@ class MTCoOp(PromptTrainer):
 def upstream_steps(class_context: bool, precision: str) -> tuple[int, int]:
     """Optimizer steps per batch and schedule steps per epoch of the released code.
 
-    It registers one optimizer and one schedule under three names (prompt_learner,
-    task_prompt_learner, prompt_gen; class_prompt_learner too if a class context is learned) and
-    steps them once per name; under amp the loss scaler steps the optimizer once.
+    The released code registers one optimizer and one schedule under three names (prompt_learner,
+    task_prompt_learner, prompt_gen; with a learned class context also class_prompt_learner) and
+    steps them once per name; under amp the loss scaler steps the optimizer only once.
     """
     names = 4 if class_context else 3
     return (1 if precision == "amp" else names), names
