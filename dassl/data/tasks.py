@@ -148,7 +148,8 @@ class TaskSpace:
 
         The loss of an image reads only the columns of its own task.
         """
-        present = torch.isin(self._on(task.device)[0], task)
+        in_batch = torch.zeros(len(self.tasks), dtype=torch.bool, device=task.device)
+        present = in_batch.index_fill(0, task, True)[self._on(task.device)[0]]
         if class_mask is not None:
             return class_mask & present.to(class_mask.device)
         return None if present.all() else present
