@@ -24,8 +24,7 @@ from results.logs import log_files
 from results.one_experiment import check_one_experiment, print_unknown
 from results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
 from results.rendering import FORMS, render
-from results.report import Choices, report_parts
-from results.tables import format_table
+from results.report import Choices, format_runs, report_parts
 
 EPILOG = """\
 Values come from the results.json of each run, or else from its logs, as CoOp, SoftCPT and their
@@ -136,7 +135,7 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
     parts = []
     choices = Choices((), args.sample_std, args.reference, args.published)
     if args.table:
-        parts.append(format_table(rows, args.table, unfinished, args.sample_std))
+        parts.append(format_runs(runs, args.table, sample=args.sample_std))
     elif args.format == "html":
         place = args.out or folder / "report.html"
         parts.append(f"report: {write_report(runs, choices, place)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .aggregate import Row, aggregate
 from .compare import shots_phrase
 from .few_shot_curves import draw_curves
 from .figures import draw_gains, draw_training
+from .held_out import is_held_out
 from .read import Run
 from .rendering import Notes, Table
 from .report import Choices, report_parts
@@ -48,7 +50,7 @@ def write_report(runs: Sequence[Run], choices: Choices, path: str | os.PathLike)
         complete=sum(run.complete for run in runs),
         total=len(runs),
         parts=[_part(i, part) for i, part in enumerate(report_parts(runs, choices))],
-        pictures=_pictures(rows),
+        pictures=_pictures(aggregate([r for r in runs if not is_held_out(r)], choices.order)),
         runs=[
             _page(i, run, row, path.parent, i < CURVES)
             for i, (run, row) in enumerate(_placed(rows))
@@ -106,9 +108,9 @@ def _pictures(rows: Sequence[Row]) -> list[dict[str, str]]:
     ]
     found = []
     for draw, title, words in drawn:
-        svg = _svg(draw, rows)
-        if svg:
-            found.append({"title": title, "words": words, "source": svg})
+        if source := _svg(draw, rows):
+            narrow = _svg(partial(draw, narrow=True), rows)
+            found.append({"title": title, "words": words, "source": source, "narrow": narrow})
     return found
 
 

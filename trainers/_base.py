@@ -166,8 +166,7 @@ class PromptTrainer(TrainerX):
         return {backbone: self.clip.weights_hash, "set of names": self.class_bound_names()}
 
     def class_bound_names(self) -> list[str]:
-        """Hook: names of classes or tasks that what is learned is for, and no others; by default
-        those that have a context each."""
+        """Names that learned values are for, and no others; those with a context each."""
         return names_with_contexts(self.model.prompter)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:

@@ -36,14 +36,20 @@ def test_has_a_preset_without_data_and_weights(method):
     assert preset(method)
 
 
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """KEY VALUE words: image features are stored, for all tests, by the first that needs them."""
+    return "FEATURES.MODE", "full", "FEATURES.DIR", tmp_path_factory.mktemp("features")
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
-def test_learns_and_leaves_clip_alone(build, variant):
+def test_learns_and_leaves_clip_alone(build, variant, features):
     clip_model = load_backbone(backbone_of(variant[0]))
     before = {k: v.clone() for k, v in [*clip_model.state_dict().items()]}
     buffers = {k: v.clone() for k, v in clip_model.named_buffers()}
     assert buffers or backbone_of(variant[0]) != "tiny/random"  # ResNets have batch statistics
     steps = ("OPTIM.MAX_EPOCH", 10, "OPTIM.LR", 0.02, *optimizer(variant[0]))
-    trainer = build(*variant[:1], *options(*variant[1:]), *steps)
+    trainer = build(*variant[:1], *options(*variant[1:]), *steps, *features)
     starts = {name: p.detach().clone() for name, p in learned(trainer).items()}
     loss = training_loss(trainer)
     trainer.train()
