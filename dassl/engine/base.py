@@ -296,8 +296,4 @@ class TrainerBase:
 
 
 def _distinct(items) -> list:
-    out: list = []
-    for item in items:
-        if item is not None and all(item is not o for o in out):
-            out.append(item)
-    return out
+    return list({id(item): item for item in items if item is not None}.values())
