@@ -36,6 +36,7 @@ class TwoStagePrompter(AdaptedPrompter):
     def __init__(self, space: TaskSpace, clip: CLIP):
         norms = [_copies(tower) for tower in (clip.text_tower, clip.visual)]
         super().__init__(space, clip, *norms)
+        self.paths = [*norms[0], *(f"visual.{path}" for path in norms[1])]
         self.norms = nn.ModuleList(norm for part in norms for norm in part.values())
         width = clip.text_tower.out_dim
         self.classifier = nn.Parameter(torch.zeros(space.num_classes, width))
@@ -69,6 +70,17 @@ class TwoStagePrompter(AdaptedPrompter):
         """Image features (B, e) by the tuned tower, without gradients in the second stage."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.classifies):
             return super().encode_image(clip, images, outputs, task)
+
+    @torch.no_grad()
+    def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
+        """The weights of ``clip`` by name, with the tuned norms; None if its image tower has
+        none."""
+        state = dict(clip.state_dict())
+        if not self.adapts_visual or f"{self.paths[0]}.weight" not in state:
+            return None
+        for path, norm in zip(self.paths, self.norms, strict=True):
+            state |= {f"{path}.{name}": p.detach() for name, p in norm.named_parameters()}
+        return state
 
 
 def _copies(tower: nn.Module) -> dict[str, nn.Module]:

@@ -69,6 +69,27 @@ def test_class_weights_need_open_clip_only(command, runs, loaded, held_out, tmp_
     assert info["source"]["method"] == "SoftCPT-NATA" and info["source"]["data"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("CLIPLoRA", "TRAINER.CLIPLORA.ENCODER", "both"), ("TwoStage",)],
+    ids=["CLIPLoRA", "TwoStage"],
+)
+def test_what_is_learned_in_the_towers_is_merged(options, command, runs, held_out, tmp_path):
+    """Their plain CLIP gives what the run gives; there is one for each task."""
+    folder = tmp_path / "weights"
+    run = runs(*options, "MODEL.BACKBONE.NAME", "tiny-vit/random", "OPTIM.LR", 0.01)
+    code, _, err = command(run, folder)
+    assert code == 2 and "--task" in err
+    code, _, err = command(run, folder, "--task", "stripes")
+    assert code == 0, err
+    images = [path for path, _ in held_out(2)]
+    expected = softcpt.load_run(run).predict(images, "stripes", top=1)
+    found = run_readme(folder, *images)
+    for row, one in zip(found, expected, strict=True):
+        assert row[:2] == [one.image, one.label]
+        assert float(row[2]) == pytest.approx(one.probability, abs=2e-4)
+
+
 @pytest.mark.parametrize("method", ["CLIPAdapter", "CoCoOp", "LinearProbe", "VPT", "PLOT"])
 def test_methods_without_class_weights(method, command, runs, tmp_path):
     code, out, err = command(runs(method), tmp_path / "out")
