@@ -15,7 +15,7 @@ COLUMNS = ("path", "class", "task", "split")
 
 @DATASET_REGISTRY.register()
 class Manifest(ImageTable):
-    """Your own images, listed in a CSV: path, class and, if wanted, task and split.
+    """Your own images, listed in a CSV: path, class and, optionally, task and split.
 
     The table is ``DATASET.MANIFEST`` in the data folder; its first line names the columns, in any
     order, and paths are relative to the data folder. Tasks keep the order of their first rows;

@@ -41,9 +41,10 @@ class ImageTable(FewShotDataset):
 
     @property
     def split_name(self) -> str:
-        """Manifest, and the table's name unless it is manifest.csv: a split per table."""
+        """The dataset, and the table's name unless it is manifest.csv: a split per table."""
         table = re.sub(r"[^\w.-]+", "-", self._file.removesuffix(".csv"))
-        return "Manifest" if table == "manifest" else f"Manifest-{table}"
+        own = super().split_name
+        return own if table == "manifest" else f"{own}-{table}"
 
     @property
     def task_name(self) -> str:
@@ -73,7 +74,7 @@ class ImageTable(FewShotDataset):
         raise NotImplementedError(f"{type(self).__name__} must override rows_of")
 
     def read(self, rng: random.Random) -> Split:
-        """The table's division, or one that is drawn."""
+        """The split of the table, or a new one."""
         classes: dict[str, set[str]] = {}
         for row in self.rows:
             classes.setdefault(row["task"], set()).add(row["class"])
@@ -123,7 +124,7 @@ def read_table(path: Path) -> list[tuple[list[str], str]]:
                 continue
             where = f"{path}:{reader.line_num}"
             if lines and fields == lines[0][0]:
-                raise UserError(f"{where}: the line with the names of the columns stands again")
+                raise UserError(f"{where}: the line with the names of the columns is repeated")
             lines.append((fields, where))
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}") from None
@@ -180,7 +181,7 @@ def checked_row(row: dict[str, str], named: Iterable[str], where: str) -> dict[s
 
 
 def _refuse_twice(rows: list[dict[str, str]]) -> None:
-    """One image has one class in one task."""
+    """Refuse an image with two classes in one task."""
     seen: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         first = seen.setdefault((row["path"], row["task"]), row)
@@ -193,7 +194,7 @@ def _refuse_twice(rows: list[dict[str, str]]) -> None:
 
 
 def _refuse_backslashes(rows: list[dict[str, str]], root: Path) -> None:
-    """Name a path of Windows; a backslash in the name of a file that exists is fine."""
+    """Refuse Windows paths; a backslash in the name of an existing file is accepted."""
     for row in rows:
         if "\\" in row["path"] and not (root / row["path"]).exists():
             raise UserError(
