@@ -38,7 +38,10 @@ def test_every_method_is_a_case():
         assert set().union(*(case.checks for case in cases)) <= set(_device_checks.CHECKS)
 
 
-@pytest.mark.parametrize("name", ["MTCoOp", "CoOp, questions", "ProtoNet", "ZeroshotCLIP"])
+SLOW_CASES = [pytest.param(n, marks=pytest.mark.slow) for n in ("CoOp, questions", "ZeroshotCLIP")]
+
+
+@pytest.mark.parametrize("name", ["MTCoOp", "ProtoNet", *SLOW_CASES])
 def test_all_checks_of_a_case(untrained, tmp_path, monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     rows = list(_device_checks.check_case(untrained(name), tmp_path, tmp_path / "features"))
