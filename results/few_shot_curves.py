@@ -55,11 +55,16 @@ def save_figure(figure: Figure, path: Path, dpi: int, **options: Any) -> None:
         figure.savefig(temporary, dpi=dpi, **options)
 
 
-def draw_curves(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> Path:
+def draw_curves(
+    rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300, narrow: bool = False
+) -> Path:
     """Draw a panel per group of tasks (per suite without groups); returns the path.
 
     Bars show +- 1 standard deviation over seeds (population). Methods that use no training images
     are dashed lines. The suffix of ``path`` chooses the format (.png, .pdf, .svg).
+
+    Args:
+        narrow: one panel below the other, for a small screen.
 
     Raises:
         UserError: no row has a value, or matplotlib cannot write such a file.
@@ -71,7 +76,7 @@ def draw_curves(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) ->
     if not panels:
         raise UserError("there is nothing to draw: no complete run")
     path = check_suffix(path)
-    across = min(len(panels), COLUMNS)
+    across = 1 if narrow else min(len(panels), COLUMNS)
     down = math.ceil(len(panels) / across)
     with rc_context(STYLE):
         figure = Figure(figsize=(3.5 * across + 0.3, 2.9 * down + 0.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Pictures besides the few-shot curves: gains over zero-shot by task, training curves."""
+"""Figures of gains over zero-shot by task, of training curves and of similarities."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ from .tables import shots_name
 from .training_curves import Curve
 
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "oo")
-BARS = len(HATCHES)  # methods that bars can show; more become a map
+PADDING = 0.9  # inches for title and labels of a panel
+BARS = len(HATCHES)  # methods that bars can show; more become a heat map
 
 
-def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> Path:
+def draw_gains(
+    rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300, narrow: bool = False
+) -> Path:
     """Points above or below zero-shot by task, at the largest number of shots: a panel per suite.
 
     Bars show +- 1 standard deviation over seeds (population); zero-shot is taken as fixed.
+
+    Args:
+        narrow: half as wide, with the legend below, for a small screen.
 
     Raises:
         UserError: no suite has zero-shot and another method, or such a file cannot be written.
@@ -37,11 +43,16 @@ def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> 
         raise UserError("there is nothing to draw: no suite has both zero-shot and another method")
     heights = [_height(tasks, methods) for _, tasks, methods in panels]
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.2, sum(heights) + 0.4), layout="constrained")
+        size = (4.0 if narrow else 7.2, sum(heights) + 0.4)
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
         for ax, (title, tasks, methods) in zip(axes, panels, strict=True):
-            (_draw_bars if len(methods) <= BARS else _draw_map)(ax, tasks, methods)
-            ax.set_title(title)
+            if len(methods) <= BARS:
+                _draw_bars(ax, tasks, methods, narrow)
+            else:
+                _draw_map(ax, tasks, methods)
+            suite, _, shots = title.rpartition(", ")
+            ax.set_title(f"{suite}\n{shots}" if narrow else title, loc="right" if narrow else None)
         save_figure(figure, path, dpi)
     return path
 
@@ -49,7 +60,7 @@ def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> 
 def _height(tasks: list[str], methods: dict) -> float:
     """Inches of a panel."""
     if len(methods) <= BARS:
-        return 0.9 + len(tasks) * (0.14 + 0.13 * len(methods))
+        return PADDING + len(tasks) * (0.14 + 0.13 * len(methods))
     return 1.6 + 0.28 * len(tasks)
 
 
@@ -76,7 +87,7 @@ def _gains(rows: Sequence[Row], suite: str) -> tuple[str, list[str], dict] | Non
     return title, tasks, methods
 
 
-def _draw_bars(ax, tasks: list[str], methods: dict) -> None:
+def _draw_bars(ax, tasks: list[str], methods: dict, narrow: bool) -> None:
     width = 0.8 / len(methods)
     for i, (method, gains) in enumerate(methods.items()):
         ax.barh(
@@ -96,11 +107,16 @@ def _draw_bars(ax, tasks: list[str], methods: dict) -> None:
     ax.set_yticks(range(len(tasks)), tasks)
     ax.invert_yaxis()
     ax.set_xlabel("points above zero-shot (bars: ± 1 standard deviation over seeds)")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if narrow:
+        below = -0.45 / (_height(tasks, methods) - PADDING)  # 0.45 inches, in heights of the axes
+        ax.set_xlabel("points above zero-shot (± 1 std over seeds)", loc="right")
+        ax.legend(loc="upper right", bbox_to_anchor=(1.0, below), ncols=2)
+    else:
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _draw_map(ax, tasks: list[str], methods: dict) -> None:
-    """Fields with numbers, where bars would be too many to tell apart."""
+    """A heat map with numbers, if there are too many methods for bars."""
     matrix = [[methods[method][t][0] for method in methods] for t in range(len(tasks))]
     most = max((abs(v) for row in matrix for v in row if not math.isnan(v)), default=1.0)
     image = _draw_fields(ax, matrix, tasks, list(methods), ("PuOr", -most, most), "{:+.1f}")
@@ -108,7 +124,7 @@ def _draw_map(ax, tasks: list[str], methods: dict) -> None:
 
 
 def _draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, form: str):
-    """A map of numbers; ``colours`` is its colour map and the values at the ends of it."""
+    """A heat map with numbers; ``colours`` is its colour map and the values at its ends."""
     cmap, low, high = colours
     image = ax.imshow(matrix, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     for i, row in enumerate(matrix):
@@ -168,7 +184,7 @@ def draw_training(
 def draw_similarity(
     matrix: Sequence[Sequence[float]], names: Sequence[str], path: str | os.PathLike, dpi: int = 200
 ) -> Path:
-    """Cosines between the contexts of tasks as a map; the numbers stand in its fields.
+    """Cosines between the contexts of tasks as a heat map with numbers.
 
     Colours span the values off the diagonal, which may all be close to 1.
 

@@ -24,7 +24,8 @@ def untrained():
 
     def find(name, *checks):
         case = next(case for case in every_case(small=True) if case.name == name)
-        opts = [word if word != "tiny" else "tiny/random" for word in case.opts]
+        names = {"tiny": "tiny/random", "tiny-vit": "tiny-vit/random"}
+        opts = [names.get(word, word) for word in case.opts]
         return replace(case, opts=(*opts, "USE_CUDA", "False"), checks=checks, exact=False)
 
     return find
@@ -38,7 +39,10 @@ def test_every_method_is_a_case():
         assert set().union(*(case.checks for case in cases)) <= set(_device_checks.CHECKS)
 
 
-SLOW_CASES = [pytest.param(n, marks=pytest.mark.slow) for n in ("CoOp, questions", "ZeroshotCLIP")]
+SLOW_CASES = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("CoOp, questions", "MaPLe", "ZeroshotCLIP")
+]
 
 
 @pytest.mark.parametrize("name", ["MTCoOp", "ProtoNet", *SLOW_CASES])
