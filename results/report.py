@@ -1,4 +1,4 @@
-"""All that a report says of many runs, in the order in which a reader wants it."""
+"""The tables and notes of a report on many runs, in their order."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _notes(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[Notes]:
     unknown = (f"{run.folder}: {run.status}" for run in runs if not run.complete and not run.method)
     missing = (*missing_runs(rows), *unknown)
     if missing:
-        yield Notes("Incomplete: missing here, and counted nowhere", missing)
+        yield Notes("Incomplete: missing runs, counted in no table", missing)
     flagged = tuple(suspicious_runs(rows))
     if flagged:
-        yield Notes("Runs to look at: they may have collapsed; they are counted", flagged)
+        yield Notes("Suspicious runs: they may have collapsed, but are counted", flagged)

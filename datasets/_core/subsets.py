@@ -1,4 +1,4 @@
-"""Tasks with their images, and the choice of some of the tasks or classes."""
+"""Tasks with their images, and selecting some of the tasks or classes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TaskImages:
         return self.train, self.val, self.test
 
     def append(self, other: TaskImages) -> None:
-        """Put the tasks of another behind these."""
+        """Append the tasks of ``other``."""
         first = len(self.tasks)
         self.tasks += other.tasks
         self.roots += other.roots
@@ -56,7 +56,7 @@ def _moved(item: Datum, task: int) -> Datum:
 
 
 def subsample_tasks(images: TaskImages, choice: str) -> TaskImages:
-    """Some of the tasks, numbered from 0.
+    """Select tasks, and number them from 0.
 
     Args:
         choice: all, task<i>, not_task<i> (all others), base (the first half, rounded up) or new
@@ -94,7 +94,7 @@ def choose_tasks(choice: str, count: int) -> list[int]:
 
 
 def subsample_classes(images: TaskImages, choice: str) -> TaskImages:
-    """Half of the classes of each task, numbered from 0.
+    """Select all or half of the classes of each task, and number them from 0.
 
     Args:
         choice: all, base (the first half, rounded up) or new (the rest).
