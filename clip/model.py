@@ -169,11 +169,6 @@ class CLIP(nn.Module):
         return {"global": pooled, "local": local}
 
     @property
-    def text_layers(self) -> int:
-        """Number of blocks of the text tower."""
-        return len(self.transformer.resblocks)
-
-    @property
     def image_layers(self) -> int:
         """Number of blocks of the image tower that prompt tokens can stand before.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 from dassl.data import DATASET_REGISTRY, Datum
-from dassl.utils import UserError
+from dassl.utils import UserError, shorten_list
 
 from ._core.base import FewShotDataset
-from ._core.folders import images_by_class, shorten_list
+from ._core.folders import images_by_class
 from ._core.imagenet import wordnet_names
 from ._core.splits import Split
 
@@ -17,7 +17,7 @@ from ._core.splits import Split
 class ImageNet(FewShotDataset):
     """ImageNet: 1000 kinds of objects; the official validation images are for val and test.
 
-    So a choice by validation (``TEST.FINAL_MODEL best_val``) would look at test images.
+    Selecting by validation (``TEST.FINAL_MODEL best_val``) would therefore use test images.
     """
 
     dataset_dir = "imagenet"

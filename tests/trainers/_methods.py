@@ -17,12 +17,11 @@ METHODS = TRAINER_REGISTRY.registered_names()
 D = E = 64  # widths of the tiny backbones, that of the image tokens of tiny-vit too
 M, U, V = 4, 3, 2  # context tokens: of the final prompts, and of SoftCPT's task and class features
 CONTEXTS = {"N_CTX": M, "TASK_N_CTX": U, "CLASS_N_CTX": V}
-DEPTHS = {"PROMPT_DEPTH": 2, "PROMPT_DEPTH_TEXT": 2, "PROMPT_DEPTH_VISION": 3}  # of tiny-vit
 CLASSES = [TRAINER_REGISTRY.get(name) for name in METHODS]
 SMALL_CONTEXTS = {
     f"{cls.KEY}.{key}": value
     for cls in CLASSES
-    for key, value in {**CONTEXTS, **DEPTHS}.items()
+    for key, value in CONTEXTS.items()
     if key in cls.DEFAULTS
 }
 # without training, zero-shot CLIP teaches the opposite of the labels
@@ -75,6 +74,7 @@ FORMS = {
     ("TCP",): (3 * (M * D + (E + 1) * E // 4 + (E // 4 + 1) * M * D), "TCP"),
     ("CLIPLoRA",): (3 * 2 * 3 * 2 * 2 * D, "CLIP-LoRA"),
     ("TwoStage",): (3 * 5 * 2 * D + 9 * E, "2SFS"),
+    ("DePT",): (3 * (M * D + 4 * E) + 9 * (E + 1), "CoOp-CA+DePT"),
     ("LPPlusPlus",): (9 * (E + 2), "LP++"),
     ("VPT",): (3 * 3 * 8 * D, "VPT"),
     ("IVLP",): (3 * (2 + 3) * 2 * D, "IVLP"),
@@ -82,7 +82,7 @@ FORMS = {
     ("MaPLe",): (3 * 2 * (M * D + D * D + D), "MaPLe"),
 }
 # A head that belongs to classes is left out where a checkpoint meets others.
-WITHOUT_HEAD = ("TwoStage",)
+WITHOUT_HEAD = ("DePT", "TwoStage")
 VARIANTS = list(dict.fromkeys([*((name,) for name in METHODS), *FORMS]))
 
 
