@@ -170,8 +170,14 @@ class CLIP(nn.Module):
 
     @property
     def text_layers(self) -> int:
-        """Number of blocks of the text tower."""
-        return len(self.transformer.resblocks)
+        """Number of blocks of the text tower that contexts can stand before.
+
+        Raises:
+            CLIPError: it takes none in later blocks.
+        """
+        if isinstance(self.text_tower, HubTextTower):
+            self.text_tower.refuse_deep()
+        return self.text_tower.layers
 
     @property
     def image_layers(self) -> int:

@@ -14,7 +14,9 @@ from tests.trainers._methods import METHODS, options
 INSTALLED = importlib.util.find_spec("transformers") is not None
 REFUSED = {  # what a family's towers cannot give, by the words that say so
     ("coca", "PLOT"): "no 'local' features",
-    ("bert", "TCP"): "later blocks are not supported",
+    **{("coca", m): "cannot take prompt tokens" for m in ("IVLP", "MaPLe", "PromptSRC", "VPT")},
+    **{("bert", m): "later blocks" for m in ("IVLP", "MaPLe", "PromptSRC", "TCP")},
+    ("bert", "CLIPLoRA"): "attention of the text tower",
 }
 
 
