@@ -266,7 +266,17 @@ def _with_spread(stat: Stat) -> str:
 
 def command(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    return run_program(lambda: main(parse_args(argv)), argv)
+    return run_program(lambda: _start(argv), argv)
+
+
+def _start(argv: Sequence[str] | None) -> int:
+    args = parse_args(argv)
+    try:
+        return main(args)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a file that cannot be written
+        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from results.read import read_run
 from sweeps.estimate import Estimate
 from sweeps.plan import ENGINES, read_sweep
 from sweeps.run import report, run_all
+from sweeps.side_by_side import parse_together
 from sweeps.status import plan_lines, status_lines
 
 ROOT = Path(__file__).parent
@@ -52,6 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--cluster", choices=ENGINES, help="where to run, instead of the YAML's")
     add("--workers", type=int, default=0, metavar="N", help="processes of --cluster local")
+    add("--together", metavar="N", help="runs per process that share text passes; or auto")
     parser.add_overrides("configuration keys and their values, for every run")
     return parser.parse_args(argv)
 
@@ -66,7 +68,9 @@ def main(args: argparse.Namespace) -> int:
     sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs, args.methods)
     sweep = sweep.only(args.only)
     cluster = {"engine": "debug", **sweep.cluster}
-    cluster |= {k: v for k, v in (("engine", args.cluster), ("workers", args.workers)) if v}
+    flags = {"engine": args.cluster, "workers": args.workers, "together": args.together}
+    cluster |= {key: value for key, value in flags.items() if value}
+    cluster["together"] = parse_together(cluster.get("together", 1))
     sweep = replace(sweep, cluster=cluster)
     records = [read_run(planned.folder) for planned in sweep.runs]
     estimate = Estimate()

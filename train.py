@@ -21,7 +21,13 @@ from dassl.config.node import read_yaml
 from dassl.data import DATASET_REGISTRY
 from dassl.engine.configuration import build_cfg
 from dassl.engine.registry import TRAINER_REGISTRY
-from dassl.utils import collect_env_info, set_random_seed, setup_logger, unknown_name
+from dassl.utils import (
+    UserError,
+    collect_env_info,
+    set_random_seed,
+    setup_logger,
+    unknown_name,
+)
 from dassl.utils.command_line import Parser, path, run_program
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -150,6 +156,8 @@ def main(args: argparse.Namespace) -> dict:
         print(listing(args.list))
         return {}
     cfg = setup_cfg(args)
+    if cfg.RESUME and not any(Path(cfg.RESUME).rglob("resume*.pt")):
+        raise UserError(f"--resume names {cfg.RESUME}, which holds no resume.pt of a run")
     if args.dry_run or args.show_prompts:
         trainer = _build_trainer(cfg)
         print("\n".join(trainer.show_prompts() if args.show_prompts else trainer.describe()))

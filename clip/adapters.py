@@ -102,3 +102,9 @@ class _Attention(nn.Module):
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         out = self.frozen.out_proj(out.transpose(1, 2).flatten(2))
         return (out if self.batch_first else out.transpose(0, 1)), None
+
+
+def layer_norms(tower: nn.Module) -> dict[str, nn.LayerNorm]:
+    """The layer norms of a tower by path; a ResNet has none."""
+    modules = tower.named_modules()
+    return {path: module for path, module in modules if isinstance(module, nn.LayerNorm)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import cached_property
+from pathlib import Path
 
 from dassl.data import DATASET_REGISTRY, SPLITS, Datum
 from dassl.utils import UserError
@@ -20,7 +21,11 @@ from ._core.folders import (
 )
 from ._core.splits import Split
 
-SPELLINGS = {"val": ("val", "valid", "validation"), "train": ("train",), "test": ("test",)}
+SPELLINGS = {  # of the folders of the parts, in any case
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 
 
 @DATASET_REGISTRY.register()
@@ -34,6 +39,16 @@ class ImageFolder(FewShotDataset):
 
     image_dir = ""
 
+    def find_root(self, cfg) -> Path:
+        """The folder of the images, which must not hold the folder of the run."""
+        root, output = super().find_root(cfg), Path(cfg.OUTPUT_DIR).absolute()
+        if output.is_dir() and output.is_relative_to(root):
+            raise UserError(
+                f"the output folder {output} is in the folder of the images {root}, where its "
+                "folders look like classes; choose another --output-dir, and delete that one"
+            )
+        return root
+
     @property
     def task_name(self) -> str:
         """The folder's name, in words."""
@@ -43,14 +58,16 @@ class ImageFolder(FewShotDataset):
     def parts(self) -> dict[str, str]:
         """Folder by part, for the parts that there are; none if the classes lie in the root."""
         there = folders_in(self.root)
-        found = {part: name for part in SPLITS for name in SPELLINGS[part] if name in there}
+        spelled = {p: [name for name in there if name.lower() in SPELLINGS[p]] for p in SPLITS}
+        found = {part: names[0] for part, names in spelled.items() if names}
         if "train" not in found or len(found) == 1:
             return {}
-        if len(twice := [name for name in SPELLINGS["val"] if name in there]) > 1:
-            raise UserError(
-                f"{self.root} has the folders {' and '.join(twice)}, which both mean validation: "
-                "put their images into one of them, or rename or remove the other"
-            )
+        for part, names in spelled.items():
+            if len(names) > 1:
+                raise UserError(
+                    f"{self.root} has the folders {' and '.join(names)}, which both mean {part}: "
+                    "put their images into one of them, or rename or remove the other"
+                )
         if others := sorted(set(there) - set(found.values())):
             print(
                 f"{self.root}: the folders {shorten_list(others)} beside "

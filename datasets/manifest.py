@@ -40,6 +40,11 @@ class Manifest(FewShotDataset):
         return super().find_root(cfg)
 
     @property
+    def annotations(self) -> tuple[str, ...]:
+        """The table."""
+        return (self._file,)
+
+    @property
     def split_name(self) -> str:
         """Manifest, and the table's name unless it is manifest.csv: a split per table."""
         table = re.sub(r"[^\w.-]+", "-", self._file.removesuffix(".csv"))
@@ -58,16 +63,22 @@ class Manifest(FewShotDataset):
     @cached_property
     def rows(self) -> list[dict[str, str]]:
         """The lines of the table that are not empty."""
-        path = self.annotation(self._file)
+        path = self.root / self._file
+        if not path.is_file():
+            raise UserError(
+                f"there is no table {path}; DATASET.MANIFEST names a CSV file in the data folder"
+            )
         reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-        rows, head = [], None
+        rows, head, first = [], None, None
         try:
             for fields in reader:
                 if not any(field.strip() for field in fields):
                     continue
                 where = f"{path}:{reader.line_num}"
                 if head is None:
-                    head = _head(fields, where)
+                    head, first = _head(fields, where), fields
+                elif fields == first:
+                    raise UserError(f"{where}: the line with the names of the columns stands again")
                 else:
                     rows.append(_row(head, fields, where))
         except csv.Error as error:
@@ -76,6 +87,8 @@ class Manifest(FewShotDataset):
             raise UserError(f"{path} lists no images; its first line names {', '.join(COLUMNS)}")
         _refuse_twice(rows, path)
         _refuse_backslashes(rows, self.root)
+        if rows[0]["split"] and not any(row["split"] == "test" for row in rows):
+            raise UserError(f"{path} has no image for test; name some in the column split")
         return rows
 
     def read(self, rng: random.Random) -> Split:
@@ -102,6 +115,8 @@ class Manifest(FewShotDataset):
 
 def _head(fields: list[str], where: str) -> list[str]:
     head = [field.strip().lower() for field in fields]
+    while head and not head[-1]:  # a spreadsheet's empty columns
+        head.pop()
     line = ",".join(fields)
     if guess := next((sep for sep in ";\t|" if sep in line and len(fields) == 1), ""):
         raise UserError(
@@ -122,15 +137,21 @@ def _head(fields: list[str], where: str) -> list[str]:
 
 
 def _row(head: list[str], fields: list[str], where: str) -> dict[str, str]:
+    while len(fields) > len(head) and not fields[-1].strip():
+        fields = fields[:-1]
     if len(fields) != len(head):
         raise UserError(f"{where}: expected {len(head)} fields ({', '.join(head)}): {fields!r}")
-    row = dict.fromkeys(COLUMNS, "") | {k: v.strip() for k, v in zip(head, fields, strict=True)}
+    row = dict.fromkeys(COLUMNS, "") | {
+        k: v.strip() if k == "path" else " ".join(v.split())
+        for k, v in zip(head, fields, strict=True)
+    }
     row["where"] = where
     for name in ("path", "class", *(key for key in ("task", "split") if key in head)):
         if not is_text(row[name]):
             raise UserError(f"{where}: the {name} is {row[name]!r}, which is no name")
+    inside = stays_inside(row["path"]) and "://" not in row["path"]
     row["path"] = posixpath.normpath(row["path"])
-    if not stays_inside(row["path"]):
+    if not inside or row["path"].startswith("~"):
         raise UserError(
             f"{where}: the path {row['path'][:80]!r} must be relative to the folder of the table "
             "and stay inside it"

@@ -8,8 +8,9 @@ from torch import nn
 
 from clip import TextEncoder
 from clip.text import TextGraphs
-from dassl.utils import distributed
+from dassl.utils import distributed, lockstep
 
+from .joined_text import JoinedEncoder
 from .prompter import Features, ModelOutput, Prompter
 from .questions import Questions
 from .sharding import ShardedEncoder
@@ -45,9 +46,11 @@ class PromptedCLIP(nn.Module):
 
     @property
     def text_tower(self) -> TextEncoder:
-        """The frozen text tower; several processes share its work."""
+        """The frozen text tower; several processes share its work, several runs join theirs."""
         text = self.text.encoder
-        return text if distributed.world_size() == 1 else ShardedEncoder(text)
+        if distributed.world_size() > 1:
+            return ShardedEncoder(text)
+        return JoinedEncoder(text) if lockstep.current() else text
 
     def forward(self, images: torch.Tensor, class_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (B, C) of images (B, 3, H, W)."""

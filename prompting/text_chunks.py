@@ -12,7 +12,7 @@ import torch
 
 from clip import TextEncoder
 from clip.text import Prompts, TextTower
-from dassl.utils import UserError, distributed, free_memory
+from dassl.utils import UserError, distributed, free_memory, lockstep
 from dassl.utils.threads import choose_threads
 
 from .encoder_wrapper import EncoderWrapper
@@ -70,6 +70,14 @@ class ChunkedText:
         self.tower = tower.with_chunk(chunk or 0)
         self.encoder: TextEncoder = self.tower
 
+    @property
+    def repeating(self) -> bool:
+        """Whether every step should encode the same prompts.
+
+        CUDA graphs are then replayed, and the layout of several runs' prompts is found again.
+        """
+        return self.tower.graphed or lockstep.current() is not None
+
     @contextlib.contextmanager
     def counting(self) -> Iterator[RowCounter]:
         """Count the rows of the text that the block encodes through ``encoder``."""
@@ -106,6 +114,7 @@ class ChunkedText:
             chunk = fitting_chunk(rows, self.tower.row_bytes, free)
         self.encoder = self.tower = self.tower.with_chunk(chunk)
         self.planned, self.chunked = True, 0 < chunk < rows
+        lockstep.report_share(1.0 if self.chunked else rows * self.tower.row_bytes / max(free, 1))
         if counter.rows:
             print(describe(counter, chunk, free))
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dassl.utils import UserError, atomic_path
 
 from .aggregate import Row
 from .read import OVERALL
 from .tables import shots_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette without yellow, which is too light on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -43,11 +48,23 @@ class Panel:
     rows: tuple[Row, ...]
 
 
-def draw_curves(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> Path:
+def save_figure(figure: Figure, path: Path, dpi: int, **options: Any) -> None:
+    """Write a figure atomically; boxes replace characters that the font lacks, unwarned."""
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(temporary, dpi=dpi, **options)
+
+
+def draw_curves(
+    rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300, narrow: bool = False
+) -> Path:
     """Draw a panel per group of tasks (per suite without groups); returns the path.
 
     Bars show +- 1 standard deviation over seeds (population). Methods that use no training images
     are dashed lines. The suffix of ``path`` chooses the format (.png, .pdf, .svg).
+
+    Args:
+        narrow: one panel below the other, for a small screen.
 
     Raises:
         UserError: no row has a value, or matplotlib cannot write such a file.
@@ -59,7 +76,7 @@ def draw_curves(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) ->
     if not panels:
         raise UserError("there is nothing to draw: no complete run")
     path = check_suffix(path)
-    across = min(len(panels), COLUMNS)
+    across = 1 if narrow else min(len(panels), COLUMNS)
     down = math.ceil(len(panels) / across)
     with rc_context(STYLE):
         figure = Figure(figsize=(3.5 * across + 0.3, 2.9 * down + 0.5), layout="constrained")
@@ -70,8 +87,7 @@ def draw_curves(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) ->
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         _legend(figure, axes, styles, across, _spread_note(panels))
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=dpi)
+        save_figure(figure, path, dpi)
     return path
 
 

@@ -7,22 +7,28 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.utils import UserError, atomic_path
+from dassl.utils import UserError
 
 from .aggregate import Row
 from .compare import same_measure
-from .few_shot_curves import COLOURS, STYLE, check_suffix, draw_curves
+from .few_shot_curves import COLOURS, STYLE, check_suffix, draw_curves, save_figure
 from .tables import shots_name
 from .training_curves import Curve
 
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "oo")
+PADDING = 0.9  # inches for title and labels of a panel
 BARS = len(HATCHES)  # methods that bars can show; more become a map
 
 
-def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> Path:
+def draw_gains(
+    rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300, narrow: bool = False
+) -> Path:
     """Points above or below zero-shot by task, at the largest number of shots: a panel per suite.
 
     Bars show +- 1 standard deviation over seeds (population); zero-shot is taken as fixed.
+
+    Args:
+        narrow: half as wide, with the legend below, for a small screen.
 
     Raises:
         UserError: no suite has zero-shot and another method, or such a file cannot be written.
@@ -37,20 +43,24 @@ def draw_gains(rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300) -> 
         raise UserError("there is nothing to draw: no suite has both zero-shot and another method")
     heights = [_height(tasks, methods) for _, tasks, methods in panels]
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.2, sum(heights) + 0.4), layout="constrained")
+        size = (4.0 if narrow else 7.2, sum(heights) + 0.4)
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
         for ax, (title, tasks, methods) in zip(axes, panels, strict=True):
-            (_draw_bars if len(methods) <= BARS else _draw_map)(ax, tasks, methods)
-            ax.set_title(title)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=dpi)
+            if len(methods) <= BARS:
+                _draw_bars(ax, tasks, methods, narrow)
+            else:
+                _draw_map(ax, tasks, methods)
+            suite, _, shots = title.rpartition(", ")
+            ax.set_title(f"{suite}\n{shots}" if narrow else title, loc="right" if narrow else None)
+        save_figure(figure, path, dpi)
     return path
 
 
 def _height(tasks: list[str], methods: dict) -> float:
     """Inches of a panel."""
     if len(methods) <= BARS:
-        return 0.9 + len(tasks) * (0.14 + 0.13 * len(methods))
+        return PADDING + len(tasks) * (0.14 + 0.13 * len(methods))
     return 1.6 + 0.28 * len(tasks)
 
 
@@ -77,7 +87,7 @@ def _gains(rows: Sequence[Row], suite: str) -> tuple[str, list[str], dict] | Non
     return title, tasks, methods
 
 
-def _draw_bars(ax, tasks: list[str], methods: dict) -> None:
+def _draw_bars(ax, tasks: list[str], methods: dict, narrow: bool) -> None:
     width = 0.8 / len(methods)
     for i, (method, gains) in enumerate(methods.items()):
         ax.barh(
@@ -97,7 +107,12 @@ def _draw_bars(ax, tasks: list[str], methods: dict) -> None:
     ax.set_yticks(range(len(tasks)), tasks)
     ax.invert_yaxis()
     ax.set_xlabel("points above zero-shot (bars: ± 1 standard deviation over seeds)")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if narrow:
+        below = -0.45 / (_height(tasks, methods) - PADDING)  # 0.45 inches, in heights of the axes
+        ax.set_xlabel("points above zero-shot (± 1 std over seeds)", loc="right")
+        ax.legend(loc="upper right", bbox_to_anchor=(1.0, below), ncols=2)
+    else:
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _draw_map(ax, tasks: list[str], methods: dict) -> None:
@@ -162,8 +177,7 @@ def draw_training(
         if len(next(iter(curves.values()))) > 1:
             handles, labels = axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside right center", fontsize=7)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=dpi)
+        save_figure(figure, path, dpi)
     return path
 
 
@@ -190,8 +204,7 @@ def draw_similarity(
         colours = ("cividis", low, max(high, low + 1e-6))
         image = _draw_fields(ax, matrix, names, names, colours, "{:.2f}")
         figure.colorbar(image, ax=ax, shrink=0.8, label="cosine of the generated contexts")
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=dpi, bbox_inches="tight")
+        save_figure(figure, path, dpi, bbox_inches="tight")
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,9 @@ def _pictures(rows: Sequence[Row]) -> list[dict[str, str]]:
     ]
     found = []
     for draw, title, words in drawn:
-        svg = _svg(draw, rows)
-        if svg:
-            found.append({"title": title, "words": words, "source": svg})
+        if source := _svg(draw, rows):
+            narrow = _svg(partial(draw, narrow=True), rows)
+            found.append({"title": title, "words": words, "source": source, "narrow": narrow})
     return found
 
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from dassl.config import CfgNode
 from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
+from dassl.utils.lockstep import now
 
 from .schema import FILE, NOT_HASHED, SCHEMA, RecordReader
 from .task_words import write_tasks
@@ -173,7 +173,7 @@ class RunRecord:
         self.content["run"]["resumed"] = self.earlier is not None
         for key in ("hashes", "data"):  # stay known if this launch stops before it finds them
             self.content[key] = {**(self.earlier or {}).get(key, {}), **self.content[key]}
-        self._started = time.time()
+        self._started = now()
         with atomic_path(self.folder / "config.yaml") as path:
             text = yaml.safe_dump(self._config, sort_keys=False)
             path.write_text(text, encoding="utf-8")
@@ -196,7 +196,7 @@ class RunRecord:
     def finish(self, status: str, **sections: dict | list) -> dict:
         """Record the final status (complete, interrupted or failed); returns the record."""
         self.content["status"] = status
-        self.content["run"]["seconds"] = round(time.time() - self._started, 3)
+        self.content["run"]["seconds"] = round(now() - self._started, 3)
         self.update(**sections)
         return self.content
 
@@ -207,7 +207,7 @@ class RunRecord:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Record an interruption or a failure of the block inside, and raise it again."""
-        with _sigterm_raises():
+        with sigterm_raises():
             try:
                 yield
             except (KeyboardInterrupt, Interrupted, SystemExit):
@@ -223,7 +223,8 @@ class RunRecord:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def sigterm_raises() -> Iterator[None]:
+    """Raise Interrupted in the main thread at SIGTERM, unless a handler is set already."""
     main = threading.current_thread() is threading.main_thread()  # only it may set handlers
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield  # a launcher such as Slurm's has a handler of its own

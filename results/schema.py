@@ -63,7 +63,7 @@ class RecordReader:
 
     def section(self, key: str) -> dict[str, Any]:
         """An optional top-level object, such as ``run``; empty where the record has none."""
-        return self.content.get(key) or {}
+        return self.get(key, dict) if self.content.get(key) else {}
 
     def get(self, key: str, kind: type | None = None) -> Any:
         """The value at a dotted key, of the given type."""
@@ -97,7 +97,12 @@ class RecordReader:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def is_percentage(value: Any) -> bool:

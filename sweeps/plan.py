@@ -36,6 +36,7 @@ REPORT_KEYS = {"table": str, "figure": str}  # files in the output folder
 CLUSTER_KEYS = {
     "engine": str,  # debug (in this process), local (a pool of workers) or slurm
     "workers": int,  # local: processes; 0: one per GPU, or per core up to 4 without GPUs
+    "together": (int, str),  # runs that a process does at a time, sharing text passes; or auto
     "jobs": int,  # slurm: size of the array; its jobs share the runs
     "partition": str,
     "gpus": int,  # per job

@@ -1,4 +1,4 @@
-"""A pool of worker processes, each of which does many runs without loading the backbone again."""
+"""A pool of worker processes that do many runs each, without loading the backbone again."""
 
 from __future__ import annotations
 
@@ -18,20 +18,29 @@ from results.record import Interrupted
 from sweeps.plan import PlannedRun
 
 from .events import BUSY, FAILED, RETRY_BUSY, Events, RunOne, RunOutcome, failed_dependency
+from .side_by_side import SideBySide
 
+READY = "ready"  # sent by a worker that has room for another run
 DEATHS = 2  # a run is given up when this many workers died in it
 PATIENCE = 60.0  # seconds for workers to save their state when the pool is stopped
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD and WSL
 
 
-def run_pool(runs: Sequence[PlannedRun], run_one: RunOne, events: Events, workers: int = 0) -> None:
-    """Do the runs in worker processes; one that dies is replaced, and its run continues.
+def run_pool(
+    runs: Sequence[PlannedRun],
+    run_one: RunOne,
+    events: Events,
+    workers: int = 0,
+    together: int = 1,
+) -> None:
+    """Do the runs in worker processes; one that dies is replaced, and its runs continue.
 
     Args:
         workers: processes; 0 takes one per GPU, or one per core and at most 4 without GPUs. With
             GPUs, worker i sees only GPU i modulo their number.
+        together: how many runs a worker does at a time, see :class:`SideBySide`.
     """
-    pool = _Pool(runs, run_one, events, default_workers(workers))
+    pool = _Pool(runs, run_one, events, default_workers(workers), together)
     try:
         pool.work()
     finally:
@@ -59,28 +68,36 @@ def _count_gpus() -> int:
 
 
 class _Worker:
-    """A process, the pipe to it, and its current run."""
+    """A process, the pipe to it, its current runs, and whether it has room for another."""
 
-    def __init__(self, context, run_one: RunOne, number: int, workers: int):
-        self.number = number
-        self.run: PlannedRun | None = None
+    def __init__(self, context, run_one: RunOne, number: int, workers: int, together: int):
+        self.number, self.ready = number, True
+        self.runs: dict[Path, PlannedRun] = {}
         self.pipe, theirs = context.Pipe()
         gpus = _count_gpus()
         gpu = str(number % gpus) if gpus else ""
         threads = max(1, (os.cpu_count() or 1) // workers)
-        self.process = context.Process(target=_serve, args=(theirs, run_one, gpu, threads))
+        how = (theirs, run_one, gpu, threads, together)
+        self.process = context.Process(target=_serve, args=how)
         self.process.start()
         theirs.close()
 
     def begin(self, run: PlannedRun) -> None:
-        self.run = run
+        self.runs[run.folder], self.ready = run, False
         self.pipe.send(run)
 
 
 class _Pool:
-    def __init__(self, runs: Sequence[PlannedRun], run_one: RunOne, events: Events, workers: int):
+    def __init__(
+        self,
+        runs: Sequence[PlannedRun],
+        run_one: RunOne,
+        events: Events,
+        workers: int,
+        together: int,
+    ):
         self.context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
-        self.run_one, self.events, self.size = run_one, events, workers
+        self.run_one, self.events, self.size, self.together = run_one, events, workers, together
         self.queue = deque(runs)
         self.later: list[tuple[float, PlannedRun]] = []  # busy elsewhere: when to retry
         self.outcomes: dict[Path, RunOutcome] = {}
@@ -93,10 +110,10 @@ class _Pool:
         while True:
             self._wake()
             self._hand_out()
-            at_work = [worker for worker in self.workers if worker.run]
+            at_work = any(worker.runs for worker in self.workers)
             if not at_work and not self.queue and not self.later:
                 return
-            self._listen(at_work)
+            self._listen()
 
     def _wake(self) -> None:
         now = time.monotonic()
@@ -104,20 +121,27 @@ class _Pool:
         self.later = [(at, run) for at, run in self.later if at > now]
 
     def _hand_out(self) -> None:
-        for _ in range(self.size):
-            run = self._next()
-            if run is None:
-                return
-            worker = next((w for w in self.workers if w.run is None), None)
+        while run := self._next():
+            worker = self._worker_for(run)
             if worker is None:
-                if len(self.workers) >= self.size:
-                    self.queue.appendleft(run)
-                    return
-                free = set(range(self.size)) - {w.number for w in self.workers}
-                worker = _Worker(self.context, self.run_one, min(free), self.size)
-                self.workers.append(worker)
+                self.queue.appendleft(run)
+                return
             self.events.started(run)
             worker.begin(run)
+
+    def _worker_for(self, run: PlannedRun) -> _Worker | None:
+        """An idle worker, a new one, or the one with the fewest runs of those that have room."""
+        ready = [w for w in self.workers if w.ready and not (w.runs and self._is_risky(w, run))]
+        worker = min(ready, key=lambda w: len(w.runs), default=None)
+        if len(self.workers) < self.size and (worker is None or worker.runs):
+            free = set(range(self.size)) - {w.number for w in self.workers}
+            worker = _Worker(self.context, self.run_one, min(free), self.size, self.together)
+            self.workers.append(worker)
+        return worker
+
+    def _is_risky(self, worker: _Worker, run: PlannedRun) -> bool:
+        """Whether one of the runs was in a worker that died; such a run is repeated alone."""
+        return any(folder in self.deaths for folder in [run.folder, *worker.runs])
 
     def _next(self) -> PlannedRun | None:
         """The first run that waits for no other; None if there is none."""
@@ -132,35 +156,38 @@ class _Pool:
                 return run
         return None
 
-    def _listen(self, at_work: list[_Worker]) -> None:
-        """Wait until a worker sends an outcome or dies."""
-        pipes = {worker.pipe: worker for worker in at_work}
-        ends = {worker.process.sentinel: worker for worker in at_work}
+    def _listen(self) -> None:
+        """Wait until a worker sends an outcome, has room for a run, or dies."""
+        pipes = {worker.pipe: worker for worker in self.workers}
+        ends = {worker.process.sentinel: worker for worker in self.workers}
         for ready in wait([*pipes, *ends], timeout=RETRY_BUSY):
             worker = pipes.get(ready) or ends[ready]
-            if worker.run is None:
+            if worker not in self.workers:
                 continue  # both its pipe and its sentinel were ready
             try:
-                outcome = worker.pipe.recv() if worker.pipe.poll() else None
+                message = worker.pipe.recv() if worker.pipe.poll() else None
             except (EOFError, OSError):
-                outcome = None
-            if outcome is not None:
-                run, worker.run = worker.run, None
-                self._end(run, outcome)
+                message = None
+            if message == READY:
+                worker.ready = True
+            elif message is not None:
+                folder, outcome = message
+                self._end(worker.runs.pop(folder), outcome)
             elif not worker.process.is_alive() or ready is worker.pipe:
                 self._replace_dead(worker)
 
     def _replace_dead(self, worker: _Worker) -> None:
-        """Queue a dead worker's run again, or give it up."""
+        """Queue a dead worker's runs again, or give them up."""
         worker.process.join(PATIENCE)
         self.workers.remove(worker)
-        run, worker.run = worker.run, None
-        died = self.deaths[run.folder] = self.deaths.get(run.folder, 0) + 1
-        if died < DEATHS:
-            self.queue.appendleft(run)
-            return
         why = _cause(worker.process.exitcode)
-        self._end(run, RunOutcome(FAILED, error=f"{died} worker processes died in it ({why})"))
+        for run in reversed(worker.runs.values()):
+            died = self.deaths[run.folder] = self.deaths.get(run.folder, 0) + 1
+            if died < DEATHS:
+                self.queue.appendleft(run)
+            else:
+                error = f"{died} worker processes died in it ({why})"
+                self._end(run, RunOutcome(FAILED, error=error))
 
     def _end(self, run: PlannedRun, outcome: RunOutcome) -> None:
         if outcome.status == BUSY:
@@ -172,7 +199,7 @@ class _Pool:
     def stop(self) -> None:
         """Stop the workers; their current runs are recorded as interrupted."""
         for worker in self.workers:
-            if worker.run and worker.process.is_alive():
+            if worker.runs and worker.process.is_alive():
                 worker.process.terminate()
             worker.pipe.close()
         deadline = time.monotonic() + PATIENCE
@@ -189,7 +216,7 @@ def _cause(exitcode: int | None) -> str:
     return f"exit code {exitcode}"
 
 
-def _serve(pipe: Connection, run_one: RunOne, gpu: str, threads: int) -> None:
+def _serve(pipe: Connection, run_one: RunOne, gpu: str, threads: int, together: int) -> None:
     """Do the runs that come through the pipe until it is closed."""
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -197,9 +224,18 @@ def _serve(pipe: Connection, run_one: RunOne, gpu: str, threads: int) -> None:
 
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    ready = True  # as the launcher takes a new worker to be
     try:
-        while True:
-            pipe.send(run_one(pipe.recv()))
+        with SideBySide(run_one, together) as at_work:
+            while True:
+                if at_work.has_room and not ready:
+                    pipe.send(READY)
+                    ready = True
+                if not at_work.runs or (ready and pipe.poll()):
+                    at_work.start(pipe.recv())
+                    ready = False
+                for run, outcome in at_work.work():
+                    pipe.send((run.folder, outcome))
     except (EOFError, OSError, KeyboardInterrupt, Interrupted):
         return  # the launcher is done, or gone, or stops the pool
 

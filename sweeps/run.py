@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-import time
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 from dassl.utils import UserError, atomic_path
+from dassl.utils.lockstep import now
 from results.aggregate import aggregate
 from results.few_shot_curves import draw_curves
 from results.read import Run, read_run
@@ -50,7 +51,7 @@ def run_all(
         else:
             todo.append(run)
     print(summary(sweep, records, estimate), flush=True)
-    alone = sweep.cluster["engine"] == "debug"
+    alone = sweep.cluster["engine"] == "debug" and sweep.cluster.get("together", 1) == 1
     with progress(todo, estimate, num_workers(sweep), alone) as events:
 
         def ended(run: PlannedRun, outcome: RunOutcome) -> None:
@@ -64,29 +65,30 @@ def run_all(
 
 
 def _engine(sweep: Sweep, runs: Sequence[PlannedRun], run_one: RunOne, events: Events) -> None:
-    engine = sweep.cluster["engine"]
+    engine, together = sweep.cluster["engine"], sweep.cluster.get("together", 1)
     if engine == "local":
-        run_pool(runs, run_one, events, num_workers(sweep))
+        run_pool(runs, run_one, events, num_workers(sweep), together)
     elif engine == "slurm":
         run_slurm(runs, run_one, events, sweep.output, sweep.cluster)
     else:
-        run_serial(runs, run_one, events)
+        run_serial(runs, run_one, events, together)
 
 
 def run_one(train: Train, planned: PlannedRun) -> RunOutcome:
     """Do a run in this process; returns how it ended."""
-    started = time.monotonic()
+    started = now()
     try:
         was_complete = read_run(planned.folder).complete
         train(planned.argv)
     except Busy:
         return RunOutcome(BUSY)
     except Exception as error:
-        return RunOutcome(FAILED, time.monotonic() - started, _message(error))
+        return RunOutcome(FAILED, now() - started, _message(error))
     finally:
         gc.collect()  # the models of the run, before the next one needs the memory
-        _freeze_loaded_objects()
-    return RunOutcome(COMPLETE, 0.0 if was_complete else time.monotonic() - started)
+        if threading.current_thread() is threading.main_thread():  # no other run is at work
+            _freeze_loaded_objects()
+    return RunOutcome(COMPLETE, 0.0 if was_complete else now() - started)
 
 
 @cache

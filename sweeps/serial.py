@@ -1,4 +1,4 @@
-"""One run after the other, in this process."""
+"""All runs in this process, one after the other or several in turns."""
 
 from __future__ import annotations
 
@@ -9,26 +9,42 @@ from pathlib import Path
 from sweeps.plan import PlannedRun
 
 from .events import BUSY, RETRY_BUSY, Events, RunOne, RunOutcome, failed_dependency
+from .side_by_side import SideBySide
 
 
-def run_serial(runs: Sequence[PlannedRun], run_one: RunOne, events: Events) -> None:
-    """Do the runs in their order; those that other processes work on come last."""
+def run_serial(
+    runs: Sequence[PlannedRun], run_one: RunOne, events: Events, together: int = 1
+) -> None:
+    """Do the runs in their order; those that other processes work on come last.
+
+    Args:
+        together: how many to work on at a time, see :class:`SideBySide`.
+    """
     outcomes: dict[Path, RunOutcome] = {}
-    waiting = list(runs)
-    while waiting:
-        busy = []
-        for run in waiting:
-            outcome = failed_dependency(run, outcomes)
-            if outcome is None and run.needs in {other.folder for other in busy}:
-                outcome = RunOutcome(BUSY)
-            if outcome is None:
-                events.started(run)
-                outcome = run_one(run)
-            if outcome.status == BUSY:
-                busy.append(run)
-                continue
+    waiting, busy = list(runs), []
+    with SideBySide(run_one, together) as at_work:
+
+        def end(run: PlannedRun, outcome: RunOutcome) -> None:
             outcomes[run.folder] = outcome
             events.ended(run, outcome)
-        waiting = busy
-        if waiting:
-            time.sleep(RETRY_BUSY)
+
+        while waiting or busy or at_work.runs:
+            for run in list(waiting):
+                if not at_work.has_room:
+                    break
+                if failure := failed_dependency(run, outcomes):
+                    waiting.remove(run)
+                    end(run, failure)
+                elif run.needs not in {r.folder for r in [*waiting, *busy, *at_work.runs]}:
+                    waiting.remove(run)
+                    events.started(run)
+                    at_work.start(run)
+            if not at_work.runs and busy:
+                time.sleep(RETRY_BUSY)
+                waiting, busy = [*busy, *waiting], []
+                continue
+            for run, outcome in at_work.work() if at_work.runs else ():
+                if outcome.status == BUSY:
+                    busy.append(run)
+                else:
+                    end(run, outcome)

@@ -32,8 +32,8 @@ SIGNAL_BEFORE_END = 90  # seconds before its time limit at which a job has to sa
 class SlurmWorker:
     """The work of one job of the array; submitit sends it to the node."""
 
-    def __init__(self, runs: Sequence[PlannedRun], run_one: RunOne):
-        self.runs, self.run_one = list(runs), run_one
+    def __init__(self, runs: Sequence[PlannedRun], run_one: RunOne, together: int = 1):
+        self.runs, self.run_one, self.together = list(runs), run_one, together
 
     def __call__(self, job: int, jobs: int) -> list[tuple[str, RunOutcome]]:
         """Do the runs; returns folder and outcome of each one that ended in this job."""
@@ -43,7 +43,8 @@ class SlurmWorker:
             started=lambda run: print(f"{run}: {run.folder}", flush=True),
             ended=lambda run, outcome: ended.append((str(run.folder), outcome)),
         )
-        run_serial([*self.runs[start:], *self.runs[:start]], self.run_one, events)
+        runs = [*self.runs[start:], *self.runs[:start]]
+        run_serial(runs, self.run_one, events, self.together)
         return ended
 
     def checkpoint(self, job: int, jobs: int):
@@ -129,7 +130,8 @@ def _submit(
         )
         executor.update_parameters(**parameters(options))
         with _importable_by_jobs():
-            jobs = executor.map_array(SlurmWorker(runs, run_one), range(count), [count] * count)
+            worker = SlurmWorker(runs, run_one, options.get("together", 1))
+            jobs = executor.map_array(worker, range(count), [count] * count)
     except (RuntimeError, submitit.core.utils.FailedJobError) as error:
         raise UserError(f"Slurm did not take the jobs: {error}") from None
     write_json(sorted({job.job_id.split("_")[0] for job in jobs}), place / JOBS)

@@ -52,6 +52,14 @@ def draw(task: int, label: int, rng: random.Random) -> Image.Image:
 torch.set_num_threads(1)  # everything here is small
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced():
+    """Files are not forced to the disk, which takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory):
     """The images of the toy suite, ``<task>_<label>_<number>.png``."""

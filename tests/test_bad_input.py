@@ -35,6 +35,13 @@ MISTAKES = [
     ({}, ("OPTIM.MAX_EPOCH", "2.5"), "OPTIM.MAX_EPOCH takes a whole number such as 2; got 2.5"),
     ({}, ("TRAINER.COOP.CSC", "maybe"), "TRAINER.COOP.CSC takes True or False; got 'maybe'"),
     ({}, ("OPTIM.MAX_EPOCH", "-1"), "OPTIM.MAX_EPOCH takes a whole number of at least 0; got -1"),
+    (
+        {},
+        ("DATALOADER.TEST.BATCH_SIZE", "99999999999999999999999"),
+        "TEST.BATCH_SIZE takes a whole number of at least 1 and at most",
+    ),
+    ({}, ("INPUT.PIXEL_MEAN", "['a', 'b', 'c']"), "INPUT.PIXEL_MEAN takes a list"),
+    ({}, ("--resume", "gone"), "--resume names gone, which holds no resume.pt"),
     ({}, ("OPTIM.LR", "-0.1"), "OPTIM.LR takes a number of at least 0; got -0.1"),
     ({}, ("OPTIM.LR", "float('nan')"), "OPTIM.LR takes a number such as 0.002"),
     ({}, ("TRAIN.PRINT_FREQ", "0"), "TRAIN.PRINT_FREQ takes a whole number of at least 1; got 0"),

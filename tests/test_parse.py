@@ -1,5 +1,4 @@
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import parse_test_res
-from tests._records import record, seeds, write
+from tests._records import seeds, write
 
 VALUES = [(80.0, 60.0), (82.0, 64.0), (87.0, 62.0)]
 MEANS = [70.0, 73.0, 74.5]
@@ -201,52 +200,6 @@ def test_figure_alone_says_what_is_not_counted(tmp_path, capsys):
 def test_flags_that_do_not_go_together(tmp_path, capsys):
     assert parse_test_res.command([str(tmp_path), "--table", "md", "--ci95"]) == 2
     assert "--table goes with" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c.update(schema=3), "schema is 3; this version reads 1 and 2"),
-        (lambda c: c.update(status="done"), "status is 'done', not one of running"),
-        (lambda c: c["protocol"].pop("method"), "protocol.method is missing"),
-        (
-            lambda c: c["protocol"].update(shots="4"),
-            "protocol.shots must be of type int, but is '4'",
-        ),
-        (lambda c: c["tasks"][1].pop("value"), "tasks.1.value is missing"),
-        (lambda c: c["tasks"][0].update(value="a"), "tasks.0.value must be a percentage"),
-        (lambda c: c["tasks"][0].update(value=math.nan), "tasks.0.value must be a percentage"),
-        (lambda c: c["suite"].update(value=101.0), "suite.value must be a percentage"),
-        (lambda c: c.update(trainable={"parameters": "x"}), "trainable.parameters must be of type"),
-        (lambda c: c.update(run={"seconds": math.inf}), "run.seconds must be a number, but is inf"),
-        (
-            lambda c: c.update(run={"time_split": {"data": None}}),
-            "run.time_split.data must be a number, but is None",
-        ),
-        (lambda c: c["suite"].update(groups={"a": "b"}), "suite.groups.a must be a percentage"),
-    ],
-)
-def test_broken_records_are_named(tmp_path, capsys, change, message):
-    content = record()
-    change(content)
-    (tmp_path / "seed1").mkdir()
-    (tmp_path / "seed1" / "results.json").write_text(json.dumps(content))
-    code, _, err = parse(capsys, tmp_path)
-    assert code == 2
-    assert f"{tmp_path / 'seed1' / 'results.json'}: {message}" in err
-
-
-def test_records_that_are_no_record(tmp_path, capsys):
-    (tmp_path / "results.json").write_text("[]")
-    assert "must hold keys and values, not a list" in parse(capsys, tmp_path)[2]
-
-
-def test_a_half_written_record_is_named(tmp_path, capsys):
-    file = write(tmp_path / "seed1") / "results.json"
-    file.write_text(file.read_text()[:99])
-    for flags in ([], ["--format", "md"]):
-        code, _, err = parse(capsys, tmp_path, *flags)
-        assert code == 2 and f"{file} is not valid JSON" in err
 
 
 @pytest.mark.parametrize("form", ["text", "md", "csv", "latex"])

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import parse_test_res
+import sweep
+import train
+
 ROOT = Path(__file__).parent.parent
 RUN = (
     *("train.py", "--trainer", "CoOp", "--backbone", "tiny/random", "--seed", "1"),
@@ -134,7 +138,7 @@ def test_names_are_right_in_every_locale(data, tmp_path, locale, name):
     assert TASK in complete(tmp_path / "run" / "seed1")
 
 
-def test_home_in_every_path(data, tmp_path, monkeypatch):
+def test_home_in_every_path(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, content in {
         "base.yaml": "OPTIM: {MAX_EPOCH: 1}\n",
@@ -144,24 +148,27 @@ def test_home_in_every_path(data, tmp_path, monkeypatch):
         (tmp_path / name).write_text(content)
     here = tmp_path / "here"
     here.mkdir()
+    monkeypatch.chdir(here)
 
     def call(program, *argv):
-        command = [sys.executable, str(ROOT / program), *argv]
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        capsys.readouterr()
+        code = program.command(argv)
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
 
     call(
-        *(*RUN, "--config-file", "~/method.yaml", "--dataset-config-file", "~/data.yaml"),
+        *(train, *RUN[1:], "--config-file", "~/method.yaml"),
+        *("--dataset-config-file", "~/data.yaml"),
         *("--root", "~/data", "--output-dir", "~/run/seed1"),
         *("FEATURES.MODE", "test", "FEATURES.DIR", "~/features"),
     )
     complete(tmp_path / "run" / "seed1")
     assert list((tmp_path / "features").iterdir())
     flags = ("--eval-only", "--model-dir", "~/run/seed1", "--dataset-config-file", "~/data.yaml")
-    call(*RUN, *flags, "OUTPUT_DIR", "~/tested", "DATASET.ROOT", "~/data")
+    call(train, *RUN[1:], *flags, "OUTPUT_DIR", "~/tested", "DATASET.ROOT", "~/data")
     assert (tmp_path / "tested" / "results.json").exists()
-    assert "n = 1" in call("parse_test_res.py", "~/run", "--out", "~/table.txt")
+    assert "n = 1" in call(parse_test_res, "~/run", "--out", "~/table.txt")
     assert (tmp_path / "table.txt").exists()
     assert not [path for path in here.rglob("*") if path.name == "~"]
     demo = (ROOT / "configs/sweeps/demo.yaml").read_text("utf-8")
@@ -170,4 +177,4 @@ def test_home_in_every_path(data, tmp_path, monkeypatch):
         for i, s in enumerate(demo.splitlines())
     ]
     (tmp_path / "grid.yaml").write_text("\n".join(lines))
-    assert f"below {tmp_path}/out" in call("sweep.py", "~/grid.yaml", "--dry-run")
+    assert f"below {tmp_path}/out" in call(sweep, "~/grid.yaml", "--dry-run")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import parse_test_res
 import train
 from clip import list_backbones
 from dassl.data.datasets import DATASET_REGISTRY
@@ -144,8 +145,8 @@ def command(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
 
-    def start(*words, program="train.py"):
-        argv = [sys.executable, ROOT / program, *words]
+    def start(*words):
+        argv = [sys.executable, ROOT / "train.py", *words]
         return subprocess.Popen(
             [*map(str, argv)],
             cwd=cache,
@@ -168,12 +169,6 @@ def digits(trainer, output, *more):
     )
 
 
-def finished(process):
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    return out
-
-
 def kill_after(process, log, epochs):
     """SIGKILL once the log tells of so many epochs."""
     deadline = time.monotonic() + 120
@@ -185,18 +180,27 @@ def kill_after(process, log, epochs):
     process.wait()
 
 
+def called(capsys, program, *words):
+    """What a program prints when it is called in this process, and succeeds."""
+    capsys.readouterr()
+    code = program.command([*map(str, words)])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out
+
+
 @pytest.mark.parametrize(("trainer", "epochs"), [("MTCoOp", 12), ("CoOp", 100)])
-def test_killed_and_started_again(command, tmp_path, trainer, epochs):
+def test_killed_and_started_again(command, tmp_path, capsys, trainer, epochs):
     """A kill costs at most one epoch, and the end is that of the uninterrupted run."""
     whole, cut = tmp_path / "whole" / "seed0", tmp_path / "cut" / "seed0"
-    finished(command(*digits(trainer, whole)))
+    called(capsys, train, *digits(trainer, whole))
     kill_after(command(*digits(trainer, cut)), cut / "log.txt", epochs)
     before = EPOCH.findall((cut / "log.txt").read_text())
     assert json.loads((cut / "results.json").read_text())["status"] == "running"
-    out, err = command(cut.parent, program="parse_test_res.py").communicate(timeout=60)
-    assert re.search(r"seed0.*(running|not complete|unfinished)", out + err), out + err
+    parse_test_res.command([str(cut.parent)])
+    assert re.search(r"seed0.*(running|not complete|unfinished)", "".join(capsys.readouterr()))
 
-    finished(command(*digits(trainer, cut)))
+    called(capsys, train, *digits(trainer, cut))
     lines = EPOCH.findall((cut / "log.txt").read_text())
     total = 30 if trainer == "MTCoOp" else 7 * 30
     assert total <= len(lines) <= total + 1  # no epoch is repeated but the one that was cut
@@ -205,13 +209,12 @@ def test_killed_and_started_again(command, tmp_path, trainer, epochs):
     assert (a.pop("run")["resumed"], b.pop("run")["resumed"]) == (False, True)
     assert a == b and a["status"] == "complete"
 
-    out = finished(command(*digits(trainer, cut)))
-    assert "complete: nothing to do" in out
+    assert "complete: nothing to do" in called(capsys, train, *digits(trainer, cut))
     flags = ("--eval-only", "--model-dir", cut, "--load-epoch", 30)
-    finished(command(*flags, *digits(trainer, tmp_path / "tested")))
+    called(capsys, train, *flags, *digits(trainer, tmp_path / "tested"))
     tested = json.loads((tmp_path / "tested" / "results.json").read_text())
     assert tested["tasks"] == a["tasks"]
-    table = finished(command(tmp_path / "cut", program="parse_test_res.py"))
+    table = called(capsys, parse_test_res, tmp_path / "cut")
     for group, value in a["suite"]["groups"].items():
         assert re.search(rf"{re.escape(group)}.*{value:.2f}%", table), table
 
@@ -224,7 +227,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(command, tmp_path):
+def test_ctrl_c_leaves_a_run_that_goes_on(command, tmp_path, capsys):
     words = digits("MTCoOp", tmp_path / "run")
     process = command(*words)
     log, deadline = tmp_path / "run" / "log.txt", time.monotonic() + 120
@@ -235,7 +238,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(command, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
     assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "interrupted"
-    finished(command(*words))
+    called(capsys, train, *words)
 
 
 def test_an_unforeseen_error_is_named(monkeypatch, capsys):

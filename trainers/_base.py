@@ -179,8 +179,8 @@ class PromptTrainer(TrainerX):
         space = self.dm.space
         chosen = class_mask = self.choose_classes(batch, step)  # while the labels are on the CPU
         # a CUDA graph of all tasks costs less than launching those of the batch, which vary
-        graphed = chosen is None and self.model.text.tower.graphed
-        if not (self.needs_all_classes or graphed):
+        repeating = chosen is None and self.model.text.repeating
+        if not (self.needs_all_classes or repeating):
             class_mask = space.of_tasks(batch["task"], chosen)
         question_ids = space.question_ids(batch["label"])
         batch = {k: to_device(v, self.device) for k, v in batch.items()}

@@ -66,8 +66,10 @@ class SoftPrompter(Prompter):
 
     def kept_tasks(self, class_mask):
         """(T,) bool, the tasks that have a kept class."""
-        owner = self.owner if class_mask is None else self.owner[class_mask]
-        return torch.isin(torch.arange(self.n_tasks), owner)
+        kept = torch.zeros(self.n_tasks, dtype=torch.bool)
+        return kept.index_fill(
+            0, self.owner if class_mask is None else self.owner[class_mask], True
+        )
 
     def contexts(self, text, class_mask=None):
         """The generated contexts: one per task that has a kept class (T, m, d), or, with class

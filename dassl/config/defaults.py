@@ -70,7 +70,7 @@ def _input() -> dict:
         "RESIZE_MODE": Key("", choices=("", "shortest", "squash")),  # sides of test images to scale
         "TRANSFORMS": (),  # in training; at test time only normalize has an effect
         "NO_TRANSFORM": False,
-        "PIXEL_MEAN": [],
+        "PIXEL_MEAN": Key([], least=0),
         "PIXEL_STD": Key([], above=0),
         "EXIF": Key("ignore", choices=("ignore", "apply")),  # orientation; CLIP itself ignores it
         "CROP_PADDING": Key(4, least=0),
@@ -118,8 +118,8 @@ def _dataloader() -> dict:
         "NUM_WORKERS": Key(4, least=0),
         "OLD_DATA_PATH": "",  # replaced in image paths by NEW_DATA_PATH, if both are set
         "NEW_DATA_PATH": "",
-        "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": Key(32, least=1)},
-        "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": Key(100, least=1)},
+        "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": Key(32, least=1, most=2**31)},
+        "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": Key(100, least=1, most=2**31)},
     }
 
 

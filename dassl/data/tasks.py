@@ -30,12 +30,14 @@ def find_equal(names: Iterable[str], key: Callable[[str], Hashable]) -> tuple[st
 
 
 def clean_name(name: str) -> str:
-    """A name as tokenizers read it.
+    """A name as tokenizers read it, without characters that nobody sees.
 
     They ignore case, repeated blanks, typographic quotes, HTML entities and Unicode forms;
     underscores are blanks in prompts.
     """
     plain = unicodedata.normalize("NFC", html.unescape(html.unescape(name)))
+    if not plain.isascii():  # a zero-width space, say
+        plain = "".join(char for char in plain if unicodedata.category(char) != "Cf")
     return " ".join(plain.translate(QUOTES).lower().split())
 
 
@@ -146,7 +148,8 @@ class TaskSpace:
 
         The loss of an image reads only the columns of its own task.
         """
-        present = torch.isin(self._on(task.device)[0], task)
+        in_batch = torch.zeros(len(self.tasks), dtype=torch.bool, device=task.device)
+        present = in_batch.index_fill(0, task, True)[self._on(task.device)[0]]
         if class_mask is not None:
             return class_mask & present.to(class_mask.device)
         return None if present.all() else present

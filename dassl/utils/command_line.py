@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_overrides(self, description: str) -> None:
         """Take ``KEY VALUE`` pairs as ``opts``; call it after the other arguments are added."""
-        self.add_argument("opts", nargs="*", metavar="KEY VALUE", help=description)
+        self.add_argument("opts", nargs="*", default=[], metavar="KEY VALUE", help=description)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         """The arguments; ``None`` reads ``sys.argv``.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
 
 import torch
 
+from .lockstep import now
+
 
 class Stopwatch:
     """Seconds by part of the work; every moment counts for the innermost part only.
+
+    While other runs work in turn (:mod:`dassl.utils.lockstep`), a CPU's watch stands still.
 
     On a GPU the moments are events in its stream, read when the sums are asked for, so that
     nothing waits for the device between them.
@@ -51,7 +54,7 @@ class Stopwatch:
 
     def _moment(self):
         if not self._gpu:
-            return time.perf_counter()
+            return now()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event

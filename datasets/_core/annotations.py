@@ -16,10 +16,12 @@ MAX_BYTES = 2**30  # a split of a million images has about a tenth of that
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark."""
+    """The content of a text file in UTF-8, with or without a byte order mark."""
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path} as UTF-8 ({error}); save it as UTF-8") from None
+    except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from None
 
 

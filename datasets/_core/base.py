@@ -12,7 +12,13 @@ from dassl.utils import UserError, unknown_name
 
 from .annotations import read_line
 from .compare import compare_splits
-from .folders import check_split_files, read_folders, refuse_same_files, shorten_list
+from .folders import (
+    check_split_files,
+    read_folders,
+    refuse_same_files,
+    shared_images,
+    shorten_list,
+)
 from .layout import find_folder
 from .shots import FewShotSample
 from .splits import Split, read_split, to_json
@@ -88,6 +94,7 @@ class FewShotDataset(ImageTasks):
         self.root = self.find_root(cfg)
         self.image_root = self.root / self.image_dir
         split, kind = self.load_split(cfg.DATASET.SPLIT)
+        self._check_parts(split, kind)
         tasks = self.make_tasks(split)
         if (shots := cfg.DATASET.NUM_SHOTS) >= 1 and split.train:
             name = f"{self.split_name}-{kind}"
@@ -148,6 +155,14 @@ class FewShotDataset(ImageTasks):
     def has_split(self, kind: str) -> bool:
         """Whether there is a file with this split."""
         return find(self.root, self._split_file(kind)) is not None
+
+    def _check_parts(self, split: Split, kind: str) -> None:
+        """Refuse parts that share images; a published split file is used as it is, and reported."""
+        for where, both in shared_images(split.parts, self.val_is_test):
+            problem = f"{type(self).__name__}: {len(both)} images are in {where}, such as {both[0]}"
+            if kind not in ("zhou", "dk"):
+                raise UserError(f"{problem}; remove them from one of the lists in {self.root}")
+            print(f"{problem}; the results are of the file as it is")
 
     def class_name(self, folder: str) -> str:
         """The class name for a folder name or a name in a split."""

@@ -18,7 +18,7 @@ from dassl.data.wrapper import decode, read_bytes
 from dassl.utils import UserError
 
 from .base import FewShotDataset, TaskGroup, full_config
-from .folders import shorten_list
+from .folders import shared_images, shorten_list
 from .mini import is_mini
 
 SHOWN = 10  # problems of one kind that are listed one by one
@@ -94,14 +94,8 @@ def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
 def _splits(report: Report, dataset: FewShotDataset) -> None:
     there = [kind for kind in ("zhou", "dk", "own") if dataset.has_split(kind)]
     report.notes.append(f"split: {dataset.split}; files there: {', '.join(there) or 'none'}")
-    images = dataset.images
-    parts = [{(d.impath, d.task) for d in part} for part in images.parts]
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        both = sorted(path for path, _ in parts[a] & parts[b])
-        if both and not (dataset.val_is_test and (a, b) == (1, 2)):
-            report.problems.append(
-                f"{len(both)} images are in {SPLITS[a]} and in {SPLITS[b]}: {shorten_list(both)}"
-            )
+    for where, both in shared_images(dataset.images.parts, dataset.val_is_test):
+        report.problems.append(f"{len(both)} images are in {where}: {shorten_list(both)}")
 
 
 def _numbers(report: Report, dataset: FewShotDataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dassl.utils import UserError
 from .annotations import read_text
 
 FILES = ("classnames.yaml", "classnames.txt")
+STEMS = ("classnames", "class_names", "classes")
 
 
 def read_class_names(root: Path, folders: list[str]) -> dict[str, str]:
@@ -24,6 +26,7 @@ def read_class_names(root: Path, folders: list[str]) -> dict[str, str]:
     Raises:
         UserError: a line that is no name, a folder twice, or one that does not exist.
     """
+    _report_other_files(root)
     for file, read in zip(FILES, (_yaml_lines, _text_lines), strict=True):
         if not (path := root / file).is_file():
             continue
@@ -39,6 +42,15 @@ def read_class_names(root: Path, folders: list[str]) -> dict[str, str]:
             names[folder] = name
         return names
     return {}
+
+
+def _report_other_files(root: Path) -> None:
+    """Print which files of class names are not read; the YAML file wins over the text file."""
+    files = [p for p in sorted(root.iterdir()) if p.stem.lower() in STEMS and p.is_file()]
+    read = next((file for file in FILES if root / file in files), "")
+    for path in files:
+        if path.name != read:
+            print(f"{path} is not read; class names are read from {read or ' or '.join(FILES)}")
 
 
 def _yaml_lines(path: Path, folders: list[str]) -> Iterator[tuple[int, str, str]]:
@@ -77,7 +89,20 @@ def _text_lines(path: Path, folders: list[str]) -> Iterator[tuple[int, str, str]
             f"{path} has {len(lines)} names, but there are {len(folders)} class folders; give "
             "one name per folder, in sorted order, or lines  folder: name"
         )
+    _refuse_other_separators(path, lines, folders)
     if all(name.isascii() and name.isdigit() for name in folders):
         folders = sorted(folders, key=lambda name: (int(name), name))
     for folder, (number, line) in zip(folders, lines, strict=True):
         yield number, folder, line
+
+
+def _refuse_other_separators(path: Path, lines: list, folders: list[str]) -> None:
+    """Refuse lines that all begin with the name of a folder, but not as ``folder: name``."""
+    pattern = re.compile(rf"({'|'.join(map(re.escape, folders))})\s*[\t:,;=]")
+    numbered = re.compile(rf"({'|'.join(map(re.escape, folders))})\s")  # n01440764 tench
+    digits = all(any(map(str.isdigit, folder)) for folder in folders)
+    if all(pattern.match(line) or (digits and numbered.match(line)) for _, line in lines):
+        raise UserError(
+            f"{path}:{lines[0][0]}: {lines[0][1][:40]!r} begins with the name of a class folder; "
+            "write  folder: name"
+        )

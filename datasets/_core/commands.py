@@ -25,6 +25,8 @@ def configuration(args: argparse.Namespace) -> CfgNode:
         cfg.DATASET.ROOT = args.root
     cfg.merge_from_list(args.opts)
     expand_home(cfg)
+    if not cfg.DATASET.NAME:
+        raise UserError(f"{args.name} has no DATASET.NAME")
     return cfg
 
 

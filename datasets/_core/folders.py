@@ -6,12 +6,13 @@ import os
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from stat import S_ISREG
 
 from PIL import Image, features
 
-from dassl.data import Datum
+from dassl.data import SPLITS, Datum
 from dassl.utils import UserError, listdir_nohidden
 
 from .splits import Split, is_text, stays_inside
@@ -206,12 +207,31 @@ def refuse_same_files(root: Path, parts: Iterable[Iterable[Datum]]) -> None:
             )
 
 
+def shared_images(
+    parts: Sequence[Iterable[Datum]], val_is_test: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """The parts that share images, such as "train and test", and the paths of these images.
+
+    Args:
+        parts: train, val and test.
+        val_is_test: val and test are the same on purpose.
+    """
+    images = [{(d.impath, d.task) for d in part} for part in parts]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        if (a, b) == (1, 2) and val_is_test:
+            continue
+        if both := sorted(path for path, _ in images[a] & images[b]):
+            yield f"{SPLITS[a]} and {SPLITS[b]}", both
+
+
 def _stat(root: Path, relative: str) -> os.stat_result:
     path = f"{root}/{relative}"
     try:
         stat = os.stat(path)
     except OSError as error:
         raise UserError(f"cannot read the image {path} ({error.strerror})") from None
+    if not S_ISREG(stat.st_mode):
+        raise UserError(f"cannot read the image {path}: it is no file; remove or rename it")
     if stat.st_size == 0:
         raise UserError(
             f"the image {path} is empty (0 bytes); replace it, or take it out of the dataset and "

@@ -79,7 +79,7 @@ def test_row_taken_out_of_the_table_is_noticed(table):
         ("path,class,split\nimages/1.png,red,dev\n", r"manifest.csv:2: the split 'dev' is not"),
         ("path,class,split\nimages/1.png,red,\n", r"manifest.csv:2: the split is ''"),
         (
-            "path,class,split\nimages/9.png,red,train\n",
+            "path,class,split\nimages/9.png,red,test\n",
             r"images that are not in .*/9",
         ),
         (b"path,class\n\xff.png,red\n", r"cannot read .*manifest.csv"),

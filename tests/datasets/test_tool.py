@@ -73,7 +73,7 @@ def test_images_in_two_parts_are_found(tool, tmp_path):
     path = tmp_path / "kaggle_flower_recognition" / "split_zhou_KaggleFlower.json"
     path.write_text(str(split).replace("'", '"'))
     code, out, _ = tool("check", "KaggleFlower", "--root", tmp_path)
-    assert code == 1 and "1 images are in train and in test: daisy/0001.jpg" in out
+    assert code == 1 and "1 images are in train and test: daisy/0001.jpg" in out
     assert "files there: zhou" in out and "no test image of 1 classes: rose" in out
 
 

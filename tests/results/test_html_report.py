@@ -72,7 +72,9 @@ def test_the_report_needs_no_network_and_holds_every_run(tree, capsys):
     assert "oak &lt;b&gt;" in text and "<b>" not in text and "&lt;last line&gt;" in text
     assert "no &lt;luck&gt;" in text and "9 of 10 runs are complete" in text
     assert text.count('<details id="run') == 10
-    assert text.count("data:image/svg+xml") == 3  # curves, gains, one run's training
+    assert (
+        text.count("data:image/svg+xml") == 5
+    )  # curves and gains, both also narrow; one run's training
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids)) and set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
 
@@ -171,6 +173,11 @@ def test_in_chromium(tree, browser):
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        for right, shown in browser.execute_script(
+            "return [...document.querySelectorAll('section > figure img')]"
+            ".map(i => [i.getBoundingClientRect().right, i.clientWidth])"
+        ):
+            assert shown > 0 and right <= width  # the figures scale with the page
     unnamed = "return [...document.querySelectorAll('img')].filter(i => !i.alt).length"
     assert browser.execute_script(unnamed) == 0
     levels = browser.execute_script(

@@ -50,14 +50,15 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr(pool, "RETRY_BUSY", 0.05)
 
 
-def test_a_pool_outlives_its_workers(tmp_path):
+@pytest.mark.parametrize("together", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_pool_outlives_its_workers(tmp_path, together):
     """Every run ends once, whoever dies; a run that kills its workers is given up."""
     notes = ["", "die once", "die", "busy once", "fail"]
     runs = [planned(tmp_path / f"run{i}", note) for i, note in enumerate(notes)]
     runs += [planned(tmp_path / "after", needs=runs[1].folder)]
     runs += [planned(tmp_path / "never", needs=runs[4].folder)]
     told = Told()
-    run_pool([runs[-1], runs[-2], *runs[:-2]], attempt, told, workers=2)
+    run_pool([runs[-1], runs[-2], *runs[:-2]], attempt, told, workers=2, together=together)
     status = {name: outcome.status for name, outcome in told.outcomes.items()}
     failed = {name for name in status if status[name] == "failed"}
     assert status.keys() == {run.folder.name for run in runs}

@@ -30,6 +30,7 @@ SMALL_CONTEXTS |= {"PROGRAD.LAMBDA": 0.5, "TCP.W": 0.5}
 SMALL_CONTEXTS["TCP.LAYER"] = 1  # the tiny text tower has two blocks
 # the tiny image tower is a ResNet; two epochs
 SMALL_CONTEXTS |= {"CLIPLORA.ENCODER": "text", "CLIPLORA.ITERATIONS": 0}
+SMALL_CONTEXTS["TWOSTAGE.ITERATIONS"] = 0
 # Forms of the methods: learned parameters with T = 3 tasks and C = 9 classes, name in tables.
 FORMS = {
     ("CoOp",): (3 * M * D, "CoOp-CA"),
@@ -73,12 +74,15 @@ FORMS = {
     ("TaskRes",): (9 * E, "TaskRes"),
     ("TCP",): (3 * (M * D + (E + 1) * E // 4 + (E // 4 + 1) * M * D), "TCP"),
     ("CLIPLoRA",): (3 * 2 * 3 * 2 * 2 * D, "CLIP-LoRA"),
+    ("TwoStage",): (3 * 5 * 2 * D + 9 * E, "2SFS"),
     ("LPPlusPlus",): (9 * (E + 2), "LP++"),
     ("VPT",): (3 * 3 * 8 * D, "VPT"),
     ("IVLP",): (3 * (2 + 3) * 2 * D, "IVLP"),
     ("PromptSRC",): (3 * (2 + 3) * 4 * D, "PromptSRC"),
     ("MaPLe",): (3 * 2 * (M * D + D * D + D), "MaPLe"),
 }
+# A head that belongs to classes is left out where a checkpoint meets others.
+WITHOUT_HEAD = ("TwoStage",)
 VARIANTS = list(dict.fromkeys([*((name,) for name in METHODS), *FORMS]))
 
 

@@ -23,6 +23,7 @@ CSTA = ("MTCOOP.CSC", "MTCOOP.CLASS_CSC")
 # A batch holds all images of one of CoOp's tasks, so that an epoch is one step. At ten times its
 # rate rounding alone, which the share of a batch changes, grows to 1e-5 in these steps.
 SLOWLY = ("OPTIM.MAX_EPOCH", 20, "OPTIM.LR", 0.002)
+QUESTIONS = (*SLOWLY, "OPTIM.MAX_EPOCH", 5, "DATASET.NAME", "ToyQuestions")
 SHALLOW = ("TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 3, "TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2)
 RUNS = {
     "NATA": ("MTCoOp", STEPS),
@@ -32,7 +33,7 @@ RUNS = {
     "CoOp-CS": ("CoOp", SLOWLY, "COOP.CSC"),
     "MaPLe": ("MaPLe", (*SLOWLY, "OPTIM.MAX_EPOCH", 4, "TRAINER.MAPLE.PROMPT_DEPTH", 2)),
     "PromptSRC": ("PromptSRC", (*SLOWLY, "OPTIM.MAX_EPOCH", 4, *SHALLOW)),
-    "questions": ("CoOp", (*SLOWLY, "DATASET.NAME", "ToyQuestions", "MODEL.TEXT_CHUNK", 32)),
+    "questions": ("CoOp", (*QUESTIONS, "MODEL.TEXT_CHUNK", 32)),
 }
 
 SLOW = ("CSTS", "CoOp-CS", "MaPLe", "PromptSRC")
@@ -97,9 +98,9 @@ def test_processes_with_unlike_memory_do_alike(run, asked, tmp_path, monkeypatch
         return 10**12 if distributed.is_main() else 10
 
     monkeypatch.setattr(text_memory, "MIN_CHUNK", 16)
-    one = run("CoOp", *SLOWLY, "DATASET.NAME", "ToyQuestions", output=tmp_path / "one")
+    one = run("CoOp", *QUESTIONS, output=tmp_path / "one")
     monkeypatch.setattr(text_memory, "free_memory", free)
-    args = toy_args("CoOp", *SLOWLY, "DATASET.NAME", "ToyQuestions", output=tmp_path / "many")
+    args = toy_args("CoOp", *QUESTIONS, output=tmp_path / "many")
     assert in_processes(lambda: train.main(args)) == [0, 0]
     assert "; in chunks of 16 rows" in (tmp_path / "many" / "log.txt").read_text()
     assert distance(tmp_path) <= 1e-5

@@ -7,6 +7,7 @@ import pytest
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
+from clip.adapters import layer_norms
 from clip.text import TextTower
 from dassl.config import CfgNode
 from dassl.data.tasks import Task, TaskSpace
@@ -79,3 +80,16 @@ def test_softcpt_table(tower, method, tasks):
 )
 def test_one_task(tower, method, backbone, options, expected):
     assert count(method, tower(backbone), **options) == expected
+
+
+def test_layer_norms_of_both_towers():
+    """65,536 at ViT-B/16: what the first stage of 2SFS learns."""
+    config = open_clip.get_model_config("ViT-B-16")
+    with torch.device("meta"):
+        model = open_clip.CLIP(
+            config["embed_dim"],
+            CLIPVisionCfg(**config["vision_cfg"]),
+            CLIPTextCfg(**config["text_cfg"]),
+        )
+    norms = layer_norms(model).values()
+    assert sum(p.numel() for norm in norms for p in norm.parameters()) == 65_536
