@@ -49,13 +49,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def describe_input(run: LoadedRun) -> dict[str, Any]:
-    """How the run prepares an image: resized on the shorter side, cropped, normalised."""
+    """How the run prepares an image: resized (and cropped, unless squashed), normalised."""
     options = run.cfg.INPUT
     return {
         "size": list(options.SIZE),  # height, width
         "mean": list(options.PIXEL_MEAN),
         "std": list(options.PIXEL_STD),
         "interpolation": options.INTERPOLATION,
+        "resize_mode": options.RESIZE_MODE or "shortest",
     }
 
 

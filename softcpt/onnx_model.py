@@ -43,6 +43,7 @@ for path in sys.argv[1:]:
     image = Image.open(path).convert("RGB")
     (w, h), smaller = image.size, min(image.size)
     w, h = int(short * w / smaller), int(short * h / smaller)
+    w, h = (width, height) if info["resize_mode"] == "squash" else (w, h)
     image = image.resize((w, h), Image.Resampling[info["interpolation"].upper()])
     left, top = round((w - width) / 2), round((h - height) / 2)
     pixels = np.asarray(image.crop((left, top, left + width, top + height))) / 255
