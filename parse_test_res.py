@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dassl.utils import UserError, atomic_path, listdir_nohidden, unknown_name
+from dassl.utils import UserError, atomic_path, listdir_nohidden, shorten_list, unknown_name
 from dassl.utils.command_line import Parser, path, run_program
 from results.aggregate import Stat, aggregate, statistic
 from results.few_shot_curves import draw_curves
@@ -24,12 +24,11 @@ from results.logs import log_files
 from results.one_experiment import check_one_experiment, print_unknown
 from results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
 from results.rendering import FORMS, render
-from results.report import Choices, report_parts
-from results.tables import format_table
+from results.report import Choices, format_runs, report_parts
 
 EPILOG = """\
-Values come from the results.json of each run, or else from its logs, as CoOp, SoftCPT and their
-relatives write them. A run that is not complete is named, never counted.
+Values come from the results.json of each run or, without it, from logs of CoOp, SoftCPT and their
+forks. Runs that are not complete are listed and not counted.
 
 exit codes: 0 all runs are complete, 1 some are not, 2 wrong command, or no complete run
 """
@@ -37,7 +36,7 @@ exit codes: 0 all runs are complete, 1 some are not, 2 wrong command, or no comp
 
 @dataclass(frozen=True)
 class Summary:
-    """What was found of one experiment: lines to print, mean of each key, whether all is there."""
+    """The summary of one experiment: lines to print, mean of each key, whether all runs count."""
 
     lines: list[str]
     means: dict[str, float | None]
@@ -51,16 +50,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description="Mean and standard deviation over the seeds of an experiment.",
         epilog=EPILOG,
     )
-    parser.add_argument(
-        "directory", metavar="DIR", type=path, help="folder of the runs, one per seed"
-    )
-    parser.add_argument("--multi-exp", action="store_true", help="DIR's subfolders are experiments")
+    parser.add_argument("directory", metavar="DIR", type=path, help="runs, a subfolder per seed")
+    parser.add_argument("--multi-exp", action="store_true", help="DIR holds experiments of runs")
     parser.add_argument("--ci95", action="store_true", help="1.96 std / sqrt(n) instead of std")
-    parser.add_argument("--sample-std", action="store_true", help="divide by n - 1 instead of n")
+    parser.add_argument("--sample-std", action="store_true", help="std with n - 1 instead of n")
     parser.add_argument(
         "--test-log",
         action="store_true",
-        help="logs without results.json are those of evaluations (--eval-only)",
+        help="logs of CoOp or SoftCPT are evaluations (--eval-only), not trainings",
     )
     parser.add_argument(
         "--keyword",
@@ -75,15 +72,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     below.add_argument(
         "--format",
         choices=(*FORMS, "html"),
-        help="all tables: by shots, base and new, paired, by task; what is missing",
+        help="a report: by shots, base and new, paired, by task, missing runs",
     )
     below.add_argument(
         "--published", action="store_true", help="with --format: published numbers beside"
     )
     below.add_argument(
-        "--reference", default="", metavar="METHOD", help="with --format: compare others with it"
+        "--reference", default="", metavar="METHOD", help="with --format: compare others with this"
     )
-    below.add_argument("--out", metavar="FILE", type=path, help="also write the text to a file")
+    below.add_argument("--out", metavar="FILE", type=path, help="also write the output to a file")
     below.add_argument(
         "--figure", metavar="FILE", type=path, help="few-shot curves (.png, .pdf, .svg)"
     )
@@ -136,7 +133,7 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
     parts = []
     choices = Choices((), args.sample_std, args.reference, args.published)
     if args.table:
-        parts.append(format_table(rows, args.table, unfinished, args.sample_std))
+        parts.append(format_runs(runs, args.table, sample=args.sample_std))
     elif args.format == "html":
         place = args.out or folder / "report.html"
         parts.append(f"report: {write_report(runs, choices, place)}")
@@ -152,9 +149,7 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
 
 
 def _listed(runs: Sequence[Run]) -> str:
-    return "".join(f"; {run.folder}: {run.status}" for run in runs[:10]) + (
-        f"; and {len(runs) - 10} more" if len(runs) > 10 else ""
-    )
+    return f": {shorten_list((f'{run.folder}: {run.status}' for run in runs), 10)}" if runs else ""
 
 
 def _report_experiments(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
@@ -232,7 +227,7 @@ def _runs_of(folder: Path, test_log: bool) -> list[Run]:
 
 
 def _hint(folder: Path, runs: list[Run]) -> str:
-    """What is there instead of complete runs."""
+    """A hint what the folder holds instead of complete runs."""
     deeper = next(folder.rglob(FILE), None) or next(folder.rglob("log.txt*"), None)
     if deeper and all(run.status == NO_FILE for run in runs):
         return "; the runs lie deeper: give one experiment's folder, or add --multi-exp or --table"
@@ -240,7 +235,7 @@ def _hint(folder: Path, runs: list[Run]) -> str:
 
 
 def _keys(run: Run, keyword: str) -> dict[str, str]:
-    """What to report: name in the output -> key of :meth:`Run.get`."""
+    """The values to report: name in the output -> key of :meth:`Run.get`."""
     if keyword == OVERALL and run.grouped:
         return {f"{OVERALL} ({group})": group for group in run.groups}
     if keyword not in run.value_names():

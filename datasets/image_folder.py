@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from dassl.data import DATASET_REGISTRY, SPLITS, Datum
-from dassl.utils import UserError
+from dassl.utils import UserError, shorten_list
 
 from ._core.base import FewShotDataset
 from ._core.class_names import read_class_names
@@ -17,7 +17,6 @@ from ._core.folders import (
     loose_images,
     read_folders,
     report_unread,
-    shorten_list,
 )
 from ._core.splits import Split
 

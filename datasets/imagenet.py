@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 from dassl.data import DATASET_REGISTRY, Datum
-from dassl.utils import UserError
+from dassl.utils import UserError, shorten_list
 
 from ._core.base import FewShotDataset
-from ._core.folders import images_by_class, shorten_list
+from ._core.folders import images_by_class
 from ._core.imagenet import wordnet_names
 from ._core.splits import Split
 

@@ -1,4 +1,4 @@
-"""Answers to questions on images, compared with what people answered."""
+"""Evaluation of answers to questions on images against those of human annotators."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dassl.utils import UserError
 
 @EVALUATOR_REGISTRY.register()
 class Answers(EvaluatorBase):
-    """VQA accuracy, and the share of questions given their most frequent answer (top-1).
+    """VQA accuracy, and the share of questions answered with their most frequent answer (top-1).
 
-    The answer is the candidate with the highest logit. A question whose most frequent answer is
-    no candidate is one that top-1 misses; VQA accuracy then counts who else gave the answer.
+    The answer is the candidate with the highest logit. If the most frequent answer of a question is
+    no candidate, top-1 counts the question as wrong; VQA accuracy counts the annotators who agree.
     """
 
     def __init__(self, cfg: CfgNode, lab2cname: dict[int, str] | None = None, space: Any = None):
@@ -68,13 +68,13 @@ class Answers(EvaluatorBase):
 
 
 def vqa_accuracy(same: int, people: int) -> float:
-    """How right an answer is that ``same`` of ``people`` gave, from 0 to 1.
+    """VQA accuracy, from 0 to 1, of an answer that ``same`` of ``people`` annotators gave.
 
-    min(others who gave it / 3, 1), where each person is once left out of the others, and the mean
-    over these: https://visualqa.org/evaluation.html (with ten people).
+    The mean, over leaving out each annotator once, of min(remaining ones who gave it / 3, 1):
+    https://visualqa.org/evaluation.html (with ten annotators).
     """
     if not same:
         return 0.0
-    with_own = same * min((same - 1) / 3, 1.0)  # one who gave it is left out
+    with_own = same * min((same - 1) / 3, 1.0)  # an annotator who gave it is left out
     without = (people - same) * min(same / 3, 1.0)
     return (with_own + without) / people

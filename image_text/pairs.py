@@ -1,4 +1,4 @@
-"""Pairs of images and texts: what is looked for is the other half of a pair, not a class."""
+"""Pairs of images and texts: the task, its logit columns and its contrastive loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dassl.utils import UserError
 
 
 class FreeText(list):
-    """Texts that may be cut where they do not fit a text tower; names of classes may not."""
+    """Texts that may be cut to the length of the text tower, which class names may not."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class PairTask:
     """One collection of images and of the texts that belong to them.
 
     Args:
-        name: what the collection is called.
+        name: name of the collection.
         texts: C texts; they are the logit columns.
         image: (C,) number of the image that each text belongs to.
-        part: (I,) of each image, whether it is for train (0), val (1) or test (2).
+        part: (I,) split of each image: train (0), val (1) or test (2).
         group: see :class:`~dassl.data.tasks.Task`.
 
     Raises:
@@ -62,12 +62,12 @@ class PairTask:
 
 @dataclass(frozen=True)
 class ItemSpace(TaskSpace):
-    """One collection of items; a label is the number of an item, not a class."""
+    """A space of one task, whose labels are numbers of items, not classes."""
 
     def __post_init__(self):
         super().__post_init__()
         if len(self.tasks) > 1:
-            raise UserError(f"{self.content} come one collection at a time")
+            raise UserError(f"{self.content} cannot be combined with other tasks in one suite")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class PairSpace(ItemSpace):
 
     @cached_property
     def part(self) -> Tensor:
-        """Part of each image, an index into SPLITS: (I,)."""
+        """Split of each image, an index into SPLITS: (I,)."""
         return torch.tensor(self.tasks[0].part)
 
     @cached_property
@@ -108,7 +108,7 @@ class PairSpace(ItemSpace):
         return texts
 
     def task_words(self, t: int) -> dict[str, str | tuple[str, ...]]:
-        """As a TaskSpace's, without class names: texts belong to the items."""
+        """The words of the task, without class names: texts belong to the items."""
         return {**super().task_words(t), "classnames": ()}
 
     def label_content(self, item) -> list[str]:
@@ -133,7 +133,7 @@ class PairSpace(ItemSpace):
         class_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> Tensor:
-        """Symmetric contrast of a batch: each image among the texts, each text among the images.
+        """Symmetric contrastive loss: each image among the batch's texts, and the reverse.
 
         The mean of both cross-entropies, CLIP's loss. Computed in fp32.
 

@@ -1,4 +1,4 @@
-"""Questions on images: one of many candidate answers is chosen, and people have answered too."""
+"""Questions on images: the task, its candidate answers as logit columns, and its loss."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PLACE = "{question}"
 
 @dataclass(frozen=True)
 class QuestionTask:
-    """Images with a question each, and the answers to choose from.
+    """Images with a question each, and the candidate answers.
 
     Args:
-        name: what is asked about, in words that a task prompt can use.
+        name: subject of the questions, for task prompts.
         answers: C candidate answers; they are the logit columns.
         questions: Q texts.
-        question: (N,) number of the text that each item asks.
+        question: (N,) index into ``questions`` of each item.
         target: (N,) column of each item's most frequent answer; -1 if it is no candidate.
-        votes: (N,) of each item, how many people gave each candidate, by column.
-        people: (N,) how many people answered each item.
+        votes: (N,) number of annotators of each item that gave a candidate, by its column.
+        people: (N,) number of annotators of each item.
         template: a sentence that holds ``{question}`` and ends with ``{}``, the answer.
         group: see :class:`~dassl.data.tasks.Task`.
 
@@ -67,7 +67,7 @@ class QuestionTask:
         return self.answers
 
     def before(self, question: str) -> str:
-        """The words in front of the answer."""
+        """The prompt's words before the answer."""
         return self.template.partition("{}")[0].replace(PLACE, question).strip()
 
 
@@ -80,7 +80,7 @@ class QuestionSpace(ItemSpace):
     unit = "questions"
 
     def task_words(self, t: int) -> dict[str, str | tuple[str, ...]]:
-        """As a TaskSpace's, with the template of the questions."""
+        """The words of the task, with the template of its questions."""
         return {**super().task_words(t), "templates": (self.tasks[t].template,)}
 
     def label_content(self, item) -> list:
@@ -112,7 +112,7 @@ class QuestionSpace(ItemSpace):
         class_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> Tensor:
-        """Mean over the batch of the cross-entropy of each most frequent answer among all.
+        """Mean cross-entropy of the most frequent answers of a batch, over all candidates.
 
         Args:
             logits: (B, C).

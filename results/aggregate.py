@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dassl.utils import shorten_list
+
 from .read import OVERALL, Run
 
 GroupKey = tuple[str, str, int, tuple[tuple[str, str], ...]]  # suite, method, shots, settings
@@ -120,7 +122,7 @@ def _suite_labels(runs: Sequence[Run]) -> dict[tuple[str, ...], str]:
     follow, and where these are equal too, the hash of the data. The number of test items follows
     where it is not that of the full test split.
     """
-    tasks = {_data_key(run): _short_list(run.tasks) for run in runs if run.complete}
+    tasks = {_data_key(run): shorten_list(run.tasks) for run in runs if run.complete}
     labels = {}
     for key, names in tasks.items():
         rivals = [other for other in tasks if other[:-1] == key[:-1]]
@@ -138,12 +140,6 @@ def _label(suite: str, *remarks: str) -> str:
     """The suite, with the remarks that are not empty in brackets."""
     shown = ", ".join(filter(None, remarks))
     return f"{suite} ({shown})" if shown else suite
-
-
-def _short_list(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _group_key(

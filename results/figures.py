@@ -1,4 +1,4 @@
-"""Pictures besides the few-shot curves: gains over zero-shot by task, training curves."""
+"""Figures of gains over zero-shot by task, of training curves and of similarities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .training_curves import Curve
 
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "oo")
 PADDING = 0.9  # inches for title and labels of a panel
-BARS = len(HATCHES)  # methods that bars can show; more become a map
+BARS = len(HATCHES)  # methods that bars can show; more become a heat map
 
 
 def draw_gains(
@@ -116,7 +116,7 @@ def _draw_bars(ax, tasks: list[str], methods: dict, narrow: bool) -> None:
 
 
 def _draw_map(ax, tasks: list[str], methods: dict) -> None:
-    """Fields with numbers, where bars would be too many to tell apart."""
+    """A heat map with numbers, if there are too many methods for bars."""
     matrix = [[methods[method][t][0] for method in methods] for t in range(len(tasks))]
     most = max((abs(v) for row in matrix for v in row if not math.isnan(v)), default=1.0)
     image = _draw_fields(ax, matrix, tasks, list(methods), ("PuOr", -most, most), "{:+.1f}")
@@ -124,7 +124,7 @@ def _draw_map(ax, tasks: list[str], methods: dict) -> None:
 
 
 def _draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, form: str):
-    """A map of numbers; ``colours`` is its colour map and the values at the ends of it."""
+    """A heat map with numbers; ``colours`` is its colour map and the values at its ends."""
     cmap, low, high = colours
     image = ax.imshow(matrix, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     for i, row in enumerate(matrix):
@@ -184,7 +184,7 @@ def draw_training(
 def draw_similarity(
     matrix: Sequence[Sequence[float]], names: Sequence[str], path: str | os.PathLike, dpi: int = 200
 ) -> Path:
-    """Cosines between the contexts of tasks as a map; the numbers stand in its fields.
+    """Cosines between the contexts of tasks as a heat map with numbers.
 
     Colours span the values off the diagonal, which may all be close to 1.
 

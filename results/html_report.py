@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: tables, pictures, a page per run."""
+"""The report as one HTML file without external files: tables, figures, details of each run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .aggregate import Row, aggregate
 from .compare import shots_phrase
 from .few_shot_curves import draw_curves
 from .figures import draw_gains, draw_training
+from .held_out import is_held_out
 from .read import Run
 from .rendering import Notes, Table
 from .report import Choices, report_parts
@@ -49,7 +50,7 @@ def write_report(runs: Sequence[Run], choices: Choices, path: str | os.PathLike)
         complete=sum(run.complete for run in runs),
         total=len(runs),
         parts=[_part(i, part) for i, part in enumerate(report_parts(runs, choices))],
-        pictures=_pictures(rows),
+        pictures=_pictures(aggregate([r for r in runs if not is_held_out(r)], choices.order)),
         runs=[
             _page(i, run, row, path.parent, i < CURVES)
             for i, (run, row) in enumerate(_placed(rows))
@@ -90,7 +91,7 @@ def _part(number: int, part: Table | Notes) -> dict[str, Any]:
 
 
 def _pictures(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """The figures as SVG inside the page, each with words for those who cannot see it."""
+    """The figures as SVG inside the page, each with an alternative text."""
     drawn = [
         (
             draw_curves,
@@ -126,8 +127,8 @@ def _svg(draw, *args: Any) -> str:
 
 
 def _page(number: int, run: Run, row: Row, place: Path, drawn: bool) -> dict[str, Any]:
-    """What the report shows of one run."""
-    facts = {
+    """The details of one run, for the template."""
+    details = {
         "folder": os.path.relpath(run.folder, place),
         "status": run.status,
         **({"error": run.error} if run.error else {}),
@@ -141,7 +142,7 @@ def _page(number: int, run: Run, row: Row, place: Path, drawn: bool) -> dict[str
         "id": f"run{number}",
         "title": f"{row.suite}, {row.method}{shots}, seed {run.seed}",
         "status": run.status,
-        "facts": {key: value for key, value in facts.items() if value},
+        "details": {key: value for key, value in details.items() if value},
         "values": {name: f"{value:.2f}" for name, value in values.items()},
         "config": {key: str(value) for key, value in flat(read_config(run.folder)).items()},
         "curve": _svg(draw_training, curves) if curves else "",

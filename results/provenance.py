@@ -1,4 +1,4 @@
-"""What a record holds of a run besides its results: protocol, machine, versions, cost."""
+"""Describes a run for its record: protocol, data, weights, machine, versions and cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that a report says of many runs, in the order in which a reader wants it."""
+"""The tables and notes of a report on many runs, in their order."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from .aggregate import Row, aggregate
 from .compare import BaseNew, base_and_new, missing_runs, paired_differences, suspicious_runs
+from .held_out import held_out_tables, is_held_out
 from .paired_images import image_table, paired_images
 from .published import compare, published_parts
 from .published_sets import published_on_sets
 from .read import Run
-from .rendering import Notes, Table
-from .tables import base_new_tables, difference_table, shot_tables, task_tables
+from .rendering import Notes, Table, render
+from .tables import base_new_tables, difference_table, format_table, shot_tables, task_tables
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,12 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
     Raises:
         UserError: the reference is no method.
     """
+    held_out = held_out_tables(runs, choices.order)
+    runs = [run for run in runs if not (run.complete and is_held_out(run))]
     rows = aggregate(runs, choices.order)
     pairs = base_and_new(runs, choices.order)
     parts: list[Table | Notes] = [
+        *held_out,
         *shot_tables(rows, choices.sample),
         *base_new_tables(pairs),
         *(_published(rows, pairs, choices.sample) if choices.published else []),
@@ -56,6 +60,29 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
     return [*parts, *_notes(rows, runs)]
 
 
+def format_runs(
+    runs: Sequence[Run], form: str, order: Sequence[str] = (), sample: bool = False
+) -> str:
+    """The tables of a sweep, and its runs that are not complete.
+
+    Held-out tasks have a table of their own, other runs a row per method and number of shots.
+
+    Args:
+        form: ``text``, ``md``, ``csv`` or ``latex``.
+        order: methods in the order of the rows.
+        sample: the sample standard deviation instead of the population's.
+    """
+    rest, unfinished = [], []
+    for run in runs:
+        if not run.complete:
+            unfinished.append(run)
+        elif not is_held_out(run):
+            rest.append(run)
+    held_out = render(held_out_tables(runs, order), form)
+    rows = aggregate([*rest, *unfinished], order)
+    return held_out + (format_table(rows, form, unfinished, sample) if rest or unfinished else "")
+
+
 def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], sample: bool) -> list[Table | Notes]:
     """The published numbers on CoOp's datasets and on SoftCPT's suites, where there are runs."""
     on_sets = published_on_sets(rows, pairs, sample)
@@ -67,7 +94,7 @@ def _notes(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[Notes]:
     unknown = (f"{run.folder}: {run.status}" for run in runs if not run.complete and not run.method)
     missing = (*missing_runs(rows), *unknown)
     if missing:
-        yield Notes("Incomplete: missing here, and counted nowhere", missing)
+        yield Notes("Incomplete: missing runs, counted in no table", missing)
     flagged = tuple(suspicious_runs(rows))
     if flagged:
-        yield Notes("Runs to look at: they may have collapsed; they are counted", flagged)
+        yield Notes("Suspicious runs: they may have collapsed, but are counted", flagged)

@@ -105,7 +105,7 @@ def _shot_table(name: str, suite: str, shots: list, stats: dict, by_place: dict)
     head = ["method", learned, f"{seconds} {at}", f"{memory} {at}", *map(shots_name, shots)]
     notes = [
         f"columns: training images per class; {COSTS_NOTE}",
-        *(["mean: of the numbers of shots, where all are there"] if averaged else []),
+        *(["mean: over the numbers of shots, if none is missing"] if averaged else []),
     ]
     return Table(
         title=f"{name}, by shots: {SEEDS}",
@@ -118,7 +118,7 @@ def _shot_table(name: str, suite: str, shots: list, stats: dict, by_place: dict)
 
 
 def _with_gap(cell: Cell, shots: int | None, seeds: int) -> Cell:
-    """A cell of a number of shots (None: their mean); one with fewer seeds than others says so."""
+    """The cell, with its number of seeds if others have more; shots None: the mean over shots."""
     if cell.n == 0:
         return Cell("–", n=0)
     if shots in (0, None) or cell.n == seeds:
@@ -131,7 +131,7 @@ def _stat(row: Row | None, key: str, sample: bool) -> Stat:
 
 
 def _average(stats: Sequence[Stat]) -> Stat:
-    """Mean of means and of spreads, as published tables have it; nothing if one is missing."""
+    """Mean of means and of spreads, as published tables have it; None if one is missing."""
     if any(stat.mean is None for stat in stats):
         return Stat(None, None, 0)
     spreads = [stat.spread for stat in stats]
@@ -201,7 +201,7 @@ def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
 
 
 def difference_table(differences: Sequence[Difference]) -> Table:
-    """Paired differences in percentage points; clear ones in bold."""
+    """Paired differences in percentage points; significant ones are marked."""
     body = []
     for d in differences:
         half = "" if d.half_width is None else f" ± {d.half_width:.1f}"
@@ -222,7 +222,7 @@ def difference_table(differences: Sequence[Difference]) -> Table:
 
 
 def best_of(stats: Sequence[Stat]) -> list[Cell]:
-    """Cells of values that compete; the best, as it is shown, is marked if there are several."""
+    """Cells of comparable values; the best one, after rounding, is marked."""
     shown = [round(stat.mean, 1) for stat in stats if stat.mean is not None]
     best = max(shown) if len(shown) > 1 and min(shown) < max(shown) else None
     return [_cell(stat, best) for stat in stats]
@@ -238,13 +238,13 @@ def _cell(stat: Stat, best: float | None) -> Cell:
 
 
 def signed(value: float, digits: int) -> str:
-    """A number with its sign; minus is a minus, not a hyphen."""
+    """A number with its sign, a minus sign instead of a hyphen; zero has none."""
     text = f"{value:+.{digits}f}".replace("-", "−")
-    return text if text.strip("+−0.") else text[1:]  # neither more nor less
+    return text if text.strip("+−0.") else text[1:]
 
 
 def shots_name(shots: int) -> str:
-    """A number of shots for people."""
+    """A number of shots as text: ``all`` for -1."""
     return "all" if shots < 0 else str(shots)
 
 

@@ -22,7 +22,8 @@ from dassl.utils.lazy import lazy_imports  # noqa: E402
 if TYPE_CHECKING:
     from .exporting import export_run
     from .loading import load_run
-    from .run import LoadedRun, Prediction
+    from .prediction import Prediction
+    from .run import LoadedRun
     from .training import train_run
 
 __all__ = ["LoadedRun", "Prediction", "export_run", "load_run", "train_run"]

@@ -9,10 +9,12 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from dassl.engine import SimpleTrainer
 from dassl.utils import UserError, write_json
 from prompting.prompted_clip import PromptedCLIP
 
@@ -83,17 +85,28 @@ class Classifier(nn.Module):
     def __init__(self, run: LoadedRun, ids: Sequence[int]):
         super().__init__()
         self.models = nn.ModuleList(run.models())
-        self._parts = [(*run.place_of(t), run.inference_of(t)) for t in ids]
+        self._parts = []
+        for t in ids:
+            trainer, columns = run.place_of(t)
+            self._parts.append((trainer, columns, run.inference_of(t), run.image_task_of(t)))
+        self._joint = len(run.trainers) == 1
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, C)."""
-        logits: dict[int, torch.Tensor] = {}
-        for trainer, _, infer in self._parts:
-            if id(trainer) not in logits:
-                model = trainer.model
-                inputs = model.encode_image(images) if isinstance(model, PromptedCLIP) else images
-                logits[id(trainer)] = infer(inputs).float()
-        return torch.cat([logits[id(one)][:, columns] for one, columns, _ in self._parts], dim=1)
+        logits = []
+        inputs: dict[int, Any] = {}
+        for trainer, columns, infer, image_task in self._parts:
+            if image_task not in inputs:
+                task = torch.full((images.shape[0],), image_task if self._joint else 0)
+                inputs[image_task] = encode(trainer, images, task)
+            logits.append(infer(inputs[image_task]).float()[:, columns])
+        return torch.cat(logits, dim=1)
+
+
+def encode(trainer: SimpleTrainer, images: torch.Tensor, task: torch.Tensor) -> Any:
+    """What the inference of a trainer takes, for images (B, 3, H, W) of tasks (B,)."""
+    model = trainer.model
+    return model.encode_image(images, task) if isinstance(model, PromptedCLIP) else images
 
 
 def export_onnx(run: LoadedRun, folder: Path, task: int | str | None = None) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,7 @@ from dassl.engine import SimpleTrainer
 from dassl.utils import UserError, unknown_name
 
 from .images import ImageSource, as_list, load_images, name_of
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image in one task.
-
-    Args:
-        image: the path; "" for an image in memory without one.
-        task: name of the task.
-        labels: class names, the most probable first.
-        probabilities: of these classes, among all classes of the task.
-        error: why the image could not be read; all but its path is then empty.
-    """
-
-    image: str
-    task: str = ""
-    labels: tuple[str, ...] = ()
-    probabilities: tuple[float, ...] = ()
-    error: str = ""
-
-    @property
-    def label(self) -> str:
-        """The most probable class; "" if the image could not be read."""
-        return self.labels[0] if self.labels else ""
-
-    @property
-    def probability(self) -> float:
-        """The probability of :attr:`label`; 0 if the image could not be read."""
-        return self.probabilities[0] if self.probabilities else 0.0
+from .prediction import Prediction, most_probable
 
 
 class LoadedRun:
@@ -144,7 +115,7 @@ class LoadedRun:
             raise UserError(f"the number of classes shown must be at least 1; got {top}")
         ids, place = self.task_ids(task), 0
         for logits, errors in self._batches(images, ids, batch_size, workers):
-            best = [_most_probable(rows, top) for rows in logits]
+            best = [most_probable(rows, top) for rows in logits]
             row = 0
             for error in errors:
                 image, place = name_of(images[place]), place + 1
@@ -183,17 +154,20 @@ class LoadedRun:
         Args:
             ids: numbers of the tasks.
         """
-        zeros = torch.zeros(len(pixels), dtype=torch.long)
-        batch = {"img": pixels, "label": zeros, "task": zeros, "domain": zeros}
-        computed: dict[int, torch.Tensor] = {}
+        inputs: dict[int, Any] = {}  # of the image tower, which runs once if it is frozen
+        computed: dict[tuple[int, int], torch.Tensor] = {}
         out = []
         for t in ids:
             trainer, columns = self.place_of(t)
-            if id(trainer) not in computed:
+            image_task = self.image_task_of(t)
+            place = id(trainer), image_task
+            if place not in computed:
                 with _autocast(trainer):
-                    inputs, _ = trainer.parse_batch_test(batch)
-                    computed[id(trainer)] = self.inference_of(t)(inputs).float().cpu()
-            out.append(computed[id(trainer)][:, columns])
+                    if image_task not in inputs:
+                        own = image_task if len(self.trainers) == 1 else 0  # within its trainer
+                        inputs[image_task] = trainer.parse_batch_test(_batch(pixels, own))[0]
+                    computed[place] = self.inference_of(t)(inputs[image_task]).float().cpu()
+            out.append(computed[place][:, columns])
         return out
 
     def text_features(self, task: int | str | None = None) -> torch.Tensor:
@@ -234,6 +208,16 @@ class LoadedRun:
             return self.trainers[t], slice(None)
         return self.trainers[0], self.trainers[0].dm.space.columns(t)
 
+    def image_task_of(self, t: int) -> int:
+        """The task whose image features task ``t`` reads: 0 for all if the image tower is frozen.
+
+        A method may learn in the image tower, for each task by itself.
+        """
+        trainer = self.trainers[0]
+        stored = getattr(trainer, "stored_features", None)
+        frozen = stored and stored(trainer.cfg.TRAINER[trainer.KEY]) == "model"
+        return 0 if frozen or (stored is None and len(self.trainers) == 1) else t
+
     def inference_of(self, t: int) -> Callable:
         """The function from image features to the logits of a task's trainer; its text is encoded
         once."""
@@ -271,12 +255,12 @@ def find_tasks(names: list[str], task: int | str | None) -> list[int]:
     raise unknown_name("task", str(task), [f"{name} (task{t})" for t, name in enumerate(names)])
 
 
+def _batch(pixels: torch.Tensor, task: int) -> dict[str, torch.Tensor]:
+    """A test batch of prepared images (B, 3, H, W) of one task, as a data loader makes it."""
+    zeros = torch.zeros(len(pixels), dtype=torch.long)
+    return {"img": pixels, "label": zeros, "task": torch.full_like(zeros, task), "domain": zeros}
+
+
 def _autocast(trainer: SimpleTrainer) -> contextlib.AbstractContextManager:
     """The context in which a trainer evaluates."""
     return trainer.autocast() if hasattr(trainer, "autocast") else contextlib.nullcontext()
-
-
-def _most_probable(logits: torch.Tensor, top: int) -> tuple[list[list[int]], list[list[float]]]:
-    """Classes of the highest logits (B, C), and their probabilities among all C."""
-    best = logits.softmax(dim=1).topk(min(top, logits.shape[1]), dim=1)
-    return best.indices.tolist(), best.values.tolist()

@@ -10,7 +10,8 @@ from typing import TextIO
 
 from dassl.utils import unknown_name
 
-from .run import LoadedRun, Prediction
+from .prediction import Prediction
+from .run import LoadedRun
 
 DIGITS = 6  # of probabilities in CSV and JSON
 

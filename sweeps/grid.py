@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dassl.config.protocols import BASE_TO_NEW, LEAVE_ONE_TASK_OUT
 from dassl.utils import UserError
-
-BASE_TO_NEW = "base_to_new"  # the protocol whose runs are tested on the new classes too
 
 
 @dataclass(frozen=True)
@@ -100,18 +99,45 @@ def _runs_of(
         run = PlannedRun(name, dataset, 0 if once else shots, seed, place, tuple(argv), backbone)
         if protocol == BASE_TO_NEW:
             yield replace(run, note="base classes")
-            yield _on_new_classes(run, folder / f"{cell}_new" / f"seed{seed}", trained=not once)
+            place = folder / f"{cell}_new" / f"seed{seed}"
+            new = ("DATASET.SUBSAMPLE_CLASSES", "new")
+            yield _evaluation(run, place, None if once else run.folder, "new classes", new)
+        elif protocol == LEAVE_ONE_TASK_OUT:
+            for t in content["held_out"]:
+                yield from _without_task(run, folder / cell / f"task{t}", t, trained=not once)
         else:
             yield run
 
 
-def _on_new_classes(run: PlannedRun, place: Path, trained: bool) -> PlannedRun:
-    """The evaluation of a trained run's prompts on the classes it did not see."""
-    argv = list(run.argv)
+def _without_task(run: PlannedRun, folder: Path, t: int, trained: bool) -> Iterator[PlannedRun]:
+    """A training on all tasks but task t, and its evaluation on task t."""
+    seed, key = run.folder.name, "DATASET.SUBSAMPLE_TASKS"
+    place = folder / "training" / seed if trained else None
+    if place:
+        yield _elsewhere(run, place, f"without task {t}", (key, f"not_task{t}"))
+    yield _evaluation(run, folder / seed, place, f"held-out task {t}", (key, f"task{t}"))
+
+
+def _elsewhere(run: PlannedRun, place: Path, note: str, keys: tuple[str, ...]) -> PlannedRun:
+    """A run like another in another folder, on other classes or tasks."""
+    argv = [*run.argv, *keys]
     argv[argv.index("--output-dir") + 1] = str(place)
-    if trained:
-        at = argv.index("--quiet")
-        argv[at:at] = ["--eval-only", "--model-dir", str(run.folder)]
-    argv += ["DATASET.SUBSAMPLE_CLASSES", "new"]
-    needs = run.folder if trained else None
-    return replace(run, folder=place, argv=tuple(argv), needs=needs, note="new classes")
+    return replace(run, folder=place, argv=tuple(argv), note=note)
+
+
+def _evaluation(
+    run: PlannedRun, place: Path, trained: Path | None, note: str, keys: tuple[str, ...]
+) -> PlannedRun:
+    """The evaluation of a run's prompts on other classes or tasks.
+
+    Args:
+        trained: folder of the training; None: there is no checkpoint to load.
+        keys: ``KEY VALUE`` that choose the classes or tasks.
+    """
+    moved = _elsewhere(run, place, note, keys)
+    if trained is None:
+        return moved
+    argv = list(moved.argv)
+    at = argv.index("--quiet")
+    argv[at:at] = ["--eval-only", "--model-dir", str(trained)]
+    return replace(moved, argv=tuple(argv), needs=trained)

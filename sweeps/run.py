@@ -15,7 +15,7 @@ from results.aggregate import aggregate
 from results.few_shot_curves import draw_curves
 from results.read import Run, read_run
 from results.record import Busy
-from results.tables import format_table
+from results.report import format_runs
 
 from .estimate import Estimate
 from .events import BUSY, COMPLETE, FAILED, Events, RunOne, RunOutcome
@@ -124,18 +124,16 @@ def _message(error: BaseException) -> str:
 
 def report(sweep: Sweep, results: list[Run]) -> None:
     """Print the table; write it and the figure to the files that the YAML names."""
-    rows = aggregate(results, sweep.methods)
-    unfinished = [run for run in results if not run.complete]
-    if len(unfinished) == len(results):
+    if not any(run.complete for run in results):
         print("no run is complete: no report")  # and the files of an earlier one stay
         return
     print()
-    print(format_table(rows, "text", unfinished))
+    print(format_runs(results, "text", sweep.methods))
     table, figure = sweep.report.get("table"), sweep.report.get("figure")
     if table:
-        text = format_table(rows, "md" if table.suffix == ".md" else "text", unfinished)
+        text = format_runs(results, "md" if table.suffix == ".md" else "text", sweep.methods)
         with atomic_path(table) as path:
             path.write_text(text, encoding="utf-8")
         print(f"table: {table}")
     if figure:
-        print(f"figure: {draw_curves(rows, figure)}")
+        print(f"figure: {draw_curves(aggregate(results, sweep.methods), figure)}")

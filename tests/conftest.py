@@ -16,6 +16,7 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.data.tasks import Task, TaskSpace
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import set_random_seed
+from datasets._core.subsets import choose_tasks
 from tests.emulated_graphs import Emulated
 
 TASKS = (
@@ -75,8 +76,7 @@ def toy_class(name: str, folder, groups=("", "", "")) -> type[DatasetBase]:
     """A dataset class over the images in ``folder``."""
 
     def init(self, cfg):
-        choice = cfg.DATASET.SUBSAMPLE_TASKS
-        ids = range(len(TASKS)) if choice == "all" else [int(choice.removeprefix("task"))]
+        ids = choose_tasks(cfg.DATASET.SUBSAMPLE_TASKS, len(TASKS))
         parts = {part: [] for part in COUNTS}
         for new, t in enumerate(ids):
             for label, classname in enumerate(TASKS[t].classnames):

@@ -66,6 +66,45 @@ def test_base_to_new(run, tmp_path, monkeypatch, method):
     assert new["status"] == "complete"
 
 
+@pytest.mark.parametrize("method", ["MTCoOp", "MTCoOpHard"])
+def test_leave_one_task_out(run, tmp_path, method):
+    held_out = TASKS[1].name
+    trained = run(
+        method,
+        *("DATASET.SUBSAMPLE_TASKS", "not_task1"),
+        flags=("--protocol", "leave_one_task_out"),
+    )
+    assert [task["name"] for task in trained["tasks"]] == [
+        task.name for task in TASKS if task.name != held_out
+    ]
+    tested = run(
+        method,
+        *("DATASET.SUBSAMPLE_TASKS", "task1"),
+        output=tmp_path / "tested",
+        flags=evaluating(tmp_path / "run", "leave_one_task_out"),
+    )
+    assert [task["name"] for task in tested["tasks"]] == [held_out]
+
+
+@pytest.mark.parametrize(
+    "method, options, reason",
+    [
+        ("CoOp", (), "each task by itself"),
+        ("MTCoOp", ("TRAINER.MTCOOP.TASK_CSC", "True"), "single classes or tasks"),
+        ("MTCoOpHard", ("TRAINER.MTCOOPH.CSC", "True"), "single classes or tasks"),
+        ("MTCoOpHard", ("TRAINER.MTCOOPH.TSC", "True"), "single classes or tasks"),
+    ],
+)
+def test_values_of_single_tasks_cannot_be_tested_on_a_held_out_one(run, method, options, reason):
+    with pytest.raises(UserError, match=reason):
+        run(
+            method,
+            *("DATASET.SUBSAMPLE_TASKS", "not_task1"),
+            *options,
+            flags=("--protocol", "leave_one_task_out"),
+        )
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_cross_dataset(run, build, tmp_path, method):
     """From one task to a suite: what was learned on the one is tested on every task."""

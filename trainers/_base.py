@@ -1,4 +1,4 @@
-"""What every method shares: a frozen CLIP, one prompter, one optimizer step, one evaluation."""
+"""The base of all methods: its hooks, and the training of a prompter on a frozen CLIP."""
 
 from __future__ import annotations
 
@@ -40,37 +40,37 @@ from prompting.upstream import load_learned, read_released
 class PromptTrainer(TrainerX):
     """Base of the methods: declare KEY and DEFAULTS, and override :meth:`build_prompter`.
 
-    The first methods are the hooks of a method, the others put it to work. What else a class
-    declares is documented at :class:`~dassl.engine.base.TrainerBase`.
+    The hooks of a method come first, then the code that calls them. The other attributes that a
+    class declares are documented in :class:`~dassl.engine.base.TrainerBase`.
     """
 
     suite = "each"
-    supports_distributed = True  # a method that shapes the gradient itself sets False
-    sgd = True  # False: all that is learned is set by the fitting
-    uses_templates = False  # whether the loss compares with hand-written prompts, key TEMPLATE
-    needs_all_classes = False  # whether the loss reads classes that no image of the batch may have
-    image_outputs = frozenset({"global"})  # what the image tower must give
+    supports_distributed = True  # False for a method with its own backward
+    sgd = True  # False: the learned tensors are set by build_fitting only
+    uses_templates = False  # whether the loss uses hand-written prompts (key TEMPLATE)
+    needs_all_classes = False  # whether the loss uses classes of tasks that are not in the batch
+    image_outputs = frozenset({"global"})  # outputs of the image tower that the method needs
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
-        """The learnable module of this method; :class:`Prompter` says how it is called."""
+        """Hook: the learned module of this method."""
         raise NotImplementedError(f"{type(self).__name__} must override build_prompter")
 
     def build_templates(
         self, options: CfgNode, space: TaskSpace, text: TextEncoder
     ) -> TemplatePrompter:
-        """The hand-written prompts ``self.templates`` of a method that sets uses_templates."""
+        """Hook: the hand-written prompts, ``self.templates``, if ``uses_templates``."""
         return TemplatePrompter(with_template(space, options.TEMPLATE), text)
 
     def stored_features(self, options: CfgNode) -> str:
-        """Hook: whose image features can be stored, see prompting.stored_features.STORED."""
+        """Hook: which image features can be stored; a key of prompting.stored_features.STORED."""
         return "model"
 
     def build_fitting(self, options: CfgNode) -> Fitting:
-        """How the method learns without SGD; by default it does not."""
+        """Hook: how the method learns without SGD; by default it does not."""
         return NO_FITTING
 
     def choose_classes(self, batch: dict, step: Step) -> torch.Tensor | None:
-        """Mask (C,) of the classes scored in this step; None for all."""
+        """Hook: mask (C,) of the classes scored in this step; None for all."""
         return self.dm.space.scored(batch)
 
     def forward(
@@ -79,13 +79,13 @@ class PromptTrainer(TrainerX):
         class_mask: torch.Tensor | None = None,
         text_features: torch.Tensor | None = None,
     ) -> ModelOutput:
-        """Logits (B, C) and the features they come from; see PromptedCLIP.forward_features."""
+        """Hook: logits (B, C) and the features behind them; see PromptedCLIP.forward_features."""
         return self.model.forward_features(features, class_mask, text_features)
 
     def compute_loss(
         self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Named losses whose sum is minimised; "loss" is the cross-entropy within the tasks."""
+        """Hook: named losses, whose sum is minimised; "loss" is the cross-entropy within tasks."""
         smoothing = self.cfg.OPTIM.LABEL_SMOOTHING
         return {
             "loss": self.dm.space.cross_entropy(
@@ -94,13 +94,13 @@ class PromptTrainer(TrainerX):
         }
 
     def backward(self, losses: dict[str, torch.Tensor]) -> None:
-        """Gradients of the sum of the losses."""
+        """Hook: compute the gradients, by default of the sum of the losses."""
         loss = sum(losses.values())
         self.detect_anomaly(loss)
         self.scaler.scale(loss).backward()
 
     def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """The prompter's state dict from those of the released code's modules, by their names."""
+        """Hook: the prompter's state dict, from the state dicts of the released code by module."""
         raise UserError(f"{type(self).__name__} reads no checkpoints of CoOp's or SoftCPT's code")
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -113,7 +113,7 @@ class PromptTrainer(TrainerX):
         super().__init__(with_input_of(cfg, self.clip), dataset)
 
     def build_data_loader(self) -> None:
-        """The loaders; with stored image features if FEATURES.MODE asks for them."""
+        """Build the loaders, with stored image features as in FEATURES.MODE."""
         super().build_data_loader()
         self.encoder = FeatureEncoder(
             self.clip, self.image_outputs, self.cfg, self.precision, self.autocast, self.clock
@@ -124,7 +124,7 @@ class PromptTrainer(TrainerX):
         self.train_loader_x, self.val_loader, self.test_loader = loaders
 
     def build_model(self) -> None:
-        """The prompter on the frozen CLIP; what it learns is the optimizer's list."""
+        """Build the prompter, the model around it, and the optimizer of the learned tensors."""
         space, text = self.dm.space, self.clip.text_tower
         refuse_equal_classes(space, text)
         options, graphs = self.cfg.TRAINER[self.KEY], self.cfg.COMPUTE.GRAPHS
@@ -149,21 +149,20 @@ class PromptTrainer(TrainerX):
         """The prompts in words, one per line, for ``--show-prompts``."""
         lines = show_prompts(self.model.prompter)
         lines += self.model.questions.show() if self.model.questions else []
-        return lines or [f"{type(self).__name__} puts no learned context beside names"]
+        return lines or [f"{type(self).__name__} learns no context"]
 
     def model_info(self) -> dict:
-        """What the run's record keeps of the model."""
+        """Options, hash of the frozen weights and precision, for the run's record."""
         options, weights = self.cfg.TRAINER[self.KEY].to_dict(), self.clip.weights_hash
         return {"options": options, "weights": weights, "precision": self.precision}
 
     def checkpoint_metadata(self) -> dict:
-        """The frozen weights, and the names that learned tensors belong to."""
+        """The frozen weights, and the names of classes or tasks that learned tensors belong to."""
         backbone = "backbone (sha256 of its weights)"
         return {backbone: self.clip.weights_hash, "set of names": self.class_bound_names()}
 
     def class_bound_names(self) -> list[str]:
-        """Hook: names of classes or tasks that what is learned is for, and no others; by default
-        those that have a context each."""
+        """Hook: classes or tasks that learned tensors belong to; by default with own contexts."""
         return names_with_contexts(self.model.prompter)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
@@ -175,10 +174,10 @@ class PromptTrainer(TrainerX):
             load_learned(self.model.prompter, self.from_upstream(states), directory)
 
     def train_step(self, batch: dict, step: Step) -> dict[str, torch.Tensor]:
-        """One optimizer step on a batch; the losses by name."""
+        """One optimizer step on a batch; returns the losses by name."""
         space = self.dm.space
         chosen = class_mask = self.choose_classes(batch, step)  # while the labels are on the CPU
-        # a CUDA graph of all tasks costs less than launching those of the batch, which vary
+        # one CUDA graph of all tasks is faster than launching the kernels of varying tasks
         repeating = chosen is None and self.model.text.repeating
         if not (self.needs_all_classes or repeating):
             class_mask = space.of_tasks(batch["task"], chosen)
@@ -191,7 +190,7 @@ class PromptTrainer(TrainerX):
             losses = self.compute_loss(output, batch, class_mask)
         self.model_zero_grad()
         with self.clock.part("rest"):
-            # each process takes its part of the loss: see dassl.utils.distributed
+            # each process computes a part of the loss, see dassl.utils.distributed
             parts = distributed.world_size()
             self.backward({name: loss / parts for name, loss in losses.items()})
             distributed.sum_gradients(self.model.prompter.parameters())
@@ -201,14 +200,14 @@ class PromptTrainer(TrainerX):
         return {name: loss.detach() for name, loss in losses.items()}
 
     def model_update(self, names=None) -> None:
-        """Step each optimizer, through the loss scaler under amp."""
+        """Step each optimizer; under amp through the loss scaler."""
         for optim in self.optimizers(names):
             for _ in range(self.optim_steps_per_batch):
                 self.scaler.step(optim)
         self.scaler.update()
 
     def autocast(self) -> torch.autocast:
-        """Half precision where it is safe, if PREC is amp."""
+        """Automatic mixed precision, if PREC is amp."""
         return torch.autocast(self.device.type, enabled=self.precision == "amp")
 
     def split_features(
@@ -218,22 +217,22 @@ class PromptTrainer(TrainerX):
         return split_features(self, split, views)
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Fit, train by SGD if something is learned that way, and test."""
+        """Fit, train by SGD if there is an optimizer, and test."""
         super().train(*((start_epoch, max_epoch) if self.optimizers() else (0, 0)))
 
     def before_train(self) -> None:
-        """Restore an earlier run's state, or fit."""
+        """Restore the state of a stopped run, or fit."""
         super().before_train()
         if not self.start_epoch:
             self.fitting.before_training(self)
 
     def deploy(self) -> None:
-        """Load the chosen model, tune its values, and save what no epoch has saved."""
+        """Load the selected model, tune its values, and save what no epoch has saved."""
         super().deploy()
         self.fitting.after_training(self)
 
     def validation_selected(self) -> list[str]:
-        """The model, if so configured, and the method's tuned values."""
+        """What is selected on the validation images: the model ("best_val"), tuned values."""
         return [*super().validation_selected(), *self.fitting.tuned_values]
 
     def test(self, split: str | None = None) -> float:
@@ -242,17 +241,18 @@ class PromptTrainer(TrainerX):
             return super().test(split)
 
     def build_inference(self, split: str) -> Callable[[Features], torch.Tensor]:
-        """Logits (B, C) of image features; text that serves every image is encoded once."""
+        """A function from image features to logits (B, C); fixed text features are encoded once."""
         class_mask = self.dm.space.tested(split)
         text_features = self.model.fixed_text_features(class_mask)
         return lambda features: self.forward(features, class_mask, text_features).logits
 
     def image_features(self, batch: dict, question_ids: torch.Tensor | None = None) -> Features:
-        """The image tower's outputs for a batch, stored or computed; with "question" (B,), on the
-        CPU, if the task asks questions.
+        """The outputs of the image tower for a batch, stored or computed.
+
+        If the task has questions, "question" (B,), on the CPU, is the index of each image's.
 
         Args:
-            question_ids: (B,) if known; None reads them from the labels.
+            question_ids: (B,) if known; None finds them by the labels.
         """
         if question_ids is None:
             question_ids = self.dm.space.question_ids(batch["label"])

@@ -18,11 +18,11 @@ from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
 
-RATIOS = tuple(i / 10 for i in range(1, 11))  # those that SEARCH tries
+RATIOS = tuple(i / 10 for i in range(1, 11))  # the values tried by SEARCH
 
 
 class AdapterPrompter(TemplatePrompter):
-    """Templates, and an adapter of the image feature f before it is normalised.
+    """Hand-written templates, and an adapter of the image feature f before normalisation.
 
     f' = r A(f) + (1 - r) f,   A(f) = ReLU(W2 ReLU(W1 f)),   W1 (e/k, e), W2 (e, e/k), no biases
     """
@@ -32,15 +32,15 @@ class AdapterPrompter(TemplatePrompter):
         width, hidden = text.out_dim, text.out_dim // options.REDUCTION
         if hidden < 1:
             raise UserError(
-                f"TRAINER.CLIP_ADAPTER.REDUCTION divides the feature's width {width}; "
-                f"got {options.REDUCTION}"
+                f"TRAINER.CLIP_ADAPTER.REDUCTION must be at most {width}, the width of the image "
+                f"feature; got {options.REDUCTION}"
             )
         layers = (nn.Linear(width, hidden, bias=False), nn.Linear(hidden, width, bias=False))
         self.adapter = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU())
         self.register_buffer("ratio", torch.tensor(options.RATIO))
 
     def adapt(self, features):
-        """f' (B, e) of f (B, e)."""
+        """The adapted features f' (B, e) of f (B, e)."""
         return self.ratio * self.adapter(features.float()) + (1 - self.ratio) * features.float()
 
 
@@ -51,9 +51,9 @@ class CLIPAdapter(PromptTrainer):
     KEY = "CLIP_ADAPTER"
     DEFAULTS = dict(
         PREC=Key("fp32", choices=PRECISIONS),
-        REDUCTION=Key(4, least=1),  # k: the hidden width is the feature's divided by it
-        RATIO=Key(0.2, above=0, most=1),  # r
-        SEARCH=False,  # after training, choose RATIO among 0.1, 0.2 ... 1 on the validation images
+        REDUCTION=Key(4, least=1),  # k: width of the image feature / hidden width
+        RATIO=Key(0.2, above=0, most=1),  # r: weight of the adapted feature
+        SEARCH=False,  # after training, choose RATIO from 0.1, 0.2 ... 1 on the validation images
     )
 
     @torch.no_grad()
@@ -74,14 +74,14 @@ class CLIPAdapter(PromptTrainer):
 
     def tune(self):
         features, label, _ = self.split_features("val")
-        ratio, found = self.model.prompter.ratio, {}
+        ratio, values = self.model.prompter.ratio, {}
         for value in RATIOS:
             ratio.fill_(value)
             logits = self.forward(features).logits
-            found[value] = score(self.cfg, self.dm.space, logits, label).item()
-        best = max(found, key=found.get)  # the smallest of the best
+            values[value] = score(self.cfg, self.dm.space, logits, label).item()
+        best = max(values, key=values.get)  # the smallest of equals
         ratio.fill_(best)
-        print(f"ratio {best}: {found[best]:.2f}% on {len(label)} validation images")
+        print(f"ratio {best}: {values[best]:.2f}% on {len(label)} validation images")
 
     def method_name(self) -> str:
         return "CLIP-Adapter"

@@ -20,10 +20,10 @@ from ._base import PromptTrainer
 
 
 class ConditionalPrompter(Prompter):
-    """A learned context that every image shifts: v_j(x) = v_j + h(x), j = 1 .. m.
+    """A learned context that each image shifts: v_j(x) = v_j + h(x), j = 1 .. m.
 
-    h is the meta-net, linear, ReLU, linear, of the normalised image feature; one shift for all m
-    tokens. Images are taken CHUNK at a time, so that memory does not grow with B.
+    h is the Meta-Net (linear, ReLU, linear) on the normalised image feature, with one shift for
+    all m tokens. CHUNK images are encoded at a time, so that memory does not grow with B.
     """
 
     depends_on_image = True
@@ -53,7 +53,7 @@ class ConditionalPrompter(Prompter):
 
 @TRAINER_REGISTRY.register()
 class CoCoOp(PromptTrainer):
-    """Conditional contexts: every image shifts the learned words, each task by itself."""
+    """Conditional contexts, shifted by each image; each task separately."""
 
     KEY = "COCOOP"
     pairs = True
@@ -62,7 +62,7 @@ class CoCoOp(PromptTrainer):
         N_CTX=Key(16, least=0),  # number of context tokens, if CTX_INIT is empty
         CTX_INIT="",  # words that start the context; published: "a photo of a"
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
-        CHUNK=Key(8, least=0),  # images whose prompts are held in memory at once; 0 for all
+        CHUNK=Key(8, least=0),  # images whose prompts are in memory at once; 0: all
     )
 
     def check_cfg(self, cfg: CfgNode) -> None:

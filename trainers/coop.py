@@ -18,7 +18,7 @@ from ._base import PromptTrainer
 
 @TRAINER_REGISTRY.register()
 class CoOp(PromptTrainer):
-    """Context optimization: the words around the class names are learned, each task by itself."""
+    """Context optimization: learned words around the class names; each task separately."""
 
     KEY = "COOP"
     pairs = True
@@ -26,7 +26,7 @@ class CoOp(PromptTrainer):
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(16, least=0),  # number of context tokens
         CTX_INIT="",  # words that start the context; empty for random
-        CSC=False,  # class-specific context
+        CSC=False,  # one context per class
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
     )
 

@@ -20,20 +20,20 @@ from ._base import PromptTrainer
 
 @TRAINER_REGISTRY.register()
 class KgCoOp(PromptTrainer):
-    """CoOp kept near hand-written prompts in feature space, each task by itself."""
+    """CoOp with a penalty on the distance to hand-written prompts; each task separately."""
 
     KEY = "KGCOOP"
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(4, least=0),  # number of context tokens, if CTX_INIT is empty
         CTX_INIT="a photo of a",  # words that start the context; empty for random
-        CSC=False,  # class-specific context
+        CSC=False,  # one context per class
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
-        W=Key(8.0, least=0),  # weight of 1 - cosine to the hand-written prompt's feature
-        TEMPLATE="",  # the hand-written prompt, with {} for the class; empty: the dataset's own
+        W=Key(8.0, least=0),  # weight of the distance, 1 - cosine of the text features
+        TEMPLATE="",  # hand-written prompt with {} for the class; empty: the dataset's own
     )
     uses_templates = True
-    needs_all_classes = True  # the distance is a mean over classes, images of them or not
+    needs_all_classes = True  # the distance is averaged over all classes
 
     def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.KGCOOP

@@ -1,6 +1,6 @@
 """LP-CLIP: logistic regression on frozen image features. https://arxiv.org/abs/2103.00020
 
-The choice of C as in CoOp's and SoftCPT's comparisons, https://arxiv.org/abs/2109.01134.
+C is chosen as in CoOp's and SoftCPT's comparisons, https://arxiv.org/abs/2109.01134.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ._base import PromptTrainer
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-GRID = (6, 4, 2, 0, -2, -4, -6)  # log10 of the values of C that are tried first
+GRID = (6, 4, 2, 0, -2, -4, -6)  # log10 of the first values of C
 HALVINGS = 8
 SWAPPED = {"overall_acc": "mean_acc", "mean_acc": "overall_acc"}
 
@@ -48,8 +48,8 @@ class LinearHead(Head):
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(x.float(), self.weight, self.bias)
 
-    def take(self, model: LogisticRegression) -> None:
-        """Take over a fitted regression; one of two classes has a single row for the second."""
+    def copy_from(self, model: LogisticRegression) -> None:
+        """Copy a fitted regression; with two classes it has only the row of the second."""
         weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
         if len(weight) < len(self.weight):
             weight = torch.cat([torch.zeros_like(weight), weight])
@@ -67,8 +67,8 @@ class LinearProbe(PromptTrainer):
         PREC=Key("fp16", choices=PRECISIONS),
         # inverse strength of the L2 penalty; 0: chosen on the validation images
         C=Key(0.0, least=0),
-        MAX_ITER=Key(1000, least=1),  # of the solver, lbfgs
-        UPSTREAM_METRICS=False,  # judge each task by the other metric, as the released code does
+        MAX_ITER=Key(1000, least=1),  # iterations of the solver, lbfgs
+        UPSTREAM_METRICS=False,  # evaluate each task by the other metric, as the released code
     )
     sgd = False
     steps_rule = "fitted"
@@ -77,8 +77,8 @@ class LinearProbe(PromptTrainer):
         options = cfg.TRAINER.LP
         if options.UPSTREAM_METRICS and cfg.TEST.METRIC != "per_task":
             raise UserError(
-                "TRAINER.LP.UPSTREAM_METRICS swaps the metrics of the tasks, which only "
-                f"TEST.METRIC per_task looks at; got {cfg.TEST.METRIC}"
+                "TRAINER.LP.UPSTREAM_METRICS swaps the metrics of the tasks, which are used only "
+                f"with TEST.METRIC per_task; got {cfg.TEST.METRIC}"
             )
 
     def build_data_loader(self):
@@ -110,11 +110,11 @@ class LinearProbe(PromptTrainer):
         features, label, _ = self.split_features("train")
         require_every_class(space, label, self.method_name())
         if space.num_classes == 1:
-            return  # nothing to tell apart
+            return  # always right
         x, y = features["global"].double().cpu().numpy(), label.cpu().numpy()
         head = self.model.prompter
         if options.C:
-            head.take(regression(x, y, options.C, options.MAX_ITER))
+            head.copy_from(regression(x, y, options.C, options.MAX_ITER))
             return
         val, val_label, _ = self.split_features("val")
         models: dict[float, LogisticRegression] = {}
@@ -122,7 +122,7 @@ class LinearProbe(PromptTrainer):
         def quality(exponent: float) -> float:
             if exponent not in models:
                 models[exponent] = regression(x, y, 10.0**exponent, options.MAX_ITER)
-            head.take(models[exponent])
+            head.copy_from(models[exponent])
             return score(self.cfg, space, head(val["global"]), val_label).item()
 
         best = choose_exponent(quality)
@@ -135,23 +135,23 @@ class LinearProbe(PromptTrainer):
 
 def regression(x, y, c: float, max_iter: int) -> LogisticRegression:
     """The minimum of |W|^2 / 2 + C Σ_i CE(W x_i + b, y_i), for features (N, e), labels (N,)."""
-    # here, since it takes a second that every other method's start would wait for
+    # imported here, as it takes a second
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # C 1e6 hardly ever converges
+        warnings.simplefilter("ignore", ConvergenceWarning)  # C 1e6 rarely converges
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # 1 shot
         return LogisticRegression(C=c, max_iter=max_iter).fit(x, y)
 
 
 def choose_exponent(quality: Callable[[float], float]) -> float:
-    """log10 of C: the best of :data:`GRID`, then eight halvings of the decade on either side.
+    """log10 of C: the best of :data:`GRID`, refined by eight bisections of one decade either side.
 
-    A halving keeps the better end of the interval, the lower one if they are equal, and moves the
-    other to the middle. The better end of the last interval is the choice.
+    Each keeps the better end of the interval (the lower of equals) and moves the other end to the
+    middle. The better end of the last interval is returned.
     """
-    peak = max(GRID, key=quality)  # the first of the best, from the largest C on
+    peak = max(GRID, key=quality)  # the largest of equals
     low, high = peak - 1.0, peak + 1.0
     best = low
     for _ in range(HALVINGS):

@@ -26,7 +26,7 @@ from ._base import PromptTrainer
 
 
 class SoftPrompter(Prompter):
-    """Text features of the classes of all tasks, in contexts made from the tasks' names.
+    """Text features of the classes of all tasks, in contexts generated from the task names.
 
     With g the frozen text tower, U the task context, V the class context, W the meta network:
 
@@ -64,17 +64,17 @@ class SoftPrompter(Prompter):
         self._class_features: tuple | None = None
         self.n_tasks, self.owner = len(tasks), space.owner  # (C,) task of each class
 
-    def kept_tasks(self, class_mask):
-        """(T,) bool, the tasks that have a kept class."""
-        kept = torch.zeros(self.n_tasks, dtype=torch.bool)
-        return kept.index_fill(
-            0, self.owner if class_mask is None else self.owner[class_mask], True
-        )
+    def tasks_of(self, class_mask: torch.Tensor | None) -> torch.Tensor:
+        """Mask (T,) of the tasks of the classes in ``class_mask``."""
+        owner = self.owner if class_mask is None else self.owner[class_mask]
+        return torch.zeros(self.n_tasks, dtype=torch.bool).index_fill(0, owner, True)
 
     def contexts(self, text, class_mask=None):
-        """The generated contexts: one per task that has a kept class (T, m, d), or, with class
-        features, one per kept class (C, m, d)."""
-        tasks = self.kept_tasks(class_mask)
+        """The generated contexts of the classes in ``class_mask``.
+
+        One per task (T, m, d), or with class features one per class (C, m, d).
+        """
+        tasks = self.tasks_of(class_mask)
         if self.vectors is None:
             task = text.encode(self.tasks(class_mask=tasks)).float()  # (T, e)
         else:
@@ -83,11 +83,11 @@ class SoftPrompter(Prompter):
             return self.meta(task)
         owner = self.owner if class_mask is None else self.owner[class_mask]
         return self.meta(
-            index_rows(task, places(tasks)[owner]), self.class_features(text, class_mask)
+            index_rows(task, ranks(tasks)[owner]), self.class_features(text, class_mask)
         )
 
     def class_features(self, text, class_mask=None):
-        """Features (kept classes, e); those of a class context that is not learned only once."""
+        """Features (k, e) of the classes in ``class_mask``; computed once if not learned."""
         if not self.frozen_classes:
             return text.encode(self.classes(class_mask=class_mask)).float()
         ctx = self.classes.ctx
@@ -104,23 +104,23 @@ class SoftPrompter(Prompter):
         image_features: torch.Tensor,
         class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Text features (C, e); zero where ``class_mask`` drops a class."""
+        """Text features (C, e); zero outside ``class_mask``."""
         class_mask = None if class_mask is None else class_mask.cpu()
         ctx = self.contexts(text, class_mask)
         if self.classes is None:
-            group = places(self.kept_tasks(class_mask))[self.owner]
+            group = ranks(self.tasks_of(class_mask))[self.owner]
         else:
-            group = torch.arange(len(self.owner)) if class_mask is None else places(class_mask)
+            group = torch.arange(len(self.owner)) if class_mask is None else ranks(class_mask)
         return scatter_rows(text.encode(self.names(ctx, group, class_mask)), class_mask)
 
 
-def places(mask):
-    """Place of each marked one among those marked."""
+def ranks(mask: torch.Tensor) -> torch.Tensor:
+    """Rank of each marked entry of a mask among the marked ones."""
     return mask.cumsum(0) - 1
 
 
 def _learner(names, text, options, level, group, learn=True):
-    """The prompts of one level: "TASK_", "CLASS_", or "" for the final ones."""
+    """The prompts of one level: "TASK_", "CLASS_", or "" for the final prompts."""
     return PromptLearner(
         names,
         text,
@@ -136,34 +136,34 @@ def _learner(names, text, options, level, group, learn=True):
 class MTCoOp(PromptTrainer):
     """SoftCPT in its six variants: CSC, CLASS_CSC and TASK_CSC choose among them.
 
-    NATA: CSC False, TASK_CSC False. NATS: TASK_CSC True. With CSC True the context is made from
-    the class name too: CATA and CATS share the class context, CSTA and CSTS (CLASS_CSC True) have
-    one per class.
+    NATA: CSC False, TASK_CSC False. NATS: TASK_CSC True. With CSC True the context is generated
+    from the class name too: CATA and CATS share the class context, CSTA and CSTS (CLASS_CSC True)
+    have one per class.
     """
 
     KEY = "MTCOOP"
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
-        N_CTX=Key(16, least=0),  # context tokens that the meta network makes
-        CTX_INIT="",  # only its number of tokens counts: the context is generated
-        CSC=False,  # make the context from the class name too: one context per class
-        TOKEN_POSITION=Key("end", choices=POSITIONS),  # where the class name stands
-        # learned tokens beside a task name; the published commands use 4
+        N_CTX=Key(16, least=0),  # generated context tokens
+        CTX_INIT="",  # only its number of tokens is used, as the context is generated
+        CSC=False,  # generate the context from the class name too: one context per class
+        TOKEN_POSITION=Key("end", choices=POSITIONS),  # position of the class name
+        # learned tokens around a task name; the published commands use 4
         TASK_N_CTX=Key(16, least=0),
         TASK_CTX_INIT="",  # words that start the task context
         TASK_CSC=False,  # one task context per task
         TASK_TOKEN_POSITION=Key("end", choices=POSITIONS),
-        TASK_VECTORS=False,  # SoftCPT*, as read here: learned task features, no task names
-        CLASS_N_CTX=Key(16, least=0),  # learned tokens beside a class name, if CSC
+        TASK_VECTORS=False,  # SoftCPT*, our interpretation: learned task features, no task names
+        CLASS_N_CTX=Key(16, least=0),  # learned tokens around a class name, if CSC
         CLASS_CTX_INIT="",  # words that start the class context
         CLASS_CSC=False,  # one class context per class
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
         PG_TYPE=Key("lin", choices=tuple(META_NETS)),  # the meta network
-        PG_RATIO=Key(1, least=1),  # bottleneck of the mlp: hidden width = input width // PG_RATIO
-        # share of the absent classes scored in a step; 0: all of them
+        PG_RATIO=Key(1, least=1),  # bottleneck of mlp: hidden width = input width // PG_RATIO
+        # fraction of the classes outside the batch that a step scores; 0: all classes
         CLS_SAMPLE_RATE=Key(0.0, least=0, most=1),
-        FREEZE_CLS_PROMPT=Key(0, choices=(0, 1)),  # 1: the class context stays as it starts
-        UPSTREAM_STEPS=False,  # step as often as the released code does
+        FREEZE_CLS_PROMPT=Key(0, choices=(0, 1)),  # 1: the class context is not learned
+        UPSTREAM_STEPS=False,  # as many optimizer and schedule steps as the released code
     )
     suite = "joint"
 
@@ -185,8 +185,8 @@ class MTCoOp(PromptTrainer):
             raise UserError("TRAINER.MTCOOP.TASK_CSC needs TASK_N_CTX of 1 or more")
         if options.TASK_VECTORS and options.TASK_CSC:
             raise UserError(
-                "TRAINER.MTCOOP.TASK_VECTORS leaves the task names out, so that there is no task "
-                "context: set TASK_CSC False, or TASK_VECTORS False"
+                "TRAINER.MTCOOP.TASK_VECTORS replaces the task names, so there is no task context: "
+                "set TASK_CSC False, or TASK_VECTORS False"
             )
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
@@ -207,7 +207,7 @@ class MTCoOp(PromptTrainer):
             )
 
     def choose_classes(self, batch: dict, step: Step) -> torch.Tensor | None:
-        """The classes in the batch and a random share of the others."""
+        """The classes in the batch and a random fraction of the others."""
         rate = self.cfg.TRAINER.MTCOOP.CLS_SAMPLE_RATE
         if not rate:
             return None
@@ -228,7 +228,7 @@ class MTCoOp(PromptTrainer):
             "meta.proj": tensor_of(states, "prompt_gen", "proj"),
         }
         if not same_names(states["task_prompt_learner"], prompter.tasks):
-            print("Its task names are worded otherwise than here, so its contexts will be too")
+            print("Its task names differ from these, and so will the generated contexts")
         if prompter.classes is not None:
             found["classes.ctx"] = context_of(states, "class_prompt_learner", prompter.classes)
         return found
@@ -244,9 +244,9 @@ class MTCoOp(PromptTrainer):
 def upstream_steps(class_context: bool, precision: str) -> tuple[int, int]:
     """Optimizer steps per batch and schedule steps per epoch of the released code.
 
-    It registers one optimizer and one schedule under three names (prompt_learner,
-    task_prompt_learner, prompt_gen; class_prompt_learner too if a class context is learned) and
-    steps them once per name; under amp the loss scaler steps the optimizer once.
+    The released code registers one optimizer and one schedule under three names (prompt_learner,
+    task_prompt_learner, prompt_gen; with a learned class context also class_prompt_learner) and
+    steps them once per name; under amp the loss scaler steps the optimizer only once.
     """
     names = 4 if class_context else 3
     return (1 if precision == "amp" else names), names

@@ -1,6 +1,6 @@
-"""Hard context sharing: CoOp's contexts, trained on all tasks of a suite together.
+"""CoOp-MT: CoOp's contexts trained on all tasks of a suite together (hard sharing).
 
-The compared method CoOp-MT of SoftCPT, https://arxiv.org/abs/2208.13474 (one context for all).
+A baseline of SoftCPT, https://arxiv.org/abs/2208.13474 (one context for all).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ._base import PromptTrainer
 
 
 class SharedPrompter(Prompter):
-    """One learned context for all classes of all tasks, one per task, or one per class."""
+    """Learned contexts: one for all classes, one per task, or one per class."""
 
     def __init__(self, options, space, text):
         super().__init__()
@@ -68,8 +68,8 @@ class MTCoOpHard(PromptTrainer):
         options = cfg.TRAINER.MTCOOPH
         if options.CSC and options.TSC:
             raise UserError(
-                "TRAINER.MTCOOPH: CSC (a context per class) and TSC (a context per task) exclude "
-                "each other; set one of them to False"
+                "TRAINER.MTCOOPH.CSC (a context per class) and TSC (a context per task) are both "
+                "True; set one of them to False"
             )
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

@@ -22,7 +22,7 @@ from ._base import PromptTrainer
 
 
 class PromptSets(Prompter):
-    """N learned contexts, every class name in each of them."""
+    """Every class name in each of N learned contexts."""
 
     def __init__(self, options, space, text):
         super().__init__()
@@ -45,27 +45,27 @@ class PromptSets(Prompter):
         class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Text features (N, C, e)."""
-        every = None if class_mask is None else class_mask.repeat(self.sets)
-        found = text.encode(self.prompts(class_mask=every))  # (N * C, e), set by set
-        return scatter_rows(found, every).unflatten(0, (self.sets, -1))
+        mask = None if class_mask is None else class_mask.repeat(self.sets)  # (N * C,)
+        features = text.encode(self.prompts(class_mask=mask))  # (N * C, e), set by set
+        return scatter_rows(features, mask).unflatten(0, (self.sets, -1))
 
 
 @TRAINER_REGISTRY.register()
 class PLOT(PromptTrainer):
-    """Several prompts per class, matched to the places of an image; each task by itself."""
+    """Several prompts per class, matched to image positions; each task separately."""
 
     KEY = "PLOT"
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         N=Key(4, least=1),  # prompts per class
         N_CTX=Key(16, least=1),  # number of context tokens of each
-        CSC=False,  # class-specific contexts
+        CSC=False,  # contexts of each class
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
-        EPS=Key(0.1, above=0),  # weight of the entropy of the plan
-        MAX_ITER=Key(100, least=1),  # of Sinkhorn's iterations
-        # mean change of a scaling vector at which they stop; 0: never before MAX_ITER
+        EPS=Key(0.1, above=0),  # weight of the plan's entropy
+        MAX_ITER=Key(100, least=1),  # iterations of Sinkhorn's algorithm
+        # stop when the mean change of a scaling vector is smaller; 0: always MAX_ITER iterations
         THRESH=Key(0.01, least=0),
-        UNIFORM=False,  # no transport: every place is matched to every prompt alike
+        UNIFORM=False,  # no transport: all positions and prompts have equal weight
     )
     image_outputs = frozenset({"global", "local"})
 
@@ -78,18 +78,18 @@ class PLOT(PromptTrainer):
         class_mask: torch.Tensor | None = None,
         text_features: torch.Tensor | None = None,
     ) -> ModelOutput:
-        """Logits (B, C): similarity of places and prompts under the transport plan."""
+        """Logits (B, C): similarity of positions and prompts under the transport plan."""
         options = self.cfg.TRAINER.PLOT
-        places = F.normalize(features["local"].float(), dim=-1)  # (B, p, e)
+        positions = F.normalize(features["local"].float(), dim=-1)  # (B, p, e)
         text = text_features
         if text is None:
-            text = self.model.text_features(places, class_mask)  # (N, C, e)
-        with torch.autocast(places.device.type, enabled=False):  # amp would round the products
-            similarity = torch.einsum("bpe,nce->bcpn", places, text)
+            text = self.model.text_features(positions, class_mask)  # (N, C, e)
+        with torch.autocast(positions.device.type, enabled=False):  # amp would round the products
+            similarity = torch.einsum("bpe,nce->bcpn", positions, text)
             if options.UNIFORM:
                 score = similarity.mean((2, 3))
             else:
-                cost = 1 - similarity.detach()  # the plan is held fixed in the gradient
+                cost = 1 - similarity.detach()  # no gradient through the plan
                 plan = transport_plan(cost, options.EPS, options.MAX_ITER, options.THRESH)
                 score = (plan * similarity).sum((2, 3))
             return ModelOutput(self.clip.logit_scale.float().exp() * score, text)
@@ -102,12 +102,12 @@ class PLOT(PromptTrainer):
 def transport_plan(
     cost: torch.Tensor, eps: float, max_iter: int = 100, thresh: float = 1e-2
 ) -> torch.Tensor:
-    """Sinkhorn's plan (..., p, n) between uniform weights of p places and n prompts.
+    """Sinkhorn's plan (..., p, n) between uniform weights of p positions and n prompts.
 
-    plan = diag(r) exp(-cost / eps) diag(c), whose columns sum to 1 / n, and whose rows come to sum
-    to 1 / p. Each pair of image and class stops by itself, when r changes by less than ``thresh``
-    in the mean, so that no plan depends on what else is in the batch. Computed with the logarithms
-    of r and c: exp(-cost / eps) underflows in half precision, and for a small ``eps`` in single.
+    plan = diag(r) exp(-cost / eps) diag(c); its columns sum to 1 / n, its rows approach 1 / p. Each
+    pair of image and class stops when the mean change of r is below ``thresh``, independently of
+    the rest of the batch. Uses the logarithms of r and c, since exp(-cost / eps) underflows in
+    half precision, and with a small ``eps`` in fp32.
 
     Args:
         cost: (..., p, n), fp32.
@@ -116,14 +116,14 @@ def transport_plan(
     log_k = -cost / eps
     log_r = cost.new_zeros(cost.shape[:-1])  # (..., p)
     log_c = cost.new_zeros(*cost.shape[:-2], n)
-    going = torch.ones_like(log_r[..., 0], dtype=torch.bool)  # (...)
+    active = torch.ones_like(log_r[..., 0], dtype=torch.bool)  # (...)
     for _ in range(max_iter):
         next_r = -math.log(p) - (log_k + log_c[..., None, :]).logsumexp(-1)
         next_c = -math.log(n) - (log_k + next_r[..., None]).logsumexp(-2)
         change = (next_r.exp() - log_r.exp()).abs().mean(-1)
-        log_r = torch.where(going[..., None], next_r, log_r)
-        log_c = torch.where(going[..., None], next_c, log_c)
-        going = going & ~(change < thresh)
-        if not going.any():
+        log_r = torch.where(active[..., None], next_r, log_r)
+        log_c = torch.where(active[..., None], next_c, log_c)
+        active = active & ~(change < thresh)
+        if not active.any():
             break
     return (log_r[..., None] + log_k + log_c[..., None, :]).exp()

@@ -19,22 +19,22 @@ from ._base import PromptTrainer
 
 @TRAINER_REGISTRY.register()
 class ProGrad(PromptTrainer):
-    """CoOp without the part of its gradient that goes against zero-shot CLIP, task by task."""
+    """CoOp without the gradient part that opposes zero-shot CLIP's; each task separately."""
 
     KEY = "PROGRAD"
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(16, least=1),  # number of context tokens
         CTX_INIT=False,  # start the last context tokens with the words of the template
-        CSC=False,  # class-specific context
+        CSC=False,  # one context per class
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
-        LAMBDA=Key(1.0, least=0),  # share of the conflicting part that is taken away
+        LAMBDA=Key(1.0, least=0),  # fraction of the opposing part that is removed
         T=Key(1.0, above=0),  # temperature of both sides of the divergence from zero-shot CLIP
-        TEMPLATE="",  # of zero-shot CLIP, with {} for the class; empty: the dataset's own
+        TEMPLATE="",  # zero-shot CLIP's, with {} for the class; empty: the dataset's own
     )
     supports_distributed = False  # each process would project the gradient of its own images
     uses_templates = True
-    needs_all_classes = True  # both sides of the divergence are over all classes
+    needs_all_classes = True  # the divergence is over all classes
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         prompter = ContextPrompter(options.with_values({"CTX_INIT": ""}), space, text)
@@ -46,7 +46,7 @@ class ProGrad(PromptTrainer):
     def compute_loss(
         self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Cross-entropy, and the one against zero-shot CLIP's probabilities on the same images."""
+        """Cross-entropy with the labels, and with zero-shot CLIP's probabilities ("match")."""
         losses = super().compute_loss(output, batch, class_mask)
         t = self.cfg.TRAINER.PROGRAD.T
         zero_shot = self.model.score(output.image_features, self.templates.features)  # (B, C)
@@ -54,21 +54,21 @@ class ProGrad(PromptTrainer):
         return {**losses, "match": t**2 * match}
 
     def backward(self, losses: dict[str, torch.Tensor]) -> None:
-        """Leave in each learned tensor its gradient of the loss, projected."""
+        """Set the gradient of each learned tensor: that of the loss, projected."""
         self.detect_anomaly(sum(losses.values()))
         learned = [p for p in self.model.prompter.parameters() if p.requires_grad]
         match, loss = (self.scaler.scale(losses[name]) for name in ("match", "loss"))
-        toward = torch.autograd.grad(match, learned, retain_graph=True)
-        own = torch.autograd.grad(loss, learned)
-        for p, gradient, direction in zip(learned, own, toward, strict=True):
+        directions = torch.autograd.grad(match, learned, retain_graph=True)
+        gradients = torch.autograd.grad(loss, learned)
+        for p, gradient, direction in zip(learned, gradients, directions, strict=True):
             p.grad = project(gradient, direction, self.cfg.TRAINER.PROGRAD.LAMBDA)
 
 
 def project(gradient: torch.Tensor, direction: torch.Tensor, share: float) -> torch.Tensor:
-    """The gradient less ``share`` of its part against ``direction``, if it goes against it.
+    """The gradient, minus ``share`` of the part that opposes ``direction``.
 
-    Of a zero direction nothing is taken away. In double precision the square of no fp32 number
-    but zero is zero, so a tiny direction is as good as any other.
+    A zero direction changes nothing. Double precision, since the square of a small fp32 number
+    can be zero in fp32.
     """
     g, u = gradient.double().flatten(), direction.double().flatten()
     against = (g @ u).clamp(max=0) / (u @ u).clamp(min=torch.finfo(u.dtype).tiny)
@@ -77,9 +77,9 @@ def project(gradient: torch.Tensor, direction: torch.Tensor, share: float) -> to
 
 @torch.no_grad()
 def start_with_words(ctx: torch.Tensor, template: str, text) -> None:
-    """Start contexts (m, d) or (C, m, d) with the template's words left of the name, at the end.
+    """Set the last tokens of contexts (m, d) or (C, m, d) to the template's words before {}.
 
-    The tokens before them are zero. A template that begins with the name leaves ``ctx`` alone.
+    The tokens before them become zero. A template that begins with {} leaves ``ctx`` unchanged.
 
     Raises:
         UserError: more words than context tokens.
@@ -87,7 +87,7 @@ def start_with_words(ctx: torch.Tensor, template: str, text) -> None:
     words = text.tokenizer.encode(template.partition("{}")[0])
     if len(words) > ctx.shape[-2]:
         raise UserError(
-            f"the words of the template {template!r} left of {{}} are {len(words)} tokens, but "
+            f"the template {template!r} has {len(words)} tokens before {{}}, but "
             f"TRAINER.PROGRAD.N_CTX is {ctx.shape[-2]}: raise it, or set CTX_INIT False"
         )
     if len(words):

@@ -26,8 +26,8 @@ class Prototypes(Head):
         super().__init__()
         self.register_buffer("means", torch.zeros(classes, width))  # (C, e)
 
-    def take(self, features: torch.Tensor, label: torch.Tensor) -> None:
-        """Average features (N, e) by their labels (N,)."""
+    def set_means(self, features: torch.Tensor, label: torch.Tensor) -> None:
+        """Average normalised features (N, e) by their labels (N,)."""
         total = torch.zeros_like(self.means).index_add_(0, label, F.normalize(features, dim=-1))
         self.means.copy_(total / label.bincount(minlength=len(total))[:, None])
 
@@ -37,13 +37,13 @@ class Prototypes(Head):
         image_features: torch.Tensor,
         class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The means (C, e) in the place of text features."""
+        """The means (C, e), in place of text features."""
         return self.means
 
 
 @TRAINER_REGISTRY.register()
 class ProtoNet(PromptTrainer):
-    """Nearest class mean among frozen features, each task by itself; no step is taken."""
+    """Nearest class mean of frozen features, without SGD; each task separately."""
 
     KEY = "PROTONET"
     DEFAULTS = dict(
@@ -77,7 +77,7 @@ class ProtoNet(PromptTrainer):
     def fit(self):
         features, label, _ = self.split_features("train")
         require_every_class(self.dm.space, label, "ProtoNet")
-        self.model.prompter.take(features["global"], label)
+        self.model.prompter.set_means(features["global"], label)
 
     def method_name(self) -> str:
         cosine = self.cfg.TRAINER.PROTONET.DISTANCE == "cosine"

@@ -1,4 +1,4 @@
-"""Tip-Adapter and Tip-Adapter-F: a cache of training features beside zero-shot CLIP.
+"""Tip-Adapter and Tip-Adapter-F: zero-shot CLIP with a cache of training features.
 
 https://arxiv.org/abs/2207.09519
 """
@@ -23,11 +23,11 @@ from prompting.templates import TemplatePrompter
 
 from ._base import PromptTrainer
 
-START = 0.1  # of the searched values
+START = 0.1  # smallest searched value
 
 
 class CachePrompter(TemplatePrompter):
-    """Templates, and a cache: features K (N, e) of the training images with their classes.
+    """Hand-written templates, and a cache: features K (N, e) of the training images.
 
         logits = exp(s) f w^T + alpha exp(-beta (1 - f K^T)) V,   V (N, C) one-hot
 
@@ -56,22 +56,22 @@ class CachePrompter(TemplatePrompter):
 
 @TRAINER_REGISTRY.register()
 class TipAdapter(PromptTrainer):
-    """A cache of training features beside the templates; with FINETUNE True its keys are trained.
+    """Zero-shot CLIP with a cache of training features; FINETUNE True trains its keys.
 
-    alpha and beta are chosen on the validation images, never on the test images.
+    alpha and beta are chosen on the validation images.
     """
 
     KEY = "TIP"
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
-        FINETUNE=False,  # Tip-Adapter-F: train the keys, which start as the cache
-        # augmented views whose features are averaged; 0: the image as at test time
+        FINETUNE=False,  # Tip-Adapter-F: train the keys K
+        # augmented views per image whose features are averaged; 0: no augmentation
         VIEWS=Key(10, least=0),
-        # weight of the cache while keys are trained, and, without SEARCH, at test time
+        # weight of the cache in training, and, without SEARCH, in testing
         ALPHA=Key(1.0, least=0),
-        BETA=Key(1.0, least=0),  # sharpness of the cache, likewise
+        BETA=Key(1.0, least=0),  # sharpness of the cache, in the same cases
         SEARCH=True,  # choose ALPHA and BETA on the validation images
-        # SEARCH tries this many values between 0.1 and the maximum of each
+        # SEARCH: largest values, and number of values from 0.1 up to them
         ALPHA_MAX=Key(3.0, above=START),
         BETA_MAX=Key(7.0, above=START),
         ALPHA_STEPS=Key(20, least=1),
@@ -80,7 +80,7 @@ class TipAdapter(PromptTrainer):
 
     @property
     def steps_rule(self):
-        """How the run was stepped, for the record."""
+        """How steps are counted, for the record."""
         return super().steps_rule if self.cfg.TRAINER.TIP.FINETUNE else "fitted"
 
     @torch.no_grad()
@@ -134,5 +134,5 @@ class TipAdapter(PromptTrainer):
 
 
 def grid(end: float, steps: int) -> torch.Tensor:
-    """The tried values: ``steps`` of them from 0.1 up to just below ``end``."""
+    """``steps`` equally spaced values from 0.1 up to, but without, ``end``."""
     return START + torch.arange(steps) * (end - START) / steps

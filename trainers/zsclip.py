@@ -16,13 +16,13 @@ from prompting.templates import GENERAL, TemplatePrompter
 
 from ._base import PromptTrainer
 
-# What stands in front of an answer is the question; nothing is learned.
+# For questions: the question is the context, and nothing is learned.
 NO_CONTEXT = CfgNode(dict(N_CTX=0, CTX_INIT="", CSC=False, CLASS_TOKEN_POSITION="end"))
 
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
-    """The datasets' own templates; one task or a whole suite."""
+    """Zero-shot CLIP with the datasets' own templates, on one task or a whole suite."""
 
     KEY = "ZEROSHOT"
     pairs = True
@@ -42,10 +42,10 @@ class ZeroshotCLIP(PromptTrainer):
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(ZeroshotCLIP):
-    """The average of the dataset's own template and seven general ones."""
+    """Zero-shot CLIP, averaging the dataset's own template and seven general ones."""
 
     KEY = "ZEROSHOT2"
-    pairs = False  # its templates are for names of things
+    pairs = False  # its templates are for names of objects
     extra_templates = GENERAL
 
     def method_name(self) -> str:

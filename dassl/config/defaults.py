@@ -97,7 +97,8 @@ def _dataset() -> dict:
         ),
         # base: the first half of each task's classes; new: the second half
         "SUBSAMPLE_CLASSES": Key("all", choices=("all", "base", "new")),
-        "SUBSAMPLE_TASKS": "all",  # all, task<i>, base (first half of the tasks) or new
+        # all, task<i>, not_task<i> (all others), base (first half of the tasks) or new
+        "SUBSAMPLE_TASKS": "all",
         # auto: the first of the others whose file exists
         "SPLIT": Key("auto", choices=("auto", "zhou", "dk", "own")),
         "TASK_NAMES": (),  # words for the prompts of all tasks, instead of the dataset's

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dassl.config import CfgNode
+from dassl.config.protocols import LEAVE_ONE_TASK_OUT
 from dassl.data.datasets import DatasetBase, build_dataset
+from dassl.utils import UserError
 
 from .base import TrainerBase
 from .each_task import EachTask
 from .registry import TRAINER_REGISTRY
+
+if TYPE_CHECKING:
+    from .simple_trainer import SimpleTrainer
 
 
 def of_pairs() -> list[str]:
@@ -23,9 +30,29 @@ def build_trainer(cfg: CfgNode, dataset: DatasetBase | None = None) -> TrainerBa
         dataset: the data to train on; None builds what ``cfg.DATASET`` names.
     """
     cls = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    holds_out = cfg.PROTOCOL == LEAVE_ONE_TASK_OUT
+    if holds_out and cls.suite != "joint":
+        raise UserError(
+            f"{cls.__name__} learns each task by itself, so it has no prompts for a task that is "
+            f"held out ({LEAVE_ONE_TASK_OUT}); choose a method that is trained on all tasks "
+            "jointly, such as MTCoOp or MTCoOpHard"
+        )
     if cls.suite != "each":
-        return cls(cfg) if dataset is None else cls(cfg, dataset=dataset)
+        trainer = cls(cfg) if dataset is None else cls(cfg, dataset=dataset)
+        if holds_out:
+            _refuse_bound_names(trainer)
+        return trainer
     dataset = build_dataset(cfg) if dataset is None else dataset
     if len(dataset.space.tasks) > 1:
         return EachTask(cfg, cls, dataset)
     return cls(cfg, dataset=dataset)
+
+
+def _refuse_bound_names(trainer: SimpleTrainer) -> None:
+    """Refuse a method some of whose learned values are for single classes or tasks."""
+    if names := trainer.class_bound_names():
+        raise UserError(
+            f"{trainer.method_name()} learns values for {len(names)} single classes or tasks "
+            f"({names[0]}, ...); a task that is held out ({LEAVE_ONE_TASK_OUT}) has none. Share "
+            "them: SoftCPT-NATA and -CATA and CoOp-MT can be tested on other tasks"
+        )

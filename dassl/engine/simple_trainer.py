@@ -258,6 +258,10 @@ class SimpleTrainer(TrainerBase):
             "trainable": {"parameters": sum(map(_trainable, self._models.values()))},
         }
 
+    def class_bound_names(self) -> list[str]:
+        """Hook: names of classes or tasks that learned values are for, and no others."""
+        return []
+
     def method_name(self) -> str:
         """The name under which tables show this method with its options."""
         return type(self).__name__

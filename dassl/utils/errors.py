@@ -36,3 +36,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     known = list(known)
     hint = did_you_mean(name, known) or ";"
     return UserError(f"no {kind} named {name!r}{hint} known: {', '.join(known) or 'none'}")
+
+
+def shorten_list(names: Iterable[str], limit: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

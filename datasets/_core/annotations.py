@@ -34,7 +34,7 @@ def read_rows(path: Path, shape: str, sep: str | None = None) -> Iterator[tuple[
     """The fields of each line that is not empty, and where it is: ``file:line``.
 
     Args:
-        shape: names of the fields, such as "image class"; the last takes what is left of a line.
+        shape: names of the fields, such as "image class"; the last takes the rest of a line.
         sep: between the fields; None is any white space.
     """
     count = len(shape.split())

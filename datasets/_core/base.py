@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dassl.config import CfgNode
 from dassl.data import DatasetBase, Task, TaskSpace
-from dassl.utils import UserError, unknown_name
+from dassl.utils import UserError, shorten_list, unknown_name
 
 from .annotations import read_line
 from .compare import compare_splits
@@ -17,7 +17,6 @@ from .folders import (
     read_folders,
     refuse_same_files,
     shared_images,
-    shorten_list,
 )
 from .layout import find_folder
 from .shots import FewShotSample
@@ -117,7 +116,7 @@ class FewShotDataset(ImageTasks):
         return read_folders(self.image_root, rng, self.ignored)
 
     def annotation(self, name: str) -> Path:
-        """One of the ``annotations``; a UserError if it is not there."""
+        """The path of one of the ``annotations``; a UserError if it does not exist."""
         if path := self._find_annotation(name):
             return path
         raise UserError(
@@ -148,12 +147,12 @@ class FewShotDataset(ImageTasks):
             if choice == kind and not self.official:
                 raise UserError(
                     f"DATASET.SPLIT is {kind}, but there is no file {path}; put it there, or "
-                    "take auto or own"
+                    "use auto or own"
                 )
         return (self._fresh_split(), "official") if self.official else (self._own_split(), "own")
 
     def has_split(self, kind: str) -> bool:
-        """Whether there is a file with this split."""
+        """Whether a file with this split exists."""
         return find(self.root, self._split_file(kind)) is not None
 
     def _check_parts(self, split: Split, kind: str) -> None:

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from dassl.config import CfgNode
 from dassl.data import SPLITS, DatasetBase, dataset_class
 from dassl.data.wrapper import decode, read_bytes
-from dassl.utils import UserError
+from dassl.utils import UserError, shorten_list
 
 from .base import FewShotDataset, TaskGroup, full_config
-from .folders import shared_images, shorten_list
+from .folders import shared_images
 from .mini import is_mini
 
 SHOWN = 10  # problems of one kind that are listed one by one
@@ -58,7 +58,7 @@ def single_datasets(cfg: CfgNode) -> list[tuple[type[DatasetBase], CfgNode]]:
 
 
 def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
-    """Look at one single dataset; nothing is written.
+    """Check one dataset, without writing anything.
 
     Args:
         deep: also decode every image.
@@ -144,7 +144,7 @@ def _classes(report: Report, dataset: FewShotDataset) -> None:
 
 
 def _images(report: Report, dataset: FewShotDataset) -> None:
-    """Decode all; compare the contents of the parts."""
+    """Decode all images, and find test images with the content of others."""
     parts = dataset.images.parts
     names = [f"{dataset.image_root}/{d.impath}" for part in parts for d in part]
     names = list(dict.fromkeys(names))
@@ -176,7 +176,7 @@ def _images(report: Report, dataset: FewShotDataset) -> None:
 
 
 def _look(path: str) -> str | UserError:
-    """The digest of an image that can be decoded, or why it cannot be."""
+    """The digest of an image, or the error if it cannot be decoded."""
     try:
         content, digest = read_bytes(path)
         decode(content, path)

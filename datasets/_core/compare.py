@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dassl.utils import UserError
+from dassl.utils import UserError, shorten_list
 
-from .folders import shorten_list
 from .splits import Split
 
 

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits as image files, for the datasets that are made of them.
+"""Scikit-learn's handwritten digits as image files, for Digits7, DigitCaptions and DigitQuestions.
 
 1,797 images of 8 x 8 pixels in 17 grey levels: the test set of the UCI "Optical Recognition of
 Handwritten Digits". https://archive.ics.uci.edu/dataset/80
@@ -28,7 +28,8 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 def digit_folder() -> Path:
     """The folder of the images and their digits, written on first use.
 
-    Processes may ask for it at once: one writes it, under a lock, and renames it into place.
+    Safe for concurrent processes: one of them writes the folder, under a lock, and renames it into
+    place.
     """
     folder = user_cache() / "digits7" / CONTENT[:12]
     if not folder.is_dir():
@@ -54,7 +55,7 @@ def _write(folder: Path) -> None:
     found = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
     if found != CONTENT:
         raise UserError(
-            f"scikit-learn's digits are not those that Digits7 is made of (sha256 {found[:12]}, "
+            f"scikit-learn's digits differ from those of Digits7 (sha256 {found[:12]}, "
             f"expected {CONTENT[:12]}); install another version of scikit-learn"
         )
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

@@ -1,4 +1,4 @@
-"""Images in folders: what counts as one, which there are, and which a split misses."""
+"""Images in folders: recognizing them, listing them by class, finding those that a split lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stat import S_ISREG
 from PIL import Image, features
 
 from dassl.data import SPLITS, Datum
-from dassl.utils import UserError, listdir_nohidden
+from dassl.utils import UserError, listdir_nohidden, shorten_list
 
 from .splits import Split, is_text, stays_inside
 
@@ -30,7 +30,7 @@ def is_image(name: str) -> bool:
 
 
 def folders_in(root: Path, ignored: Iterable[str] = ()) -> list[str]:
-    """The sorted names of the folders in ``root``; a link that leads nowhere is refused."""
+    """The sorted names of the folders in ``root``; a broken link is refused."""
     left_out, names = {*ignored, *RECORD_FOLDERS}, []
     for name in listdir_nohidden(root):
         path = root / name
@@ -141,7 +141,7 @@ def camel_case_to_words(name: str) -> str:
 
 
 def missing_images(root: Path, paths: Sequence[str]) -> list[str]:
-    """Those of the relative ``paths`` that are not there; each folder is listed once."""
+    """The relative ``paths`` without a file below ``root``; each folder is listed once."""
     wanted: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         wanted[path.rpartition("/")[0]].append(path)
@@ -155,18 +155,11 @@ def missing_images(root: Path, paths: Sequence[str]) -> list[str]:
     return missing
 
 
-def shorten_list(names: Iterable[str], limit: int = 3) -> str:
-    """The first names of a list, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
 def check_split_files(split: Split, root: Path, source: object) -> None:
-    """Refuse a division that names images outside ``root``, or that are not there.
+    """Refuse a split with images that are missing or outside ``root``.
 
     Args:
-        source: the file or files that the division comes from.
+        source: the file or files that the split comes from.
     """
     paths = [d.impath for part in split.parts for d in part]
     for path in paths:
@@ -192,7 +185,7 @@ def refuse_same_files(root: Path, parts: Iterable[Iterable[Datum]]) -> None:
     """Refuse an image that a task has under two paths, and images as :func:`file_sizes` does.
 
     Two spellings of a path, letters of another case on some disks, and symbolic links all lead to
-    one file. Hard links may come from a tool that saves disk space, and are let pass.
+    one file. Hard links are accepted, since tools that save disk space create them.
     """
     seen: dict[tuple[int, int, int], str] = {}
     for item in (item for part in parts for item in part):
@@ -241,9 +234,9 @@ def _stat(root: Path, relative: str) -> os.stat_result:
 
 
 def read_parts(root: Path, parts: Sequence[str], rng: random.Random) -> Split:
-    """``root/<part>/<class>/<image>``: each part divided by itself, all with the same classes.
+    """``root/<part>/<class>/<image>``: each part split separately, all with the same classes.
 
-    As SoftCPT does where a dataset's own division is not used.
+    SoftCPT does so with datasets whose own split it does not use.
     """
     split = None
     for part in parts:

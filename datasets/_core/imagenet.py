@@ -1,4 +1,4 @@
-"""What ImageNet and its variants share: class names by WordNet id, and folders named by it."""
+"""Shared by ImageNet and its variants: class names by WordNet id, and folders named by it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections import Counter
 from pathlib import Path
 
 from dassl.data import Datum
-from dassl.utils import UserError
+from dassl.utils import UserError, shorten_list
 
 from .annotations import read_rows
 from .base import FewShotDataset
-from .folders import images_by_class, shorten_list
+from .folders import images_by_class
 from .names import known_names
 from .splits import Split
 
-# CLIP's names call a missile and a projectile alike, and a sunglass and sunglasses.
+# CLIP has one name for missile and projectile, and one for sunglass and sunglasses.
 TWINS = {"n04008634": "projectile", "n04355933": "sunglass"}
 
 
 def wordnet_names(root: Path) -> dict[str, str]:
     """Class name by WordNet id, sorted by id: those of ``root/classnames.txt``, else CLIP's.
 
-    Where two classes bear one name, which nothing could tell apart, one of them gets another.
+    Of two classes with the same name, one is renamed, since their prompts would be equal.
     """
     path = root / "classnames.txt"
     if path.is_file():
@@ -61,8 +61,8 @@ class ImageNetTest(FewShotDataset):
         classes, names = images_by_class(self.image_root, self.ignored), self.folders()
         if wrong := sorted(set(classes) ^ set(names)):
             raise UserError(
-                f"{self.image_root} should have {len(names)} class folders; missing or strange "
-                f"are {shorten_list(wrong)}"
+                f"{self.image_root} should have {len(names)} class folders; missing or "
+                f"unexpected: {shorten_list(wrong)}"
             )
         test = [
             Datum(path, label) for label, folder in enumerate(names) for path in classes[folder]

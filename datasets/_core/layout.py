@@ -1,4 +1,4 @@
-"""Finding the folder of a dataset, and hints if it is not there."""
+"""Finding the folder of a dataset, and hints if it does not exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def find_folder(root: str, dataset_dir: str, image_dir: str, name: str) -> Path:
 
 
 def near_miss(folder: Path, image_dir: str) -> str:
-    """How to get from what is there to ``folder/image_dir``; "" if nothing looks like it.
+    """A hint which existing folder to move or rename to ``folder/image_dir``; "" without one.
 
     Args:
         folder: where the dataset should be; its parent is the root of all datasets.
@@ -36,7 +36,7 @@ def near_miss(folder: Path, image_dir: str) -> str:
     if not folder.is_dir():
         if image_dir and (root / image_dir).is_dir():
             return (
-                f"{root} looks like the dataset's own folder: move what is in it into {folder}, "
+                f"{root} looks like the dataset's own folder: move its content into {folder}, "
                 "or rename it and give its parent"
             )
         if other := _alike(root, folder.name, lambda path: (path / image_dir).is_dir()):
@@ -58,7 +58,7 @@ def near_miss(folder: Path, image_dir: str) -> str:
 
 
 def _alike(parent: Path, name: str, fits) -> Path | None:
-    """A folder in ``parent`` whose name is nearly ``name`` and that ``fits``."""
+    """A folder in ``parent`` with a similar name that passes ``fits``."""
     folders = {_letters(p.name): p for p in sorted(parent.iterdir()) if p.is_dir() and fits(p)}
     near = nearest(_letters(name), folders) if name else None
     return folders[near] if near else None

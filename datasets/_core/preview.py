@@ -21,7 +21,7 @@ def contact_sheet(
 ) -> tuple[int, int]:
     """Write a PNG: for every task its name and classes, and of each class its first images.
 
-    They are training images where there are any, so that nobody chooses by looking at the test.
+    Training images are shown where there are any, so that no choice is based on test images.
 
     Args:
         classes: how many are shown at most, spread evenly over the tasks.
@@ -62,7 +62,7 @@ def contact_sheet(
 
 
 def _fair_shares(sizes: list[int], total: int) -> list[int]:
-    """Up to ``total`` in all, one at least per task, nobody more than its size."""
+    """How many classes of each task to show: at least one, at most its size, ``total`` in sum."""
     shares = [1] * len(sizes)
     while sum(shares) < total and shares != sizes:
         for t, size in enumerate(sizes):
@@ -72,7 +72,7 @@ def _fair_shares(sizes: list[int], total: int) -> list[int]:
 
 
 def _write(sheet: Image.Image, text: str, at: tuple[int, int], size: int, room: int, ink) -> None:
-    """One line, cut where the room ends."""
+    """Draw one line of text, cut to ``room`` pixels."""
     font, text = ImageFont.load_default(size), text.replace("_", " ")
     if font.getlength(text) > room:
         while text and font.getlength(f"{text}…") > room:
@@ -82,7 +82,7 @@ def _write(sheet: Image.Image, text: str, at: tuple[int, int], size: int, room: 
 
 
 def _column(dataset: DatasetBase, item: Datum) -> int:
-    """Where an item belongs among the names of its task: a question to its answer."""
+    """The class of an item within its task; of a question, its answer."""
     if isinstance(dataset.space, QuestionSpace):
         return dataset.space.tasks[0].target[item.label]
     return item.label

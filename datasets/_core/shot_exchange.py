@@ -1,4 +1,4 @@
-"""``python -m datasets shots``: few-shot draws written to a file, and taken from one."""
+"""``python -m datasets shots``: exporting few-shot draws to a file, and importing them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Members = list[tuple[type[DatasetBase], CfgNode]]
 
 
 def export_shots(members: Members, path: Path) -> int:
-    """Write the draws of single datasets as JSON; the number of images."""
+    """Write the draws of single datasets as JSON; returns the number of images."""
     content, total = [], 0
     _need_draws(members)
     for cls, cfg in members:
@@ -31,7 +31,7 @@ def export_shots(members: Members, path: Path) -> int:
 
 
 def import_shots(members: Members, path: Path) -> list[Path]:
-    """Use the draws of a file in place of one's own, for the shots and seed of ``members``.
+    """Store the draws of a file; they replace those of the shots and seed of ``members``.
 
     The file is a list with an object per dataset, as :func:`export_shots` writes it: relative
     paths under ``train`` and, if wanted, ``val``.
@@ -47,7 +47,7 @@ def import_shots(members: Members, path: Path) -> list[Path]:
         raise UserError(f"{path} must hold a list with an object per dataset")
     names, wanted = [c.get("dataset") for c in content], [cls.__name__ for cls, _ in members]
     if names != wanted:
-        raise UserError(f"{path} is of the datasets {names}, but asked for are {wanted}")
+        raise UserError(f"{path} holds draws of {names}, but the command names {wanted}")
     ready = []
     _need_draws(members)
     for (cls, cfg), lists in zip(members, content, strict=True):
@@ -60,10 +60,10 @@ def import_shots(members: Members, path: Path) -> list[Path]:
         split = Split([t.classnames for t in images.tasks], *images.parts)
         draw.from_file(lists, split, path)
         ready.append((draw, split))
-    return [draw.save(split) for draw, split in ready]  # all of them or, after an error, none
+    return [draw.save(split) for draw, split in ready]  # an error above stores none
 
 
 def _need_draws(members: Members) -> None:
     for cls, _ in members:
         if not issubclass(cls, FewShotDataset):
-            raise UserError(f"{cls.__name__} has no folder to keep a draw in")
+            raise UserError(f"{cls.__name__} has no folder to store a draw in")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dassl.data import Datum
-from dassl.utils import UserError
+from dassl.utils import UserError, shorten_list
 
 from .annotations import load_json
-from .folders import file_sizes, shorten_list
+from .folders import file_sizes
 from .splits import Split, hash_lists
 from .stored_files import find, store
 
@@ -21,7 +21,7 @@ FOLDER = "split_fewshot"
 def draw_shots(items: list[Datum], shots: int, rng: random.Random) -> list[Datum]:
     """At most ``shots`` images of every class, drawn without replacement.
 
-    Classes come in the order of their first image, which makes the draw that of CoOp.
+    Classes come in the order of their first image, as in CoOp, so that the draws are equal.
     """
     groups: dict[tuple[int, int], list[Datum]] = defaultdict(list)
     for item in items:
@@ -108,8 +108,8 @@ def _chosen(lists: dict, split: Split, path: Path) -> list[list[Datum]]:
             raise UserError(f"{path} is no few-shot draw: {part!r} must be a list of paths")
         if strange := [p for p in dict.fromkeys(chosen) if p not in known]:
             raise UserError(
-                f"{path} draws {part} images that the split does not have "
-                f"there: {shorten_list(strange)}; use the split that it was drawn from"
+                f"{path} names {part} images that are not in {part} of the split: "
+                f"{shorten_list(strange)}; use the split that it was drawn from"
             )
         parts.append([item for p in dict.fromkeys(chosen) for item in known[p]])
     if not parts[0]:
@@ -123,11 +123,11 @@ def _compare(old: object, new: dict, path: Path) -> None:
     if any(old.get(key) != new[key] for key in ("hash", "train", "val")):
         raise UserError(
             f"{path} holds another few-shot draw than this one, so the split has changed "
-            "since; put the old split back, or delete the file to go on with the new one"
+            "since; put the old split back, or delete the file to use the new one"
         )
     before = old["bytes"] if isinstance(old.get("bytes"), dict) else {}
     if changed := [name for name, size in new["bytes"].items() if before.get(name) != size]:
         raise UserError(
             f"images have changed since {path} was written: {shorten_list(changed)}; put "
-            "the old ones back, or delete the file to go on with the new ones"
+            "the old ones back, or delete the file to use the new ones"
         )

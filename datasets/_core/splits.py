@@ -1,4 +1,4 @@
-"""Divisions of a dataset into train, val and test: how they are made and kept as JSON.
+"""Splits of a dataset into train, val and test: drawing them, and reading and writing them.
 
 Three formats are read: ``own`` (made here), ``zhou`` (CoOp's ``split_zhou_*.json``) and ``dk``
 (SoftCPT's ``split_dk_*.json``). Paths are relative to the image folder, with forward slashes.
@@ -130,7 +130,7 @@ def read_split(path: Path, kind: str) -> Split:
         kind: own, zhou or dk.
 
     Raises:
-        UserError: whatever the file holds that is not such a split.
+        UserError: the file holds no such split; the message says why.
     """
     content, check = load_json(path), _Checker(path)
     check(isinstance(content, dict), "it must be an object with the lists train, val and test")
@@ -143,19 +143,19 @@ def read_split(path: Path, kind: str) -> Split:
 
 
 class _Checker:
-    """Refuses, naming the file."""
+    """Raises errors that name the split file."""
 
     def __init__(self, path: Path):
         self.path = path
 
-    def __call__(self, fine: bool, message: str) -> None:
-        if not fine:
+    def __call__(self, condition: bool, message: str) -> None:
+        if not condition:
             raise UserError(f"{self.path} is not a usable split: {message}")
 
     def names(self, value: Any, where: str) -> tuple[str, ...]:
         """A list of texts."""
-        fine = isinstance(value, list) and all(is_text(name) for name in value)
-        self(fine, f"{where} must be a list of names, not {_short(value)}")
+        usable = isinstance(value, list) and all(is_text(name) for name in value)
+        self(usable, f"{where} must be a list of names, not {_short(value)}")
         return tuple(value)
 
     def items(self, content: dict, kind: str, parse: Callable) -> list[list[Datum]]:
@@ -185,21 +185,21 @@ class _Checker:
                 if d.task >= len(classnames) or d.label >= len(classnames[d.task]):
                     self(
                         False,
-                        f"{name}: {_short(d.impath)} has label {d.label} of task {d.task}, which "
-                        "the class names do not know",
+                        f"{name}: {_short(d.impath)} has label {d.label} of task {d.task}, "
+                        "which has no class name",
                     )
 
 
 def _read_own(content: dict, check: _Checker) -> Split:
     def parse(entry: list) -> list[Datum] | None:
         path, label, task = entry
-        fine = is_text(path) and _is_index(label) and _is_index(task)
-        return [Datum(path, label, task=task)] if fine else None
+        usable = is_text(path) and _is_index(label) and _is_index(task)
+        return [Datum(path, label, task=task)] if usable else None
 
     body = {key: value for key, value in content.items() if key not in ("format", "hash")}
     check(
         content.get("hash") == _sha256(body),
-        "its hash does not fit its content: it was edited or damaged; delete it to draw it again",
+        "its hash is not that of its content: it was edited or damaged; delete it to draw it again",
     )
     parts = check.items(content, "own", parse)
     lists = content.get("classnames")
@@ -281,7 +281,7 @@ def is_text(value: Any) -> bool:
 
 
 def stays_inside(path: str) -> bool:
-    """Whether a relative path, of any system, cannot leave its folder."""
+    """Whether a relative path, with slashes or backslashes, stays below its folder."""
     if path[:1] in ("", "/", "\\") or path[1:2] == ":":
         return False
     return ".." not in path or ".." not in path.replace("\\", "/").split("/")

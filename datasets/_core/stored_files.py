@@ -1,4 +1,4 @@
-"""Where splits and draws are kept: beside the data, or in the user's cache if that is read-only."""
+"""Storage of splits and draws: beside the data, or in the user's cache if these are read-only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def user_cache() -> Path:
 
 
 def cache_folder(root: Path) -> Path:
-    """Stands in for the data folder ``root`` if nothing can be written there."""
+    """The folder used instead of the data folder ``root`` if that is read-only."""
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     return user_cache() / "splits" / f"{root.name}-{key}"
 
@@ -28,7 +28,7 @@ def find(root: Path, name: str) -> Path | None:
 
 
 def store(content: dict, root: Path, name: str) -> Path:
-    """Write ``name`` as JSON, and say where."""
+    """Write ``content`` as JSON to the file ``name``; returns its path."""
     failures = []
     for folder in (root, cache_folder(root)):
         path = folder / name

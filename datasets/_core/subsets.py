@@ -1,4 +1,4 @@
-"""Tasks with their images, and the choice of some of the tasks or classes."""
+"""Tasks with their images, and selecting some of the tasks or classes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TaskImages:
         return self.train, self.val, self.test
 
     def append(self, other: TaskImages) -> None:
-        """Put the tasks of another behind these."""
+        """Append the tasks of ``other``."""
         first = len(self.tasks)
         self.tasks += other.tasks
         self.roots += other.roots
@@ -56,33 +56,45 @@ def _moved(item: Datum, task: int) -> Datum:
 
 
 def subsample_tasks(images: TaskImages, choice: str) -> TaskImages:
-    """Some of the tasks, numbered from 0.
+    """Select tasks, and number them from 0.
 
     Args:
-        choice: all, task<i>, base (the first half, rounded up) or new (the rest).
+        choice: all, task<i>, not_task<i> (all others), base (the first half, rounded up) or new
+            (the rest).
     """
     count = len(images.tasks)
-    half = (count + 1) // 2
-    chosen = {"all": range(count), "base": range(half), "new": range(half, count)}.get(choice)
-    if match := re.fullmatch(r"task(\d+)", choice, re.ASCII):
-        index = int(match[1])
-        chosen = range(index, index + 1) if index < count else None
-    if chosen is None:
-        last = f"task0 to task{count - 1}" if count > 1 else "task0"
-        raise unknown_name("DATASET.SUBSAMPLE_TASKS", choice, ["all", "base", "new", last])
-    if not chosen:
-        raise UserError("DATASET.SUBSAMPLE_TASKS is new, but a single task is base; take all")
+    chosen = choose_tasks(choice, count)
     if len(chosen) == count:
         return images
-    parts = (
-        [_moved(d, d.task - chosen[0]) for d in part if d.task in chosen] for part in images.parts
-    )
-    span = slice(chosen[0], chosen[-1] + 1)
-    return TaskImages(images.tasks[span], images.roots[span], *parts)
+    place = {old: new for new, old in enumerate(chosen)}
+    parts = ([_moved(d, place[d.task]) for d in part if d.task in place] for part in images.parts)
+    tasks, roots = ([values[i] for i in chosen] for values in (images.tasks, images.roots))
+    return TaskImages(tasks, roots, *parts)
+
+
+def choose_tasks(choice: str, count: int) -> list[int]:
+    """Numbers of the tasks that a choice names, of ``count``; see :func:`subsample_tasks`."""
+    half = (count + 1) // 2
+    named = {"all": range(count), "base": range(half), "new": range(half, count)}
+    match = re.fullmatch(r"(not_)?task(\d+)", choice, re.ASCII)
+    if match and int(match[2]) < count:
+        left_out = bool(match[1])
+        chosen = [i for i in range(count) if (i == int(match[2])) != left_out]
+    elif choice in named:
+        chosen = list(named[choice])
+    else:
+        last = f"task0 to task{count - 1}" if count > 1 else "task0"
+        known = ["all", "base", "new", last, "not_task<i>"]
+        raise unknown_name("DATASET.SUBSAMPLE_TASKS", choice, known)
+    if not chosen:
+        raise UserError(
+            f"DATASET.SUBSAMPLE_TASKS is {choice}, but there is a single task, task0; take all"
+        )
+    return chosen
 
 
 def subsample_classes(images: TaskImages, choice: str) -> TaskImages:
-    """Half of the classes of each task, numbered from 0.
+    """Select all or half of the classes of each task, and number them from 0.
 
     Args:
         choice: all, base (the first half, rounded up) or new (the rest).

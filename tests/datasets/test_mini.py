@@ -199,7 +199,7 @@ def test_miniatures_stay_and_do_not_overwrite(tmp_path):
     assert [path.stat().st_mtime_ns for path in images] == times
     assert [path.name for path in tmp_path.iterdir()] == ["kaggle_flower_recognition"]
     (folder / "miniature.txt").unlink()
-    with pytest.raises(UserError, match="is there already and no miniature"):
+    with pytest.raises(UserError, match="is no miniature"):
         make_mini("KaggleFlower", tmp_path)
     with pytest.raises(UserError, match="at least"):
         make_mini("KaggleFlower", tmp_path / "b", per_class=3)

@@ -145,7 +145,7 @@ def meta(**parts):
         ("dk", item(DK, ["9.jpg", [], []]), r"train\[0\] must be"),
         ("dk", item(DK, ["9.jpg", 0, 0]), r"train\[0\] must be"),
         ("dk", item(DK, ["9.jpg", [-1], [0]]), r"train\[0\] must be"),
-        ("dk", item(DK, ["9.jpg", [2], [0]]), "'9.jpg' has label 2 of task 0, which the class"),
+        ("dk", item(DK, ["9.jpg", [2], [0]]), "'9.jpg' has label 2 of task 0"),
         ("dk", item(DK, ["9.jpg", [0], [2]]), "'9.jpg' has label 0 of task 2"),
         ("dk", changed(DK, meta=None), "must hold an object 'meta'"),
         ("dk", meta(taskid2cname={"0": ["x"], "2": ["y"]}), "must hold one entry per task"),

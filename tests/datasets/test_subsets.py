@@ -63,6 +63,8 @@ def test_suite_names_all_kinds_of_split(cfg, root):
         ("new", ["plant"]),
         ("task0", ["kind of pet"]),
         ("task1", ["plant"]),
+        ("not_task0", ["plant"]),
+        ("not_task1", ["kind of pet"]),
     ],
 )
 def test_tasks_of_a_suite_can_be_chosen(cfg, choice, names):
@@ -88,7 +90,7 @@ def test_suites_can_be_members(cfg, root):
 
 def test_suite_says_which_tasks_there_are(cfg):
     cfg.DATASET.SUBSAMPLE_TASKS = "task7"
-    with pytest.raises(UserError, match="known: all, base, new, task0 to task1"):
+    with pytest.raises(UserError, match="known: all, base, new, task0 to task1, not_task"):
         Both(cfg)
 
 

@@ -119,7 +119,7 @@ def test_refused(fields, message):
 
 
 def test_one_collection_at_a_time():
-    with pytest.raises(UserError, match="one collection at a time"):
+    with pytest.raises(UserError, match="images and texts cannot be combined"):
         PairSpace(SPACE.tasks * 2)
 
 

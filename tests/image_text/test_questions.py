@@ -116,7 +116,7 @@ def test_refused(fields, message):
 
 
 def test_one_collection_at_a_time():
-    with pytest.raises(UserError, match="questions on images come one collection at a time"):
+    with pytest.raises(UserError, match="questions on images cannot be combined"):
         QuestionSpace(SPACE.tasks * 2)
 
 

@@ -88,7 +88,7 @@ def test_a_step_gives_tensors_that_are_read_once_a_line(run, tmp_path, monkeypat
 def test_text_time_is_that_of_the_prompter_both_ways(build, monkeypatch):
     trainer = build("MTCoOpHard", "TEST.NO_TEST", True)
     now = [0.0]
-    monkeypatch.setattr("dassl.utils.stopwatch.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("dassl.utils.lockstep.time.perf_counter", lambda: now[0])
 
     def takes(seconds):
         def hook(*_):

@@ -6,6 +6,7 @@ import softcpt
 import train
 from dassl.data.datasets import DATASET_REGISTRY
 from tests.conftest import COUNTS, TASKS, toy_args, toy_class
+from tests.trainers._methods import optimizer, options
 
 SEARCH = ("TRAINER.TIP.ALPHA_STEPS", 3, "TRAINER.TIP.BETA_STEPS", 3)
 
@@ -20,9 +21,9 @@ def runs(toy_folder, tmp_path_factory):
         if key not in folders:
             folder = tmp_path_factory.mktemp(method) / "run"
             cls = DATASET_REGISTRY.register(force=True)(toy_class("Toy", toy_folder))
-            words = (*opts, *(SEARCH if method == "TipAdapter" else ()))
+            own = [*options(), *optimizer(method), *(SEARCH if method == "TipAdapter" else ())]
             try:
-                train.main(toy_args(method, "OPTIM.MAX_EPOCH", 1, *words, output=folder))
+                train.main(toy_args(method, *own, "OPTIM.MAX_EPOCH", 1, *opts, output=folder))
             finally:
                 DATASET_REGISTRY._classes.pop(cls.__name__)
             folders[key] = folder

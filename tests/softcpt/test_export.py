@@ -70,7 +70,7 @@ def test_class_weights_need_open_clip_only(command, runs, loaded, held_out, tmp_
     assert info["source"]["method"] == "SoftCPT-NATA" and info["source"]["data"]
 
 
-@pytest.mark.parametrize("method", ["CLIPAdapter", "CoCoOp", "LinearProbe", "TipAdapter", "PLOT"])
+@pytest.mark.parametrize("method", ["CLIPAdapter", "CoCoOp", "LinearProbe", "VPT", "PLOT"])
 def test_methods_without_class_weights(method, command, runs, tmp_path):
     code, out, err = command(runs(method), tmp_path / "out")
     assert code == 2 and out == "" and method in err and "--as prompts" in err

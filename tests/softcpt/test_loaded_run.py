@@ -9,13 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 import softcpt
-import trainers  # noqa: F401  (registers the methods)
-from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from softcpt.images import load_images
 from tests.conftest import TASKS
-
-METHODS = TRAINER_REGISTRY.registered_names()
+from tests.trainers._methods import METHODS
 
 
 @pytest.mark.parametrize("method", METHODS)

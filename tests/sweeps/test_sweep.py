@@ -1,8 +1,10 @@
 """sweep.py: what is run, in which order, and what is reported."""
 
 import io
+import re
 import sys
 
+import pytest
 from filelock import FileLock
 
 import sweep
@@ -213,6 +215,46 @@ def test_backbones_and_base_to_new(place, train, capsys):
     assert base[base.index("--protocol") + 1] == new[new.index("--protocol") + 1] == "base_to_new"
     assert "--eval-only" not in train.seen[3]  # zero-shot has nothing to load
     assert lines[6].startswith("[6/8] CoOp, RN50, trees, 4 shots, seed 1, new classes ... complete")
+
+
+def test_each_task_is_tested_with_prompts_of_the_others(place, train, capsys):
+    (place / "configs/protocols").mkdir()
+    (place / "configs/protocols/leave_one_task_out.yaml").write_text("")
+    changes = {"protocol": "leave_one_task_out", "held_out": [0, 2], "shots": [4], "seeds": [1]}
+    code, lines, _ = run(capsys, **changes)
+    assert code == 0
+    seen = {args[args.index("--output-dir") + 1]: args for args in train.seen}
+    assert list(seen) == [
+        "out/zero-shot/trees/task0/seed1",
+        "out/zero-shot/trees/task2/seed1",
+        "out/CoOp/trees_4shots/task0/training/seed1",
+        "out/CoOp/trees_4shots/task0/seed1",
+        "out/CoOp/trees_4shots/task2/training/seed1",
+        "out/CoOp/trees_4shots/task2/seed1",
+    ]
+    training, test = list(seen.items())[-2:]
+    assert training[1][-2:] == ["DATASET.SUBSAMPLE_TASKS", "not_task2"]
+    assert test[1][-2:] == ["DATASET.SUBSAMPLE_TASKS", "task2"]
+    assert test[1].count("DATASET.SUBSAMPLE_TASKS") == 1
+    assert test[1][test[1].index("--model-dir") + 1] == training[0]
+    assert "--eval-only" not in seen["out/zero-shot/trees/task0/seed1"]  # nothing to load
+    assert "held-out task 2" in lines[6]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"protocol": "leave_one_task_out"}, "held_out.*go together"),
+        ({"held_out": [1]}, "held_out.*go together"),
+        ({"protocol": "leave_one_task_out", "held_out": [0, 0]}, "different numbers.*0, 0"),
+        ({"protocol": "leave_one_task_out", "held_out": [-1]}, "different numbers.*-1"),
+    ],
+)
+def test_held_out_tasks_are_checked(place, train, capsys, changes, message):
+    (place / "configs/protocols").mkdir()
+    (place / "configs/protocols/leave_one_task_out.yaml").write_text("")
+    code, _, errors = run(capsys, **changes)
+    assert code == 2 and not train.seen and re.search(message, errors)
 
 
 def test_new_classes_are_not_tested_if_the_training_failed(place, train, capsys):

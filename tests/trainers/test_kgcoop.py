@@ -82,7 +82,7 @@ def test_the_weight_holds_it_there(build, tmp_path):
     [
         (("N_CTX", 0, "CTX_INIT", ""), r"TRAINER.KGCOOP.N_CTX .*got"),
         (("W", -1), r"TRAINER.KGCOOP.W .*got -1.0"),
-        (("TEMPLATE", "a photo of it."), r"template 'a photo of it.' .* must hold \{\} once"),
+        (("TEMPLATE", "a photo of it."), "'a photo of it.'"),
     ],
 )
 def test_refused(build, options, message):

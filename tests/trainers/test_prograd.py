@@ -148,7 +148,7 @@ def test_a_template_that_begins_with_the_name_starts_at_random(build):
 
 def test_more_words_than_tokens_are_refused(build):
     text = make(build).clip.text_tower
-    with pytest.raises(UserError, match=r"left of \{\} are 4 tokens, but .*N_CTX is 3: raise it"):
+    with pytest.raises(UserError, match=r"4 tokens.*N_CTX is 3"):
         start_with_words(torch.zeros(3, 64), "a photo of a {}.", text)
 
 

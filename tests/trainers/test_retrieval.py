@@ -157,8 +157,8 @@ def test_other_methods_are_refused(build, pairs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("TRAINER.COT.BATCH_CONTRAST", 0.5), "set it to 0 for pairs of images and texts"),
-        (("TRAINER.COT.GENERATOR", "rule"), "pairs of images and texts have their own words"),
+        (("TRAINER.COT.BATCH_CONTRAST", 0.5), "BATCH_CONTRAST.*0 for pairs of images and texts"),
+        (("TRAINER.COT.GENERATOR", "rule"), "GENERATOR rule.*pairs of images and texts"),
     ],
 )
 def test_options_that_mean_nothing_here(build, pairs, options, message):

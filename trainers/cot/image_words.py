@@ -1,4 +1,4 @@
-"""What is said of an image in front of every class: a sentence on its zero-shot top classes."""
+"""Sentences about images, from the classes that zero-shot CLIP ranks highest."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from .step_texts import words_of
 
 
 class ImageWords(nn.Module):
-    """A sentence on every image, from the classes that zero-shot CLIP thinks most likely.
+    """A sentence about each image, from its most likely classes under zero-shot CLIP.
 
-    The TOP_CLASSES best by the task's own templates, in the order of the task's classes, take the
-    place of ``{image}`` in IMAGE_TEMPLATE; the generator neural has the language model go on from
-    there. So the sentence is a function of a set of classes: sets are written of when an image
-    first shows them, and once.
+    ``{image}`` in IMAGE_TEMPLATE is replaced by the TOP_CLASSES best classes under the task's own
+    templates, in the order of the task's classes; with GENERATOR neural the language model
+    continues the sentence. The sentence depends only on the set of these classes, and is generated
+    once, when the set first occurs.
 
     Args:
         options: the node TRAINER.COT.
-        space: the task's.
-        text: the frozen text tower; used here, not kept.
-        used: tokens of the longest prompt without a sentence; what a language model adds that does
-            not fit beside it is cut at a word, and counted in the log.
+        text: the frozen text tower; not stored.
+        used: tokens of the longest prompt without a sentence. Continuations that do not fit beside
+            it are cut at a word, and the log counts them.
 
     Raises:
-        UserError: the sentence alone does not fit.
+        UserError: IMAGE_TEMPLATE alone does not fit.
     """
 
     def __init__(self, options, space: TaskSpace, text: TextEncoder, used: int):
@@ -46,7 +45,7 @@ class ImageWords(nn.Module):
         self.zero_shot = TemplatePrompter(space, text)
         self.sentences: dict[tuple[int, ...], str] = {}
         by_length = sorted(self.names, key=lambda name: len(text.tokenizer.encode(name)))
-        longest = self._begin(by_length[-self.count :])
+        longest = self._fill(by_length[-self.count :])
         if not self._fits(longest, text):
             raise UserError(
                 f"no room is left for {longest!r} in front of prompts of {used} tokens: the text "
@@ -54,7 +53,7 @@ class ImageWords(nn.Module):
                 "LM_TOKENS, or shorten IMAGE_TEMPLATE"
             )
 
-    def _begin(self, names: list[str]) -> str:
+    def _fill(self, names: list[str]) -> str:
         return self.template.replace("{image}", " or ".join(names)).rstrip(" ,;:.")
 
     def _fits(self, sentence: str, text: TextEncoder) -> bool:
@@ -62,7 +61,7 @@ class ImageWords(nn.Module):
 
     @torch.no_grad()
     def top_classes(self, image_features: torch.Tensor) -> list[tuple[int, ...]]:
-        """The top classes of normalised image features (B, e), each set in ascending order."""
+        """The top classes of normalised image features (B, e), in ascending order."""
         with torch.autocast(image_features.device.type, enabled=False):
             scores = image_features.float() @ self.zero_shot.features.T  # (B, C)
         best = scores.topk(self.count, dim=1).indices
@@ -71,7 +70,7 @@ class ImageWords(nn.Module):
     def forward(
         self, text: TextEncoder, image_features: torch.Tensor
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Of each set of top classes the images (b,) that have it, and its words (p, d) embedded.
+        """For each set of top classes: the images (b,) that have it, and its embedded words (p, d).
 
         Args:
             image_features: (B, e), normalised.
@@ -90,17 +89,17 @@ class ImageWords(nn.Module):
         ]
 
     def write(self, sets: list[tuple[int, ...]], text: TextEncoder) -> None:
-        """Write the sentences on sets of classes that have none yet."""
+        """Generate the sentences about sets of classes that have none yet."""
         new = [classes for classes in sets if classes not in self.sentences]
         if not new:
             return
-        begun = [self._begin([self.names[c] for c in classes]) for classes in new]
+        sentences = [self._fill([self.names[c] for c in classes]) for classes in new]
         if self.model is not None:
-            begun = continue_texts(self.model, begun, self.max_tokens)
-        fitting = cut_all(begun, lambda sentence: self._fits(sentence, text))
+            sentences = continue_texts(self.model, sentences, self.max_tokens)
+        fitting = cut_all(sentences, lambda sentence: self._fits(sentence, text))
         for classes, sentence in zip(new, fitting, strict=True):
             self.sentences[classes] = f"{sentence.rstrip(' ,;:.')},"
 
     def show(self, counts: Counter) -> list[str]:
-        """The sentences on sets of classes, and how many images have each."""
+        """The sentences about sets of classes, with the number of images of each set."""
         return [f"  {count} x {self.sentences[classes]}" for classes, count in counts.most_common()]

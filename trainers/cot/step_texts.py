@@ -1,4 +1,4 @@
-"""The words of a chain's steps: what every step says of every class."""
+"""The words for each class at each step of a chain."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from prompting.words import cut_texts
 from .language_model import continue_texts
 
 GENERATORS = ("learned", "rule", "neural")
-OWN = "own"  # stands for the task's own template
+OWN = "own"  # replaced by the task's own template
 
 
 def check_generator(options) -> None:
-    """Refuse a generator, or templates, that the node TRAINER.COT cannot have.
+    """Refuse missing or unusable TEMPLATES of a generator.
 
     Raises:
         UserError: no template, or one without ``{}``.
@@ -31,51 +31,50 @@ def check_generator(options) -> None:
         rest = str(template).replace("{task}", "").replace("{}", "", 1)
         if template != OWN and (not _has_place(template) or set(rest) & set("{}")):
             raise UserError(
-                f"template {template!r} of TRAINER.COT.TEMPLATES must hold {{}} once, where the "
-                "class name goes; {task} and 'own' (the task's own template) are allowed beside it"
+                f"template {template!r} of TRAINER.COT.TEMPLATES must contain {{}} once, for the "
+                "class name; it may also contain {task}, or be 'own' (the task's own template)"
             )
 
 
 def check_image_words(options) -> None:
-    """Refuse what cannot be said of an image.
+    """Refuse unusable settings of sentences about images.
 
     Raises:
-        UserError: top classes for a generator without words, or for a template without
-            ``{image}``.
+        UserError: TOP_CLASSES with GENERATOR learned, or an IMAGE_TEMPLATE without ``{image}``.
     """
     if options.TOP_CLASSES and options.GENERATOR == "learned":
         raise UserError(
-            "TRAINER.COT.TOP_CLASSES puts words on the image in front of those of a step: it needs "
-            "TRAINER.COT.GENERATOR neural, or rule"
+            "TRAINER.COT.TOP_CLASSES adds a sentence to the words of a step, which only "
+            "TRAINER.COT.GENERATOR rule and neural have: choose one of them, or set TOP_CLASSES 0"
         )
     template = str(options.IMAGE_TEMPLATE)
     rest = template.replace("{task}", "").replace("{image}", "", 1)
     if "{image}" not in template or set(rest) & set("{}"):
         raise UserError(
-            f"TRAINER.COT.IMAGE_TEMPLATE must hold {{image}} once, where the names of the image's "
-            f"top classes go, and nothing else in braces but {{task}}; got {template!r}"
+            f"TRAINER.COT.IMAGE_TEMPLATE must contain {{image}} once, for the names of the top "
+            f"classes, and no other braces than {{task}}; got {template!r}"
         )
 
 
 def step_texts(options, space: TaskSpace, text: TextEncoder, n_ctx: int) -> list[list[str]]:
-    """What each of the N steps says of each of the C classes, from general to specific.
+    """The words for each of the C classes at each of the N steps, from general to specific.
 
-    "learned": the class name at every step. "rule": TEMPLATES, a step each. "neural": what a
-    language model makes of the templates; a text that is too long behind ``n_ctx`` tokens is cut
-    at a word, and counted in the log.
+    "learned": the class name at every step. "rule": the TEMPLATES, one per step. "neural": the
+    templates continued by a language model; a text that is too long with ``n_ctx`` context tokens
+    is cut at a word, and the log counts them.
 
     Args:
         options: the node TRAINER.COT.
 
     Raises:
-        UserError: templates for captions or answers, which have their own words.
+        UserError: templates for captions or answers.
     """
     if options.GENERATOR == "learned":
         return [space.classnames] * options.CHAIN_LENGTH
     if isinstance(space, ItemSpace):
         raise UserError(
-            f"TRAINER.COT.GENERATOR {options.GENERATOR} says something of class names; "
-            f"{space.content} have their own words: take learned"
+            f"TRAINER.COT.GENERATOR {options.GENERATOR} makes sentences of class names, but the "
+            f"data are {space.content}: set GENERATOR learned"
         )
     steps = [
         [
@@ -87,24 +86,24 @@ def step_texts(options, space: TaskSpace, text: TextEncoder, n_ctx: int) -> list
     ]
     if options.GENERATOR == "rule":
         return steps
-    unread = steps[:-1] if options.AGGREGATOR == "last" else []  # the model need not go on there
-    begun = [sentence for step in steps[len(unread) :] for sentence in step]
-    written = continue_texts(options.LM, begun, options.LM_TOKENS)
-    fitting = cut_texts(written, text, n_ctx)
-    places = range(0, len(fitting), space.num_classes)
-    return [*unread, *(fitting[i : i + space.num_classes] for i in places)]
+    unused = steps[:-1] if options.AGGREGATOR == "last" else []  # not continued, as not encoded
+    beginnings = [sentence for step in steps[len(unused) :] for sentence in step]
+    sentences = continue_texts(options.LM, beginnings, options.LM_TOKENS)
+    fitting = cut_texts(sentences, text, n_ctx)
+    starts = range(0, len(fitting), space.num_classes)
+    return [*unused, *(fitting[i : i + space.num_classes] for i in starts)]
 
 
 def step_sources(options) -> list[str]:
-    """Where the words of each of the N steps come from, for people."""
+    """The origin of the words of each of the N steps, for ``--show-prompts``."""
     if options.GENERATOR == "learned":
         return ["the name alone"] * options.CHAIN_LENGTH
-    more = f", continued by {options.LM}" if options.GENERATOR == "neural" else ""
-    return [f"{template!r}{more}" for template in options.TEMPLATES]
+    suffix = f", continued by {options.LM}" if options.GENERATOR == "neural" else ""
+    return [f"{template!r}{suffix}" for template in options.TEMPLATES]
 
 
 def words_of(name: str) -> str:
-    """A name as it stands in a sentence."""
+    """A name with spaces for underscores."""
     return name.replace("_", " ")
 
 
@@ -113,6 +112,6 @@ def _has_place(template: str) -> bool:
 
 
 def _fill(template: str, task: str, name: str, own: str) -> str:
-    """A template with its names in it, without a full stop: every prompt is given one."""
+    """A template with its names, without a full stop, which every prompt adds."""
     template = own if template == OWN else template.replace("{task}", words_of(task))
     return template.replace("{}", words_of(name)).rstrip(" .")

@@ -1,7 +1,7 @@
 """CoT-PT: chain of thought prompt tuning. https://arxiv.org/abs/2304.07919
 
-The formulas below are this project's reading of the paper's figure. METHODS.md says what is the
-paper's, what a summary's, and what is ours.
+The formulas below are this project's interpretation of the paper's figure. METHODS.md separates
+what comes from the paper, from a summary of it, and from this project.
 """
 
 from __future__ import annotations
@@ -31,24 +31,22 @@ from .step_texts import GENERATORS, check_generator, check_image_words, step_sou
 
 LINKS = ("convex", "additive")
 AGGREGATORS = ("last", "linear", "attention")
-# What gives the learned numbers their meaning, beside their shapes.
-FORM = (
-    *("GENERATOR", "TEMPLATES", "TOP_CLASSES", "IMAGE_TEMPLATE", "AGGREGATOR"),
-    *("ACCUMULATE", "CONTROLLER", "LINK", "LINK_RANGE", "LINK_WEIGHT", "CLASS_TOKEN_POSITION"),
-)
+# Options that a checkpoint must agree on, although the shapes of its tensors do not show them.
+FORM = ("GENERATOR", "TEMPLATES", "TOP_CLASSES", "IMAGE_TEMPLATE", "AGGREGATOR", "ACCUMULATE")
+FORM += ("CONTROLLER", "LINK", "LINK_RANGE", "LINK_WEIGHT", "CLASS_TOKEN_POSITION")
 
 
 class Chain(nn.Module):
-    """N contexts of m tokens, each made from the one before it and from the image.
+    """N contexts of m tokens, each computed from the one before it and from the image.
 
     With v the normalised image feature, ctx_i the learned context of step i, h_i its Meta-Net:
 
         b_i = a b_(i-1) + h_i(v), b_0 = 0              the shifts accumulate
-        own_i = ctx_i + b_i                            one shift for all m tokens
+        c_i = ctx_i + b_i                              one shift for all m tokens
         w = low + (high - low) sigmoid(controller(v))  a weight per link, i = 2 .. N
-        P_1 = own_1
-        P_i = (1 - w_i) P_(i-1) + w_i own_i            convex
-        P_i = w_i P_(i-1) + own_i                      additive
+        P_1 = c_1
+        P_i = (1 - w_i) P_(i-1) + w_i c_i              convex
+        P_i = w_i P_(i-1) + c_i                        additive
 
     Args:
         options: the node TRAINER.COT.
@@ -86,22 +84,22 @@ class Chain(nn.Module):
         for i, ctx in enumerate(self.ctx):
             net = self.meta_nets[i % len(self.meta_nets)]
             shift = self.carry * shift + net(image)  # (B, d)
-            own = ctx + shift[:, None]  # (B, m, d)
+            context = ctx + shift[:, None]  # (B, m, d)
             if i:
                 weight = weights[:, i - 1, None, None]
-                own = own * weight if self.link == "convex" else own
-                own = own + out[-1] * (1 - weight if self.link == "convex" else weight)
-            out.append(own)
+                context = context * weight if self.link == "convex" else context
+                context = context + out[-1] * (1 - weight if self.link == "convex" else weight)
+            out.append(context)
         return torch.stack(out)
 
 
 class ChainPrompter(Prompter):
-    """Text features of the classes from what each step says of them, in that step's context.
+    """Text features of the classes, from the words and the context of each step.
 
-    z_i = g([SOS] P_i(x) words_i(class) . [EOT]), normalised. The aggregator takes z_N (last),
-    their mean (linear), or their sum weighted by softmax_i <q, z_i> (attention), q being learned
-    per task from the feature of the task's name on. With TOP_CLASSES, words on the image x stand in
-    front of words_i(class).
+    z_i = g([SOS] P_i(x) words_i(class) . [EOT]), normalised. The aggregator returns z_N (last), the
+    mean of all z_i (linear), or their sum weighted by softmax_i <q, z_i> (attention), with q
+    learned per task, starting at the feature of the task's name. With TOP_CLASSES a sentence about
+    the image x comes before words_i(class).
     """
 
     depends_on_image = True
@@ -115,7 +113,7 @@ class ChainPrompter(Prompter):
         words = step_texts(options, space, text, n_ctx)
         self.chain = Chain(options, len(words), text)
         used = words[-1:] if self.aggregator == "last" else words
-        learners = {}  # steps that say the same share their embeddings
+        learners = {}  # steps with the same words share their embeddings
         for step in used:
             if tuple(step) not in learners:
                 position = options.CLASS_TOKEN_POSITION
@@ -126,7 +124,7 @@ class ChainPrompter(Prompter):
         self.sources = step_sources(options)
         self.image_words = None
         if options.TOP_CLASSES:
-            longest = max(step.token.shape[1] for step in self.steps)  # tokens behind the context
+            longest = max(step.token.shape[1] for step in self.steps)  # tokens after the context
             used = self.steps[0].start.shape[1] + n_ctx + longest
             self.image_words = ImageWords(options, space, text, used)
         self.query = None
@@ -145,14 +143,14 @@ class ChainPrompter(Prompter):
     ) -> torch.Tensor:
         """Text features (B, C, e) for normalised image features (B, e)."""
         contexts = self.chain(image_features)[-len(self.steps) :]
-        said = self.image_words and self.image_words(text, image_features)
-        found = [
-            self._encode(text, words, context, class_mask, said).float()
+        sentences = self.image_words and self.image_words(text, image_features)
+        features = [
+            self._encode(text, words, context, class_mask, sentences).float()
             for words, context in zip(self.steps, contexts, strict=True)
         ]
         if self.aggregator == "last":
-            return found[0]
-        steps = F.normalize(torch.stack(found), dim=-1)  # (N, B, C, e)
+            return features[0]
+        steps = F.normalize(torch.stack(features), dim=-1)  # (N, B, C, e)
         if self.query is None:
             return steps.mean(dim=0)
         query = self.query[self.owner]  # (C, e)
@@ -160,21 +158,21 @@ class ChainPrompter(Prompter):
             weights = torch.einsum("nbce,ce->nbc", steps, query).softmax(dim=0)
             return torch.einsum("nbc,nbce->bce", weights, steps)
 
-    def _encode(self, text, words, contexts, class_mask, said):
-        """Features (B, C, e) of a step; ``said``: of each sentence its images and its words."""
-        if said is None:
+    def _encode(self, text, words, contexts, class_mask, sentences):
+        """Features (B, C, e) of a step; ``sentences``: the images and embedded words of each."""
+        if sentences is None:
             return encode_per_image(text, words, contexts, class_mask, self.chunk)
         parts = [
-            encode_per_image(text, words, contexts[images], class_mask, self.chunk, before)
-            for images, before in said
+            encode_per_image(text, words, contexts[images], class_mask, self.chunk, sentence)
+            for images, sentence in sentences
         ]
-        order = torch.cat([images for images, _ in said]).argsort()
+        order = torch.cat([images for images, _ in sentences]).argsort()
         return torch.cat(parts)[order]
 
     def show(self):
-        """Lines: what the steps say that are read; steps that say the same are shown once."""
+        """Lines with the words of the encoded steps; steps with the same words are shown once."""
         lines, total = [], len(self.sources)
-        first = total - len(self.steps)  # steps before it are not read
+        first = total - len(self.steps)  # earlier steps are not encoded
         for words in dict.fromkeys(self.steps):
             same = [i for i, step in enumerate(self.steps, first) if step is words]
             which = ", ".join(str(i + 1) for i in same)
@@ -201,36 +199,36 @@ def batch_contrast(logits, column, task):
 
 @TRAINER_REGISTRY.register()
 class CoT(PromptTrainer):
-    """Chained contexts: prompts in steps, shifted and linked by the image; each task by itself."""
+    """Chained contexts: prompts in steps, shifted and linked by the image; each task separately."""
 
     KEY = "COT"
     pairs = True
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
-        # steps of the chain; with GENERATOR rule and neural, TEMPLATES sets them
+        # number of steps; with GENERATOR rule and neural, the number of TEMPLATES
         CHAIN_LENGTH=Key(3, least=1),
-        N_CTX=Key(4, least=0),  # context tokens of every step, if CTX_INIT is empty
-        CTX_INIT="",  # words that start the context of every step
+        N_CTX=Key(4, least=0),  # context tokens of each step, if CTX_INIT is empty
+        CTX_INIT="",  # words that start the context of each step
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
-        # hidden width of Meta-Nets and controller; 0: image feature's width // 16
+        # hidden width of Meta-Nets and controller; 0: width of the image feature // 16
         HIDDEN=Key(0, least=0),
         SHARED_META_NET=False,  # one Meta-Net for all steps
-        ACCUMULATE=1.0,  # share of the earlier steps' shift that a step's shift is added to
-        CONTROLLER=True,  # the image sets the weights of the links
-        LINK=Key("convex", choices=LINKS),  # how a step joins the one before it
-        LINK_RANGE=Key((0.0, 1.0), least=0),  # of the controller's weights
-        LINK_WEIGHT=Key(0.5, least=0),  # of every link if CONTROLLER is False
-        CHUNK=Key(8, least=0),  # images whose prompts are held in memory at once; 0 for all
-        GENERATOR=Key("learned", choices=GENERATORS),  # what a step says beside its context
-        TEMPLATES=("a photo of {}", "{task}: {}", "own"),  # rule, neural: a step each
-        LM="gpt2",  # neural: a folder or a name of the Hugging Face hub
-        LM_TOKENS=Key(12, least=1),  # neural: the most tokens that are added to a template
-        # rule, neural: the number of zero-shot top classes of the image that a step names
+        ACCUMULATE=1.0,  # a: weight of the previous step's shift in a step's shift
+        CONTROLLER=True,  # compute the weights of the links from the image
+        LINK=Key("convex", choices=LINKS),  # how a step is combined with the one before it
+        LINK_RANGE=Key((0.0, 1.0), least=0),  # lowest and highest weight by the controller
+        LINK_WEIGHT=Key(0.5, least=0),  # weight of every link if CONTROLLER is False
+        CHUNK=Key(8, least=0),  # images whose prompts are in memory at once; 0: all
+        GENERATOR=Key("learned", choices=GENERATORS),  # origin of a step's words
+        TEMPLATES=("a photo of {}", "{task}: {}", "own"),  # rule, neural: one per step
+        LM="gpt2",  # neural: a folder or a name on the Hugging Face hub
+        LM_TOKENS=Key(12, least=1),  # neural: maximum length of a continuation
+        # rule, neural: number of zero-shot top classes in a sentence about the image; 0: none
         TOP_CLASSES=Key(0, least=0),
-        # their words, before those of the step; neural: the language model continues them
+        # that sentence, in front of a step's words; neural: continued by the language model
         IMAGE_TEMPLATE="it may be {image}",
-        AGGREGATOR=Key("last", choices=AGGREGATORS),  # how the steps become one feature
-        BATCH_CONTRAST=Key(0.0, least=0),  # weight of the contrast between the images of a batch
+        AGGREGATOR=Key("last", choices=AGGREGATORS),  # how the features of the steps are combined
+        BATCH_CONTRAST=Key(0.0, least=0),  # weight of the contrast between images of a batch
     )
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -246,15 +244,15 @@ class CoT(PromptTrainer):
         limit = 1.0 if options.LINK == "convex" else float("inf")
         if low > high or max(high, options.LINK_WEIGHT) > limit:
             raise UserError(
-                f"weights of {options.LINK} links lie between 0 and {limit}; got "
+                f"weights of {options.LINK} links must be between 0 and {limit}; got "
                 f"TRAINER.COT.LINK_RANGE {options.LINK_RANGE} and LINK_WEIGHT {options.LINK_WEIGHT}"
             )
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if options.BATCH_CONTRAST and isinstance(space, ItemSpace):
             raise UserError(
-                "TRAINER.COT.BATCH_CONTRAST is between classes (the loss of pairs has a contrast "
-                f"of its own): set it to 0 for {space.content}"
+                "TRAINER.COT.BATCH_CONTRAST is for classes (the loss of pairs contains a contrast "
+                f"already): set it to 0 for {space.content}"
             )
         return ChainPrompter(options, space, text)
 
@@ -274,7 +272,7 @@ class CoT(PromptTrainer):
         return {**super().checkpoint_metadata(), **form}
 
     def show_prompts(self):
-        """The prompts in words; in front of them the words on every image."""
+        """The prompts in words, after the sentences about images."""
         words, counts = self.model.prompter.image_words, Counter()
         if words is None:
             return super().show_prompts()
@@ -285,7 +283,7 @@ class CoT(PromptTrainer):
             image = F.normalize(self.image_features(batch)["global"].float(), dim=-1)
             counts.update(words.top_classes(image))
         words.write(list(counts), self.clip.text_tower)
-        head = f"in front of what a step says, of {counts.total()} images for training and testing:"
+        head = f"in front of the words of a step, for {counts.total()} training and test images:"
         return [head, *words.show(counts), *super().show_prompts()]
 
     def method_name(self) -> str:

@@ -1,7 +1,7 @@
 """Miniature datasets in the original layouts, so that everything runs without a download.
 
-The images are coloured noise that shows its class, more or less; they are good for trying things
-out and for tests, and for no measurement.
+The images are coloured noise whose colours depend on the class: enough to try things out and for
+tests, but not for measurements.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..base import FewShotDataset, TaskGroup
 from .layouts import MAKERS, class_folders
 
 MARK = "miniature.txt"
-MIN_PER_CLASS = 4  # what a division 50/20/30 needs
+MIN_PER_CLASS = 4  # the fewest that can be split 50/20/30
 
 
 def is_mini(folder: Path) -> bool:
@@ -39,7 +39,7 @@ def make_mini(name: str, root: Path, per_class: int = 6) -> list[Path]:
         The folders of the datasets.
 
     Raises:
-        UserError: an unknown name, or one without files; a folder that is in the way.
+        UserError: an unknown name, a dataset without files, or a folder that exists already.
     """
     cls = DATASET_REGISTRY.get(name)
     if per_class < MIN_PER_CLASS:
@@ -64,7 +64,7 @@ def _make(cls: type, root: Path, per_class: int) -> Path:
     if is_mini(target):
         return target
     if target.exists() and (directory or any(target.iterdir())):
-        raise UserError(f"{target} is there already and no miniature; give another folder")
+        raise UserError(f"{target} exists already and is no miniature; give another folder")
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=root) as scratch:
         maker = MAKERS.get(cls.__name__, class_folders)

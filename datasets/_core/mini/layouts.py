@@ -1,7 +1,7 @@
-"""A maker per layout: each writes the images and annotation files that a dataset's reader wants.
+"""One function per layout: it writes the images and annotation files that a dataset's reader needs.
 
-A maker takes the dataset's class, its folder and the number of images per class, and says where
-the class names come from.
+It takes the dataset's class, its folder and the number of images per class, and returns the origin
+of the class names.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .draw import save, write_mat
 PUBLIC = "the public ones"
 INVENTED = "INVENTED: the real ones are not public"
 MAKERS: dict[str, Callable[[type, Path, int], str]] = {}
-EXTRA = {"Caltech101": ("BACKGROUND_Google", "Faces_easy")}  # folders that are to be left out
+EXTRA = {"Caltech101": ("BACKGROUND_Google", "Faces_easy")}  # folders that the reader skips
 SUFFIXES = {"UCMerced": "tif", "SIRIWHU": "tif"}
 
 
 def maker(*names: str):
-    """Enter a maker for datasets of these names."""
+    """Register the function that writes miniatures of these datasets."""
 
     def add(function):
         MAKERS.update(dict.fromkeys(names, function))
@@ -31,7 +31,7 @@ def maker(*names: str):
 
 
 def parts_of(count: int) -> tuple[int, int]:
-    """How many of a class's images are for training and, a third, for testing."""
+    """Numbers of training and test images of a class; a third is for testing."""
     return count - max(1, count // 3), max(1, count // 3)
 
 

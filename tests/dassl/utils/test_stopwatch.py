@@ -11,7 +11,7 @@ from dassl.utils import AverageMeter, Stopwatch
 def clock(monkeypatch):
     """A stopwatch, and a function that lets time pass."""
     now = [100.0]
-    monkeypatch.setattr("dassl.utils.stopwatch.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("dassl.utils.lockstep.time.perf_counter", lambda: now[0])
 
     def wait(seconds):
         now[0] += seconds

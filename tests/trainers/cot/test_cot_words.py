@@ -138,13 +138,13 @@ def test_prompts_are_shown(build):
     [
         (("GENERATOR", "rules"), "TRAINER.COT.GENERATOR .*got 'rules'; did you mean rule"),
         (("GENERATOR", "rule", "TEMPLATES", "()"), "needs TEMPLATES, one per step"),
-        (("GENERATOR", "rule", "TEMPLATES", "('a photo',)"), r"'a photo' .* must hold \{\} once"),
-        (("GENERATOR", "rule", "TEMPLATES", "('{} {}',)"), r"'\{\} \{\}' .* must hold \{\} once"),
-        (("GENERATOR", "rule", "TEMPLATES", "('{x} {}',)"), r"must hold \{\} once"),
+        (("GENERATOR", "rule", "TEMPLATES", "('a photo',)"), "'a photo' of TRAINER.COT.TEMPLATES"),
+        (("GENERATOR", "rule", "TEMPLATES", "('{} {}',)"), r"'\{\} \{\}' of TRAINER.COT.TEMPLATES"),
+        (("GENERATOR", "rule", "TEMPLATES", "('{x} {}',)"), "TRAINER.COT.TEMPLATES"),
         (("AGGREGATOR", "mean"), "TRAINER.COT.AGGREGATOR .*got 'mean'"),
         (("BATCH_CONTRAST", -1.0), "BATCH_CONTRAST .*got"),
         (("GENERATOR", "neural", "LM_TOKENS", 0), "LM_TOKENS .*got 0"),
-        (("GENERATOR", "neural", "LM", "./none"), "there is no folder ./none"),
+        (("GENERATOR", "neural", "LM", "./none"), "TRAINER.COT.LM ./none"),
     ],
 )
 def test_refused(build, options, message):

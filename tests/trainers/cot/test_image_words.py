@@ -22,10 +22,10 @@ STEPS = [[f"{begin} {name}" for name in SHOWN] for begin in ("a photo of", "a ph
 def parrot(cache, monkeypatch):
     """A model that always says the same; the sentences that it was asked to go on with."""
     asked, says = [], Parrot(" in the rain. And so on")
-    ask = trainers.cot.language_model._ask
+    ask = trainers.cot.language_model._generate
     monkeypatch.setattr("trainers.cot.language_model._load", lambda model: (says, says))
     monkeypatch.setattr(
-        "trainers.cot.language_model._ask",
+        "trainers.cot.language_model._generate",
         lambda m, texts, n: asked.extend(texts) or ask(m, texts, n),
     )
     return asked
@@ -126,7 +126,7 @@ def test_training_and_test_images_alike(run, parrot, cache, tmp_path, features, 
 def test_sentences_are_shown_and_corrected(build, parrot, cache, monkeypatch):
     options = ("GENERATOR", "neural", "TOP_CLASSES", 2)
     lines = make(build, *options).show_prompts()
-    assert lines[0] == "in front of what a step says, of 28 images for training and testing:"
+    assert "28 training and test images" in lines[0]
     sentences = [line.split(" x ") for line in lines[1 : lines.index(next_step(lines))]]
     assert sum(int(count) for count, _ in sentences) == 28
     assert all(text.endswith(" in the rain,") for _, text in sentences)
@@ -163,14 +163,14 @@ def test_too_long_sentences_are_cut_and_counted(build, cache, monkeypatch, capsy
     ("options", "message"),
     [
         (("TOP_CLASSES", -1), "TOP_CLASSES .*got -1"),
-        (("TOP_CLASSES", 2), "it needs TRAINER.COT.GENERATOR neural, or rule"),
+        (("TOP_CLASSES", 2), "TOP_CLASSES.*GENERATOR rule"),
         (
             (*RULE, "TOP_CLASSES", 4, "IMAGE_TEMPLATE", "so " * 45 + "{image}", "N_CTX", 16),
             r"no room is left for 'so so .* in front of prompts of \d+ tokens: the text tower",
         ),
-        (("IMAGE_TEMPLATE", "a photo"), r"must hold \{image\} once"),
-        (("IMAGE_TEMPLATE", "{image} {image}"), r"must hold \{image\} once"),
-        (("IMAGE_TEMPLATE", "{image} {}"), r"nothing else in braces but \{task\}"),
+        (("IMAGE_TEMPLATE", "a photo"), r"IMAGE_TEMPLATE.*\{image\}"),
+        (("IMAGE_TEMPLATE", "{image} {image}"), r"IMAGE_TEMPLATE.*\{image\}"),
+        (("IMAGE_TEMPLATE", "{image} {}"), r"IMAGE_TEMPLATE.*\{task\}"),
     ],
 )
 def test_refused(build, options, message):

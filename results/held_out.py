@@ -1,0 +1,123 @@
+"""The table of the protocol leave_one_task_out: tasks tested without having been trained on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dassl.config.protocols import LEAVE_ONE_TASK_OUT
+
+from .aggregate import Stat, statistic
+from .compare import mean_and_interval
+from .read import Run
+from .rendering import Cell, Table
+from .tables import best_of, shots_name, signed
+
+NOTES = (
+    "each column: a task that the training has not seen, tested from its name and class names",
+    "mean: over the seeds that tested every task; wins: tasks above zero-shot",
+    "over zero-shot: difference of the means, ± half the width of Student's 95 % interval over "
+    "tasks",
+)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One method's accuracy on tasks that it was not trained on.
+
+    Args:
+        values: accuracy by task and seed.
+    """
+
+    suite: str
+    method: str
+    shots: int
+    values: dict[str, dict[int | None, float]]
+
+    def task(self, name: str) -> Stat:
+        """Mean and spread over seeds of a task."""
+        return statistic(self.values.get(name, {}).values())
+
+    def mean(self, names: Sequence[str]) -> Stat:
+        """Mean over tasks of each seed that tested all of them; its mean and spread over seeds."""
+        by_task = [self.values.get(name, {}) for name in names]
+        seeds = set.intersection(*map(set, by_task)) if by_task else set()
+        return statistic(
+            sum(values[seed] for values in by_task) / len(by_task)
+            for seed in sorted(seeds, key=str)
+        )
+
+
+def is_held_out(run: Run) -> bool:
+    """Whether a run belongs to the protocol: a training without a task, or the test of one."""
+    return run.settings.get("name") == LEAVE_ONE_TASK_OUT
+
+
+def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
+    """A table per suite: a row per method and shots, a column per held-out task.
+
+    Args:
+        order: methods in the order of the rows; others follow as they come.
+    """
+    rows = _rows([run for run in runs if run.complete and is_held_out(run)], order)
+    tables = []
+    for suite in dict.fromkeys(row.suite for row in rows):
+        members = [row for row in rows if row.suite == suite]
+        names = list(dict.fromkeys(name for row in members for name in row.values))
+        columns = [best_of([row.task(name) for row in members]) for name in names]
+        means = best_of([row.mean(names) for row in members])
+        body = []
+        for i, row in enumerate(members):
+            zero_shot = next((r for r in members if r.shots == 0 and r is not row), None)
+            body.append(
+                (
+                    Cell(row.method),
+                    Cell(shots_name(row.shots)),
+                    means[i],
+                    *_against(row, zero_shot, names),
+                    *(column[i] for column in columns),
+                )
+            )
+        tables.append(
+            Table(
+                title=f"{suite}, held-out tasks: mean ± std over seeds, in %",
+                head=("method", "shots", "mean", "over zero-shot", "wins", *names),
+                rows=tuple(body),
+                keys=2,
+                suite=suite,
+                notes=NOTES,
+            )
+        )
+    return tables
+
+
+def _rows(runs: Sequence[Run], order: Sequence[str]) -> list[HeldOut]:
+    """The tests of single tasks by method, shots and the settings that all tasks share."""
+    rows: dict[tuple, HeldOut] = {}
+    tests = [run for run in runs if re.fullmatch(r"task\d+", run.settings.get("tasks", ""))]
+    for run in sorted(tests, key=lambda run: int(run.settings["tasks"][4:])):
+        settings = tuple(sorted(s for s in run.settings.items() if s[0] not in ("tasks", "data")))
+        key = (run.suite, run.method, run.shots, settings)
+        row = rows.setdefault(key, HeldOut(run.suite, run.method, run.shots, {}))
+        for name in run.tasks:
+            if (value := run.get(name)) is not None:
+                row.values.setdefault(name, {}).setdefault(run.seed, value)
+    ranks = {name: i for i, name in enumerate(order)}
+    return sorted(
+        rows.values(), key=lambda row: (row.suite, row.shots, ranks.get(row.method, len(ranks)))
+    )
+
+
+def _against(row: HeldOut, zero_shot: HeldOut | None, names: Sequence[str]) -> tuple[Cell, Cell]:
+    """Difference to zero-shot over tasks, and the number of tasks above it."""
+    if zero_shot is None:
+        return Cell(""), Cell("")
+    pairs = [(row.task(name).mean, zero_shot.task(name).mean) for name in names]
+    gains = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
+    if not gains:
+        return Cell(""), Cell("")
+    mean, half = mean_and_interval(gains)
+    width = "" if half is None else f" ± {half:.1f}"
+    wins = Cell(f"{sum(gain > 0 for gain in gains)} of {len(gains)}")
+    return Cell(f"{signed(mean, 1)}{width}", mean, half, len(gains)), wins
