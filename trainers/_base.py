@@ -61,6 +61,10 @@ class PromptTrainer(TrainerX):
         """Hook: the hand-written prompts, ``self.templates``, if ``uses_templates``."""
         return TemplatePrompter(with_template(space, options.TEMPLATE), text)
 
+    def parameter_groups(self, prompter: Prompter) -> list:
+        """Hook: the tensors that the optimizer steps, or groups of them, as torch takes them."""
+        return [p for p in prompter.parameters() if p.requires_grad]
+
     def stored_features(self, options: CfgNode) -> str:
         """Hook: which image features can be stored; a key of prompting.stored_features.STORED."""
         return "model"
@@ -140,7 +144,7 @@ class PromptTrainer(TrainerX):
         time_text(self.clock, prompter)
         distributed.same_everywhere(prompter.state_dict().values())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
-        learned = [p for p in prompter.parameters() if p.requires_grad and self.sgd]
+        learned = self.parameter_groups(prompter) if self.sgd else []
         optim = build_optimizer(learned, self.cfg.OPTIM) if learned else None
         sched = build_lr_scheduler(optim, self.cfg.OPTIM) if optim else None
         self.register_model("prompt_learner", prompter, optim, sched)

@@ -42,6 +42,11 @@ class TrainerBase:
     selecting_model = False  # from before_train to deploy: no model to test is chosen yet
 
     @classmethod
+    def config_keys(cls, cfg: CfgNode) -> list[str]:
+        """The nodes under ``cfg.TRAINER`` that this trainer reads."""
+        return [cls.KEY] if cls.KEY else []
+
+    @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
         """Add the trainer's own node to the configuration."""
         if cls.KEY:
@@ -291,8 +296,4 @@ class TrainerBase:
 
 
 def _distinct(items) -> list:
-    out: list = []
-    for item in items:
-        if item is not None and all(item is not o for o in out):
-            out.append(item)
-    return out
+    return list({id(item): item for item in items if item is not None}.values())

@@ -37,8 +37,8 @@ def _drop_unused_nodes(cfg: CfgNode) -> None:
     """Drop the keys of other methods and datasets, so that new ones keep the hashes of old runs."""
     if not cfg.TRAINER.NAME:
         raise UserError("no trainer chosen: give one with --trainer; --list shows their names")
-    if key := TRAINER_REGISTRY.get(cfg.TRAINER.NAME).KEY:
-        cfg.TRAINER = CfgNode({name: cfg.TRAINER[name] for name in ("NAME", key)})
+    if keys := TRAINER_REGISTRY.get(cfg.TRAINER.NAME).config_keys(cfg):
+        cfg.TRAINER = CfgNode({name: cfg.TRAINER[name] for name in ("NAME", *keys)})
     from dassl.data.datasets import dataset_class  # imports torch
 
     if not (cfg.DATASET.NAME and dataset_class(cfg).asks_questions):

@@ -75,6 +75,7 @@ FORMS = {
     ("TCP",): (3 * (M * D + (E + 1) * E // 4 + (E // 4 + 1) * M * D), "TCP"),
     ("CLIPLoRA",): (3 * 2 * 3 * 2 * 2 * D, "CLIP-LoRA"),
     ("TwoStage",): (3 * 5 * 2 * D + 9 * E, "2SFS"),
+    ("DePT",): (3 * (M * D + 4 * E) + 9 * (E + 1), "CoOp-CA+DePT"),
     ("LPPlusPlus",): (9 * (E + 2), "LP++"),
     ("VPT",): (3 * 3 * 8 * D, "VPT"),
     ("IVLP",): (3 * (2 + 3) * 2 * D, "IVLP"),
@@ -82,7 +83,7 @@ FORMS = {
     ("MaPLe",): (3 * 2 * (M * D + D * D + D), "MaPLe"),
 }
 # A head that belongs to classes is left out where a checkpoint meets others.
-WITHOUT_HEAD = ("TwoStage",)
+WITHOUT_HEAD = ("DePT", "TwoStage")
 VARIANTS = list(dict.fromkeys([*((name,) for name in METHODS), *FORMS]))
 
 
