@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -87,9 +88,10 @@ def is_openai(state: State) -> bool:
 
 def to_custom_text(state: State) -> State:
     """The weights under the names of open_clip's models with a text tower of its own."""
-    parts = ("text_projection", "positional_embedding", "token_embedding", "transformer")
-    parts += ("ln_final", "cls_emb")
-    return {f"text.{k}" if k.startswith(parts) else k: tensor for k, tensor in state.items()}
+    text = re.compile(
+        "(text_projection|positional_embedding|token_embedding|transformer|ln_final|cls_emb)"
+    )
+    return {f"text.{k}" if text.match(k) else k: tensor for k, tensor in state.items()}
 
 
 def fill(model: nn.Module, state: State, what: str) -> None:
