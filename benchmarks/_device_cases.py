@@ -15,10 +15,20 @@ VARIANTS = {  # options beside the default ones, as KEY VALUE words
         "task vectors": ("TASK_VECTORS", "True"),
         "upstream's steps": ("UPSTREAM_STEPS", "True"),
         "transformer": ("PG_TYPE", "transformer"),
+        "depth 2": ("DEPTH", "2"),
     },
     "CoOp": {"context per class": ("CSC", "True")},
     "TipAdapter": {"fine-tuned": ("FINETUNE", "True")},
 }
+NEEDED = {  # options without which a method does not run on the tiny CLIP; depths of tiny-vit
+    "CLIPLoRA": {"ENCODER": "text", "ITERATIONS": "0"},
+    "IVLP": {"PROMPT_DEPTH_TEXT": "2", "PROMPT_DEPTH_VISION": "3"},
+    "MaPLe": {"PROMPT_DEPTH": "2"},
+    "PromptSRC": {"PROMPT_DEPTH_TEXT": "2", "PROMPT_DEPTH_VISION": "3"},
+    "TCP": {"LAYER": "1"},
+    "VPT": {"PROMPT_DEPTH_VISION": "3"},
+}
+VIT = ("IVLP", "MaPLe", "PromptSRC", "VPT")  # methods that learn in a vision transformer
 PAIRS = {"captions": "DigitCaptions", "questions": "DigitQuestions"}
 LARGE = {  # backbones of full size with random weights
     "RN50": ("RN50/random", ("MTCoOp", "PLOT")),
@@ -57,7 +67,7 @@ def every_case(small: bool = False) -> list[Case]:
     names = TRAINER_REGISTRY.registered_names()
     tiny = ("MODEL.BACKBONE.NAME", "tiny", *common)
     digits = _digits("task1" if small else "base", *tiny)
-    cases = [Case(name, name, digits) for name in names]
+    cases = [Case(name, name, (*digits, *_needed(name))) for name in names]
     cases += [] if small else _large(common)
     for name in names:
         if TRAINER_REGISTRY.get(name).pairs:
@@ -69,6 +79,14 @@ def every_case(small: bool = False) -> list[Case]:
             few = () if small else FEW
             cases.append(Case(f"{name}, {about}", name, (*digits, *words), few))
     return cases
+
+
+def _needed(name: str) -> tuple[str, ...]:
+    """KEY VALUE words without which a method does not run."""
+    key = TRAINER_REGISTRY.get(name).KEY
+    pairs = [(f"TRAINER.{key}.{option}", value) for option, value in NEEDED.get(name, {}).items()]
+    pairs += [("MODEL.BACKBONE.NAME", "tiny-vit")] if name in VIT else []
+    return tuple(word for pair in pairs for word in pair)
 
 
 def _digits(tasks: str, *opts: str) -> tuple[str, ...]:

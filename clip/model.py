@@ -169,17 +169,6 @@ class CLIP(nn.Module):
         return {"global": pooled, "local": local}
 
     @property
-    def text_layers(self) -> int:
-        """Number of blocks of the text tower that contexts can stand before.
-
-        Raises:
-            CLIPError: it takes none in later blocks.
-        """
-        if isinstance(self.text_tower, HubTextTower):
-            self.text_tower.refuse_deep()
-        return self.text_tower.layers
-
-    @property
     def image_layers(self) -> int:
         """Number of blocks of the image tower that prompt tokens can stand before.
 

@@ -30,22 +30,31 @@ def teacher_features(clip: CLIP, batch: dict) -> torch.Tensor:
 
 
 def anchor_losses(
-    model: PromptedCLIP, output: ModelOutput, image: torch.Tensor, text: torch.Tensor
+    model: PromptedCLIP,
+    output: ModelOutput,
+    image: torch.Tensor,
+    text: torch.Tensor,
+    columns: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Distances of a model's features and probabilities to those of the frozen CLIP.
 
     "text" and "image" are mean absolute differences of normalised features; "logits" is the
-    divergence sum softmax(z0) (log softmax(z0) - log softmax(z)) / (B C), z0 the frozen logits.
+    divergence sum softmax(z0) (log softmax(z0) - log softmax(z)) / (B C), z0 the frozen logits;
+    with ``columns`` the softmax of an image is over these, and C is their number.
 
     Args:
         image: (B, e) frozen image features, normalised.
         text: (C, e) frozen text features, normalised.
+        columns: (B, C) mask of the classes of each image's task; None: all are.
     """
-    frozen = model.score(image, text).log_softmax(dim=1)  # (B, C)
-    own = output.logits.log_softmax(dim=1)
-    divergence = F.kl_div(own, frozen, reduction="sum", log_target=True)
+    frozen, own = model.score(image, text), output.logits  # (B, C)
+    if columns is None:
+        columns = torch.ones_like(own, dtype=torch.bool)
+    lowest = torch.finfo(own.dtype).min
+    frozen, own = (z.masked_fill(~columns, lowest).log_softmax(dim=1) for z in (frozen, own))
+    divergence = (frozen.exp() * (frozen - own)).masked_fill(~columns, 0).sum(dim=1)  # (B,)
     return {
         "text": (output.text_features - text).abs().mean(),
         "image": (output.image_features - image).abs().mean(),
-        "logits": divergence / own.numel(),
+        "logits": (divergence / columns.sum(dim=1)).mean(),
     }

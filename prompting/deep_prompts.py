@@ -66,7 +66,7 @@ class DeepContext(nn.Module):
 class PromptedImages(Prompter):
     """A prompter that learns in the image tower, through prompt tokens beside the patches."""
 
-    def image_tokens(self, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
+    def image_tokens(self, clip: CLIP, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
         """Tokens (m, V) or (B, m, V) by index of the image block; {} leaves the tower as it is.
 
         Args:
@@ -81,7 +81,7 @@ class PromptedImages(Prompter):
         outputs: frozenset[str],
         task: torch.Tensor | None = None,
     ) -> Features:
-        tokens = self.image_tokens(task)
+        tokens = self.image_tokens(clip, task)
         if not tokens:
             return super().encode_image(clip, images, outputs, task)
         return {"global": clip.encode_prompted_image(images, tokens, self.recompute_images)}
@@ -101,7 +101,7 @@ class IndependentPrompter(PromptedImages):
         )
         self.tokens = make_tokens(clip, count, depth) if depth else None
 
-    def image_tokens(self, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
+    def image_tokens(self, clip: CLIP, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
         return {} if self.tokens is None else dict(enumerate(self.tokens))
 
     def forward(

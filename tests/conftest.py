@@ -128,7 +128,20 @@ def backbone_of(trainer):
     """The untrained form of the backbone in a method's preset for the tiny CLIPs."""
     files = Path(train.CONFIGS, "trainers").glob("*/tiny*.yaml")
     texts = [text for file in files if f"--trainer {trainer} " in (text := file.read_text())]
-    return "tiny-vit/random" if any("tiny_vit.yaml" in text for text in texts) else "tiny/random"
+    learns_in_vit = bool(texts) and all("tiny_vit.yaml" in text for text in texts)
+    return "tiny-vit/random" if learns_in_vit else "tiny/random"
+
+
+# of a text tower of 2 blocks and, in tiny-vit, an image tower of 3
+DEPTHS = {"PROMPT_DEPTH": 2, "PROMPT_DEPTH_TEXT": 2, "PROMPT_DEPTH_VISION": 3}
+
+
+def depths_of(trainer):
+    """KEY VALUE words: prompts as deep as the towers of the tiny backbones."""
+    cls = TRAINER_REGISTRY.get(trainer)
+    keys = {f"TRAINER.{cls.KEY}.{key}": value for key, value in DEPTHS.items()}
+    found = {k: v for k, v in keys.items() if k.rpartition(".")[2] in cls.DEFAULTS}
+    return [word for pair in found.items() for word in pair]
 
 
 def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):
@@ -141,7 +154,7 @@ def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):
             *(() if "--seed" in flags else ("--seed", "1")),
             *("--quiet", "DATASET.NAME", dataset),
             *SMALL,
-            *map(str, opts),
+            *map(str, [*depths_of(trainer), *opts]),
         ]
     )
 

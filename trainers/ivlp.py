@@ -36,7 +36,7 @@ class IVLP(PromptTrainer):
         return "none" if options.PROMPT_DEPTH_VISION else "model"
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
-        check_depth("IVLP.PROMPT_DEPTH_TEXT", options.PROMPT_DEPTH_TEXT, self.clip.text_layers)
+        check_depth("IVLP.PROMPT_DEPTH_TEXT", options.PROMPT_DEPTH_TEXT, text.layers)
         if options.PROMPT_DEPTH_VISION:
             layers = self.clip.image_layers
             check_depth("IVLP.PROMPT_DEPTH_VISION", options.PROMPT_DEPTH_VISION, layers)

@@ -35,7 +35,7 @@ class CoupledPrompter(PromptedImages):
         copies = (copy.deepcopy(later) for _ in range(depth - 1))
         self.couplings = nn.ModuleList([first, *copies])
 
-    def image_tokens(self, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
+    def image_tokens(self, clip: CLIP, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
         pairs = zip(self.couplings, self.contexts.layers(), strict=True)
         return {i: coupling(context) for i, (coupling, context) in enumerate(pairs)}
 
@@ -66,7 +66,7 @@ class MaPLe(PromptTrainer):
         return "none"
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
-        for layers in (self.clip.text_layers, self.clip.image_layers):
+        for layers in (text.layers, self.clip.image_layers):
             check_depth("MAPLE.PROMPT_DEPTH", options.PROMPT_DEPTH, layers)
         return CoupledPrompter(options, space, text, self.clip)
 

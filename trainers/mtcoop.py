@@ -7,129 +7,25 @@ Neurocomputing 603 (2024) 128290.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from clip import TextEncoder
-from clip.text import index_rows
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace, view_seed
 from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import UserError
+from prompting.anchors import anchor_losses, teacher_features
+from prompting.deep_prompts import check_depth
 from prompting.equal_names import refuse_equal_tasks
-from prompting.meta_net import META_NETS, build_meta_net
+from prompting.meta_net import META_NETS
 from prompting.precision import PRECISIONS
-from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, scatter_rows
-from prompting.prompter import Prompter
+from prompting.prompt_learner import POSITIONS
+from prompting.prompter import ModelOutput, Prompter
+from prompting.soft_deep import DeepSoftPrompter
+from prompting.soft_prompter import SoftPrompter
+from prompting.templates import TemplatePrompter
 from prompting.upstream import context_of, same_names, tensor_of
 
 from ._base import PromptTrainer
-
-
-class SoftPrompter(Prompter):
-    """Text features of the classes of all tasks, in contexts generated from the task names.
-
-    With g the frozen text tower, U the task context, V the class context, W the meta network:
-
-        r_t   = g([SOS] U task_t . [EOT]), or learned           (e,)  task feature
-        s_tc  = g([SOS] V class_tc . [EOT])                     (e,)  class feature, only with CSC
-        S     = W(r_t), one context per task, or W(s_tc, r_t), one per class
-        w_tc  = g([SOS] S class_tc . [EOT])                     (e,)  text feature of class c
-    """
-
-    def __init__(self, options, space, text):
-        super().__init__()
-        self.frozen_classes = bool(options.FREEZE_CLS_PROMPT)
-        tasks = [task.name for task in space.tasks]
-        self.tasks = self.vectors = None
-        if options.TASK_VECTORS:
-            self.vectors = nn.Parameter(INIT_STD * torch.randn(len(tasks), text.out_dim))
-        else:
-            per_task = torch.arange(len(tasks)) if options.TASK_CSC else None
-            self.tasks = _learner(tasks, text, options, "TASK_", per_task)
-        self.classes = None
-        if options.CSC:
-            per_class = torch.arange(space.num_classes) if options.CLASS_CSC else None
-            self.classes = _learner(space.classnames, text, options, "CLASS_", per_class)
-            if self.frozen_classes:
-                self.classes.requires_grad_(False)
-        self.names = _learner(space.classnames, text, options, "", None, learn=False)
-        self.meta = build_meta_net(
-            options.PG_TYPE,
-            feature_dim=text.out_dim,
-            n_ctx=self.names.n_ctx,
-            ctx_dim=text.width,
-            with_classes=options.CSC,
-            ratio=options.PG_RATIO,
-        )
-        self._class_features: tuple | None = None
-        self.n_tasks, self.owner = len(tasks), space.owner  # (C,) task of each class
-
-    def tasks_of(self, class_mask: torch.Tensor | None) -> torch.Tensor:
-        """Mask (T,) of the tasks of the classes in ``class_mask``."""
-        owner = self.owner if class_mask is None else self.owner[class_mask]
-        return torch.zeros(self.n_tasks, dtype=torch.bool).index_fill(0, owner, True)
-
-    def contexts(self, text, class_mask=None):
-        """The generated contexts of the classes in ``class_mask``.
-
-        One per task (T, m, d), or with class features one per class (C, m, d).
-        """
-        tasks = self.tasks_of(class_mask)
-        if self.vectors is None:
-            task = text.encode(self.tasks(class_mask=tasks)).float()  # (T, e)
-        else:
-            task = index_rows(self.vectors, tasks.nonzero()[:, 0])
-        if self.classes is None:
-            return self.meta(task)
-        owner = self.owner if class_mask is None else self.owner[class_mask]
-        return self.meta(
-            index_rows(task, ranks(tasks)[owner]), self.class_features(text, class_mask)
-        )
-
-    def class_features(self, text, class_mask=None):
-        """Features (k, e) of the classes in ``class_mask``; computed once if not learned."""
-        if not self.frozen_classes:
-            return text.encode(self.classes(class_mask=class_mask)).float()
-        ctx = self.classes.ctx
-        state = None if ctx is None else (ctx._version, ctx.device)  # loading writes in place
-        if self._class_features is None or self._class_features[0] != state:
-            with torch.no_grad():
-                self._class_features = state, text.encode(self.classes()).float()
-        features = self._class_features[1]
-        return features if class_mask is None else index_rows(features, class_mask.nonzero()[:, 0])
-
-    def forward(
-        self,
-        text: TextEncoder,
-        image_features: torch.Tensor,
-        class_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Text features (C, e); zero outside ``class_mask``."""
-        class_mask = None if class_mask is None else class_mask.cpu()
-        ctx = self.contexts(text, class_mask)
-        if self.classes is None:
-            group = ranks(self.tasks_of(class_mask))[self.owner]
-        else:
-            group = torch.arange(len(self.owner)) if class_mask is None else ranks(class_mask)
-        return scatter_rows(text.encode(self.names(ctx, group, class_mask)), class_mask)
-
-
-def ranks(mask: torch.Tensor) -> torch.Tensor:
-    """Rank of each marked entry of a mask among the marked ones."""
-    return mask.cumsum(0) - 1
-
-
-def _learner(names, text, options, level, group, learn=True):
-    """The prompts of one level: "TASK_", "CLASS_", or "" for the final prompts."""
-    return PromptLearner(
-        names,
-        text,
-        n_ctx=options[f"{level}N_CTX"],
-        ctx_init=options[f"{level}CTX_INIT"],
-        group=group,
-        learn=learn,
-        position=options[f"{level}TOKEN_POSITION"],
-    )
 
 
 @TRAINER_REGISTRY.register()
@@ -159,8 +55,16 @@ class MTCoOp(PromptTrainer):
         CLASS_CSC=False,  # one class context per class
         CLASS_TOKEN_POSITION=Key("end", choices=POSITIONS),
         PG_TYPE=Key("lin", choices=tuple(META_NETS)),  # the meta network
-        PG_RATIO=Key(1, least=1),  # bottleneck of mlp: hidden width = input width // PG_RATIO
-        # fraction of the classes outside the batch that a step scores; 0: all classes
+        PG_RATIO=Key(1, least=1),  # bottleneck of the mlp: hidden width = input width // PG_RATIO
+        DEPTH=Key(1, least=1),  # text blocks with a generated context of their own
+        # generated tokens in the first DEPTH image blocks too, by couplings as in MaPLe
+        IMAGE_PROMPTS=False,
+        RANK=Key(0, least=0),  # of what generates later blocks' prompts; 0: full matrices
+        # weights of PromptSRC's distances to the frozen CLIP with the datasets' templates
+        ANCHOR_TEXT=Key(0.0, least=0),
+        ANCHOR_IMAGE=Key(0.0, least=0),
+        ANCHOR_LOGITS=Key(0.0, least=0),
+        # share of the absent classes scored in a step; 0: all of them
         CLS_SAMPLE_RATE=Key(0.0, least=0, most=1),
         FREEZE_CLS_PROMPT=Key(0, choices=(0, 1)),  # 1: the class context is not learned
         UPSTREAM_STEPS=False,  # as many optimizer and schedule steps as the released code
@@ -188,13 +92,60 @@ class MTCoOp(PromptTrainer):
                 "TRAINER.MTCOOP.TASK_VECTORS replaces the task names, so there is no task context: "
                 "set TASK_CSC False, or TASK_VECTORS False"
             )
+        if options.IMAGE_PROMPTS and options.CSC:
+            raise UserError(
+                "TRAINER.MTCOOP.IMAGE_PROMPTS are made of the contexts of tasks, but CSC makes "
+                "contexts of classes: set CSC False, or IMAGE_PROMPTS False"
+            )
+        if options.DEPTH > 1 and options.TOKEN_POSITION != "end":
+            raise UserError(
+                f"TRAINER.MTCOOP.DEPTH {options.DEPTH} needs the whole context before the class "
+                f"name: set TOKEN_POSITION end, not {options.TOKEN_POSITION}, or DEPTH 1"
+            )
+
+    def stored_features(self, options: CfgNode) -> str:
+        if not options.IMAGE_PROMPTS:
+            return "model"
+        return "teacher" if options.ANCHOR_IMAGE or options.ANCHOR_LOGITS else "none"
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if not options.TASK_VECTORS:
             refuse_equal_tasks(space, text)
-        return SoftPrompter(options, space, text)
+        check_depth("MTCOOP.DEPTH", options.DEPTH, text.layers)
+        if options.IMAGE_PROMPTS:
+            check_depth("MTCOOP.DEPTH", options.DEPTH, self.clip.image_layers)
+        if options.DEPTH == 1 and not options.IMAGE_PROMPTS:
+            return SoftPrompter(options, space, text)
+        return DeepSoftPrompter(options, space, text, self.clip)
+
+    @property
+    def anchors(self) -> dict[str, float]:
+        """Weights of the distances to the frozen CLIP that are used."""
+        options = self.cfg.TRAINER.MTCOOP
+        weights = {name: options[f"ANCHOR_{name.upper()}"] for name in ("text", "image", "logits")}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def compute_loss(
+        self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Cross-entropy within the tasks, and the distances to the frozen CLIP, if weighted."""
+        losses = super().compute_loss(output, batch, class_mask)
+        if not self.anchors:
+            return losses
+        frozen = not self.cfg.TRAINER.MTCOOP.IMAGE_PROMPTS
+        image = output.image_features if frozen else teacher_features(self.clip, batch)
+        task, device = batch["task"], output.logits.device
+        columns = self.dm.space.owner.to(device) == task.to(device)[:, None]  # (B, C)
+        found = anchor_losses(self.model, output, image, self.templates.features, columns)
+        return losses | {name: weight * found[name] for name, weight in self.anchors.items()}
+
+    def build_templates(
+        self, options: CfgNode, space: TaskSpace, text: TextEncoder
+    ) -> TemplatePrompter:
+        return TemplatePrompter(space, text)
 
     def build_model(self) -> None:
+        self.uses_templates = self.needs_all_classes = bool(self.anchors)
         super().build_model()
         options = self.cfg.TRAINER.MTCOOP
         if options.UPSTREAM_STEPS:
@@ -220,7 +171,8 @@ class MTCoOp(PromptTrainer):
         return [*super().class_bound_names(), *(self.dm.space.tasknames if vectors else [])]
 
     def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        if self.cfg.TRAINER.MTCOOP.TASK_VECTORS:
+        options = self.cfg.TRAINER.MTCOOP
+        if options.TASK_VECTORS or options.DEPTH > 1 or options.IMAGE_PROMPTS:
             return super().from_upstream(states)
         prompter = self.model.prompter
         found = {
@@ -236,9 +188,12 @@ class MTCoOp(PromptTrainer):
     def method_name(self) -> str:
         options = self.cfg.TRAINER.MTCOOP
         cls = ("CS" if options.CLASS_CSC else "CA") if options.CSC else "NA"
+        name = f"SoftCPT-{cls}{'TS' if options.TASK_CSC else 'TA'}"
         if options.TASK_VECTORS:
-            return f"SoftCPT* ({cls})" if options.CSC else "SoftCPT*"
-        return f"SoftCPT-{cls}{'TS' if options.TASK_CSC else 'TA'}"
+            name = f"SoftCPT* ({cls})" if options.CSC else "SoftCPT*"
+        own = [f"depth {options.DEPTH}"] if options.DEPTH > 1 else []
+        own += ["images"] if options.IMAGE_PROMPTS else []
+        return ", ".join([name, *own, *(["anchors"] if self.anchors else [])])
 
 
 def upstream_steps(class_context: bool, precision: str) -> tuple[int, int]:

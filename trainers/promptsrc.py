@@ -47,7 +47,7 @@ class PromptSRC(PromptTrainer):
         return "teacher"
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
-        depths = {"TEXT": self.clip.text_layers, "VISION": self.clip.image_layers}
+        depths = {"TEXT": text.layers, "VISION": self.clip.image_layers}
         for tower, layers in depths.items():
             key = f"PROMPT_DEPTH_{tower}"
             check_depth(f"PROMPTSRC.{key}", options[key], layers)

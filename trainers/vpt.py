@@ -27,7 +27,7 @@ class VisualPrompter(PromptedImages, TemplatePrompter):
         super().__init__(with_template(space, options.TEMPLATE), text)
         self.tokens = make_tokens(clip, options.N_CTX_VISION, options.PROMPT_DEPTH_VISION)
 
-    def image_tokens(self, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
+    def image_tokens(self, clip: CLIP, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
         return dict(enumerate(self.tokens))
 
 

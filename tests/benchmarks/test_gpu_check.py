@@ -24,7 +24,8 @@ def untrained():
 
     def find(name, *checks):
         case = next(case for case in every_case(small=True) if case.name == name)
-        opts = [word if word != "tiny" else "tiny/random" for word in case.opts]
+        names = {"tiny": "tiny/random", "tiny-vit": "tiny-vit/random"}
+        opts = [names.get(word, word) for word in case.opts]
         return replace(case, opts=(*opts, "USE_CUDA", "False"), checks=checks, exact=False)
 
     return find
@@ -38,7 +39,7 @@ def test_every_method_is_a_case():
         assert set().union(*(case.checks for case in cases)) <= set(_device_checks.CHECKS)
 
 
-@pytest.mark.parametrize("name", ["MTCoOp", "CoOp, questions", "ProtoNet", "ZeroshotCLIP"])
+@pytest.mark.parametrize("name", ["MTCoOp", "CoOp, questions", "MaPLe", "ProtoNet", "ZeroshotCLIP"])
 def test_all_checks_of_a_case(untrained, tmp_path, monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     rows = list(_device_checks.check_case(untrained(name), tmp_path, tmp_path / "features"))

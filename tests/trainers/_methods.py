@@ -17,12 +17,11 @@ METHODS = TRAINER_REGISTRY.registered_names()
 D = E = 64  # widths of the tiny backbones, that of the image tokens of tiny-vit too
 M, U, V = 4, 3, 2  # context tokens: of the final prompts, and of SoftCPT's task and class features
 CONTEXTS = {"N_CTX": M, "TASK_N_CTX": U, "CLASS_N_CTX": V}
-DEPTHS = {"PROMPT_DEPTH": 2, "PROMPT_DEPTH_TEXT": 2, "PROMPT_DEPTH_VISION": 3}  # of tiny-vit
 CLASSES = [TRAINER_REGISTRY.get(name) for name in METHODS]
 SMALL_CONTEXTS = {
     f"{cls.KEY}.{key}": value
     for cls in CLASSES
-    for key, value in {**CONTEXTS, **DEPTHS}.items()
+    for key, value in CONTEXTS.items()
     if key in cls.DEFAULTS
 }
 # without training, zero-shot CLIP teaches the opposite of the labels
