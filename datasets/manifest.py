@@ -24,7 +24,7 @@ SPELLINGS = {**{part: part for part in SPLITS}, "valid": "val", "validation": "v
 
 @DATASET_REGISTRY.register()
 class Manifest(FewShotDataset):
-    """Your own images, listed in a CSV: path, class and, if wanted, task and split.
+    """Your own images, listed in a CSV: path, class and, optionally, task and split.
 
     The table is ``DATASET.MANIFEST`` in the data folder; its first line names the columns, in any
     order, and paths are relative to the data folder. Tasks keep the order of their first rows;
@@ -78,7 +78,7 @@ class Manifest(FewShotDataset):
                 if head is None:
                     head, first = _head(fields, where), fields
                 elif fields == first:
-                    raise UserError(f"{where}: the line with the names of the columns stands again")
+                    raise UserError(f"{where}: the line with the names of the columns is repeated")
                 else:
                     rows.append(_row(head, fields, where))
         except csv.Error as error:
@@ -92,7 +92,7 @@ class Manifest(FewShotDataset):
         return rows
 
     def read(self, rng: random.Random) -> Split:
-        """The table's division, or one that is drawn."""
+        """The split of the table, or a new one."""
         classes: dict[str, set[str]] = {}
         for row in self.rows:
             classes.setdefault(row["task"], set()).add(row["class"])
@@ -163,7 +163,7 @@ def _row(head: list[str], fields: list[str], where: str) -> dict[str, str]:
 
 
 def _refuse_twice(rows: list[dict[str, str]], path: Path) -> None:
-    """One image has one class in one task."""
+    """Refuse an image with two classes in one task."""
     seen: dict[tuple[str, str], str] = {}
     for row in rows:
         key = row["path"], row["task"]
@@ -173,7 +173,7 @@ def _refuse_twice(rows: list[dict[str, str]], path: Path) -> None:
 
 
 def _refuse_backslashes(rows: list[dict[str, str]], root: Path) -> None:
-    """Name a path of Windows; a backslash in the name of a file that exists is fine."""
+    """Refuse Windows paths; a backslash in the name of an existing file is accepted."""
     for row in rows:
         if "\\" in row["path"] and not (root / row["path"]).exists():
             raise UserError(

@@ -25,6 +25,7 @@ from .export_folder import (
     new_folder,
     refuse_existing,
     result_lines,
+    with_orientation,
 )
 from .run import LoadedRun
 
@@ -135,7 +136,7 @@ def export_onnx(run: LoadedRun, folder: Path, task: int | str | None = None) -> 
         write_json({**given, "tasks": tasks, "source": source}, place / "model.json")
         height, width = given["size"]
         text = README.format(
-            code=CODE,
+            code=with_orientation(run, CODE),
             classes=first,
             height=height,
             width=width,
