@@ -1,4 +1,4 @@
-"""Every benchmark in one command: a table of naive against ours, and the same as JSON.
+"""All benchmarks in one command: tables of naive and own times, in Markdown and as JSON.
 
     python -m benchmarks all        # every suite
     python -m benchmarks small      # every suite in miniature

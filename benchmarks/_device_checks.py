@@ -1,13 +1,12 @@
-"""Trains, tests, stops, goes on and evaluates a method on the device, and compares with the CPU.
+"""Trains, tests, interrupts, resumes and evaluates methods on a GPU, and compares with the CPU.
 
     python -m benchmarks._device_checks FOLDER RESULTS [--small] CASE...
 
-does the checks of some cases of ``benchmarks/_device_cases.py``, with runs under FOLDER, and adds
-a line of JSON to the file RESULTS after each. A check that fails stops no other.
+runs the checks of some cases of ``benchmarks/_device_cases.py``, with runs under FOLDER, and adds
+a line of JSON to the file RESULTS after each. A failed check does not stop the others.
 
-Learned tensors are compared by how far they are apart, as a part of the way that they went
-between the first and the last epoch: with that as the unit, rounding is small and another
-gradient is not.
+The distance of two sets of learned tensors is divided by their change between the first and the
+last epoch. In this unit rounding is small, and a different gradient is not.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ HALF = 0.03  # and in half precision, of the images, beside two
 
 
 class CheckError(Exception):
-    """What was computed is not what it should be."""
+    """A result differs from the expected one."""
 
 
 class Checks:
@@ -58,18 +57,18 @@ class Checks:
         return f"mean over the tasks {mean:.1f} %, {len(last)} learned tensors"
 
     def stored_features(self) -> str:
-        """On stored image features the same is learned."""
+        """Training on stored image features learns the same."""
         content = self._train("stored", "FEATURES.MODE", "full")
         return self._like_fp32("stored", content, OTHERWISE)
 
     def cpu(self) -> str:
-        """On the CPU the same is learned."""
+        """Training on the CPU learns the same."""
         more = () if self.case.exact else ("TEST.NO_TEST", "True")
         content = self._train("cpu", *more, "USE_CUDA", "False")
         return self._like_fp32("cpu", content, OTHERWISE)
 
     def goes_on(self) -> str:
-        """Stopped after the first epoch, the same command goes on and learns the same."""
+        """A run that is interrupted after the first epoch and resumed learns the same."""
         stop = _stopping(TRAINER_REGISTRY.get(self.case.trainer))
         try:
             with stop:
@@ -84,7 +83,7 @@ class Checks:
         return "has no epochs to stop between"
 
     def checkpoint(self) -> str:
-        """Evaluated from its checkpoint, the run has the accuracies it was trained to."""
+        """An evaluation of the checkpoint has the accuracies of the training run."""
         content = self._train("evaluated", flags=self._from_fp32())
         return self._like_accuracies(content)
 

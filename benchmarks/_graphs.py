@@ -1,4 +1,4 @@
-"""Training steps with CUDA graphs against steps without: the same numbers, and how fast.
+"""Training steps with and without CUDA graphs: equality of the results, and speed.
 
     python -m benchmarks._graphs FOLDER SECONDS [--small]
 
@@ -46,7 +46,7 @@ def ten_steps(variant: str, precision: str, size: gpu.Size, graphs: bool) -> dic
 
 
 def compare(variant: str, precision: str, size: gpu.Size) -> dict:
-    """A row: how far what is learned is apart, of the way it went without graphs."""
+    """A row: distance of the learned tensors, relative to their change without graphs."""
     without, graphed = (ten_steps(variant, precision, size, graphs) for graphs in (False, True))
     apart = _distance(graphed["end"], without["end"]) / _distance(without["end"], without["start"])
     captured = graphed["graphs"] > 0 or not torch.cuda.is_available()

@@ -1,10 +1,10 @@
-"""Where the time of a NATA step on warm features goes: kernels, gaps between them, operators.
+"""Profile of a NATA step on warm features: kernels, gaps between them, operators.
 
     python -m benchmarks._profile FOLDER SECONDS [--small]
 
 The step is that of ``benchmarks/gpu.py`` at General-10's shape (RN50). A gap is time in which the
-GPU has no kernel, copy or fill to do: the step's time without a profiler, less what its kernels
-take in the profile.
+GPU has no kernel, copy or fill to do: the step's time without a profiler, less the time of its
+kernels in the profile.
 """
 
 from __future__ import annotations

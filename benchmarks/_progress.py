@@ -1,4 +1,4 @@
-"""Lines that say how long it has been, and tables that are written anew with each row."""
+"""Progress lines with the elapsed time, and tables that are rewritten with each row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the searches for learning rates share: runs on data of their own, and a table."""
+"""Shared by the searches for learning rates: runs on chosen data, and a table."""
 
 from __future__ import annotations
 

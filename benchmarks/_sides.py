@@ -3,9 +3,9 @@
 A suite is a module with ``prepare(side, **case) -> Callable`` that makes one side ready to be
 timed. Both sides use the same threads, names, weights and learned numbers.
 
-glibc gives large tensors back to the system when they are freed, and the next one costs page
-faults again. That hits the naive side hardest, so every ratio is also taken with its thresholds
-raised, where memory once taken is kept.
+glibc returns the memory of large tensors to the system when they are freed, and allocating the next
+one costs page faults. This slows the naive side most, so every ratio is also measured with raised
+thresholds, so that freed memory is reused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes that share out the checks of a device: one that dies takes no other with it."""
+"""Processes that run the checks on a GPU in parallel; a crash ends only its own process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAUSE = 0.2  # seconds between two looks at the processes
 
 
 class Worker:
-    """A process that does the checks of some cases, ``benchmarks/_device_checks.py``.
+    """A process that runs the checks of some cases, ``benchmarks/_device_checks.py``.
 
     Args:
         cases: their names. number: of this worker. folder: of its runs and files.

@@ -1,8 +1,8 @@
 """Chooses the demo's learning rates: accuracy on pool images that no run trained on.
 
-The 897 test images of Digits7 are not looked at. The runs are the demo's, with its epochs, on
-few-shot draws that the demo does not use, scored on the rest of the 900 pool images. The best
-mean over the trained-word tasks, shots and draws tells the rate to put into a method's preset.
+The 897 test images of Digits7 are not used. The runs are the demo's, with its epochs, on
+few-shot draws that the demo does not use, scored on the rest of the 900 pool images. A method's
+preset gets the rate with the best mean over the trained-word tasks, shots and draws.
 
     python -m benchmarks.demo_rates
     python -m benchmarks.demo_rates --methods CoOp-CA --rates 0.002 0.02 --draws 11

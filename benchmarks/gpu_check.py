@@ -1,12 +1,12 @@
-"""What only a GPU can tell: every method on it, a profile, the speed of steps. It ends in time.
+"""All checks that need a GPU, within a time limit: every method, a profile, the speed of steps.
 
     benchmarks/gpu_check.sh           # on a GPU; less than five minutes
     benchmarks/gpu_check.sh --small   # in miniature on a CPU, to see that the command works
 
 Four parts, each with a table (Markdown) and numbers (JSON) in the folder of results: ``checks``
 (``benchmarks/_device_checks.py``), ``graphs`` (``benchmarks/_graphs.py``), ``profile``
-(``benchmarks/_profile.py``) and ``speed`` (``benchmarks/_speed.py``). A part that runs out of its
-time is ended, and keeps what it has.
+(``benchmarks/_profile.py``) and ``speed`` (``benchmarks/_speed.py``). A part that exceeds its
+time is stopped; its finished rows are kept.
 """
 
 from __future__ import annotations

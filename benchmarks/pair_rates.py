@@ -1,8 +1,8 @@
 """Chooses the learning rates of the presets on pairs: recall on training pairs held out.
 
-Neither the test nor the validation images of DigitCaptions are looked at: 200 of its 700 training
+Neither the test nor the validation images of DigitCaptions are used: 200 of its 700 training
 images, another draw each time, are held out and searched instead, without those that share their
-caption with another. The best mean over the draws tells the rate to put into a preset.
+caption with another. A preset gets the rate with the best mean over the draws.
 
     python -m benchmarks.pair_rates
     python -m benchmarks.pair_rates --methods CoT --rates 0.01 --draws 11 -- OPTIM.MAX_EPOCH 20

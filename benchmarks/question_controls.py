@@ -1,8 +1,8 @@
-"""What methods learn from the images of DigitQuestions, beside which answers suit a question.
+"""How much methods learn from the images of DigitQuestions, and how much from the questions alone.
 
-Training answers are left as they are, dealt out anew among the items of the same question (the
-images then say nothing, the questions still do), or among all items. Beside them stands what is
-reached without looking: each question's most frequent training answer. VQA accuracy and top-1 on
+Training answers are unchanged, shuffled among the items of the same question (so that images carry
+no information, but questions do), or shuffled among all items. The baseline without images is each
+question's most frequent training answer. VQA accuracy and top-1 on
 the test part, in percent.
 
     python -m benchmarks.question_controls

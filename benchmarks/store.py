@@ -62,7 +62,7 @@ def make_trainer(backbone: str, paths: list[str], store: Path):
 
 
 def forget() -> None:
-    """What this process remembers of stores; the next pass opens them as another would."""
+    """Forget the stores that this process has opened, so that the next pass opens them anew."""
     stored_features._open_store.cache_clear()
     stored_features._open_digests.cache_clear()
 

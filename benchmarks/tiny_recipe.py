@@ -1,4 +1,4 @@
-"""Which recipe pre-trains the tiny CLIP best, judged on the pool half of the real digits only.
+"""Compares recipes of pre-training the tiny CLIP, on the pool half of the real digits.
 
     python -m benchmarks.tiny_recipe                       # the table that the recipe was chosen by
     python -m benchmarks.tiny_recipe --steps 180 --lr 0.002 --seeds 0 1 2

@@ -1,4 +1,4 @@
-"""DigitCaptions: retrieval of handwritten digits by captions, offline.
+"""DigitCaptions: retrieval of handwritten digits by captions, without a download.
 
 The images are Digits7's. A caption names the digit, its stroke and its slant, which are measured
 on the pixels.
@@ -25,7 +25,7 @@ STYLES = {  # words for the lowest, middle and highest third of each measure
 
 
 def measure(pixels: np.ndarray) -> dict[str, float]:
-    """How a digit (h, w) is written: its ink in white pixels, its slant as a tangent."""
+    """Stroke and slant of a digit (h, w): its ink in white pixels, its slant as a tangent."""
     ink = pixels.astype(float) / pixels.max()
     rows, columns = np.indices(ink.shape)
     x = columns - (ink * columns).sum() / ink.sum()
@@ -45,8 +45,8 @@ class DigitCaptions(PairDataset):
     def read(self, cfg) -> tuple[Path, dict[str, list[CaptionedImage]]]:
         """The image folder and the captions; ``cfg.DATASET.ROOT`` is not used.
 
-        Among the validation and the test images each caption belongs to one image only: of the
-        images that share a caption the first is kept.
+        Of the validation or test images that share a caption only the first is kept, so that every
+        text has one right image.
         """
         folder = digit_folder()
         items = captioned(folder)

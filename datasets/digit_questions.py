@@ -1,4 +1,4 @@
-"""DigitQuestions: questions about handwritten digits with ten simulated annotators, offline.
+"""DigitQuestions: questions about handwritten digits, ten simulated annotators, no download.
 
 The images are Digits7's. An annotator gives the right answer or, with probability 0.1, another
 answer that fits the question.
@@ -37,7 +37,7 @@ QUESTIONS = {
 
 @DATASET_REGISTRY.register()
 class DigitQuestions(QuestionDataset):
-    """Six questions about handwritten digits, two on each image, answered by ten people each."""
+    """Six questions about handwritten digits, two on each image, with ten answers each."""
 
     task_name = "handwritten digits"
 

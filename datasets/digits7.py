@@ -60,7 +60,7 @@ class DigitIdentity(DigitTask):
 
 
 class OddOrEven(DigitTask):
-    """Whether two divides it."""
+    """Whether it is odd or even."""
 
     task_name = "odd or even"
     classnames = ("even", "odd")
@@ -92,7 +92,7 @@ class KindOfStrokes(DigitTask):
 
 
 class PrimeOrNot(DigitTask):
-    """Whether it is prime: words that the embedded model has never seen."""
+    """Whether it is prime: words that the tiny CLIP was not trained on."""
 
     task_name = "prime or not"
     group = "unseen words"
@@ -101,7 +101,7 @@ class PrimeOrNot(DigitTask):
 
 
 class MultipleOfThree(DigitTask):
-    """Whether three divides it: words that the embedded model has never seen."""
+    """Whether three divides it: words that the tiny CLIP was not trained on."""
 
     task_name = "multiple of three"
     group = "unseen words"

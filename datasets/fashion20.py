@@ -25,8 +25,8 @@ KINDS = (  # what a task's classes are kinds of, in the order of the tasks
 class Fashion20(FewShotDataset):
     """Fashion-20: twenty attributes of clothes, such as the length of pants.
 
-    Class names are read from task_info.csv, tab-separated: a column that is not looked at, the
-    name of the task, another such column, the names of its classes with commas between them.
+    Class names are read from task_info.csv, whose columns are separated by tabs: an ignored one,
+    the name of the task, another ignored one, the names of its classes, separated by commas.
     """
 
     dataset_dir = "fashion20"
@@ -36,7 +36,7 @@ class Fashion20(FewShotDataset):
     num_columns = 78
 
     def read(self, rng: random.Random) -> Split:
-        """``images/<task>/<class>/<image>``, both numbered from 0, divided task by task."""
+        """A split 50/20/30 of each task, from ``images/<task>/<class>/``, both numbered from 0."""
         path = self.annotation("task_info.csv")
         rows = list(read_rows(path, "number task text classes", sep="\t"))[1:]
         if len(rows) != len(KINDS):
@@ -55,7 +55,7 @@ class Fashion20(FewShotDataset):
         return split
 
     def make_tasks(self, split: Split) -> list[Task]:
-        """Each with the template of its kind of clothes."""
+        """The tasks, each with the template of its kind of clothes."""
         tasks = super().make_tasks(split)
         if len(tasks) != len(KINDS):
             raise UserError(f"the split of {self.root} has {len(tasks)} tasks; Fashion20 has 20")

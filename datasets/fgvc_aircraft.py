@@ -1,4 +1,4 @@
-"""FGVC-Aircraft: 100 variants of aircraft, in the official division."""
+"""FGVC-Aircraft: 100 variants of aircraft, in the official split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._core.splits import Split
 
 @DATASET_REGISTRY.register()
 class FGVCAircraft(FewShotDataset):
-    """FGVC-Aircraft: 100 variants of aircraft, in the official division."""
+    """FGVC-Aircraft: 100 variants of aircraft, in the official split."""
 
     dataset_dir = "fgvc_aircraft"
     task_name = "aircraft variant"
@@ -26,7 +26,7 @@ class FGVCAircraft(FewShotDataset):
     num_columns = 100
 
     def read(self, rng: random.Random) -> Split:
-        """The lists of images; labels follow the order of variants.txt."""
+        """The official lists of images; labels follow the order of variants.txt."""
         rows = read_rows(self.annotation("variants.txt"), "variant", sep="\n")
         names = tuple(name for _, (name,) in rows)
         parts = []

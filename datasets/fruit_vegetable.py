@@ -22,5 +22,5 @@ class FruitVegetable(FewShotDataset):
     num_columns = 36
 
     def read(self, rng: random.Random) -> Split:
-        """Each of the three folders divided by itself, class by class."""
+        """A split 50/20/30 of each class of each of the three folders, as in SoftCPT."""
         return read_parts(self.image_root, ("train", "test", "validation"), rng)

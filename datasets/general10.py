@@ -1,4 +1,4 @@
-"""General-10: the ten datasets of CoOp side by side."""
+"""General-10: the ten datasets of CoOp in one suite."""
 
 from dassl.data import DATASET_REGISTRY
 
@@ -17,7 +17,7 @@ from .ucf101 import UCF101
 
 @DATASET_REGISTRY.register()
 class General10(TaskGroup):
-    """General-10: the ten datasets of CoOp side by side."""
+    """General-10: the ten datasets of CoOp in one suite."""
 
     members = (
         Caltech101,

@@ -55,7 +55,7 @@ class ImageFolder(FewShotDataset):
 
     @cached_property
     def parts(self) -> dict[str, str]:
-        """Folder by part, for the parts that there are; none if the classes lie in the root."""
+        """Folder of each existing part (train, val, test); empty if the classes are in the root."""
         there = folders_in(self.root)
         spelled = {p: [name for name in there if name.lower() in SPELLINGS[p]] for p in SPLITS}
         found = {part: names[0] for part, names in spelled.items() if names}
@@ -88,12 +88,12 @@ class ImageFolder(FewShotDataset):
 
     @cached_property
     def renames(self) -> dict[str, str]:
-        """Class name by folder, where a file beside the images gives it."""
+        """Class name by folder, from a file beside the images."""
         start = self.root / self.parts.get("train", "")
         return read_class_names(self.root, folders_in(start))
 
     def read(self, rng: random.Random) -> Split:
-        """The folders' division, or one that is drawn."""
+        """The split of the folders, or a new one."""
         if not self.parts:
             return read_folders(self.root, rng)
         classes = {

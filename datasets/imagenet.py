@@ -17,7 +17,7 @@ from ._core.splits import Split
 class ImageNet(FewShotDataset):
     """ImageNet: 1000 kinds of objects; the official validation images are for val and test.
 
-    So a choice by validation (``TEST.FINAL_MODEL best_val``) would look at test images.
+    Selecting by validation (``TEST.FINAL_MODEL best_val``) would therefore use test images.
     """
 
     dataset_dir = "imagenet"

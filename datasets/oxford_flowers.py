@@ -27,7 +27,7 @@ class OxfordFlowers(FewShotDataset):
     num_columns = 102
 
     def names(self) -> tuple[str, ...]:
-        """Those of cat_to_name.json, a file of CoOp's; without it the same ones from here."""
+        """Class names from CoOp's cat_to_name.json or, without that file, the built-in copy."""
         path = self.root / "cat_to_name.json"
         if not path.is_file():
             return known_names("OxfordFlowers")
@@ -37,7 +37,7 @@ class OxfordFlowers(FewShotDataset):
         return tuple(names[str(i + 1)] for i in range(len(names)))
 
     def read(self, rng: random.Random) -> Split:
-        """Image i has label i of imagelabels.mat, divided class by class."""
+        """A split 50/20/30 of each class; imagelabels.mat has the label of image i at place i."""
         names, mat = self.names(), self.annotation("imagelabels.mat")
         groups: list[list[Datum]] = [[] for _ in names]
         for i, label in enumerate(read_mat(mat, "labels").tolist(), start=1):

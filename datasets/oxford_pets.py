@@ -25,7 +25,7 @@ class OxfordPets(FewShotDataset):
     num_columns = 37
 
     def read(self, rng: random.Random) -> Split:
-        """The official test images; a fifth of the others is for validation."""
+        """The official test images; a fifth of the other images is held out for validation."""
         names: dict[int, str] = {}
         lists = []
         for file in self.annotations:

@@ -1,4 +1,4 @@
-"""Plant-6: six datasets of plants side by side."""
+"""Plant-6: six datasets of plants in one suite."""
 
 from dassl.data import DATASET_REGISTRY
 
@@ -13,7 +13,7 @@ from .plant_village import PlantVillage
 
 @DATASET_REGISTRY.register()
 class Plant6(TaskGroup):
-    """Plant-6: six datasets of plants side by side."""
+    """Plant-6: six datasets of plants in one suite."""
 
     members = (
         FruitVegetable,

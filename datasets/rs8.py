@@ -1,4 +1,4 @@
-"""RS-8: eight datasets of remote sensing, chosen by this project."""
+"""RS-8: a suite of eight remote sensing datasets, chosen by this project."""
 
 from dassl.data import DATASET_REGISTRY
 
@@ -15,7 +15,7 @@ from .whu_rs19 import WHURS19
 
 @DATASET_REGISTRY.register()
 class RS8(TaskGroup):
-    """RS-8: eight datasets of remote sensing, chosen by this project.
+    """RS-8: a suite of eight remote sensing datasets, chosen by this project.
 
     SoftCPT's paper has a suite of this name with 208 classes, but does not say of which datasets.
     These eight have 208 classes too, but so have 178 choices among the well-known ones: numbers

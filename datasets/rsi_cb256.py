@@ -30,7 +30,7 @@ class RSICB256(FewShotDataset):
     num_columns = 35
 
     def read(self, rng: random.Random) -> Split:
-        """``<category>/<class>/<image>``, divided class by class; classes sorted by name."""
+        """A split 50/20/30 of each class of ``<category>/<class>/``; classes are sorted by name."""
         paths = {
             name: found
             for category in folders_in(self.image_root)

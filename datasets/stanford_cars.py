@@ -29,7 +29,7 @@ class StanfordCars(FewShotDataset):
     num_columns = 196
 
     def read(self, rng: random.Random) -> Split:
-        """The official test images; a fifth of the others is for validation."""
+        """The official test images; a fifth of the other images is held out for validation."""
         meta, train, test = (self.annotation(name) for name in self.annotations)
         names = tuple(_year_first(str(name)) for name in read_mat(meta, "class_names").tolist())
         split = Split([names], test=_images(test, "cars_test", len(names)))

@@ -1,4 +1,4 @@
-"""Suite: datasets that a YAML lists, side by side."""
+"""Suite: several datasets of a YAML in one run."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class SUN397(FewShotDataset):
     num_columns = 397
 
     def read(self, rng: random.Random) -> Split:
-        """The official test images; a fifth of the others is for validation."""
+        """The official test images; a fifth of the other images is held out for validation."""
         names, train, test = (self.annotation(name) for name in self.annotations)
         folders = [row[0].strip("/") for _, row in read_rows(names, "class", sep="\n")]
         split = Split([tuple(_scene(folder) for folder in folders)], test=_images(test, folders))

@@ -29,7 +29,7 @@ class UCF101(FewShotDataset):
     num_columns = 101
 
     def read(self, rng: random.Random) -> Split:
-        """The official test videos; a fifth of the others is for validation."""
+        """The official test videos; a fifth of the other videos is held out for validation."""
         names, train, test = (self.annotation(name) for name in self.annotations)
         actions = [name for _, (_, name) in read_rows(names, "number action")]
         split = Split([tuple(map(_folder, actions))], test=_images(test, actions))

@@ -20,7 +20,7 @@ PHOTO_FOLDERS = {
 
 @DATASET_REGISTRY.register()
 class VQAv2(QuestionDataset):
-    """Questions on photos: 443,757 of train2014 to train on, 214,354 of val2014 to test on."""
+    """Questions on photos: 443,757 of train2014 for training, 214,354 of val2014 for testing."""
 
     dataset_dir = "vqav2"
     task_name = "photos"
@@ -43,7 +43,7 @@ class VQAv2(QuestionDataset):
 
 
 def read_part(questions: Path, annotations: Path, photos: str) -> list[QAItem]:
-    """Questions joined with their answers, in the order of the file of the questions.
+    """Questions with their answers, in the order of the questions file.
 
     A question without answers is incomplete. Answers without question are left out and counted.
 
@@ -58,7 +58,7 @@ def read_part(questions: Path, annotations: Path, photos: str) -> list[QAItem]:
         if about != image:
             raise UserError(
                 f"question {number} is on image {image} in {questions}, but on {about} in "
-                f"{annotations}: they are not of one version"
+                f"{annotations}: they belong to different versions"
             )
         items.append(QAItem(f"{photos}/COCO_{photos}_{image:012d}.jpg", text, answer, given))
     if texts and not any(item.answers for item in items):

@@ -33,7 +33,7 @@ class PlannedRun:
         return ", ".join([*words, *filter(None, [self.note])])
 
 
-def words_of(keys: dict | None) -> list[str]:
+def override_words(keys: dict | None) -> list[str]:
     """``KEY VALUE ...`` of a mapping, as train.py takes them."""
     return [str(word) for pair in (keys or {}).items() for word in pair]
 
@@ -92,8 +92,8 @@ def _runs_of(
             *(("--protocol", protocol) if protocol else ()),
             "--quiet",
             *("DATASET.NUM_SHOTS", str(shots)),
-            *words_of(by_shots.get(shots)),
-            *words_of(method.get("opts")),
+            *override_words(by_shots.get(shots)),
+            *override_words(method.get("opts")),
             *shared,
         ]
         run = PlannedRun(name, dataset, 0 if once else shots, seed, place, tuple(argv), backbone)

@@ -11,7 +11,7 @@ from dassl.config.node import read_yaml
 from dassl.config.protocols import LEAVE_ONE_TASK_OUT
 from dassl.utils import UserError, unknown_name
 
-from .grid import PlannedRun, grid_runs, words_of
+from .grid import PlannedRun, grid_runs, override_words
 
 KEYS = {
     "output": str,  # folder of all runs
@@ -236,7 +236,7 @@ def _chosen(methods: dict[str, dict], wanted: str, path: Path) -> dict[str, dict
 def _pairs(keys: dict | None, path: Path) -> list[str]:
     """``KEY VALUE ...`` of a mapping."""
     try:
-        return _checked_overrides(words_of(keys))
+        return _checked_overrides(override_words(keys))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -1,0 +1,54 @@
+"""Checkpoints of other methods, backbones and classes."""
+
+import pytest
+import torch
+
+import train
+from dassl.engine import build_trainer
+from dassl.utils import UserError
+from tests.conftest import toy_args
+
+
+@pytest.fixture
+def trained(run, tmp_path):
+    """The folder of a finished CoOp-CS run on the suite's first task."""
+    run("CoOp", "TRAINER.COOP.CSC", "True", "DATASET.SUBSAMPLE_TASKS", "task0")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "opts", "epoch", "message"),
+    [
+        ("CoOp", ("TRAINER.COOP.CSC", "True"), 7, r"no checkpoint .*tar-7; .* holds .*tar-2"),
+        ("MTCoOp", (), 2, "does not fit this trainer .* tasks.ctx is missing"),
+        ("CoOp", (), 2, r"ctx has shape \(3, 16, 64\), here \(16, 64\)"),
+        (
+            "CoOp",
+            ("TRAINER.COOP.CSC", "True", "DATASET.SUBSAMPLE_TASKS", "task2"),
+            2,
+            r"shape \(3, 16, 64\), here \(4, 16, 64\).*another method, backbone, context or set",
+        ),
+    ],
+)
+def test_checkpoints_of_something_else(build, trained, trainer, opts, epoch, message):
+    other = build(trainer, "DATASET.SUBSAMPLE_TASKS", "task0", *opts)
+    with pytest.raises(UserError, match=message):
+        other.load_model(trained, epoch=epoch)
+
+
+def test_checkpoint_of_another_backbone(trained, toy):
+    args = toy_args("CoOp", "TRAINER.COOP.CSC", "True", "DATASET.SUBSAMPLE_TASKS", "task0")
+    args.backbone = "ViT-S-32/random"  # a text tower of width 384
+    other = build_trainer(train.setup_cfg(args))
+    with pytest.raises(UserError, match=r"shape \(3, 16, 64\), here \(3, 16, 384\)"):
+        other.load_model(trained, epoch=2)
+
+
+def test_shared_context_goes_to_other_classes(build, run, tmp_path):
+    run("CoOp", "DATASET.SUBSAMPLE_TASKS", "task0")
+    other = build("CoOp", "DATASET.SUBSAMPLE_TASKS", "task2")
+    before = other.model.prompter.prompts.ctx.clone()
+    other.load_model(tmp_path / "run", epoch=2)
+    assert not torch.equal(other.model.prompter.prompts.ctx, before)
+    other.test()
+    assert other.results()["tasks"][0]["total"] == 12
