@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from clip.features import DigestCache, FeatureStore, feature_key, store_root
+from clip.text import index_rows
 from dassl.data import (
     DatasetWrapper,
     Datum,
@@ -31,6 +33,7 @@ STORED = {  # which image features can be stored
 }
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of an epoch may use
 ONE_PIECE = 64 * 2**20  # bytes of an epoch's features that are read at once on a CPU
+CHECK_EVERY = 1.0  # seconds; epochs that are shorter do not all look for changed images
 
 
 class Loaders(NamedTuple):
@@ -156,6 +159,7 @@ class FeatureLoader:
             for output in encoder.outputs
         }
         self._columns = columns_of(loader.dataset.data_source)
+        self._checked, self._view, self._features = float("-inf"), -1, None
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -172,9 +176,14 @@ class FeatureLoader:
         return count, count * self.encoder.bytes_per_image
 
     def __iter__(self) -> Iterator[dict]:
-        stores, rows = self._complete()
+        view = self._view_epoch() if self.loader.dataset.draws else 0
+        old = view != self._view or time.monotonic() - self._checked > CHECK_EVERY
+        if self._features is None or old or distributed.world_size() > 1:
+            self._features = None  # before the next ones take memory
+            self._features = self._read(*self._complete())
+            self._checked, self._view = time.monotonic(), view
         order = [torch.tensor(batch) for batch in self.loader.batches]
-        yield from self._batches(stores, rows, order)
+        yield from self._batches(self._features, order)
 
     def _complete(self) -> tuple[dict[str, FeatureStore], dict[str, torch.Tensor]]:
         """The complete stores of this epoch, and each image's row in them."""
@@ -192,8 +201,19 @@ class FeatureLoader:
             )
         return stores, {output: store.indices(names) for output, store in stores.items()}
 
-    def _batches(self, stores: dict, rows: dict, order: list) -> Iterator[dict]:
-        """Batches of stored features; ``rows``: row of each image in each store."""
+    def _read(self, stores: dict, rows: dict) -> dict[str, Callable]:
+        """Functions from indices of images (n,) to their features, by the key of a batch."""
+        found: dict[str, Callable] = {}
+        for output, store in stores.items():
+            if self._in_one_piece(len(rows[output])):
+                features = store.gather(rows[output]).to(self.encoder.device)
+                found[field_of(output)] = partial(index_rows, features)
+            else:
+                found[field_of(output)] = partial(_gather, store, rows[output])
+        return found
+
+    def _batches(self, features: dict[str, Callable], order: list) -> Iterator[dict]:
+        """Batches of stored features, read by the functions of :meth:`_read`."""
         items, sizes = self.loader.dataset.data_source, [len(index) for index in order]
         every = torch.cat(order)
         columns = {name: values[every] for name, values in self._columns.items()}
@@ -201,15 +221,9 @@ class FeatureLoader:
         if self.encoder.device.type == "cuda":  # copies from there are asynchronous
             columns = {name: values.pin_memory() for name, values in columns.items()}
         columns = {name: values.split(sizes) for name, values in columns.items()}
-        if self._in_one_piece(len(every)):
-            for output, store in stores.items():
-                features = store.gather(rows[output][every]).to(self.encoder.device)
-                columns[field_of(output)] = features.split(sizes)
         for step, index in enumerate(order):
             batch = {name: values[step] for name, values in columns.items()}
-            for output, store in stores.items():
-                if field_of(output) not in batch:
-                    batch[field_of(output)] = store.gather(rows[output][index])
+            batch |= {name: read(batch["index"]) for name, read in features.items()}
             yield {**batch, "impath": [items[i].impath for i in index.tolist()]}
 
     def _in_one_piece(self, images: int) -> bool:
@@ -252,6 +266,10 @@ class TeacherLoader(FeatureLoader):
         for batch in self.loader:
             features = stores["global"].gather(rows["global"][batch["index"]])
             yield {**batch, "teacher": features}
+
+
+def _gather(store: FeatureStore, rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return store.gather(rows[index])
 
 
 def _is_missing(stores: dict[str, FeatureStore], names: list[str]) -> bool:

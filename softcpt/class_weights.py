@@ -22,6 +22,7 @@ from .export_folder import (
     new_folder,
     refuse_existing,
     result_lines,
+    with_orientation,
 )
 from .run import LoadedRun
 
@@ -142,13 +143,15 @@ def _describe(run: LoadedRun, ids: Sequence[int], model: dict[str, Any]) -> dict
     """The content of ``weights.json``."""
     options = describe_input(run)
     height, width = options.pop("size")
+    if options["interpolation"] == "nearest":
+        raise UserError("open_clip does not resize with INPUT.INTERPOLATION nearest; use --as onnx")
     options["image_size"] = height if height == width else [height, width]
     tasks = describe_tasks(run, ids)
     for t, one in zip(ids, tasks, strict=True):
         one["weights"] = f"task{t}"
     return {
         "model": model,
-        "preprocessing": {**options, "resize_mode": "shortest"},
+        "preprocessing": options,
         "logit_scale": logit_scale(run),
         "temperature": 1 / logit_scale(run),
         "tasks": tasks,
@@ -164,7 +167,7 @@ def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: 
         else ""
     )
     return README.format(
-        code=CODE.replace("{register}", register),
+        code=with_orientation(run, CODE.replace("{register}", register)),
         scale=info["logit_scale"],
         width=run.trainers[0].clip.text_tower.out_dim,
         files=files,

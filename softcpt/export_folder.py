@@ -49,14 +49,30 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def describe_input(run: LoadedRun) -> dict[str, Any]:
-    """How the run prepares an image: resized on the shorter side, cropped, normalised."""
+    """How the run prepares an image: resized, cropped in the centre, normalised.
+
+    Raises:
+        UserError: it does not resize images.
+    """
     options = run.cfg.INPUT
+    if options.NO_TRANSFORM:
+        raise UserError("INPUT.NO_TRANSFORM is True: an export needs images of one size")
+    normalised = "normalize" in options.TRANSFORMS
     return {
         "size": list(options.SIZE),  # height, width
-        "mean": list(options.PIXEL_MEAN),
-        "std": list(options.PIXEL_STD),
+        "mean": list(options.PIXEL_MEAN) if normalised else [0.0] * 3,
+        "std": list(options.PIXEL_STD) if normalised else [1.0] * 3,
         "interpolation": options.INTERPOLATION,
+        "resize_mode": options.RESIZE_MODE or "shortest",
     }
+
+
+def with_orientation(run: LoadedRun, code: str) -> str:
+    """A README's code, with photographs turned upright if the run does that."""
+    if run.cfg.INPUT.EXIF != "apply":
+        return code
+    code = code.replace("from PIL import Image", "from PIL import Image, ImageOps")
+    return code.replace("Image.open(path)", "ImageOps.exif_transpose(Image.open(path))")
 
 
 def describe_tasks(run: LoadedRun, ids: Sequence[int]) -> list[dict[str, Any]]:

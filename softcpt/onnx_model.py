@@ -25,6 +25,7 @@ from .export_folder import (
     new_folder,
     refuse_existing,
     result_lines,
+    with_orientation,
 )
 from .run import LoadedRun
 
@@ -45,6 +46,7 @@ for path in sys.argv[1:]:
     image = Image.open(path).convert("RGB")
     (w, h), smaller = image.size, min(image.size)
     w, h = int(short * w / smaller), int(short * h / smaller)
+    w, h = (width, height) if info["resize_mode"] == "squash" else (w, h)
     image = image.resize((w, h), Image.Resampling[info["interpolation"].upper()])
     left, top = round((w - width) / 2), round((h - height) / 2)
     pixels = np.asarray(image.crop((left, top, left + width, top + height))) / 255
@@ -134,7 +136,7 @@ def export_onnx(run: LoadedRun, folder: Path, task: int | str | None = None) -> 
         write_json({**given, "tasks": tasks, "source": source}, place / "model.json")
         height, width = given["size"]
         text = README.format(
-            code=CODE,
+            code=with_orientation(run, CODE),
             classes=first,
             height=height,
             width=width,
@@ -196,10 +198,15 @@ def _write_graph(run: LoadedRun, ids: Sequence[int], path: Path) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hide what the exporter prints and warns of; its errors are raised."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    hidden = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(hidden),
+        contextlib.redirect_stderr(hidden),
+    ):
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable
-        logging.disable(logging.WARNING)
+        logging.disable(logging.CRITICAL)
         try:
             yield
         finally:

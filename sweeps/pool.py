@@ -98,7 +98,8 @@ class _Pool:
     ):
         self.context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
         self.run_one, self.events, self.size, self.together = run_one, events, workers, together
-        self.queue = deque(runs)
+        # the longest first, so that the workers end at about the same time
+        self.queue = deque(sorted(runs, key=lambda run: (run.shots >= 0, -run.shots)))
         self.later: list[tuple[float, PlannedRun]] = []  # busy elsewhere: when to retry
         self.outcomes: dict[Path, RunOutcome] = {}
         self.deaths: dict[Path, int] = {}

@@ -77,6 +77,14 @@ class CfgNode(_CfgNode):
             raise AttributeError("the configuration is frozen; call defrost() first")
         _merge(self, values, (), where)
 
+    def clone(self) -> CfgNode:
+        """A copy that can be changed by itself."""
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update({k: _copied(v) for k, v in self.__dict__.items()})
+        for key, value in self.items():
+            dict.__setitem__(copy, key, _copied(value))
+        return copy
+
     def with_values(self, values: dict[str, Any]) -> CfgNode:
         """A copy with other values of some keys (``"INPUT.SIZE"``), which are not checked."""
         copy, frozen = self.clone(), self.is_frozen()
@@ -147,6 +155,13 @@ def _merge(node: CfgNode, values: dict, path: tuple[str, ...], where: str) -> No
             value = _coerce(value, old, where + full)
             _spec(node, key).check(value, where + full)
             node[key] = value
+
+
+def _copied(value: Any) -> Any:
+    """A copy of what can be changed in place; much faster than ``copy.deepcopy``."""
+    if isinstance(value, _CfgNode):
+        return value.clone()
+    return type(value)(value) if isinstance(value, dict | list | set) else value
 
 
 def _specs(node: dict | None) -> dict[str, Key]:

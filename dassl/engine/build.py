@@ -1,4 +1,4 @@
-"""From ``cfg.TRAINER.NAME`` to a trainer that is ready to train."""
+"""Builds the trainer that ``cfg.TRAINER.NAME`` names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def of_pairs() -> list[str]:
-    """Names of the trainers that take images with texts or questions."""
+    """Names of the trainers that accept images with captions or questions."""
     names = TRAINER_REGISTRY.registered_names()
     return [name for name in names if TRAINER_REGISTRY.get(name).pairs]
 

@@ -167,14 +167,15 @@ def _served(requests: Sequence[Request]) -> bool:
 class Lockstep:
     """Starts functions, and lets them work in turns.
 
-    Use it as a context manager: functions that have not ended when the block is left are stopped,
-    by Interrupted or what ended the block.
+    As a context manager it stops the functions that have not ended when the block is left: they
+    raise KeyboardInterrupt where they wait, or what ended the block if that was no Exception.
     """
 
     def __init__(self) -> None:
         self.strands: list[Strand] = []  # that have not ended
         self._new: list[Strand] = []
         self._outside = self._loaded = _Globals()
+        self._outside.load()  # from now on NumPy's generator can be exchanged
 
     def start(self, name: Any, function: Callable[[], Any]) -> None:
         """Add a function; it begins in the next round."""
@@ -210,12 +211,11 @@ class Lockstep:
         return self
 
     def __exit__(self, kind, error: BaseException | None, traceback) -> None:
+        stop = KeyboardInterrupt() if isinstance(error, Exception | None) else error
         for strand in self.strands:
             strand.end_turn()
             while not strand.ended:
-                self._turn(
-                    strand, KeyboardInterrupt() if isinstance(error, Exception | None) else error
-                )
+                self._turn(strand, stop)
         self.strands = []
         self._load(self._outside)
 

@@ -39,7 +39,13 @@ def test_every_method_is_a_case():
         assert set().union(*(case.checks for case in cases)) <= set(_device_checks.CHECKS)
 
 
-@pytest.mark.parametrize("name", ["MTCoOp", "CoOp, questions", "MaPLe", "ProtoNet", "ZeroshotCLIP"])
+SLOW_CASES = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("CoOp, questions", "MaPLe", "ZeroshotCLIP")
+]
+
+
+@pytest.mark.parametrize("name", ["MTCoOp", "ProtoNet", *SLOW_CASES])
 def test_all_checks_of_a_case(untrained, tmp_path, monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     rows = list(_device_checks.check_case(untrained(name), tmp_path, tmp_path / "features"))

@@ -14,6 +14,7 @@ from PIL import Image
 import export
 import softcpt
 from dassl.utils import UserError
+from softcpt.export_folder import describe_input
 
 NO_ONNX = any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript"))
 
@@ -50,17 +51,24 @@ def run_readme(folder, *images):
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-def test_class_weights_need_open_clip_only(command, runs, loaded, held_out, tmp_path):
+@pytest.mark.slow
+def test_class_weights_need_open_clip_only(command, runs, held_out, tmp_path):
     """The README's lines classify the test images as the run did, and images of other forms."""
     folder, task = tmp_path / "weights", "stripes"
-    code, out, _ = command(runs("MTCoOp"), folder, "--task", task)
+    trained = runs("MTCoOp", "INPUT.EXIF", "apply")
+    code, out, _ = command(trained, folder, "--task", task)
     assert code == 0 and "weights.safetensors" in out
     images = [path for path, _ in held_out(2)]
     for mode, size in (("L", (40, 33)), ("RGBA", (31, 90)), ("P", (64, 48))):
         Image.effect_noise(size, 90).convert(mode).save(tmp_path / f"{mode}.png")
         images.append(str(tmp_path / f"{mode}.png"))
+    turned = Image.new("RGB", (40, 20), "red")
+    turned.paste("blue", (0, 0, 9, 20))
+    turned.getexif()[0x0112] = 6  # Orientation
+    turned.save(tmp_path / "turned.jpg", exif=turned.getexif())
+    images.append(str(tmp_path / "turned.jpg"))
     found = run_readme(folder, *images)
-    expected = loaded("MTCoOp").predict(images, task, top=1)
+    expected = softcpt.load_run(trained).predict(images, task, top=1)
     assert [row[:2] for row in found] == [[one.image, one.label] for one in expected]
     for row, one in zip(found, expected, strict=True):
         assert float(row[2]) == pytest.approx(one.probability, abs=2e-4)
@@ -69,7 +77,15 @@ def test_class_weights_need_open_clip_only(command, runs, loaded, held_out, tmp_
     assert info["source"]["method"] == "SoftCPT-NATA" and info["source"]["data"]
 
 
-@pytest.mark.parametrize("method", ["CLIPAdapter", "CoCoOp", "LinearProbe", "VPT", "PLOT"])
+def test_preprocessing_is_that_of_the_run(runs):
+    """Without "normalize" pixels stay between 0 and 1; some backbones resize both sides."""
+    plain = describe_input(softcpt.load_run(runs("CoOp", "INPUT.TRANSFORMS", "()")))
+    assert plain["mean"] == [0, 0, 0] and plain["std"] == [1, 1, 1]
+    usual = describe_input(softcpt.load_run(runs("CoOp", "INPUT.RESIZE_MODE", "squash")))
+    assert usual["mean"] == [0.3] * 3 and usual["resize_mode"] == "squash"
+
+
+@pytest.mark.parametrize("method", ["CoCoOp", "ProtoNet", "VPT"])
 def test_methods_without_class_weights(method, command, runs, tmp_path):
     code, out, err = command(runs(method), tmp_path / "out")
     assert code == 2 and out == "" and method in err and "--as prompts" in err
@@ -78,7 +94,7 @@ def test_methods_without_class_weights(method, command, runs, tmp_path):
 
 @pytest.mark.skipif(NO_ONNX, reason="onnx and onnxscript are not installed")
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["MTCoOp", "CLIPAdapter", "TipAdapter"])
+@pytest.mark.parametrize("method", ["MTCoOp", "CLIPAdapter", "VPT"])
 def test_onnx(method, command, runs, loaded, held_out, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     folder, run, task = tmp_path / "onnx", loaded(method), "stripes"
@@ -105,7 +121,7 @@ def test_onnx_of_a_loop_until_convergence(command, runs, tmp_path):
     assert code == 2 and "PLOT" in err and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("method", ["CoOp", "CoCoOp", "LinearProbe", "MTCoOp", "TipAdapter"])
+@pytest.mark.parametrize("method", ["CoOp", "CoCoOp", "MTCoOp", "ProtoNet", "TipAdapter"])
 def test_prompts_are_loaded_again(method, command, runs, loaded, held_out, tmp_path):
     folder, path = tmp_path / "prompts", held_out(0)[0][0]
     code, _, err = command(runs(method), folder, "--as", "prompts")
@@ -121,8 +137,8 @@ def test_prompts_are_loaded_again(method, command, runs, loaded, held_out, tmp_p
 
 
 def test_exported_prompts_need_their_backbone_and_names(runs, loaded, tmp_path):
-    softcpt.export_run(loaded("LinearProbe"), tmp_path / "out", "prompts")
-    with pytest.raises(UserError, match="LinearProbe"):
+    softcpt.export_run(loaded("ProtoNet"), tmp_path / "out", "prompts")
+    with pytest.raises(UserError, match="ProtoNet"):
         softcpt.load_run(tmp_path / "out", task=0, classes=("a", "b", "c"))
     with pytest.raises(UserError, match="backbone"):
         softcpt.load_run(tmp_path / "out", backbone="tiny")

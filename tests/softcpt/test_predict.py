@@ -120,7 +120,7 @@ REFUSED = {
     "a negative batch": (("{run}", "{photos}", "--batch-size", "-1"), "-1"),
     "new names for fixed columns": (
         ("{fixed}", "{photos}", "--task", "0", "--classes", "a, b, c"),
-        "LinearProbe",
+        "ProtoNet",
     ),
 }
 
@@ -128,7 +128,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_mistakes(case, command, runs, photos, tmp_path):
     (tmp_path / "empty").mkdir()
-    places = {"run": runs("CoOp"), "fixed": runs("LinearProbe"), "photos": photos}
+    places = {"run": runs("CoOp"), "fixed": runs("ProtoNet"), "photos": photos}
     words, part = REFUSED[case]
     filled = [word.format(**places, empty=tmp_path / "empty") for word in words]
     out_file = tmp_path / "found.csv"

@@ -26,7 +26,7 @@ REFUSED = [
     ("INPUT.COLORJITTER_H", 0.6, "at most 0.5"),
     ("INPUT.RRCROP_SCALE", (0.0, 1.0), "above 0"),
     ("INPUT.RRCROP_SCALE", ("a", "b"), "above 0"),
-    ("INPUT.PIXEL_MEAN", [math.nan, 0.5, 0.5], "finite"),
+    ("INPUT.PIXEL_MEAN", [math.nan, 0.5, 0.5], "at least 0"),
     ("INPUT.PIXEL_STD", [1.0, 0.0, 1.0], "above 0"),
     ("INPUT.INTERPOLATION", "cubic", "bilinear, bicubic, nearest"),
     ("DATASET.NUM_SHOTS", 0, "at least -1 and not 0 (training images per class"),
