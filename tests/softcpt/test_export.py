@@ -95,7 +95,7 @@ def test_methods_without_class_weights(method, command, runs, tmp_path):
 
 @pytest.mark.skipif(NO_ONNX, reason="onnx and onnxscript are not installed")
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["MTCoOp", "CLIPAdapter", "TipAdapter"])
+@pytest.mark.parametrize("method", ["MTCoOp", "CLIPAdapter", "VPT"])
 def test_onnx(method, command, runs, loaded, held_out, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     folder, run, task = tmp_path / "onnx", loaded(method), "stripes"
