@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from clip import CLIP
 from clip._openai import OPENAI_ARCHS
+from clip._weights import to_custom_text
 from dassl.utils import UserError, write_json
 
 from .export_folder import (
@@ -106,8 +107,9 @@ def _class_weights(run: LoadedRun, ids: Sequence[int]) -> dict[int, torch.Tensor
     with torch.no_grad():
         features = clip.encode_image(pixels.to(clip.device)).float()
     x = logit_scale(run) * F.normalize(features, dim=-1).cpu()  # (B, e)
+    bias = 0.0 if clip.logit_bias is None else clip.logit_bias.item()  # the softmax cancels it
     for t, logits in zip(ids, run.logits_of_pixels(pixels, ids), strict=True):
-        expected = x @ weights[t].T  # (B, C)
+        expected = x @ weights[t].T + bias  # (B, C)
         if (logits - expected).abs().max() > TOLERANCE * logits.abs().max():
             raise UserError(
                 f"the logits of {method} are more than scaled cosines of image features and one "
@@ -152,8 +154,11 @@ def _describe_model(clip: CLIP, place: Path) -> dict[str, Any]:
     if open_clip.is_pretrained_cfg(arch, tag):
         gelu = clip.config["quick_gelu"]
         return {"model_name": arch, "pretrained": tag, "force_quick_gelu": gelu}
-    write_json(clip.config, place / ARCHITECTURE_FILE)
-    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, place / BACKBONE_FILE)
+    config = {k: v for k, v in clip.config.items() if k != "multimodal_cfg"}  # no CoCa decoder
+    write_json(config, place / ARCHITECTURE_FILE)
+    state = clip.state_dict()
+    state = to_custom_text(state) if clip.config.get("custom_text") else state
+    save_file({k: v.contiguous() for k, v in state.items()}, place / BACKBONE_FILE)
     return {"model_name": Path(ARCHITECTURE_FILE).stem, "pretrained": BACKBONE_FILE}
 
 

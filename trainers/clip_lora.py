@@ -75,7 +75,7 @@ def _layers(clip: CLIP, name: str, encoder: str) -> dict[str, nn.Module]:
 
 @TRAINER_REGISTRY.register()
 class CLIPLoRA(StepTrainer):
-    """Low-rank updates of the towers' attention, each task by itself."""
+    """Low-rank updates of the towers' attention, each task separately."""
 
     KEY = "CLIPLORA"
     DEFAULTS = dict(
