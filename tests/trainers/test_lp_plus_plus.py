@@ -32,10 +32,10 @@ def test_iterates_equal_naive_ones(build, close, start, upstream):
     probe, (x, y) = trainer.model.prompter, features_of(trainer)
     wanted = naive.lp_plus_plus(x, y, text_of(trainer), bias, 22, start == "mean", upstream)[-1]
     for mine, theirs in zip((probe.weight, probe.bias, probe.alpha), wanted, strict=True):
-        close(mine.detach(), theirs, 1e-4)
+        close(mine.detach(), theirs, 1e-3)  # 22 steps in fp32
     images = torch.randn(3, 64)
     expected = naive.blended(images.double(), *wanted, text_of(trainer))
-    close(trainer.forward({"global": images}).logits.detach(), expected, 1e-4)
+    close(trainer.forward({"global": images}).logits.detach(), expected, 1e-3)
 
 
 def test_validation_chooses_the_last_of_the_best(build, capsys):
