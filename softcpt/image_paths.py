@@ -10,7 +10,6 @@ from pathlib import Path
 
 from dassl.utils import UserError
 
-PATH_COLUMNS = ("path", "image", "impath", "file", "filename", "filepath")
 STDIN = "-"
 
 
@@ -76,6 +75,8 @@ def _images_in_table(path: Path) -> Iterator[str]:
 
     Relative paths start from the folder of the file.
     """
+    from datasets._core.folders import PATH_COLUMNS
+
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if any(field.strip() for field in row)]

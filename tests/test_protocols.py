@@ -89,7 +89,7 @@ def test_leave_one_task_out(run, tmp_path, method):
 @pytest.mark.parametrize(
     "method, options, reason",
     [
-        ("CoOp", (), "each task by itself"),
+        ("CoOp", (), "each task separately"),
         ("MTCoOp", ("TRAINER.MTCOOP.TASK_CSC", "True"), "single classes or tasks"),
         ("MTCoOpHard", ("TRAINER.MTCOOPH.CSC", "True"), "single classes or tasks"),
         ("MTCoOpHard", ("TRAINER.MTCOOPH.TSC", "True"), "single classes or tasks"),

@@ -69,7 +69,7 @@ def cache_path(recipe: Recipe) -> Path:
 
 def _make(recipe: Recipe, path: Path) -> State:
     print(
-        "pre-training the tiny CLIP on rendered digits, about 15 s, once",
+        f"pre-training the {recipe.arch} CLIP on rendered digits, under a minute, once",
         file=sys.stderr,
         flush=True,
     )

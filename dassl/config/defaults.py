@@ -95,6 +95,8 @@ def _dataset() -> dict:
             refused=0,
             about="training images per class, -1 for all; without training: --eval-only",
         ),
+        # an image that is drawn for one task is trained on in all tasks that it is labelled in
+        "SHARE_SHOTS": False,
         # base: the first half of each task's classes; new: the second half
         "SUBSAMPLE_CLASSES": Key("all", choices=("all", "base", "new")),
         # all, task<i>, not_task<i> (all others), base (first half of the tasks) or new
@@ -104,7 +106,7 @@ def _dataset() -> dict:
         "TASK_NAMES": (),  # words for the prompts of all tasks, instead of the dataset's
         "TEMPLATE": "",  # a sentence with {} for all tasks, instead of the dataset's
         "METRIC": Key("", choices=("", "overall_acc", "mean_acc")),  # of all tasks; "": their own
-        "MANIFEST": "manifest.csv",  # the table of a Manifest, in ROOT
+        "MANIFEST": "manifest.csv",  # the table of a Manifest or of TaskColumns, in ROOT
         "QUESTIONS": {  # of a dataset of questions about images
             "CANDIDATES": Key(3000, least=1),  # the most frequent training answers, as classes
             "NUM_VAL": Key(0, least=0),  # taken from the training questions; 0: the dataset's own

@@ -1,4 +1,4 @@
-"""What every trainer has: registered models with their optimizers, checkpoints, modes, a loop."""
+"""The base of all trainers: registered models with their optimizers, checkpoints, the epochs."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class TrainerBase:
     :meth:`model_update` and :meth:`update_lr` step each optimizer and scheduler once.
     """
 
-    # What a trainer declares of itself on its class. These are the values of one written for Dassl.
+    # Declared by each class. The defaults suit a trainer that was written for Dassl.
     KEY = ""  # its node under cfg.TRAINER, such as "COOP"; "": none
     DEFAULTS: dict[str, Any] = {}  # the keys of that node, with a value or a dassl.config.Key each
-    suite: str | None = None  # what becomes of several tasks: "joint", "each", or None for refused
-    pairs = False  # whether images with texts or questions can be trained on, not only classes
+    suite: str | None = None  # how to train several tasks: "joint", "each"; None refuses them
+    pairs = False  # whether it also trains on images with captions or questions
     supports_distributed = False  # whether several processes (torchrun) can share one run
     steps_rule = "one step per batch"
 
-    selecting_model = False  # from before_train to deploy: no model to test is chosen yet
+    selecting_model = False  # True from before_train to deploy: the test images are not available
 
     @classmethod
     def config_keys(cls, cfg: CfgNode) -> list[str]:
@@ -63,7 +63,7 @@ class TrainerBase:
         self.sched_steps_per_epoch = 1
 
     def register_model(self, name="model", model=None, optim=None, sched=None) -> None:
-        """Enter a model, so that it is saved, loaded, switched between modes and stepped."""
+        """Register a model to be saved, loaded, switched between modes and stepped."""
         if name in self._models:
             raise ValueError(f"a model named {name!r} is registered already")
         self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
@@ -73,7 +73,7 @@ class TrainerBase:
         return list(self._models.values())
 
     def get_model_names(self, names=None) -> list[str]:
-        """All registered names, or the given ones after a check."""
+        """All registered names, or ``names`` after checking them."""
         if names is None:
             return list(self._models)
         names = [names] if isinstance(names, str) else list(names)
@@ -83,23 +83,23 @@ class TrainerBase:
         return names
 
     def optimizers(self, names=None) -> list[torch.optim.Optimizer]:
-        """The distinct optimizers behind the names."""
+        """The distinct optimizers of the named models."""
         return _distinct(self._optims[n] for n in self.get_model_names(names))
 
     def schedulers(self, names=None) -> list:
-        """The distinct schedulers behind the names."""
+        """The distinct schedules of the named models."""
         return _distinct(self._scheds[n] for n in self.get_model_names(names))
 
     @property
     def task_trainers(self) -> list[TrainerBase]:
-        """The trainers of the run: itself, or one per task that is trained by itself."""
+        """The trainers of the run: itself, or one per task if tasks are trained separately."""
         return [self]
 
     def save_model(self, epoch, directory, is_best=False, val_result=None, model_name="") -> None:
         """Write every registered model to ``directory/<name>/model.pth.tar-<n>``.
 
         Args:
-            epoch: epochs done before this one, so that the file's number is ``epoch + 1``.
+            epoch: index of the last epoch, from 0; the number in the file name is ``epoch + 1``.
         """
         for name, model in self._models.items() if distributed.is_main() else ():
             state = {
@@ -111,14 +111,14 @@ class TrainerBase:
             save_checkpoint(
                 state, str(Path(directory) / name), is_best=is_best, model_name=model_name
             )
-        distributed.barrier()  # the others may want to read it
+        distributed.barrier()  # other processes may read it next
 
     def load_model(self, directory, epoch=None) -> None:
         """Load every registered model from ``directory``.
 
         Args:
             epoch: the number of epochs trained; None takes the best on the validation images
-                if it was kept, else the last that was saved.
+                if there is one, else the last that was saved.
         """
         if not directory:
             return
@@ -130,11 +130,11 @@ class TrainerBase:
             check_metadata(checkpoint.get("facts", {}), self.checkpoint_metadata(), path)
 
     def checkpoint_metadata(self) -> dict:
-        """Hook: what a checkpoint and the trainer that loads it must agree on, by name."""
+        """Hook: named values on which a checkpoint and the trainer that loads it must agree."""
         return {}
 
     def training_state(self) -> dict:
-        """What a stopped training continues from, besides the epoch and the random generators."""
+        """The state to continue from, without the epoch and the random generators."""
         return {
             "models": {name: model.state_dict() for name, model in self._models.items()},
             "optims": [optim.state_dict() for optim in self.optimizers()],
@@ -148,7 +148,7 @@ class TrainerBase:
         """Restore a :meth:`training_state`.
 
         Args:
-            path: the file that it comes from, for messages.
+            path: its file, for messages.
 
         Raises:
             UserError: it belongs to another method, backbone or set of names.
@@ -176,7 +176,7 @@ class TrainerBase:
         """Hook: restore what :meth:`extra_state` returned."""
 
     def load_init_weights(self, path: str) -> None:
-        """Start every registered model from the weights in a file."""
+        """Initialise every registered model with the weights in a file."""
         for model in self._models.values():
             load_pretrained_weights(model, path)
 
@@ -188,29 +188,29 @@ class TrainerBase:
             self._models[name].train(mode == "train")
 
     def model_zero_grad(self, names=None) -> None:
-        """Forget the gradients of the last batch."""
+        """Set all gradients to zero."""
         for optim in self.optimizers(names):
             optim.zero_grad()
 
     def model_backward(self, loss) -> None:
-        """Back-propagate, after a check that the loss is finite."""
+        """Compute gradients, after checking that the loss is finite."""
         self.detect_anomaly(loss)
         loss.backward()
 
     def model_update(self, names=None) -> None:
-        """Step each optimizer behind the names."""
+        """Step each optimizer of the named models."""
         for optim in self.optimizers(names):
             for _ in range(self.optim_steps_per_batch):
                 optim.step()
 
     def model_backward_and_update(self, loss, names=None) -> None:
-        """One whole step: zero the gradients, back-propagate, update."""
+        """One complete step: zero the gradients, compute them, update."""
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
 
     def update_lr(self, names=None) -> None:
-        """Step each schedule behind the names; a trainer calls it in the last batch of an epoch."""
+        """Step each schedule of the named models; called in the last batch of an epoch."""
         for sched in self.schedulers(names):
             for _ in range(self.sched_steps_per_epoch):
                 sched.step()
@@ -231,7 +231,7 @@ class TrainerBase:
     # ------------------------------------------------------------------ the order of a training
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
-        """All epochs from ``start_epoch`` on, with the hooks around them."""
+        """Run all epochs from ``start_epoch``, with the hooks around them."""
         self.start_epoch, self.max_epoch = start_epoch, max_epoch
         self.selecting_model = True
         try:
@@ -250,7 +250,7 @@ class TrainerBase:
         """Hook: before the first epoch."""
 
     def deploy(self):
-        """Hook: choose the model that is tested; the last thing before :meth:`after_train`."""
+        """Hook: load the model to test; called just before :meth:`after_train`."""
 
     def after_train(self):
         """Hook: after the last epoch."""
@@ -272,7 +272,7 @@ class TrainerBase:
     def forward_backward(self, batch) -> dict[str, float | torch.Tensor]:
         """One step on a batch; returns named numbers for the log, "loss" among them.
 
-        Tensors will do, and on a GPU are better: they are read once per line of the log.
+        Tensors are allowed, and better on a GPU: they are read only once per log line.
         """
         raise NotImplementedError(f"{type(self).__name__} must override forward_backward")
 
@@ -290,7 +290,7 @@ class TrainerBase:
             self._writer = None
 
     def write_scalar(self, tag, scalar_value, global_step=None) -> None:
-        """One point of a TensorBoard curve, if a file is open."""
+        """Add a point to a TensorBoard curve, if a file is open."""
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)
 

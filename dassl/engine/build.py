@@ -1,4 +1,4 @@
-"""From ``cfg.TRAINER.NAME`` to a trainer that is ready to train."""
+"""Builds the trainer that ``cfg.TRAINER.NAME`` names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def of_pairs() -> list[str]:
-    """Names of the trainers that take images with texts or questions."""
+    """Names of the trainers that accept images with captions or questions."""
     names = TRAINER_REGISTRY.registered_names()
     return [name for name in names if TRAINER_REGISTRY.get(name).pairs]
 
@@ -33,7 +33,7 @@ def build_trainer(cfg: CfgNode, dataset: DatasetBase | None = None) -> TrainerBa
     holds_out = cfg.PROTOCOL == LEAVE_ONE_TASK_OUT
     if holds_out and cls.suite != "joint":
         raise UserError(
-            f"{cls.__name__} learns each task by itself, so it has no prompts for a task that is "
+            f"{cls.__name__} trains each task separately, so it has no prompts for a task that is "
             f"held out ({LEAVE_ONE_TASK_OUT}); choose a method that is trained on all tasks "
             "jointly, such as MTCoOp or MTCoOpHard"
         )

@@ -1,4 +1,4 @@
-"""A suite for methods that train on one task at a time: one run, one training per task."""
+"""A run that trains each task of a suite separately."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .resume import random_state, set_random_state
 
 
 class EachTask(TrainerBase):
-    """Runs a trainer once per task of a suite and reports the tasks together.
+    """Trains one trainer per task of a suite and reports the tasks together.
 
-    Each task has its own batches, optimizer, schedule and, under the run's folder, its own
-    ``task<i>`` folder of checkpoints. Every task starts from ``cfg.SEED``, so that its result is
-    the one of a run on that task alone (``DATASET.SUBSAMPLE_TASKS task<i>``).
+    Each task has its own batches, optimizer and schedule, and its checkpoints in the subfolder
+    ``task<i>`` of the run. Every task starts from ``cfg.SEED``, so its result equals that of a run
+    on this task alone (``DATASET.SUBSAMPLE_TASKS task<i>``).
     """
 
     suite = "each"
@@ -51,15 +51,15 @@ class EachTask(TrainerBase):
         )
 
     def model_info(self) -> dict:
-        """What the run's record keeps of the model: the same for every task."""
+        """Options, weights and precision for the run's record, the same for every task."""
         return self.first.model_info()
 
     def method_name(self) -> str:
-        """The name under which tables show this method with its options."""
+        """The name of this method with its options in tables."""
         return self.first.method_name()
 
     def train(self, start_epoch=None, max_epoch=None) -> None:
-        """Train and test the tasks one after the other; finished ones are only tested again."""
+        """Train and test the tasks one after another; finished ones are only tested again."""
         for t, trainer in enumerate(self._trainers):
             print(f"Task {t} ({self.space.tasks[t].name})")
             set_random_state(self._random[t])
@@ -76,7 +76,7 @@ class EachTask(TrainerBase):
     def load_model(self, directory, epoch=None) -> None:
         """Load each task's models from ``directory/task<i>``.
 
-        From the run of a single task, every task is given that one's models (cross-dataset
+        If the run trained a single task, its models are loaded for every task (cross-dataset
         transfer).
         """
         if not directory:
@@ -84,7 +84,7 @@ class EachTask(TrainerBase):
         source = Path(directory)
         whole = source if self._is_single(source) else None
         if whole:
-            print(f"{source} holds a training on one task: it is evaluated on all of them")
+            print(f"{source} was trained on one task; it is evaluated on all tasks")
         for t, trainer in enumerate(self._trainers):
             trainer.load_model(whole or source / f"task{t}", epoch)
 
@@ -95,12 +95,12 @@ class EachTask(TrainerBase):
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Time of all tasks by part of the work."""
+        """Seconds of all tasks by kind of work."""
         keys = self.first.seconds
         return {key: sum(trainer.seconds[key] for trainer in self._trainers) for key in keys}
 
     def results(self) -> dict:
-        """What the run's record keeps: every task under its number in the suite."""
+        """Tasks, with their numbers in the suite, suite and learned parameters, for the record."""
         parts = [trainer.results() for trainer in self._trainers]
         tasks = [{**task, "id": t} for t, part in enumerate(parts) for task in part["tasks"]]
         return {
@@ -111,7 +111,7 @@ class EachTask(TrainerBase):
 
     def describe(self) -> list[str]:
         """Lines for ``--dry-run``, task by task."""
-        lines = ["each task by itself:"]
+        lines = ["each task separately:"]
         for t, trainer in enumerate(self._trainers):
             lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.describe()]
         return lines

@@ -1,4 +1,4 @@
-"""The loop: epochs of batches, a line in the log, a state to resume from, an evaluation."""
+"""A trainer that builds its data and evaluator, saves checkpoints, resumes and tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .build import of_pairs
 from .checkpoints import BEST
 from .resume import load_resume, save_resume
 
-# Of the time that training and evaluation take; text includes what a prompter does, backwards too.
+# Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
 PARTS = ("data", "image", "text", "rest")
 SPLITS = ("val", "test")
 
@@ -66,7 +66,7 @@ class SimpleTrainer(TrainerBase):
         """Hook: refuse a configuration that this trainer cannot use."""
 
     def check_suite(self) -> None:
-        """Refuse a suite if this trainer does not know tasks: labels are numbered per task."""
+        """Refuse a suite if this trainer does not know tasks, as labels are numbered per task."""
         tasks = len(self.dm.space.tasks)
         if self.suite is None and tasks > 1:
             raise UserError(
@@ -76,12 +76,12 @@ class SimpleTrainer(TrainerBase):
             )
         if self.dm.space.content and not self.pairs:
             raise UserError(
-                f"{type(self).__name__} learns to tell classes, but {self.cfg.DATASET.NAME} holds "
+                f"{type(self).__name__} is for classes, but {self.cfg.DATASET.NAME} contains "
                 f"{self.dm.space.content}: choose one of {', '.join(of_pairs())}"
             )
 
     def check_test(self) -> None:
-        """Refuse a choice of test images or of the tested model that cannot be followed."""
+        """Refuse an impossible TEST.SPLIT, and a selection on images that are also test images."""
         where = self.cfg.TEST.SPLIT
         if not self.cfg.TEST.NO_TEST:
             self.loader_of(where)
@@ -91,7 +91,7 @@ class SimpleTrainer(TrainerBase):
                 self.dataset.keep_apart(" and ".join(chosen))
 
     def validation_selected(self) -> list[str]:
-        """What the validation images choose: the model ("best_val"), values of the method."""
+        """What the validation images select: the model ("best_val"), values of the method."""
         best = self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST
         return ["best_val"] if best else []
 
@@ -103,15 +103,17 @@ class SimpleTrainer(TrainerBase):
         if loader is None:
             raise UserError(
                 f"{self.cfg.DATASET.NAME} has no {split} images; choose another TEST.SPLIT or "
-                "TEST.FINAL_MODEL, or set the values that the method would choose on them"
+                "TEST.FINAL_MODEL, or set the values that the method would choose on these images"
             )
         return loader
 
     @property
     def test_loader(self):
-        """The loader of the test images; an error before the model is chosen."""
+        """The loader of the test images; an error before the model is selected."""
         if self.selecting_model:
-            raise RuntimeError("the test images wait until the model is chosen; look at val")
+            raise RuntimeError(
+                "the test images cannot be read before the model is selected; use val"
+            )
         return self._test_loader
 
     @test_loader.setter
@@ -119,7 +121,7 @@ class SimpleTrainer(TrainerBase):
         self._test_loader = loader
 
     def build_data_loader(self) -> None:
-        """Hook: make the data manager and the loaders."""
+        """Hook: build the data manager and the loaders."""
         self.dm = DataManager(self.cfg, dataset=self._dataset)
         self.train_loader_x = self.dm.train_loader_x
         self.train_loader_u = self.dm.train_loader_u
@@ -127,20 +129,20 @@ class SimpleTrainer(TrainerBase):
         self.num_classes, self.lab2cname = self.dm.num_classes, self.dm.lab2cname
 
     def build_model(self) -> None:
-        """Hook: make the model, its optimizer and schedule, and register them."""
+        """Hook: build the model, its optimizer and schedule, and register them."""
         raise NotImplementedError(f"{type(self).__name__} must override build_model")
 
     # ------------------------------------------------------------------ training
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
-        """Train from where an earlier run of the same folder stopped, then test."""
+        """Train, continuing a stopped run in the same folder, then test."""
         super().train(
             self.start_epoch if start_epoch is None else start_epoch,
             self.max_epoch if max_epoch is None else max_epoch,
         )
 
     def before_train(self) -> None:
-        """Restore the state of an earlier run; open the TensorBoard file."""
+        """Restore the state of a stopped run; open the TensorBoard file."""
         if self.optimizers() and self.train_loader_x is None:
             raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
         self.start_epoch = load_resume(self, self.output_dir)
@@ -153,7 +155,7 @@ class SimpleTrainer(TrainerBase):
         self.state_saved = time.monotonic()
 
     def after_train(self) -> None:
-        """Test the model that was chosen."""
+        """Test the selected model."""
         print("Finished training")
         if not self.cfg.TEST.NO_TEST:
             self.test()
@@ -162,7 +164,7 @@ class SimpleTrainer(TrainerBase):
         self.close_writer()
 
     def deploy(self) -> None:
-        """Take the model that ``TEST.FINAL_MODEL`` chooses."""
+        """Select the model to test, as in ``TEST.FINAL_MODEL``."""
         if self.keeps_best():
             print("Deploying the model with the best validation result")
             self.load_model(self.output_dir)
@@ -170,11 +172,11 @@ class SimpleTrainer(TrainerBase):
             print("Deploying the model of the last epoch")
 
     def keeps_best(self) -> bool:
-        """Whether the model with the best validation result is kept while training."""
+        """Whether training saves the model with the best validation result."""
         return "best_val" in self.validation_selected() and bool(self.optimizers())
 
     def after_epoch(self) -> None:
-        """Look at the validation images if they choose the model; save."""
+        """Evaluate on the validation images if they select the model; save checkpoints."""
         last = self.epoch + 1 == self.max_epoch
         if self.keeps_best():
             result = self.test(split="val")
@@ -192,7 +194,7 @@ class SimpleTrainer(TrainerBase):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate on a split; the first number of the evaluator's result."""
+        """Evaluate on a split; returns the first number of the evaluator's result."""
         self.set_model_mode("eval")
         self.evaluator.reset()
         split = split or self.cfg.TEST.SPLIT
@@ -215,11 +217,11 @@ class SimpleTrainer(TrainerBase):
         return next(iter(results.values()))
 
     def build_inference(self, split: str) -> Callable:
-        """Hook: the function from a test batch's images to logits, for one evaluation."""
+        """Hook: a function from the images of a test batch to logits, for one evaluation."""
         return self.model_inference
 
     def model_inference(self, images):
-        """Hook: logits (B, C) of a batch's images."""
+        """Hook: logits (B, C) of images."""
         return self.model(images)
 
     def parse_batch_test(self, batch):
@@ -230,28 +232,27 @@ class SimpleTrainer(TrainerBase):
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Time of training and evaluation by part."""
+        """Seconds of training and evaluation by kind of work."""
         return self.clock.seconds()
 
     @property
     def dataset(self) -> DatasetBase:
-        """The data that is trained and tested on."""
+        """The data for training and testing."""
         return self.dm.dataset
 
     @property
     def selection(self) -> str:
-        """How the tested model is chosen, for the record."""
+        """How the tested model is selected, for the record."""
         model = self.cfg.TEST.FINAL_MODEL if self.optimizers() else "none"
         values = [name for name in self.validation_selected() if name != "best_val"]
         return f"{model}, {' and '.join(values)} on val" if values else model
 
     def model_info(self) -> dict:
-        """What the run's record keeps of the model: the method's options, hash of the frozen
-        weights, precision."""
+        """The method's options, hash of the frozen weights and precision, for the run's record."""
         return {"options": {}, "weights": "", "precision": "fp32"}
 
     def results(self) -> dict:
-        """What the run's record keeps of this trainer: tasks, suite, trainable parameters."""
+        """Tasks, suite and number of learned parameters, for the run's record."""
         return {
             "tasks": getattr(self.evaluator, "tasks", []),
             "suite": getattr(self.evaluator, "suite", {}),
@@ -263,11 +264,11 @@ class SimpleTrainer(TrainerBase):
         return []
 
     def method_name(self) -> str:
-        """The name under which tables show this method with its options."""
+        """The name of this method with its options in tables."""
         return type(self).__name__
 
     def describe(self) -> list[str]:
-        """Lines for ``--dry-run``: what is learned, its shapes, and the steps of an epoch."""
+        """Lines for ``--dry-run``: learned tensors, their shapes, steps per epoch."""
         lines = []
         for name, model in self._models.items():
             lines.append(f"{name}: {_trainable(model):,} trainable parameters")

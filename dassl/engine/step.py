@@ -1,4 +1,4 @@
-"""The place of a training step in its run."""
+"""The position of a training step in its run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """Which step of a training this is; epochs and batches are counted from 0."""
+    """Epoch and batch index of a training step, counted from 0."""
 
     epoch: int
     batch_idx: int

@@ -1,4 +1,4 @@
-"""One epoch: its steps, and their lines in the log."""
+"""The loop over the batches of an epoch, and its log lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .step import Step
 
 
 class TrainerX(SimpleTrainer):
-    """The loop over labelled batches."""
+    """A trainer on labelled batches."""
 
     def run_epoch(self) -> None:
         """One pass over the training loader."""
@@ -44,7 +44,7 @@ class TrainerX(SimpleTrainer):
         return self.forward_backward(batch)
 
     def _rate(self) -> float:
-        """Images per second since the last line of the log."""
+        """Images per second since the last log line."""
         now = time.perf_counter()
         rate = self._images / max(now - self._line_time, 1e-9)
         self._images, self._line_time = 0, now
@@ -53,7 +53,7 @@ class TrainerX(SimpleTrainer):
     def log_step(
         self, step: Step, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
     ) -> None:
-        """Write one line of the log and one point per TensorBoard curve."""
+        """Write a log line, and a point of each TensorBoard curve."""
         batches_left = self.max_epoch * step.num_batches - step.number - 1
         eta = datetime.timedelta(seconds=int(batch_time.avg * batches_left))
         shown = str(losses)  # synchronizes with the GPU, so that the rate below is true

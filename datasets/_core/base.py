@@ -19,7 +19,7 @@ from .folders import (
     shared_images,
 )
 from .layout import find_folder
-from .shots import FewShotSample
+from .shots import FewShotSample, all_labels
 from .splits import Split, read_split, to_json
 from .stored_files import find, store
 from .subsets import TaskImages, subsample_classes, subsample_tasks
@@ -97,7 +97,10 @@ class FewShotDataset(ImageTasks):
         tasks = self.make_tasks(split)
         if (shots := cfg.DATASET.NUM_SHOTS) >= 1 and split.train:
             name = f"{self.split_name}-{kind}"
+            labelled = split.train
             FewShotSample(self.root, self.image_root, name, shots, cfg.SEED).subset(split)
+            if cfg.DATASET.SHARE_SHOTS:
+                split.train = all_labels(split.train, labelled)
         refuse_same_files(self.image_root, split.parts)
         roots = [self.image_root] * len(tasks)
         self._finish(cfg, TaskImages(tasks, roots, *split.parts), kind)

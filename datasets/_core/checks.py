@@ -85,6 +85,7 @@ def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
     report.where = dataset.root
     _splits(report, dataset)
     _numbers(report, dataset)
+    _labels_per_image(report, dataset)
     _classes(report, dataset)
     if deep:
         _images(report, dataset)
@@ -105,7 +106,8 @@ def _numbers(report: Report, dataset: FewShotDataset) -> None:
         Path(d.impath).suffix.lower() or "no suffix" for part in dataset.images.parts for d in part
     )
     kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in suffixes.most_common())
-    report.notes.append(f"images: {counts} ({kinds})")
+    unit = "labels" if len(dataset.space.tasks) > 1 else "images"
+    report.notes.append(f"{unit}: {counts} ({kinds})")
     wanted = dataset.sizes
     if is_mini(dataset.root):
         report.notes.append("a miniature: its numbers of images are not the published ones")
@@ -120,6 +122,15 @@ def _numbers(report: Report, dataset: FewShotDataset) -> None:
             f"{columns} classes in {tasks} tasks, but {dataset.num_columns} in "
             f"{dataset.num_tasks} are published"
         )
+
+
+def _labels_per_image(report: Report, dataset: FewShotDataset) -> None:
+    """How many images have a label in one task, in two, ...; nothing if none has several."""
+    labels = Counter(d.impath for part in dataset.images.parts for d in part)
+    counts = Counter(labels.values())
+    if max(counts, default=1) > 1:
+        told = ", ".join(f"{counts[n]:,} in {n}" for n in sorted(counts))
+        report.notes.append(f"images with a label in a number of tasks: {told}")
 
 
 def _classes(report: Report, dataset: FewShotDataset) -> None:

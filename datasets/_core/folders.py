@@ -21,6 +21,7 @@ AVIF = " .avif" if "avif" in features.modules and features.check("avif") else ""
 IMAGE_SUFFIXES = tuple(
     f".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .ppm .pgm .jp2{AVIF}".split()
 )
+PATH_COLUMNS = ("path", "image", "impath", "file", "filename", "filepath")  # of tables of images
 RECORD_FOLDERS = ("split_fewshot",)  # written by this project beside the images
 
 

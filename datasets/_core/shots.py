@@ -32,6 +32,12 @@ def draw_shots(items: list[Datum], shots: int, rng: random.Random) -> list[Datum
     return drawn
 
 
+def all_labels(drawn: list[Datum], items: list[Datum]) -> list[Datum]:
+    """The items of every drawn image, in all tasks that it is labelled in."""
+    images = {item.impath for item in drawn}
+    return [item for item in items if item.impath in images]
+
+
 @dataclass(frozen=True)
 class FewShotSample:
     """One few-shot draw of one dataset, and the JSON file that records it.

@@ -19,6 +19,7 @@ from dassl.utils import UserError
 
 from .annotations import load_json
 
+SHARES = (0.5, 0.2, 0.3)  # of the images of a class, in train, val and test
 ENTRY = {  # what an item looks like, for the messages
     "own": "[path, label, task]",
     "zhou": "[path, label, class name]",
@@ -72,7 +73,7 @@ class Split:
         """
         items = list(items)
         rng.shuffle(items)
-        n_train, n_val = round(0.5 * len(items)), round(0.2 * len(items))
+        n_train, n_val = (round(share * len(items)) for share in SHARES[:2])
         pieces = items[:n_train], items[n_train : n_train + n_val], items[n_train + n_val :]
         if not all(pieces):
             raise UserError(

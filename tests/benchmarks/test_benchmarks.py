@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _sides, evaluation, memory, step, text
+from benchmarks import _sides, deep, evaluation, memory, step, text
 from benchmarks.gpu import VARIANTS
 from dassl.utils import UserError
 
@@ -38,6 +38,17 @@ def test_step(variant):
         assert unlike(learned[side], start) > 1e-4  # something is learned
     assert unlike(learned["images"], learned["naive"]) < 1e-4
     assert unlike(learned["warm"], learned["images"]) < 1e-5
+
+
+@pytest.mark.parametrize("method", deep.METHODS)
+def test_deep(method):
+    case = {"method": method, "classes": 5, "batch": 3, "backbone": "tiny-vit/random"}
+    learned = {}
+    for side in ("naive", "images", "checkpoint", *(["warm"] if method == "PromptSRC" else [])):
+        take = deep.prepare(side, **case)
+        take()
+        learned[side] = [t.detach().clone() for t in take()]
+        assert unlike(learned[side], learned["naive"]) < 1e-4
 
 
 def test_evaluation():

@@ -122,9 +122,7 @@ def test_pretraining_changes_only_words_of_captions():
 
 def test_cache(cached, capsys):
     first = tiny_weights(QUICK)
-    assert (
-        "pre-training the tiny CLIP on rendered digits, about 15 s, once" in capsys.readouterr().err
-    )
+    assert "pre-training the tiny CLIP" in capsys.readouterr().err
     stamp = cached.stat().st_mtime_ns
     assert equal(tiny_weights(QUICK), first)
     assert cached.stat().st_mtime_ns == stamp and capsys.readouterr().err == ""

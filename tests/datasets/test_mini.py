@@ -14,7 +14,14 @@ from datasets._core.mini import draw, is_mini, make_mini
 from datasets._core.names import known_names
 from tests.datasets.folders import load
 
-OWN = ("ImageFolder", "TaskFolders", "Manifest", "Suite", "Digits7")  # no published layout
+OWN = (
+    "ImageFolder",
+    "TaskFolders",
+    "TaskColumns",
+    "Manifest",
+    "Suite",
+    "Digits7",
+)  # no published layout
 SUITES = {
     "General10": [100, 47, 10, 100, 101, 102, 37, 196, 397, 101],
     "Plant6": [36, 5, 9, 15, 12, 39],

@@ -5,17 +5,13 @@ import torch
 
 from dassl.engine import Step
 from tests.conftest import TASKS
+from tests.trainers._methods import SOFTCPT_VARIANTS
 from trainers._base import PromptTrainer
 
 SIZES = [len(task.classnames) for task in TASKS]
 BATCHES = [(0, 2), (1,), (0,), (0, 1, 2), (2,)]  # tasks of the first five of ten steps
 VARIANTS = {
-    "NATA": ("MTCoOp",),
-    "NATS": ("MTCoOp", "TASK_CSC"),
-    "CATA": ("MTCoOp", "CSC"),
-    "CATS": ("MTCoOp", "CSC", "TASK_CSC"),
-    "CSTA": ("MTCoOp", "CSC", "CLASS_CSC"),
-    "CSTS": ("MTCoOp", "CSC", "CLASS_CSC", "TASK_CSC"),
+    **{name: ("MTCoOp", *switches) for name, switches in SOFTCPT_VARIANTS.items()},
     "shared": ("MTCoOpHard",),
     "TSC": ("MTCoOpHard", "TSC"),
     "per class": ("MTCoOpHard", "CSC"),

@@ -16,19 +16,12 @@ from tests.reference import prompts as naive
 from tests.reference import softcpt as naive_softcpt
 from tests.trainers import _released as released
 from tests.trainers._compare import NAMES, OWNER
+from tests.trainers._methods import SOFTCPT_VARIANTS as VARIANTS
 
 GROUPS = [task.classnames for task in TASKS]
 M, U, V = 4, 3, 2
 SMALL = ("COOP.N_CTX", M, "MTCOOPH.N_CTX", M, "MTCOOP.N_CTX", M)
 SMALL += ("MTCOOP.TASK_N_CTX", U, "MTCOOP.CLASS_N_CTX", V)
-VARIANTS = {
-    "NATA": (),
-    "NATS": ("TASK_CSC",),
-    "CATA": ("CSC",),
-    "CATS": ("CSC", "TASK_CSC"),
-    "CSTA": ("CSC", "CLASS_CSC"),
-    "CSTS": ("CSC", "CLASS_CSC", "TASK_CSC"),
-}
 
 
 def options(*more):

@@ -83,6 +83,14 @@ FORMS = {
 }
 # A head that belongs to classes is left out where a checkpoint meets others.
 WITHOUT_HEAD = ("DePT", "TwoStage")
+SOFTCPT_VARIANTS = {
+    "NATA": (),
+    "NATS": ("TASK_CSC",),
+    "CATA": ("CSC",),
+    "CATS": ("CSC", "TASK_CSC"),
+    "CSTA": ("CSC", "CLASS_CSC"),
+    "CSTS": ("CSC", "CLASS_CSC", "TASK_CSC"),
+}
 VARIANTS = list(dict.fromkeys([*((name,) for name in METHODS), *FORMS]))
 
 

@@ -248,3 +248,17 @@ def test_a_released_checkpoint_of_another_method(build, tmp_path):
     folder = released.save(tmp_path / "old", {"MultiModalPromptLearner": state}, epoch=5)
     with pytest.raises(UserError, match=r"no VLPromptLearner .*MultiModalPromptLearner"):
         make(build, "IVLP").load_model(folder, epoch=5)
+
+
+def test_the_log_says_what_memory_a_step_takes(run, tmp_path):
+    words = [w for k, v in SIZES["VPT"].items() for w in (f"TRAINER.VPT.{k}", v)]
+    for again in ("False", "True"):
+        run("VPT", *ONE, *words, "COMPUTE.IMAGE_CHECKPOINT", again, output=tmp_path / again)
+        log = (tmp_path / again / "log.txt").read_text()
+        assert log.count("Images of a step: 8 images with 3 prompt tokens each") == 1
+        assert ("recomputed" in log) == (again == "True")
+    states = [
+        load_checkpoint(tmp_path / again / "prompt_learner" / "model.pth.tar-2")["state_dict"]
+        for again in ("False", "True")
+    ]
+    torch.testing.assert_close(*states)

@@ -149,8 +149,8 @@ def test_long_captions_are_cut_and_counted(build, toy, capsys, method):
 
 
 def test_other_methods_are_refused(build, pairs):
-    others = f"but ToyPairs holds pairs of images and texts: choose one of {', '.join(PAIRED)}$"
-    with pytest.raises(UserError, match=f"MTCoOp learns to tell classes, {others}"):
+    others = f"ToyPairs .*pairs of images and texts.*{', '.join(PAIRED)}$"
+    with pytest.raises(UserError, match=f"MTCoOp .*{others}"):
         build("MTCoOp", dataset="ToyPairs")
 
 
@@ -198,8 +198,8 @@ def shuffled():
 def test_learned_pairs_beat_zero_shot_and_shuffled_ones_do_not(tmp_path, shuffled, method):
     """By at least 5 points on held-out digits, from true captions only; CoCoOp by 4.
 
-    The tiny tower's pre-training rounds differently from processor to processor: with seed 1,
-    CoCoOp was 4.8 points above zero-shot on one, more than 5 on another.
+    The tiny CLIP differs from processor to processor, as its pre-training rounds differently. On
+    one, CoCoOp with seeds 1, 2, 3 was 4.8, 5.2 and 3.8 points above zero-shot, 4.6 in the mean.
     """
     seeds = (1, 2, 3) if method == "CoT" else (1,)
     data = "digit_captions", "DigitCaptions", shuffled, seeds

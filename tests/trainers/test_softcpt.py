@@ -18,16 +18,9 @@ from tests.trainers._compare import (
     naive_leaf,
     wide,
 )
+from tests.trainers._methods import SOFTCPT_VARIANTS as VARIANTS
 from trainers.mtcoop import upstream_steps
 
-VARIANTS = {
-    "NATA": (),
-    "NATS": ("TASK_CSC",),
-    "CATA": ("CSC",),
-    "CATS": ("CSC", "TASK_CSC"),
-    "CSTA": ("CSC", "CLASS_CSC"),
-    "CSTS": ("CSC", "CLASS_CSC", "TASK_CSC"),
-}
 SAME = {
     place: dict.fromkeys(("task", "class", "final"), place) for place in ("end", "middle", "front")
 }

@@ -242,3 +242,17 @@ def manifest(cls: type, folder: Path, count: int) -> str:
                 lines.append(f"images/{name}_{i + 1}.png,{name},{task}")
     write_lines(folder / "manifest.csv", lines)
     return INVENTED
+
+
+@maker("TaskColumns")
+def task_columns(cls: type, folder: Path, count: int) -> str:
+    """``manifest.csv`` with a column per task; every third field is empty."""
+    tasks = list(SHAPES)
+    lines = [",".join(["path", *tasks])]
+    for i in range(count * max(map(len, SHAPES.values()))):
+        labels = [names[i % len(names)] for names in SHAPES.values()]
+        save(folder / "images" / f"{i + 1:04d}.png", labels[0], i)
+        shown = ["" if (i + t) % 3 == 2 else label for t, label in enumerate(labels)]
+        lines.append(",".join([f"images/{i + 1:04d}.png", *shown]))
+    write_lines(folder / "manifest.csv", lines)
+    return INVENTED

@@ -166,7 +166,7 @@ def test_dry_run_says_what_is_learned(build):
     assert lines[-1] == "4 steps per epoch, 2 epochs, one step per batch"
     assert build("ZeroshotCLIP").describe()[-1].startswith("0 steps per epoch, 0 epochs")
     each = build("CoOp").describe()
-    assert each[:2] == ["each task by itself:", "task 0 (kind_of colour)"]
+    assert each[:2] == ["each task separately:", "task 0 (kind_of colour)"]
 
 
 def test_events_hold_the_curves(run, tmp_path):

@@ -1,0 +1,113 @@
+"""TaskColumns: a user's own images in a table with a column of labels per task."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from dassl.data import DATASET_REGISTRY, Datum
+from dassl.utils import UserError
+
+from ._core.folders import PATH_COLUMNS, shorten_list
+from ._core.image_tables import ImageTable, checked_row, fields_of, names_of_columns, read_table
+from ._core.splits import SHARES, Split
+
+
+@DATASET_REGISTRY.register()
+class TaskColumns(ImageTable):
+    """Your own images, several tasks: a CSV with a path and a column of labels per task.
+
+    The table is ``DATASET.MANIFEST`` in the data folder. Its first line names the columns: path
+    (or image, file, filename ...), if wanted split (train, val or test), and the tasks, in words.
+    An empty field: the image has no label in that task, and counts in the other tasks only.
+    Without the column split, images are divided 50/20/30 with all their labels, so that none is
+    trained on in one task and tested in another.
+    """
+
+    def rows_of(self, path: Path) -> list[dict[str, str]]:
+        lines = read_table(path)
+        if not lines:
+            return []
+        fields, where = lines[0]
+        head = self._columns(fields, where)
+        tasks = [name for name in head if name not in ("path", "split")]
+        rows, unlabelled, images = [], [], {}
+        for fields, where in lines[1:]:
+            line = fields_of(head, fields, where)
+            first = images.setdefault(line["path"], where)
+            if first is not where:
+                raise UserError(f"{where}: {line['path']!r} is already listed in {first}")
+            labelled = [task for task in tasks if line[task]]
+            if not labelled:
+                unlabelled.append(line["path"])
+            named = ("path", "class", *(["split"] if "split" in head else []))
+            for task in labelled:
+                row = {"path": line["path"], "split": line.get("split", "")}
+                row |= {"task": task, "class": line[task]}
+                rows.append(checked_row(row, named, where))
+        if unlabelled:
+            print(f"{path}: {len(unlabelled)} images have no label: {shorten_list(unlabelled)}")
+        _check_tasks(rows, tasks, path)
+        return sorted(rows, key=lambda row: tasks.index(row["task"]))  # tasks as in the first line
+
+    @staticmethod
+    def _columns(fields: list[str], where: str) -> list[str]:
+        """The names of the columns; that of paths is called path, that of the split split."""
+        head = names_of_columns(fields, where)
+        lower = [name.lower() for name in head]
+        path = next((lower.index(name) for name in PATH_COLUMNS if name in lower), None)
+        if path is None:
+            raise UserError(
+                f"{where}: no column of paths: the first line must name one of "
+                f"{', '.join(PATH_COLUMNS)}, and the tasks, but is {','.join(fields)[:80]!r}"
+            )
+        named = [" ".join(name.replace("_", " ").split()) for name in head]
+        named = ["split" if name.lower() == "split" else name for name in named]
+        named[path] = "path"
+        if twice := [name for name, n in Counter(named).items() if n > 1 or not name]:
+            raise UserError(f"{where}: two columns, or one without a name, are called {twice[0]!r}")
+        if not set(named) - {"path", "split"}:
+            raise UserError(f"{where}: there is no column of labels beside {', '.join(head)}")
+        return named
+
+    def divide(
+        self, split: Split, groups: dict[tuple[int, int], list[Datum]], rng: random.Random
+    ) -> None:
+        """Divide the images, with all their labels, so that every class is divided 50/20/30.
+
+        Classes are divided from the rarest to the most frequent; images that an earlier class has
+        placed stay where they are, the others go where the class lacks most.
+        """
+        part_of: dict[str, int] = {}
+        rarest_first = sorted(groups, key=lambda group: (len(groups[group]), group))
+        for task, label in rarest_first:
+            items = groups[task, label]
+            counts = Counter(part_of[d.impath] for d in items if d.impath in part_of)
+            free = [d.impath for d in items if d.impath not in part_of]
+            rng.shuffle(free)
+            for image in free:
+                lacking = [SHARES[i] * len(items) - counts[i] for i in range(len(SHARES))]
+                part_of[image] = lacking.index(max(lacking))
+                counts[part_of[image]] += 1
+            if not counts[0] or not counts[2]:
+                raise UserError(
+                    f"class {split.classnames[task][label]!r} of the task "
+                    f"{split.tasknames[task]!r} in {self.root / self._file} has {len(items)} "
+                    "images, too few for train and test; label more, or add a column split"
+                )
+        for _, items in sorted(groups.items()):
+            for item in items:
+                split.parts[part_of[item.impath]].append(item)
+
+
+def _check_tasks(rows: list[dict[str, str]], tasks: list[str], path: Path) -> None:
+    """Every column must tell at least two classes apart."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        labels[row["task"]].add(row["class"])
+    for task in tasks:
+        if len(labels[task]) < 2:
+            found = next(iter(labels[task]), "")
+            what = f"only the label {found!r}" if found else "no label"
+            raise UserError(f"{path}: the column {task!r} has {what}; a task needs two or more")
