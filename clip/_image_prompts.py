@@ -79,7 +79,7 @@ def encode_with_tokens(
     """
     if 0 not in tokens:
         return visual(images)
-    batch = {i: _per_image(x, len(images)) for i, x in tokens.items()}
+    batch = {i: _per_image(x, images.shape[0]) for i, x in tokens.items()}
     if hasattr(visual, "trunk"):
         return _encode_timm(visual, images, batch, recompute)
     x = _embed(visual, images)  # (B, 1 + p, V)
@@ -107,7 +107,7 @@ def _append(x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 def _embed(visual: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Class token and patches (B, 1 + p, V) before the first block, as open_clip embeds them."""
     x = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, p, V)
-    first = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+    first = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
     x = torch.cat([first, x], 1) + visual.positional_embedding.to(x.dtype)
     return visual.ln_pre(x)
 

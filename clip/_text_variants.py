@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import nn
 
@@ -38,6 +40,7 @@ class ClassTokenTower(TextTower):
         super().__init__(clip_model, tokenizer)
         text = getattr(clip_model, "text", clip_model)
         self.cls_emb, self.shifted = text.cls_emb, not getattr(text, "correct_cls_mask", False)
+        self.heads = self.transformer.resblocks[0].attn.num_heads
         self.context_length -= 1  # the last position is the class token's
         self.packed = False
         self.requires_grad_(False)
@@ -61,7 +64,7 @@ class ClassTokenTower(TextTower):
             visible = (at < length[:, None]) | (at == self.context_length)
         visible = visible[:, None] & (at <= at[:, None])  # (n, queries, keys)
         mask = x.new_zeros(visible.shape).masked_fill(~visible, -torch.inf)
-        mask = mask.repeat_interleave(self.transformer.resblocks[0].attn.num_heads, 0)
+        mask = mask.repeat_interleave(self.heads, 0)
         deep = {i: index_rows(ctx, prompts.group) for i, ctx in prompts.deep.items()}
         x = run_blocks(self.transformer, x, mask, deep, prompts.start)
         return self._project(self.ln_final(x[:, -1]))
@@ -119,11 +122,19 @@ class HubTextTower(TextTower):
             CLIPError: a prompt is longer than the context, or has deep contexts.
         """
         if prompts.deep:
-            raise CLIPError(
-                "contexts in later blocks are not supported in a text tower of Hugging Face "
-                f"({type(self.model).__name__}); choose a backbone with open_clip's own"
-            )
+            self.refuse_deep()
         return super().encode(prompts)
+
+    def refuse_deep(self) -> NoReturn:
+        """Refuse contexts in later blocks.
+
+        Raises:
+            CLIPError: always.
+        """
+        raise CLIPError(
+            "contexts in later blocks are not supported in a text tower of Hugging Face "
+            f"({type(self.model).__name__}); choose a backbone with open_clip's own"
+        )
 
     def _encode_plain(self, prompts: Prompts) -> torch.Tensor:
         x, last = self._assemble(prompts)  # (n, L, d), (n,)

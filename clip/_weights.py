@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
 import torch
 from open_clip.convert import convert_state_dict
-from open_clip.model import convert_to_custom_text_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -86,6 +86,14 @@ def is_openai(state: State) -> bool:
     return all(key in state for key in OPENAI_SIZES)
 
 
+def to_custom_text(state: State) -> State:
+    """The weights under the names of open_clip's models with a text tower of its own."""
+    text = re.compile(
+        "(text_projection|positional_embedding|token_embedding|transformer|ln_final|cls_emb)"
+    )
+    return {f"text.{k}" if text.match(k) else k: tensor for k, tensor in state.items()}
+
+
 def fill(model: nn.Module, state: State, what: str) -> None:
     """Copy the weights into the model; ``what`` names both in the message.
 
@@ -100,7 +108,7 @@ def fill(model: nn.Module, state: State, what: str) -> None:
             f"{what}: the weights are of another architecture: {_reason(error)}"
         ) from None
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
+        state = to_custom_text(state)
     wanted = model.state_dict()
     state.pop("text.transformer.embeddings.position_ids", None)  # of older transformers
     if "logit_bias" in wanted and "logit_bias" not in state:

@@ -97,6 +97,8 @@ class _Attention(nn.Module):
         x = query if self.batch_first else query.transpose(0, 1)  # (n, L, d)
         qkv = F.linear(x, self.frozen.in_proj_weight, self.frozen.in_proj_bias) + self.update(x)
         q, k, v = qkv.unflatten(-1, (3, self.frozen.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if attn_mask is not None and attn_mask.dim() == 3:  # (n * heads, L, L), as CoCa has it
+            attn_mask = attn_mask.unflatten(0, (len(x), -1))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         out = self.frozen.out_proj(out.transpose(1, 2).flatten(2))
         return (out if self.batch_first else out.transpose(0, 1)), None

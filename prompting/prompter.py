@@ -44,6 +44,13 @@ class Prompter(nn.Module):
         with torch.no_grad():
             return clip.encode_outputs(images, outputs)
 
+    def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
+        """All weights of ``clip`` by name, with what is learned inside its image tower.
+
+        None if nothing is, or if it is no change of weights. With these weights a plain CLIP
+        encodes images as the method does.
+        """
+
 
 @dataclass(frozen=True)
 class ModelOutput:

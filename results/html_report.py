@@ -16,6 +16,7 @@ from .compare import shots_phrase
 from .few_shot_curves import draw_curves
 from .figures import draw_gains, draw_training
 from .held_out import is_held_out
+from .mistakes import find_mistakes
 from .read import Run
 from .rendering import Notes, Table
 from .report import Choices, report_parts
@@ -24,7 +25,7 @@ from .training_curves import read_curves
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOG_LINES = 40
-CURVES = 200  # runs whose training curves are drawn: each takes its time and 50 kB
+CURVES = 200  # runs whose training curves and mistakes are shown: each takes time and 50 kB
 
 
 def write_report(runs: Sequence[Run], choices: Choices, path: str | os.PathLike) -> Path:
@@ -145,6 +146,7 @@ def _page(number: int, run: Run, row: Row, place: Path, drawn: bool) -> dict[str
         "details": {key: value for key, value in details.items() if value},
         "values": {name: f"{value:.2f}" for name, value in values.items()},
         "config": {key: str(value) for key, value in flat(read_config(run.folder)).items()},
+        "mistakes": find_mistakes(run.folder) if drawn else [],
         "curve": _svg(draw_training, curves) if curves else "",
         "log": _log_tail(run.folder),
     }

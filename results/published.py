@@ -1,4 +1,4 @@
-"""The published table of SoftCPT next to our own runs, where the two may be compared.
+"""Compares runs with the published table of SoftCPT, where settings match.
 
 Source of ``published_softcpt.csv``: the results table of https://arxiv.org/abs/2208.13474, as its
 repository shows it (https://github.com/kding1225/softcpt, figure/results.png).
@@ -21,7 +21,7 @@ FILE = Path(__file__).with_name("published_softcpt.csv")
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = {1, 2, 3}
 TASKS = {"General-10": 10, "Plant-6": 6, "RS-8": 8, "Fashion-20": 20}
-# What must be so for a number to be comparable: the protocol's key, the published value.
+# Keys of the protocol, and the values that a comparable run must have.
 MUST_MATCH = {
     "backbone": ("RN50",),
     "tasks": ("all",),
@@ -30,7 +30,7 @@ MUST_MATCH = {
     "selection": ("last_step", "none"),  # none: nothing is trained step by step
 }
 OWN_MEMBERS = {"RS-8": "its published datasets are not known, so ours are this project's choice"}
-# Names of ours -> published names, where more than case and dashes differs.
+# Our name -> published name, where they differ in more than case and dashes.
 ALIASES = {
     "zeroshot": "zsclip",
     "zeroshotclip": "zsclip",
@@ -38,7 +38,7 @@ ALIASES = {
     "lp": "lpclip",
     "softcptstar": "softcpt*",
 }
-# Published settings that a comparable run may have otherwise; the difference is then named.
+# Published settings; a run with other values is compared, and the difference is named.
 SETTINGS = {
     "OPTIM.NAME": "sgd",
     "OPTIM.LR": "0.002",
@@ -46,10 +46,10 @@ SETTINGS = {
     "DATALOADER.TRAIN_X.BATCH_SIZE": "32",
 }
 UNKNOWN = (
-    "Not known of the published numbers, so matching or not: the members of its splits (drawn by "
-    "its authors' code), the task names it fed to the text tower, the length of the task context "
-    "(its commands say 4, its parameter counts fit 8), and whether it was made with one optimizer "
-    "step per batch or with the released code's three or four"
+    "Unknown of the published numbers, so that they may differ: the images of the splits (drawn by "
+    "the authors' code), the task names in the prompts, the length of the task context (4 in the "
+    "commands, 8 by the parameter counts), and the optimizer steps per batch (one, or three or "
+    "four as in the released code)"
 )
 
 
@@ -66,7 +66,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row of ours beside the published one; ``why_not`` suppresses it."""
+    """One of our rows beside the published one; not compared if ``why_not`` names reasons."""
 
     row: Row
     published: Published
@@ -77,7 +77,7 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus theirs in points; None if they must not be compared."""
+        """Our mean minus the published one, in points; None if they are not comparable."""
         if self.why_not or self.ours.mean is None or self.theirs.mean is None:
             return None
         return self.ours.mean - self.theirs.mean
@@ -111,14 +111,12 @@ def _published(line: dict[str, str]) -> Published:
 
 
 def compare(rows: Sequence[Row]) -> Iterator[Comparison]:
-    """Every row of ours for which the table holds a number of the same suite, method and shots."""
+    """Each of our rows whose suite, method and shots are in the table, with the published one."""
     known = {(plain_name(p.suite), _method(p.method)): p for p in published_rows()}
     for row in rows:
         if not row.runs:
             continue
-        run = row.runs[
-            0
-        ]  # its name, without what tells rows apart; a variant has a name of its own
+        run = row.runs[0]  # row.method may be followed by settings in brackets
         published = known.get((plain_name(run.suite), _method(run.method)))
         if published and row.shots in published.scores:
             yield Comparison(
@@ -186,7 +184,7 @@ def published_parts(rows: Sequence[Row]) -> list[Table | Notes]:
     if not found:
         suites = ", ".join(TASKS)
         line = (
-            f"no run is of a suite, method and number of shots that the table holds ({suites}; "
+            f"no run has a suite, method and number of shots of the table ({suites}; "
             f"{', '.join(dict.fromkeys(p.method for p in published_rows()))}; shots "
             f"{', '.join(map(str, SHOTS))})"
         )
@@ -203,8 +201,8 @@ def published_parts(rows: Sequence[Row]) -> list[Table | Notes]:
         elif c.differs:
             notes.append(f"{place}: differs in {'; '.join(c.differs)}")
     matched = "suite, number of tasks, shots, " + ", ".join(MUST_MATCH)
-    notes.append(f"Every row of the comparison matches the published one in {matched}")
-    return [*parts, Notes("Published numbers: what to bear in mind", (*notes, UNKNOWN))]
+    notes.append(f"All compared rows have the published values of {matched}")
+    return [*parts, Notes("Published numbers: differences and unknowns", (*notes, UNKNOWN))]
 
 
 def _table(comparisons: Sequence[Comparison]) -> Table:
@@ -228,7 +226,7 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
         keys=3,
         notes=(
             "published: https://arxiv.org/abs/2208.13474, results table",
-            "†: differs in what the notes below name",
+            "†: with the differences named in the notes below",
         ),
     )
 

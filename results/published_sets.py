@@ -136,7 +136,7 @@ def published_on_sets(
         ),
     )
     tables = [_table(direction) for direction in directions if direction.ours]
-    title = "Published numbers on CoOp's datasets: what to bear in mind"
+    title = "Published numbers on CoOp's datasets: differences and unknowns"
     return [*tables, *([Notes(title, tuple(dict.fromkeys(notes)))] if notes else [])]
 
 

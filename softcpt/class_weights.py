@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from clip import CLIP
 from clip._openai import OPENAI_ARCHS
+from clip._weights import to_custom_text
 from dassl.utils import UserError, write_json
 
 from .export_folder import (
@@ -82,7 +84,7 @@ def export_weights(run: LoadedRun, folder: Path, task: int | str | None = None) 
     ids = run.task_ids(task)
     weights = _class_weights(run, ids)
     with new_folder(folder) as place:
-        model = _describe_model(run.trainers[0].clip, place)
+        model = _describe_model(_scoring_clip(run, ids), place)
         info = _describe(run, ids, model)
         write_json(info, place / "weights.json")
         save_file({f"task{t}": x for t, x in weights.items()}, place / "weights.safetensors")
@@ -100,19 +102,37 @@ def _class_weights(run: LoadedRun, ids: Sequence[int]) -> dict[int, torch.Tensor
         raise UserError(
             f"{error}: there are no class weights to export{_other_ways(run)}"
         ) from None
-    clip, size = run.trainers[0].clip, run.cfg.INPUT.SIZE
+    clip, size = _scoring_clip(run, ids), run.cfg.INPUT.SIZE
     pixels = torch.randn(PROBES, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = clip.encode_image(pixels.to(clip.device)).float()
     x = logit_scale(run) * F.normalize(features, dim=-1).cpu()  # (B, e)
+    bias = 0.0 if clip.logit_bias is None else clip.logit_bias.item()  # the softmax cancels it
     for t, logits in zip(ids, run.logits_of_pixels(pixels, ids), strict=True):
-        expected = x @ weights[t].T  # (B, C)
+        expected = x @ weights[t].T + bias  # (B, C)
         if (logits - expected).abs().max() > TOLERANCE * logits.abs().max():
             raise UserError(
                 f"the logits of {method} are more than scaled cosines of image features and one "
                 f"weight per class: no class weights to export{_other_ways(run)}"
             )
     return weights
+
+
+def _scoring_clip(run: LoadedRun, ids: Sequence[int]) -> CLIP:
+    """The CLIP that encodes images: the frozen one, or a copy with what was learned in it."""
+    trainer = run.trainers[ids[0] if len(run.trainers) > 1 else 0]
+    merged = trainer.model.prompter.merged_weights(trainer.clip)
+    if merged is None:
+        return trainer.clip
+    if len(ids) > 1:
+        raise UserError(
+            f"{type(trainer).__name__} learns in the towers, for each task in its own: choose one "
+            "task with --task"
+        )
+    clip = copy.deepcopy(trainer.clip)
+    clip.load_state_dict(merged)
+    clip.name = f"{clip.name} (merged)"  # which has no public weights
+    return clip
 
 
 def _other_ways(run: LoadedRun) -> str:
@@ -134,8 +154,11 @@ def _describe_model(clip: CLIP, place: Path) -> dict[str, Any]:
     if open_clip.is_pretrained_cfg(arch, tag):
         gelu = clip.config["quick_gelu"]
         return {"model_name": arch, "pretrained": tag, "force_quick_gelu": gelu}
-    write_json(clip.config, place / ARCHITECTURE_FILE)
-    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, place / BACKBONE_FILE)
+    config = {k: v for k, v in clip.config.items() if k != "multimodal_cfg"}  # no CoCa decoder
+    write_json(config, place / ARCHITECTURE_FILE)
+    state = clip.state_dict()
+    state = to_custom_text(state) if clip.config.get("custom_text") else state
+    save_file({k: v.contiguous() for k, v in state.items()}, place / BACKBONE_FILE)
     return {"model_name": Path(ARCHITECTURE_FILE).stem, "pretrained": BACKBONE_FILE}
 
 
@@ -162,7 +185,7 @@ def _describe(run: LoadedRun, ids: Sequence[int], model: dict[str, Any]) -> dict
 def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: bool) -> str:
     register = f'open_clip.add_model_config("{ARCHITECTURE_FILE}")\n' if embedded else ""
     files = (
-        f"| `{ARCHITECTURE_FILE}`, `{BACKBONE_FILE}` | the frozen CLIP, which has no public tag |\n"
+        f"| `{ARCHITECTURE_FILE}`, `{BACKBONE_FILE}` | the CLIP, which has no public weights |\n"
         if embedded
         else ""
     )

@@ -49,7 +49,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def describe_input(run: LoadedRun) -> dict[str, Any]:
-    """How the run prepares an image: resized, cropped in the centre, normalised.
+    """How the run prepares an image: resized (and cropped, unless squashed), normalised.
 
     Raises:
         UserError: it does not resize images.

@@ -198,10 +198,15 @@ def _write_graph(run: LoadedRun, ids: Sequence[int], path: Path) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hide what the exporter prints and warns of; its errors are raised."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    hidden = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(hidden),
+        contextlib.redirect_stderr(hidden),
+    ):
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable
-        logging.disable(logging.WARNING)
+        logging.disable(logging.CRITICAL)
         try:
             yield
         finally:

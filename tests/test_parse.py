@@ -215,7 +215,7 @@ def test_everything_in_every_form(tmp_path, capsys, form):
     assert mean in text and "Trees, by shots" in text
     if form != "csv":
         assert "Trees, CoOp-MT, 16 shots, seed 3: no run" in text
-        assert "no run is of a suite" in text
+        assert "no run has a suite" in text
 
 
 def test_flags_of_the_report_alone(tmp_path, capsys):

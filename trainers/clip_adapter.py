@@ -46,7 +46,7 @@ class AdapterPrompter(TemplatePrompter):
 
 @TRAINER_REGISTRY.register()
 class CLIPAdapter(PromptTrainer):
-    """A small residual network on the image feature, each task by itself."""
+    """A small residual network on the image feature, each task separately."""
 
     KEY = "CLIP_ADAPTER"
     DEFAULTS = dict(

@@ -49,8 +49,11 @@ class LowRankPrompter(AdaptedPrompter):
         self.updates = nn.ModuleList(updates.values())
 
     @torch.no_grad()
-    def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor]:
-        """The weights of ``clip`` by name, with the updates added."""
+    def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
+        """The weights of ``clip`` by name, with the updates added; None if its image tower has
+        none."""
+        if not self.adapts_visual:
+            return None
         state = dict(clip.state_dict())
         for path, update in zip(self.paths, self.updates, strict=True):
             key = f"{path}.{'weight' if path.endswith('.qkv') else 'in_proj_weight'}"
@@ -72,7 +75,7 @@ def _layers(clip: CLIP, name: str, encoder: str) -> dict[str, nn.Module]:
 
 @TRAINER_REGISTRY.register()
 class CLIPLoRA(StepTrainer):
-    """Low-rank updates of the towers' attention, each task by itself."""
+    """Low-rank updates of the towers' attention, each task separately."""
 
     KEY = "CLIPLORA"
     DEFAULTS = dict(

@@ -55,7 +55,7 @@ class BlendedProbe(TemplatePrompter):
 
 @TRAINER_REGISTRY.register()
 class LPPlusPlus(PromptTrainer):
-    """LP++, each task by itself: a fixed number of full-batch steps whose sizes the data give."""
+    """LP++, each task separately: a fixed number of full-batch steps whose sizes the data give."""
 
     KEY = "LPPLUSPLUS"
     DEFAULTS = dict(

@@ -45,7 +45,7 @@ class ResidualPrompter(Prompter):
 
 @TRAINER_REGISTRY.register()
 class TaskRes(PromptTrainer):
-    """A residual per class on frozen text features, each task by itself; no text is encoded."""
+    """A residual per class on frozen text features, each task separately; no text is encoded."""
 
     KEY = "TASKRES"
     DEFAULTS = dict(

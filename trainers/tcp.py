@@ -62,7 +62,7 @@ class ClassAwarePrompter(ContextPrompter):
 
 @TRAINER_REGISTRY.register()
 class TCP(PromptTrainer):
-    """KgCoOp with tokens of each class from its own text feature, each task by itself."""
+    """KgCoOp with tokens of each class from its own text feature, each task separately."""
 
     KEY = "TCP"
     DEFAULTS = dict(

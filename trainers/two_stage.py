@@ -36,6 +36,7 @@ class TwoStagePrompter(AdaptedPrompter):
     def __init__(self, space: TaskSpace, clip: CLIP):
         norms = [_copies(tower) for tower in (clip.text_tower, clip.visual)]
         super().__init__(space, clip, *norms)
+        self.paths = [*norms[0], *(f"visual.{path}" for path in norms[1])]
         self.norms = nn.ModuleList(norm for part in norms for norm in part.values())
         width = clip.text_tower.out_dim
         self.classifier = nn.Parameter(torch.zeros(space.num_classes, width))
@@ -70,6 +71,17 @@ class TwoStagePrompter(AdaptedPrompter):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.classifies):
             return super().encode_image(clip, images, outputs, task)
 
+    @torch.no_grad()
+    def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
+        """The weights of ``clip`` by name, with the tuned norms; None if its image tower has
+        none."""
+        state = dict(clip.state_dict())
+        if not self.adapts_visual or f"{self.paths[0]}.weight" not in state:
+            return None
+        for path, norm in zip(self.paths, self.norms, strict=True):
+            state |= {f"{path}.{name}": p.detach() for name, p in norm.named_parameters()}
+        return state
+
 
 def _copies(tower: nn.Module) -> dict[str, nn.Module]:
     """Trainable fp32 copies of a tower's layer norms, by path."""
@@ -83,7 +95,7 @@ def _has_classifier(prompter: nn.Module, keys) -> None:
 
 @TRAINER_REGISTRY.register()
 class TwoStage(StepTrainer):
-    """2SFS, each task by itself: layer norms for the first steps, a classifier for the others."""
+    """2SFS, each task separately: layer norms for the first steps, a classifier for the others."""
 
     KEY = "TWOSTAGE"
     DEFAULTS = dict(

@@ -33,7 +33,7 @@ def build_trainer(cfg: CfgNode, dataset: DatasetBase | None = None) -> TrainerBa
     holds_out = cfg.PROTOCOL == LEAVE_ONE_TASK_OUT
     if holds_out and cls.suite != "joint":
         raise UserError(
-            f"{cls.__name__} learns each task by itself, so it has no prompts for a task that is "
+            f"{cls.__name__} trains each task separately, so it has no prompts for a task that is "
             f"held out ({LEAVE_ONE_TASK_OUT}); choose a method that is trained on all tasks "
             "jointly, such as MTCoOp or MTCoOpHard"
         )

@@ -11,7 +11,7 @@ from dassl.data import SPLITS, DatasetBase, Datum
 from dassl.utils import UserError, read_json
 from image_text import PairSpace, PairTask
 
-from .folders import missing_images
+from .folders import missing_images, shared_images
 from .layout import find_folder
 
 
@@ -75,6 +75,11 @@ class PairDataset(DatasetBase):
                 image += [label] * len(item.captions)
                 part.append(number)
             lists.append(items)
+        for where, both in shared_images(lists):
+            raise UserError(
+                f"{type(self).__name__}: {len(both)} images are in {where}, such as {both[0]}; "
+                f"remove them from one of these parts"
+            )
         if not lists[0] or not lists[2]:
             raise UserError(f"{type(self).__name__} has no images to train on, or none to test on")
         train, val, test = lists

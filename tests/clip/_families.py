@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from tests.clip._tokenizers import WordTokenizer, save_hub_tokenizer
 
-SIZES = {"width": 32, "heads": 2, "layers": 2}
-VIT = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
+SIZES = {"width": 32, "heads": 2, "layers": 3}
+VIT = {"layers": 3, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
 TIMM = {"timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none", "image_size": 160}
 CONV = {"timm_model_name": "test_efficientnet", "timm_pool": "avg", "timm_proj": "linear"}
 SIGLIP = {"no_causal_mask": True, "pool_type": "last", "context_length": 48, "vocab_size": 99}

@@ -104,6 +104,14 @@ def test_a_partial_test_split_knows_its_full_size(tmp_path):
     assert (len(data.test), data.test_split_size) == (2, 3)
 
 
+def test_an_image_in_train_and_test_is_refused(tmp_path):
+    cfg = write(
+        tmp_path, "Flickr30k", [*(entry(i, s) for i, s in enumerate(SPLITS)), entry(0, "test")]
+    )
+    with pytest.raises(UserError, match=r"1 images are in train and test, such as .*/0.jpg"):
+        build_dataset(cfg)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

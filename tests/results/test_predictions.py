@@ -7,6 +7,8 @@ import pytest
 
 from dassl.utils import UserError
 from results.aggregate import aggregate
+from results.html_report import write_report
+from results.mistakes import calibration_error, find_mistakes
 from results.paired_images import mcnemar, paired_images
 from results.predictions import FILE, read_predictions
 from results.read import find_runs
@@ -66,3 +68,35 @@ def test_mcnemar_is_a_fair_coin():
         total, few = first + second, min(first, second)
         tail = sum(math.comb(total, k) for k in range(few + 1)) / 2**total
         assert mcnemar(first, second) == pytest.approx(min(1, 2 * tail))
+
+
+def test_mistakes(run, tmp_path):
+    record = run("MTCoOp", "OPTIM.MAX_EPOCH", 1)
+    found = read_predictions(tmp_path / "run")
+    mistakes = find_mistakes(tmp_path / "run")
+    assert [one.task for one in mistakes] == [task.name for task in TASKS]
+    for t, one in enumerate(mistakes):
+        task, names = record["tasks"][t], TASKS[t].classnames
+        assert (one.images, one.wrong) == (task["total"], task["total"] - task["correct"])
+        own = found.task == t
+        wrong = own & ~found.correct
+        assert sum(count for _, _, count in one.confusions) == one.wrong
+        for right, predicted, count in one.confusions:
+            places = (found.label == names.index(right)) & (
+                found.classes[:, 0] == names.index(predicted)
+            )
+            assert right != predicted and (places & own).sum() == count
+        if one.confident:
+            path, right, _, probability = one.confident[0]
+            place = found.paths.index(path)
+            assert wrong[place] and names[found.label[place]] == right
+            assert probability == found.probabilities[wrong, 0].max()
+        assert one.nll == pytest.approx(-np.log(found.label_probability[own]).mean())
+    report = write_report(find_runs(tmp_path), Choices(), tmp_path / "report.html").read_text()
+    assert "Most confident mistakes" in report
+
+
+def test_calibration_error():
+    """Two bins: 0.5 right of 2 at 0.9, and both wrong at 0.3."""
+    probability, correct = np.array([0.9, 0.9, 0.3, 0.3]), np.array([True, False, False, False])
+    assert calibration_error(probability, correct) == pytest.approx((0.8 + 0.6) / 4)

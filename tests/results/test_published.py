@@ -49,7 +49,7 @@ def test_a_run_that_matches_is_compared(tmp_path):
         "68.72 ± 1.53 (3)",
         "+1.28",
     ]
-    assert "Not known of the published numbers" in notes.lines[-1]
+    assert "Unknown of the published numbers" in notes.lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -97,4 +97,4 @@ def test_variants_are_not_the_published_method(tmp_path, method):
 def test_suites_and_shots_that_the_table_does_not_hold(tmp_path):
     assert not list(published.compare(plant_runs(tmp_path, shots=3)))
     (notes,) = published.published_parts(plant_runs(tmp_path, suite="Trees"))
-    assert "no run is of a suite, method and number of shots" in notes.lines[0]
+    assert "no run has a suite, method and number of shots" in notes.lines[0]

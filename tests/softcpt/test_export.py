@@ -15,6 +15,7 @@ import export
 import softcpt
 from dassl.utils import UserError
 from softcpt.export_folder import describe_input
+from tests.clip._families import STAND_INS, make_family
 
 NO_ONNX = any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript"))
 
@@ -77,6 +78,27 @@ def test_class_weights_need_open_clip_only(command, runs, held_out, tmp_path):
     assert info["source"]["method"] == "SoftCPT-NATA" and info["source"]["data"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("CLIPLoRA", "TRAINER.CLIPLORA.ENCODER", "both"), ("TwoStage",)],
+    ids=["CLIPLoRA", "TwoStage"],
+)
+def test_what_is_learned_in_the_towers_is_merged(options, command, runs, held_out, tmp_path):
+    """Their plain CLIP gives what the run gives; there is one for each task."""
+    folder = tmp_path / "weights"
+    run = runs(*options, "MODEL.BACKBONE.NAME", "tiny-vit/random", "OPTIM.LR", 0.01)
+    code, _, err = command(run, folder)
+    assert code == 2 and "--task" in err
+    code, _, err = command(run, folder, "--task", "stripes")
+    assert code == 0, err
+    images = [path for path, _ in held_out(2)]
+    expected = softcpt.load_run(run).predict(images, "stripes", top=1)
+    found = run_readme(folder, *images)
+    for row, one in zip(found, expected, strict=True):
+        assert row[:2] == [one.image, one.label]
+        assert float(row[2]) == pytest.approx(one.probability, abs=2e-4)
+
+
 def test_preprocessing_is_that_of_the_run(runs):
     """Without "normalize" pixels stay between 0 and 1; some backbones resize both sides."""
     plain = describe_input(softcpt.load_run(runs("CoOp", "INPUT.TRANSFORMS", "()")))
@@ -94,7 +116,7 @@ def test_methods_without_class_weights(method, command, runs, tmp_path):
 
 @pytest.mark.skipif(NO_ONNX, reason="onnx and onnxscript are not installed")
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["MTCoOp", "CLIPAdapter", "TipAdapter"])
+@pytest.mark.parametrize("method", ["MTCoOp", "CLIPAdapter", "VPT"])
 def test_onnx(method, command, runs, loaded, held_out, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     folder, run, task = tmp_path / "onnx", loaded(method), "stripes"
@@ -185,3 +207,21 @@ def test_a_failed_export_leaves_nothing(loaded, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         softcpt.export_run(loaded("CoOp"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_class_weights_of_siglip(run, command, held_out, tmp_path, monkeypatch):
+    """open_clip's own names for the text tower; a bias, which cancels; images that are squashed."""
+    make_family(tmp_path, "siglip")
+    monkeypatch.setattr("clip._hub.load_tokenizer", lambda *_: STAND_INS["t5"])
+    run("CoOp", *("MODEL.BACKBONE.NAME", tmp_path), *("TRAINER.COOP.N_CTX", 2))
+    folder = tmp_path / "weights"
+    code, _, err = command(tmp_path / "run", folder, "--task", "stripes")
+    assert code == 0, err
+    images = [path for path, _ in held_out(2)]
+    Image.effect_noise((31, 90), 90).save(tmp_path / "tall.png")
+    images.append(str(tmp_path / "tall.png"))
+    found = run_readme(folder, *images)
+    expected = softcpt.load_run(tmp_path / "run").predict(images, "stripes", top=1)
+    for row, one in zip(found, expected, strict=True):
+        assert float(row[2]) == pytest.approx(one.probability, abs=2e-4)

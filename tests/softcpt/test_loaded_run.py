@@ -22,7 +22,18 @@ QUICK = ("CoCoOp", "CoOp", "MTCoOp", "ProtoNet", "TipAdapter", "VPT", "ZeroshotC
     [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS],
 )
 def test_predicting_the_test_images_gives_the_recorded_results(method, loaded, held_out):
-    run = loaded(method)
+    check_results(loaded(method), held_out)
+
+
+def test_image_features_that_depend_on_the_task(runs, held_out):
+    """SoftCPT with generated prompts in the image tower, others for every task."""
+    words = ("TRAINER.MTCOOP.DEPTH", 2, "TRAINER.MTCOOP.IMAGE_PROMPTS", True)
+    folder = runs("MTCoOp", *words, "MODEL.BACKBONE.NAME", "tiny-vit/random")
+    check_results(softcpt.load_run(folder), held_out)
+
+
+def check_results(run, held_out):
+    """Every task's test images are classified as the run recorded."""
     for t, recorded in enumerate(run.record["tasks"]):
         paths, labels = zip(*held_out(t), strict=True)
         found = run.predict(paths, task=t, top=1)

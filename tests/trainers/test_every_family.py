@@ -6,18 +6,17 @@ import pytest
 import torch
 
 import train
-from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from tests.clip._families import FAMILIES, HUB_MODELS, STAND_INS, make_family
 from tests.conftest import toy_args
 from tests.trainers._methods import METHODS, options
 
 INSTALLED = importlib.util.find_spec("transformers") is not None
-VIT = ("IVLP", "MaPLe", "PromptSRC", "VPT")  # learn in the image tower, here of one block
 REFUSED = {  # what a family's towers cannot give, by the words that say so
     ("coca", "PLOT"): "no 'local' features",
-    ("bert", "TCP"): "later blocks are not supported",
-    **{("coca", name): "cannot take prompt tokens" for name in VIT},
+    **{("coca", m): "cannot take prompt tokens" for m in ("IVLP", "MaPLe", "PromptSRC", "VPT")},
+    **{("bert", m): "later blocks" for m in ("IVLP", "MaPLe", "PromptSRC", "TCP")},
+    ("bert", "CLIPLoRA"): "attention of the text tower",
 }
 
 
@@ -72,9 +71,6 @@ def stop_after_an_epoch(trainer):
 @pytest.mark.parametrize("name", ["siglip", "metaclip2", "coca", "bert"])
 def test_every_method(run, family, name, method):
     words = [*options(), "MODEL.BACKBONE.NAME", family(name), "OPTIM.MAX_EPOCH", 1]
-    defaults, key = TRAINER_REGISTRY.get(method).DEFAULTS, TRAINER_REGISTRY.get(method).KEY
-    depths = [option for option in defaults if option.startswith("PROMPT_DEPTH")]
-    words += [word for option in depths for word in (f"TRAINER.{key}.{option}", 1)]
     if (name, method) in REFUSED:
         with pytest.raises(UserError, match=REFUSED[name, method]):
             run(method, *words)
