@@ -67,7 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     below = parser.add_argument_group("over every run below DIR")
     below.add_argument(
-        "--table", choices=("text", "md"), help="a row per method and number of shots"
+        "--table", choices=("text", "md"), help="one table: a row per method and number of shots"
     )
     below.add_argument(
         "--format",
@@ -75,7 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="a report: by shots, base and new, paired, by task, missing runs",
     )
     below.add_argument(
-        "--published", action="store_true", help="with --format: published numbers beside"
+        "--published", action="store_true", help="with --format: show published numbers beside them"
     )
     below.add_argument(
         "--reference", default="", metavar="METHOD", help="with --format: compare others with this"

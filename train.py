@@ -65,7 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     what.add_argument("--dataset-config-file", help="settings of the dataset", **yaml)
     what.add_argument("--protocol", default="", help="name of a file in configs/protocols/")
     what.add_argument("--backbone", default="", help="CLIP model, instead of the YAML's")
-    what.add_argument("--head", default="", help="accepted for Dassl's sake; no method has one")
+    what.add_argument("--head", default="", help="ignored, for compatibility with Dassl")
     what.add_argument("--seed", type=int, default=None, help="random seed; -1 draws one")
     where = parser.add_argument_group("where")
     where.add_argument("--root", help="folder that holds the datasets", **folder)
@@ -245,7 +245,7 @@ def listing(kind: str = "all") -> str:
     if kind == "backbones":
         lines += describe_backbones()
     if kind == "all":
-        lines += ["backbones:", f"  {', '.join(['tiny', *OPENAI_ARCHS])}"]
+        lines += ["backbones:", f"  {', '.join(['tiny', 'tiny-vit', *OPENAI_ARCHS])}"]
         lines.append("  arch/tag of open_clip (`--list backbones` shows all), arch/random, a file,")
         lines.append("  a folder, hf-hub:owner/name")
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from .adapters import exchange
 from .simple_tokenizer import shared_tokenizer
 
 PROMPTS_AT_ONCE = 2048  # texts per call; the embeddings of more could fill the memory
-NARROW = 128  # width up to which a CPU, too, takes longer to start kernels than to compute
+NARROW = 128  # up to this width a CPU, like a GPU, takes longer to start kernels than to compute
 ROW_VALUES = 14  # saved activations per row, layer and channel; measured on RN50 and ViT-B towers
 
 
@@ -56,7 +56,7 @@ class TextTower(nn.Module):
         self.context_length = len(self.positional_embedding)
         self.tokenizer: Tokenizer = tokenizer or shared_tokenizer()
         self.chunk = 0
-        self.tiles: bool | None = None  # None: on a GPU and in narrow towers
+        self.tiles: bool | None = None  # use equal tiles (clip._tiles); None: on a GPU or if narrow
         self.graphs: TextGraphs | None = None  # of training steps on a GPU
         standard = all(map(_packed.is_standard, self.transformer.resblocks))
         self.packed = self.ignores_padding and standard

@@ -1,4 +1,4 @@
-"""PlantVillage: 39 leaves, healthy or with a disease, and background."""
+"""PlantVillage: 39 classes of leaves, healthy or diseased, and background."""
 
 from dassl.data import DATASET_REGISTRY
 
@@ -7,7 +7,7 @@ from ._core.base import FewShotDataset
 
 @DATASET_REGISTRY.register()
 class PlantVillage(FewShotDataset):
-    """PlantVillage: 39 leaves, healthy or with a disease, and background."""
+    """PlantVillage: 39 classes of leaves, healthy or diseased, and background."""
 
     dataset_dir = "PlantVillage"
     image_dir = "Plant_leave_diseases_dataset_without_augmentation"

@@ -89,6 +89,7 @@ class PromptLearner(nn.Module):
 
     def _read_names(self, names: list[str], text: TextEncoder) -> None:
         right = self.n_ctx - self.left  # context tokens right of the name
+        # tokens of the name alone, and of the name, its full stop and EOT
         bare, whole = tokenize_names(names, text, self.n_ctx, follow=self.left > 0)
         first, pad = list(text.tokenizer.prefix_ids), text.tokenizer.pad_id
         length = max(map(len, whole))
@@ -99,10 +100,9 @@ class PromptLearner(nn.Module):
         self.register_buffer("table", table, persistent=False)  # (v, d) of the v tokens in use
         start = table[token[:1, : len(first)]]
         self.register_buffer("start", start, persistent=False)  # (1, s, d) in front of all prompts
-        self.register_buffer(
-            "token", token[:, len(first) :], persistent=False
-        )  # (n, L) rows of table
-        self.eot = torch.tensor([len(words) - 1 + right for words in whole])  # (n,), on the CPU too
+        rest = token[:, len(first) :]
+        self.register_buffer("token", rest, persistent=False)  # (n, L) rows of table
+        self.eot = torch.tensor([len(words) - 1 + right for words in whole])  # (n,), on the CPU
         order = [_suffix_order(count, right, length) for count in bare]
         self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
 
@@ -150,7 +150,7 @@ class PromptLearner(nn.Module):
         if all_pairs:
             group = torch.arange(len(ctx)).repeat_interleave(len(name))
             rows = torch.arange(len(name)).repeat(len(ctx))
-            if right.shape[1]:  # what follows a name differs with the context
+            if right.shape[1]:  # the suffix holds context tokens, so that every pair has its own
                 name, order, eot = (index_rows(x, rows) for x in (name, order, eot))
                 rows = None
         suffix = F.embedding(name, self.table)  # (n, L, d)

@@ -44,7 +44,7 @@ class Run:
         error: why a failed run failed.
         data: summary of the data's identity; empty if it was not recorded.
         test_subset: such as "500 of 1,000 test images"; "" if the full test split is evaluated.
-        unknown: what the record or log does not tell, for a remark.
+        unknown: what was not recorded, for a remark.
     """
 
     folder: Path

@@ -21,7 +21,7 @@ class CoOp(PromptTrainer):
     """Context optimization: learned words around the class names; each task separately."""
 
     KEY = "COOP"
-    pairs = True
+    pairs = True  # also takes captions and questions
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(16, least=0),  # number of context tokens

@@ -74,7 +74,7 @@ def _method(name: str) -> type[PromptTrainer]:
 
 @TRAINER_REGISTRY.register()
 class DePT(PromptTrainer):
-    """A method of prompts (METHOD) with a decoupled head, each task separately.
+    """A decoupled head on a prompt method (METHOD), each task separately.
 
     The trainer is an instance of a class that inherits from this one and from METHOD's: the
     hooks here refine those of the method, whose own keys are under its own node.

@@ -55,7 +55,7 @@ class BlendedProbe(TemplatePrompter):
 
 @TRAINER_REGISTRY.register()
 class LPPlusPlus(PromptTrainer):
-    """LP++, each task separately: a fixed number of full-batch steps whose sizes the data give."""
+    """LP++, each task separately: full-batch steps whose sizes are computed from the data."""
 
     KEY = "LPPLUSPLUS"
     DEFAULTS = dict(

@@ -42,7 +42,7 @@ class MTCoOp(PromptTrainer):
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(16, least=0),  # generated context tokens
         CTX_INIT="",  # only its number of tokens is used, as the context is generated
-        CSC=False,  # generate the context from the class name too: one context per class
+        CSC=False,  # generate a context per class, from its name too; CoOp's CSC is CLASS_CSC here
         TOKEN_POSITION=Key("end", choices=POSITIONS),  # position of the class name
         # learned tokens around a task name; the published commands use 4
         TASK_N_CTX=Key(16, least=0),
@@ -135,6 +135,7 @@ class MTCoOp(PromptTrainer):
         frozen = not self.cfg.TRAINER.MTCOOP.IMAGE_PROMPTS
         image = output.image_features if frozen else teacher_features(self.clip, batch)
         task, device = batch["task"], output.logits.device
+        # owner: task of each logit column
         columns = self.dm.space.owner.to(device) == task.to(device)[:, None]  # (B, C)
         found = anchor_losses(self.model, output, image, self.templates.features, columns)
         return losses | {name: weight * found[name] for name, weight in self.anchors.items()}
@@ -145,6 +146,7 @@ class MTCoOp(PromptTrainer):
         return TemplatePrompter(space, text)
 
     def build_model(self) -> None:
+        # the text anchor also compares classes of tasks without an image in the batch
         self.uses_templates = self.needs_all_classes = bool(self.anchors)
         super().build_model()
         options = self.cfg.TRAINER.MTCOOP

@@ -95,7 +95,7 @@ def _has_classifier(prompter: nn.Module, keys) -> None:
 
 @TRAINER_REGISTRY.register()
 class TwoStage(StepTrainer):
-    """2SFS, each task separately: layer norms for the first steps, a classifier for the others."""
+    """2SFS, each task separately: layer norms for the first steps, a classifier for the rest."""
 
     KEY = "TWOSTAGE"
     DEFAULTS = dict(
