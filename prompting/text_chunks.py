@@ -63,10 +63,11 @@ class ChunkedText:
         encoder: what the run encodes text with: ``tower``, or its counter inside
             :meth:`counting`.
         chunked: whether the text of a step takes more than one chunk.
+        threads: that a resumed training used before it was stopped; 0: they are chosen.
     """
 
     def __init__(self, tower: TextTower, chunk: int | None):
-        self.chunk, self.planned, self.chunked = chunk, False, False
+        self.chunk, self.planned, self.chunked, self.threads = chunk, False, False, 0
         self.tower = tower.with_chunk(chunk or 0)
         self.encoder: TextEncoder = self.tower
 
@@ -102,7 +103,9 @@ class ChunkedText:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             with self.counting() as counter:
                 forward()
-            if device.type == "cpu" and distributed.world_size() == 1:
+            if self.threads:  # other threads would add up in another order
+                torch.set_num_threads(self.threads)
+            elif device.type == "cpu" and distributed.world_size() == 1:
                 with self.counting():
                     choose_threads(forward)
         torch.clear_autocast_cache()  # torch 2.6 would reuse weights cast without gradients

@@ -177,6 +177,15 @@ class PromptTrainer(TrainerX):
         else:
             load_learned(self.model.prompter, self.from_upstream(states), directory)
 
+    def extra_state(self) -> dict:
+        """On a CPU the number of threads, which changes the rounding of a step."""
+        on_cpu = self.device.type == "cpu" and self.model.text.planned
+        return {**super().extra_state(), "threads": torch.get_num_threads() if on_cpu else 0}
+
+    def load_extra_state(self, state: dict) -> None:
+        super().load_extra_state(state)
+        self.model.text.threads = state.get("threads", 0)
+
     def train_step(self, batch: dict, step: Step) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch; returns the losses by name."""
         space = self.dm.space

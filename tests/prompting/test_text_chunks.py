@@ -81,3 +81,17 @@ def test_counting_draws_nothing(build):
     torch.manual_seed(3)
     trainer.model.text.plan(lambda: torch.rand(5))
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_resumed_training_uses_the_threads_of_its_start(build, monkeypatch):
+    """Their number is not measured again: it could come out otherwise, and change the rounding."""
+    before = torch.get_num_threads()
+    trainer = build("CoOp", "DATASET.SUBSAMPLE_TASKS", "task0")
+    assert trainer.extra_state()["threads"] == 0  # nothing is chosen before the first step
+    monkeypatch.setattr(text_memory, "choose_threads", pytest.fail)
+    trainer.load_extra_state({"threads": 3})
+    try:
+        trainer.model.text.plan(lambda: None)
+        assert torch.get_num_threads() == 3 == trainer.extra_state()["threads"]
+    finally:
+        torch.set_num_threads(before)
