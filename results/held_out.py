@@ -54,6 +54,11 @@ def is_held_out(run: Run) -> bool:
     return run.settings.get("name") == LEAVE_ONE_TASK_OUT
 
 
+def without_held_out(runs: Sequence[Run]) -> list[Run]:
+    """The runs that other tables count: all but complete ones of this protocol."""
+    return [run for run in runs if not (run.complete and is_held_out(run))]
+
+
 def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
     """A table per suite: a row per method and shots, a column per held-out task.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from .aggregate import Row, aggregate
 from .compare import BaseNew, base_and_new, missing_runs, paired_differences, suspicious_runs
-from .held_out import held_out_tables, is_held_out
+from .held_out import held_out_tables, without_held_out
 from .paired_images import image_table, paired_images
 from .published import compare, published_parts
 from .published_sets import published_on_sets
@@ -40,7 +40,7 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
         UserError: the reference is no method.
     """
     held_out = held_out_tables(runs, choices.order)
-    runs = [run for run in runs if not (run.complete and is_held_out(run))]
+    runs = without_held_out(runs)
     rows = aggregate(runs, choices.order)
     pairs = base_and_new(runs, choices.order)
     parts: list[Table | Notes] = [
@@ -72,15 +72,12 @@ def format_runs(
         order: methods in the order of the rows.
         sample: the sample standard deviation instead of the population's.
     """
-    rest, unfinished = [], []
-    for run in runs:
-        if not run.complete:
-            unfinished.append(run)
-        elif not is_held_out(run):
-            rest.append(run)
     held_out = render(held_out_tables(runs, order), form)
-    rows = aggregate([*rest, *unfinished], order)
-    return held_out + (format_table(rows, form, unfinished, sample) if rest or unfinished else "")
+    others = without_held_out(runs)
+    if not others:
+        return held_out
+    unfinished = [run for run in others if not run.complete]
+    return held_out + format_table(aggregate(others, order), form, unfinished, sample)
 
 
 def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], sample: bool) -> list[Table | Notes]:
