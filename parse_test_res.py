@@ -16,7 +16,8 @@ from pathlib import Path
 
 from dassl.utils import UserError, atomic_path, listdir_nohidden, shorten_list, unknown_name
 from dassl.utils.command_line import Parser, path, run_program
-from results.aggregate import Stat, aggregate, statistic
+from results.aggregate import Stat, statistic
+from results.extra_columns import COLUMNS, USUAL, parse_columns
 from results.few_shot_curves import draw_curves
 from results.figures import draw_all
 from results.html_report import write_report
@@ -24,7 +25,7 @@ from results.logs import log_files
 from results.one_experiment import check_one_experiment, print_unknown
 from results.read import FILE, NO_FILE, OVERALL, Run, find_runs, read_run_or_log
 from results.rendering import FORMS, render
-from results.report import Choices, format_runs, report_parts
+from results.report import Choices, Report
 
 EPILOG = """\
 Values come from the results.json of each run or, without it, from logs of CoOp, SoftCPT and their
@@ -80,11 +81,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     below.add_argument(
         "--reference", default="", metavar="METHOD", help="with --format: compare others with this"
     )
+    below.add_argument(
+        "--columns",
+        default=",".join(USUAL.names),
+        metavar="NAMES",
+        help=f"columns beside the accuracies, of {', '.join(COLUMNS)}; or none",
+    )
+    below.add_argument(
+        "--root",
+        default="",
+        metavar="DIR",
+        type=path,
+        help="with --format html: where the datasets are now, for pictures of mistakes",
+    )
     below.add_argument("--out", metavar="FILE", type=path, help="also write the output to a file")
     below.add_argument(
         "--figure", metavar="FILE", type=path, help="few-shot curves (.png, .pdf, .svg)"
     )
     below.add_argument("--pictures", metavar="DIR", type=path, help="all figures, as .png and .svg")
+    below.add_argument("--pdf", action="store_true", help="with --pictures: as .pdf, for a paper")
     args = parser.parse_args(argv)
     _check_combination(parser, args)
     return args
@@ -97,6 +112,8 @@ def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--format holds what --table shows; give one of them")
     if (args.published or args.reference) and not args.format:
         parser.error("--published and --reference go with --format")
+    if args.pdf and not args.pictures:
+        parser.error("--pdf goes with --pictures DIR")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -129,22 +146,24 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
     valueless = [run for run in runs if run.complete and not run.grouped and run.overall is None]
     for run in valueless:
         print(f"not counted: {run.folder} has no value from 0 to 100", file=sys.stderr)
-    rows = aggregate(runs)
+    extra = parse_columns(args.columns)
+    choices = Choices((), args.sample_std, args.reference, args.published, extra)
+    report = Report(runs, choices)
     parts = []
-    choices = Choices((), args.sample_std, args.reference, args.published)
     if args.table:
-        parts.append(format_runs(runs, args.table, sample=args.sample_std))
+        parts.append(report.format_rows(args.table))
     elif args.format == "html":
         place = args.out or folder / "report.html"
-        parts.append(f"report: {write_report(runs, choices, place)}")
+        parts.append(f"report: {write_report(report, place, args.root)}")
     elif args.format:
-        parts.append(render(report_parts(runs, choices), args.format))
+        parts.append(render(report.parts(), args.format))
     elif unfinished:
         parts.append(f"not counted{_listed(unfinished)}")
     if args.figure:
-        print(f"figure: {draw_curves(rows, args.figure)}", file=sys.stderr)
+        print(f"figure: {draw_curves(report.rows, args.figure)}", file=sys.stderr)
     if args.pictures:
-        print(f"figures: {', '.join(map(str, draw_all(rows, args.pictures)))}", file=sys.stderr)
+        drawn = draw_all(report.rows, args.pictures, args.pdf)
+        print(f"figures: {', '.join(map(str, drawn))}", file=sys.stderr)
     return "\n".join(parts), not unfinished and not valueless
 
 
