@@ -26,6 +26,7 @@ from dassl.utils import (
 from .base import TrainerBase
 from .build import of_pairs
 from .checkpoints import BEST
+from .init_from import init_from_runs
 from .resume import load_resume, save_resume
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
@@ -60,6 +61,7 @@ class SimpleTrainer(TrainerBase):
         self.build_model()
         if cfg.MODEL.INIT_WEIGHTS:
             self.load_init_weights(cfg.MODEL.INIT_WEIGHTS)
+        self.carried = init_from_runs(self, cfg.MODEL.INIT_FROM) if cfg.MODEL.INIT_FROM else {}
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname, space=self.dm.space)
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -262,6 +264,10 @@ class SimpleTrainer(TrainerBase):
     def class_bound_names(self) -> list[str]:
         """Hook: names of classes or tasks that learned values are for, and no others."""
         return []
+
+    def bound_tensors(self) -> set[str]:
+        """Hook: names of the learned tensors that belong to single classes or tasks."""
+        return set()
 
     def method_name(self) -> str:
         """The name of this method with its options in tables."""
