@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dassl.utils import UserError, distributed, read_json
 
 from .schema import FILE
+from .source_runs import describe_sources, name_sources
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
 
     model, dataset = trainer.model_info(), trainer.dataset
     identity = dataset.identity
+    sources = describe_sources(cfg, trainer.task_trainers[0].carried) if cfg.MODEL.INIT_FROM else {}
     return {
         "protocol": {
             "name": cfg.PROTOCOL,
@@ -49,6 +51,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "selection": trainer.selection,
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
+            **({"init_from": name_sources(cfg)} if sources else {}),
         },
         "hashes": {
             "data": identity.draw,
@@ -64,6 +67,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "processes": distributed.world_size(),
             "versions": {"python": platform.python_version(), **_versions()},
         },
+        **({"init_from": sources} if sources else {}),
     }
 
 
@@ -119,13 +123,9 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
             f"the training in {folder} is not complete ({status}): give its command again to "
             "finish it, or choose an epoch with --load-epoch"
         )
-    pattern = "*.pth.tar*" if epoch is None else f"*.pth.tar-{epoch}"
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob(pattern)):
-        digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return f"evaluation of {digest.hexdigest()[:16]}"
+    from dassl.utils.checkpoint import hash_checkpoints  # imports torch
+
+    return f"evaluation of {hash_checkpoints(folder, epoch)}"
 
 
 def hash_weights_file(cfg: CfgNode) -> str:

@@ -18,6 +18,7 @@ NOT_HASHED = (
     "RESUME",
     "USE_CUDA",
     "VERBOSE",
+    "MODEL.INIT_FROM",  # hashed by the content of its checkpoints instead
     "COMPUTE.CHANNELS_LAST",
     "COMPUTE.COMPILE",
     "COMPUTE.GRAPHS",

@@ -22,7 +22,7 @@ from prompting.precision import (
     to_device,
     with_input_of,
 )
-from prompting.prompt_learner import names_with_contexts, show_prompts
+from prompting.prompt_learner import contexts_per_name, names_with_contexts, show_prompts
 from prompting.prompted_clip import PromptedCLIP
 from prompting.prompter import Features, ModelOutput, Prompter
 from prompting.questions import questions_of
@@ -171,6 +171,10 @@ class PromptTrainer(TrainerX):
     def class_bound_names(self) -> list[str]:
         """Hook: classes or tasks that learned tensors belong to; by default with own contexts."""
         return names_with_contexts(self.model.prompter)
+
+    def bound_tensors(self) -> set[str]:
+        """Hook: the learned tensors of single classes or tasks; by default their own contexts."""
+        return set(contexts_per_name(self.model.prompter))
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""

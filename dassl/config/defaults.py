@@ -27,17 +27,7 @@ def get_cfg_default() -> CfgNode:
             "INPUT": _input(),
             "DATASET": _dataset(),
             "DATALOADER": _dataloader(),
-            "MODEL": {
-                "INIT_WEIGHTS": "",  # prompter weights to start from
-                "BACKBONE": {
-                    "NAME": "",  # an OpenAI name, arch/tag of open_clip, tiny, or a file
-                    "ARCH": "",  # architecture of a weight file that does not name its own
-                },
-                "HEAD": {"NAME": ""},
-                # token positions whose activations the text tower stores; beyond that it recomputes
-                # them in the backward pass. 0: no limit; auto: a limit only if memory is short
-                "TEXT_CHUNK": "auto",
-            },
+            "MODEL": _model(),
             "OPTIM": _optim(),
             "TRAIN": _train(),
             "TEST": {
@@ -137,6 +127,21 @@ def _dataloader() -> dict:
             "SAMPLER": Key("SequentialSampler", choices=SAMPLERS),
             "BATCH_SIZE": Key(100, least=1, most=2**31),
         },
+    }
+
+
+def _model() -> dict:
+    return {
+        "INIT_WEIGHTS": "",  # prompter weights to start from
+        "INIT_FROM": (),  # finished runs with the same method to start from: their mean
+        "BACKBONE": {
+            "NAME": "",  # an OpenAI name, arch/tag of open_clip, tiny, or a file
+            "ARCH": "",  # architecture of a weight file that does not name its own
+        },
+        "HEAD": {"NAME": ""},
+        # token positions whose activations the text tower stores; beyond that it recomputes
+        # them in the backward pass. 0: no limit; auto: a limit only if memory is short
+        "TEXT_CHUNK": "auto",
     }
 
 

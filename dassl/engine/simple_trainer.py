@@ -25,6 +25,7 @@ from .base import TrainerBase
 from .build import of_pairs
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
+from .init_from import init_from_runs
 from .resume import load_resume, save_resume
 from .task_weights import build_task_weights, check_task_weights
 
@@ -40,6 +41,8 @@ class SimpleTrainer(TrainerBase):
         cfg: the whole configuration.
         dataset: the data to train on; None builds what ``cfg.DATASET`` names.
     """
+
+    weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         super().__init__()
@@ -62,9 +65,8 @@ class SimpleTrainer(TrainerBase):
         self.build_model()
         if cfg.MODEL.INIT_WEIGHTS:
             self.load_init_weights(cfg.MODEL.INIT_WEIGHTS)
+        self.carried = init_from_runs(self, cfg.MODEL.INIT_FROM) if cfg.MODEL.INIT_FROM else {}
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname, space=self.dm.space)
-
-    weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Hook: refuse a configuration that this trainer cannot use."""
@@ -276,6 +278,10 @@ class SimpleTrainer(TrainerBase):
     def class_bound_names(self) -> list[str]:
         """Hook: names of classes or tasks that learned values are for, and no others."""
         return []
+
+    def bound_tensors(self) -> set[str]:
+        """Hook: names of the learned tensors that belong to single classes or tasks."""
+        return set()
 
     def method_name(self) -> str:
         """The name of this method with its options in tables."""
