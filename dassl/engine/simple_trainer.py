@@ -26,6 +26,7 @@ from dassl.utils import (
 from .base import TrainerBase
 from .build import of_pairs
 from .checkpoints import BEST
+from .label_check import refuse_labels
 from .resume import load_resume, save_resume
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
@@ -79,6 +80,7 @@ class SimpleTrainer(TrainerBase):
                 f"{type(self).__name__} is for classes, but {self.cfg.DATASET.NAME} contains "
                 f"{self.dm.space.content}: choose one of {', '.join(of_pairs())}"
             )
+        refuse_labels(type(self).__name__, self.refused_labels, self.dm.space)
 
     def check_test(self) -> None:
         """Refuse an impossible TEST.SPLIT, and a selection on images that are also test images."""
