@@ -45,9 +45,13 @@ class SingleLabel:
         """The classes of a label."""
         return (label,)
 
-    def label_name(self, label: int, classnames: Sequence[str]) -> str:
-        """A label in words."""
-        return classnames[label]
+    def label_names(self, classnames: Sequence[str]) -> Sequence[str]:
+        """Each label in words."""
+        return classnames
+
+    def metric(self, chosen: str) -> str:
+        """The metric of a task for which ``chosen`` is configured."""
+        return chosen
 
     def restrict(self, span: range) -> tuple[SingleLabel, dict[int, int]]:
         """The kind with the classes ``span`` only, and its labels by the present ones."""
@@ -173,8 +177,11 @@ class MultiLabel(SingleLabel):
     def classes_of(self, label: int) -> tuple[int, ...]:
         return self.sets[label]
 
-    def label_name(self, label: int, classnames: Sequence[str]) -> str:
-        return ", ".join(classnames[c] for c in self.sets[label])
+    def label_names(self, classnames: Sequence[str]) -> Sequence[str]:
+        return [", ".join(classnames[c] for c in classes) for classes in self.sets]
+
+    def metric(self, chosen: str) -> str:
+        return "mAP"
 
     def restrict(self, span: range) -> tuple[MultiLabel, dict[int, int]]:
         """The kind with the classes ``span``; an image without any of them is left out."""
@@ -223,7 +230,6 @@ class MultiLabel(SingleLabel):
         target = self.targets(label.to(logits.device), logits.shape[1])
         found = set_measures(probability.numpy(), target.numpy(), self.threshold)
         return {
-            "metric": "mAP",
             "value": found.mean_average_precision,
             "correct": found.exact,
             "total": len(label),

@@ -113,8 +113,7 @@ class ClassificationMT(EvaluatorBase):
         num = int(self.space.offsets[-1])
         self._hits = torch.zeros(num, dtype=torch.long)  # (C,) images classified right
         self._support = torch.zeros(num, dtype=torch.long)  # (C,) images
-        # for the kinds that measure all images at once, of each batch: logits (B, C of the task) and
-        # labels (B,)
+        # of each batch, for kinds that measure all images at once: the task's logits and labels
         kinds = [task.kind for task in self.space.tasks]
         self._outputs: dict[int, list] = {t: [] for t, k in enumerate(kinds) if k.own_measures}
 
@@ -164,7 +163,10 @@ class ClassificationMT(EvaluatorBase):
         self.suite = summarize(self.tasks)
         overall = mean([task["value"] for task in self.tasks])
         if overall is None:
-            raise UserError("there is nothing to evaluate: no image was processed")
+            raise UserError(
+                "there is nothing to evaluate: no image was processed, or none has a class of its "
+                "multi-label task"
+            )
         print("\n".join(format_report(self.tasks, self.suite, self.cfg.TEST.PER_TASK_RESULT)))
         if self.cfg.TEST.PER_CLASS_RESULT:
             self._print_classes(hits, support)
@@ -195,7 +197,7 @@ class ClassificationMT(EvaluatorBase):
 
 def metric_of(cfg: CfgNode, task: Task) -> str:
     """The metric by which ``TEST.METRIC`` has a task judged."""
-    return task.metric if cfg.TEST.METRIC == "per_task" else "overall_acc"
+    return task.kind.metric(task.metric if cfg.TEST.METRIC == "per_task" else "overall_acc")
 
 
 def _print_classes(
