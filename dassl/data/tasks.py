@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -189,12 +189,15 @@ class TaskSpace:
         task: Tensor,
         class_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
+        weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Mean over the batch of the loss of each image; see :meth:`image_losses`.
+        """Mean over the batch of the loss of each image, see :meth:`image_losses`.
 
-        The weight of a task is its number of images in the batch, as in SoftCPT.
+        The weight of a task is its number of images in the batch, as in SoftCPT, unless ``weigh``
+        gives the loss of a batch from those of its images (B,) and their tasks (B,).
         """
-        return self.image_losses(logits, label, task, class_mask, label_smoothing).mean()
+        loss = self.image_losses(logits, label, task, class_mask, label_smoothing)
+        return loss.mean() if weigh is None else weigh(loss, task)
 
     def image_losses(
         self,
