@@ -228,7 +228,7 @@ def test_every_dataset_has_a_yaml():
 
 
 def test_page_on_datasets_says_what_the_code_does():
-    page = (Path(__file__).parents[2] / "DATASETS.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/datasets/index.md").read_text(encoding="utf-8")
     for name in SINGLE:
         cls = DATASET_REGISTRY.get(name)
         images = f"{cls.dataset_dir}/{cls.image_dir}".rstrip("/")
