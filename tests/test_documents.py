@@ -70,7 +70,10 @@ def test_links_between_documents(document):
 def test_every_page_is_in_the_menu_of_the_site():
     menu = yaml.safe_load(read(ROOT / "mkdocs.yml"))["nav"]
     pages = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
-    assert sorted(entries(menu)) == sorted(pages)
+    listed = entries(menu)
+    assert len(listed) == len(set(listed))
+    assert set(pages) - set(listed) == set(), "not in nav of mkdocs.yml"
+    assert set(listed) - set(pages) == set(), "in nav of mkdocs.yml without a file"
 
 
 def entries(menu):
