@@ -29,7 +29,9 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", 
 
 
 def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
-    """The sections ``protocol``, ``hashes``, ``data`` and ``run`` of a record, before training."""
+    """The sections of a record that are known before training: ``protocol``, ``hashes``, ..."""
+    from dassl.engine.balance import balance_of
+
     model, dataset = trainer.model_info(), trainer.dataset
     identity = dataset.identity
     sources = describe_sources(cfg, trainer.task_trainers[0].carried) if cfg.MODEL.INIT_FROM else {}
@@ -58,6 +60,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "weights_file": hash_weights_file(cfg),
         },
         "data": {**identity.summary(), **_test_subset(dataset)},
+        **({"balance": balance} if (balance := balance_of(cfg)) else {}),
         "run": {
             "device": _device_name(trainer.device),
             "precision": model["precision"],

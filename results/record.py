@@ -19,7 +19,7 @@ from dassl.config import CfgNode
 from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
 from dassl.utils.lockstep import now
 
-from .schema import FILE, NOT_HASHED, SCHEMA, RecordReader
+from .schema import FILE, NEWER, NOT_HASHED, SCHEMA, RecordReader
 from .task_words import write_tasks
 
 if TYPE_CHECKING:
@@ -254,16 +254,15 @@ def is_locked(folder: str | Path) -> bool:
 
 
 def hashed_config(cfg: CfgNode) -> dict:
-    """The configuration without the keys of NOT_HASHED."""
+    """The configuration without the keys of NOT_HASHED, and without those of NEWER by default."""
     content = cfg.to_dict()
-    for key in NOT_HASHED:
+    for key in (*NOT_HASHED, *NEWER):
         *parents, last = key.split(".")
         node = content
         for parent in parents:
             node = node.get(parent, {})
-        node.pop(last, None)
-    if content.get("INPUT", {}).get("EXIF") == "ignore":  # a newer key: older runs keep their hash
-        del content["INPUT"]["EXIF"]
+        if last in node and node[last] == NEWER.get(key, node[last]):
+            del node[last]
     return content
 
 

@@ -34,6 +34,16 @@ NOT_HASHED = (
     "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.RESUME_SECONDS",
 )
+# Keys that older runs do not have, with the value that has no effect: left out then, so that older
+# runs keep their hash.
+NEWER: dict[str, Any] = {
+    "INPUT.EXIF": "ignore",
+    "DATALOADER.TRAIN_X.TEMPERATURE": 2.0,
+    "DATALOADER.TRAIN_X.EPOCH": "images",
+    "OPTIM.TASK_WEIGHTS": "none",
+    "OPTIM.TASK_WEIGHT_VALUES": [],
+    "OPTIM.TASK_WEIGHT_LR": 0.05,
+}
 
 
 class RecordReader:
