@@ -28,6 +28,7 @@ from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
 from .resume import load_resume, save_resume
 from .task_weights import build_task_weights, check_task_weights
+from .unknown_task import calibrate, check_unknown_task
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
 PARTS = ("data", "image", "text", "rest")
@@ -91,6 +92,7 @@ class SimpleTrainer(TrainerBase):
         where = self.cfg.TEST.SPLIT
         if not self.cfg.TEST.NO_TEST:
             self.loader_of(where)
+            check_unknown_task(self)
         if chosen := self.validation_selected():
             self.loader_of("val")
             if where == "test":
@@ -214,6 +216,7 @@ class SimpleTrainer(TrainerBase):
         split = split or self.cfg.TEST.SPLIT
         loader = self.loader_of(split)
         infer = self.build_inference(split)
+        calibrate(self, infer)
         predictions = Predictions(self.dm.space)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):

@@ -3,18 +3,19 @@
 Of an image, the best score of task t is the largest of its logits in the classes of t. Tasks with
 more classes, or with names that suit every image, have higher best scores whatever the image
 shows. So the scores of each task are standardised by their mean and standard deviation over
-training images, and the task with the largest standardised score is chosen.
+training images of all tasks, and the task with the largest standardised score is chosen.
+
+Standardised over the images of the task itself, which measures how typical the score is of them,
+the choice was right less often than without any calibration (docs/your_tasks.md).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dassl.config import CfgNode
 from dassl.data.tasks import TaskSpace
 from dassl.metrics import task_metric
 
@@ -23,6 +24,7 @@ from .evaluator import ClassificationMT
 from .summary import percent, summarize
 
 SMALLEST = 1e-6  # standard deviation
+KEYS = ("without_task", "task_chosen")  # in percent: the metric, and the images with their task
 
 
 def best_scores(logits: Tensor, space: TaskSpace) -> Tensor:
@@ -68,28 +70,23 @@ class ClassificationOfUnknownTask(ClassificationMT):
     """The results of ClassificationMT, and beside them those without the task of each image.
 
     An image is right without its task if that task is chosen among all, and its class among those
-    of the task. Without :meth:`calibrate` the results are those of ClassificationMT alone.
-    """
+    of the task.
 
-    def __init__(self, cfg: CfgNode, lab2cname: dict[int, str] | None = None, space: Any = None):
-        super().__init__(cfg, lab2cname, space)
-        self.choice: TaskChoice | None = None
+    Attributes:
+        choice: how tasks are chosen, set after :meth:`reset`; None: the results are those of
+            ClassificationMT alone.
+    """
 
     def reset(self) -> None:
         super().reset()
-        self.choice = None
+        self.choice: TaskChoice | None = None
         self._hits_without = torch.zeros_like(self._hits)  # (C,) right without the task
         self._chosen = torch.zeros_like(self._hits)  # (C,) images whose task is chosen
 
-    def calibrate(self, choice: TaskChoice) -> None:
-        """Choose tasks in the batches to come."""
-        self.choice = choice
-
     def process(self, logits: Tensor, label: Tensor, task: Tensor | None = None) -> None:
         super().process(logits, label, task)
-        if self.choice is None:
+        if self.choice is None or task is None:
             return
-        assert task is not None  # refused by ClassificationMT
         task, label = task.to(logits.device), label.to(logits.device)
         num = len(self._chosen)
         target = label + self.space.offsets.to(logits.device)[task]  # (B,)
@@ -104,38 +101,33 @@ class ClassificationOfUnknownTask(ClassificationMT):
         results = super().evaluate()
         if self.choice is None:
             return results
-        support = self._support.cpu()
+        counts = [x.cpu() for x in (self._hits_without, self._chosen, self._support)]
         for t, task in enumerate(self.tasks):
-            columns = self.space.columns(t)
-            total = support[columns]
-            counts = (self._hits_without.cpu()[columns], total)
-            with_images = bool(total.sum())
-            value = task_metric(task["metric"], *counts).item() if with_images else None
-            chosen = 100 * self._chosen.cpu()[columns].sum().item() / max(int(total.sum()), 1)
-            task |= {"without_task": value, "task_chosen": chosen if with_images else None}
-        for key in ("without_task", "task_chosen"):
+            right, chosen, total = (count[self.space.columns(t)] for count in counts)
+            task |= {"without_task": None, "task_chosen": None}
+            if total.sum():
+                task["without_task"] = task_metric(task["metric"], right, total).item()
+                task["task_chosen"] = task_metric("overall_acc", chosen, total).item()
+        for key in KEYS:
             found = summarize([{**task, "value": task[key]} for task in self.tasks])
             self.suite[key] = {name: found[name] for name in ("value", "groups")}
         print("\n".join(self._report()))
         return results
 
     def _report(self) -> list[str]:
-        lines = ["=> without the task of an image: metric, and images whose task is chosen"]
-        lines += [
-            f"- task {task['id']} ({task['name']}): {percent(task['without_task'])}, task chosen "
-            f"for {percent(task['task_chosen'])}"
-            for task in self.tasks
+        """Lines of the log; their form is not that of the lines that parsers read."""
+        rows = [(f"task {task['id']} ({task['name']})", task) for task in self.tasks]
+        means = {key: self.suite[key] for key in KEYS}
+        rows.append(("mean", {key: mean["value"] for key, mean in means.items()}))
+        rows += [
+            (f"mean of {group}", {key: mean["groups"][group] for key, mean in means.items()})
+            for group in means["task_chosen"]["groups"]
         ]
-        for name in ("value", *self.suite["task_chosen"]["groups"]):
-            values = [
-                self.suite[key]["value" if name == "value" else "groups"]
-                for key in ("without_task", "task_chosen")
-            ]
-            if name != "value":
-                values = [value[name] for value in values]
-            if values[0] is not None:
-                where = "all tasks" if name == "value" else name
-                lines.append(
-                    f"- {where} (mean): {percent(values[0])}, task chosen for {percent(values[1])}"
-                )
-        return lines
+        return [
+            "=> without the task of an image",
+            *(
+                f"- {name}: metric {percent(row['without_task'])}, task chosen right for "
+                f"{percent(row['task_chosen'])} of the images"
+                for name, row in rows
+            ),
+        ]
