@@ -26,6 +26,7 @@ from .build import of_pairs
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
+from .label_check import refuse_labels
 from .resume import load_resume, save_resume
 from .task_weights import build_task_weights, check_task_weights
 from .unknown_task import calibrate, check_unknown_task
@@ -86,6 +87,7 @@ class SimpleTrainer(TrainerBase):
                 f"{type(self).__name__} is for classes, but {self.cfg.DATASET.NAME} contains "
                 f"{self.dm.space.content}: choose one of {', '.join(of_pairs())}"
             )
+        refuse_labels(type(self).__name__, self.refused_labels, self.dm.space)
 
     def check_test(self) -> None:
         """Refuse an impossible TEST.SPLIT, and a selection on images that are also test images."""
@@ -278,13 +280,13 @@ class SimpleTrainer(TrainerBase):
             **({"balance": {"last_weights": weights}} if weights else {}),
         }
 
+    def bound_tensors(self) -> dict[str, list[str]]:
+        """Hook: the learned tensors that belong to single classes or tasks, with their names."""
+        return {}
+
     def class_bound_names(self) -> list[str]:
         """Hook: names of classes or tasks that learned values are for, and no others."""
-        return []
-
-    def bound_tensors(self) -> set[str]:
-        """Hook: names of the learned tensors that belong to single classes or tasks."""
-        return set()
+        return [name for names in self.bound_tensors().values() for name in names]
 
     def method_name(self) -> str:
         """The name of this method with its options in tables."""
