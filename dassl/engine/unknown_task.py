@@ -48,6 +48,12 @@ def check_unknown_task(trainer: SimpleTrainer) -> None:
             f"{KEY} chooses among the tasks of a suite, but {cfg.DATASET.NAME} has one; choose a "
             "suite, or leave TEST.TASK_GIVEN True"
         )
+    if space.set_tasks:
+        name = space.tasks[space.set_tasks[0]].name
+        raise UserError(
+            f"{KEY} compares the best classes of tasks, but {name!r} is multi_label and has none; "
+            "leave it out with DATASET.SUBSAMPLE_TASKS, or leave TEST.TASK_GIVEN True"
+        )
     if cfg.TEST.EVALUATOR != "ClassificationMT":
         raise UserError(f"{KEY} needs TEST.EVALUATOR ClassificationMT; got {cfg.TEST.EVALUATOR}")
     if not trainer.dataset.train_x:

@@ -129,6 +129,11 @@ def test_images_that_several_tasks_ask_about_are_refused(tmp_path):
         train.main(args)
 
 
+def test_a_task_of_several_classes_per_image_is_refused(build):
+    with pytest.raises(UserError, match=r"TASK_GIVEN False .*multi_label"):
+        build("MTCoOpHard", "TEST.TASK_GIVEN", False, "DATASET.NUM_SHOTS", 1, dataset="DigitLabels")
+
+
 @pytest.mark.slow
 def test_a_miniature_of_general10(tmp_path):
     from datasets._core.mini import make_mini
