@@ -119,11 +119,11 @@ def _draw_map(ax, tasks: list[str], methods: dict) -> None:
     """A heat map with numbers, if there are too many methods for bars."""
     matrix = [[methods[method][t][0] for method in methods] for t in range(len(tasks))]
     most = max((abs(v) for row in matrix for v in row if not math.isnan(v)), default=1.0)
-    image = _draw_fields(ax, matrix, tasks, list(methods), ("PuOr", -most, most), "{:+.1f}")
+    image = draw_fields(ax, matrix, tasks, list(methods), ("PuOr", -most, most), "{:+.1f}")
     ax.figure.colorbar(image, ax=ax, shrink=0.8, label="points above zero-shot")
 
 
-def _draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, form: str):
+def draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, form: str):
     """A heat map with numbers; ``colours`` is its colour map and the values at its ends."""
     cmap, low, high = colours
     image = ax.imshow(matrix, cmap=cmap, vmin=low, vmax=high, aspect="auto")
@@ -202,7 +202,7 @@ def draw_similarity(
         figure = Figure(figsize=(size + 1.8, size + 0.6), layout="constrained")
         ax = figure.subplots()
         colours = ("cividis", low, max(high, low + 1e-6))
-        image = _draw_fields(ax, matrix, names, names, colours, "{:.2f}")
+        image = draw_fields(ax, matrix, names, names, colours, "{:.2f}")
         figure.colorbar(image, ax=ax, shrink=0.8, label="cosine of the generated contexts")
         save_figure(figure, path, dpi, bbox_inches="tight")
     return path
