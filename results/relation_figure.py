@@ -10,7 +10,7 @@ from pathlib import Path
 from dassl.utils import UserError
 
 from .compare import mean_and_interval
-from .few_shot_curves import COLOURS, STYLE, check_suffix, save_figure
+from .drawing import COLOURS, STYLE, check_suffix, save_figure
 from .figures import draw_fields
 from .read import Run
 from .task_relations import Matrix, Relations, relations_of
