@@ -214,3 +214,9 @@ def columns(rows: Sequence[Row]) -> list[tuple[str, str]]:
         groups = dict.fromkeys(name for run in runs for name in run.groups)
         means = [(name, f"{name} (mean)") for name in groups]
     return [*means, *((name, name) for name in tasks)]
+
+
+def measure_columns(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Keys and titles of what is measured of a suite's tasks beside their metric."""
+    names = dict.fromkeys(name for row in rows for run in row.runs for name in run.measures)
+    return [(name, name) for name in names]

@@ -225,7 +225,10 @@ class MultiLabel(SingleLabel):
         return (loss * class_mask).sum(dim=1)
 
     def measures(self, logits: Tensor, label: Tensor) -> dict[str, Any]:
-        """Mean average precision as the task's value, and F1 at the threshold."""
+        """Mean average precision as the task's value, and F1 at the threshold.
+
+        The mean logit helps to choose the bias.
+        """
         probability = (logits.double() + self.bias).sigmoid()
         target = self.targets(label.to(logits.device), logits.shape[1])
         found = set_measures(probability.numpy(), target.numpy(), self.threshold)
@@ -235,6 +238,7 @@ class MultiLabel(SingleLabel):
             "total": len(label),
             "measures": {"F1": found.macro_f1},
             "classes_without_positives": found.left_out,
+            "mean_logit": logits.double().mean().item(),
         }
 
     def predict(self, logits: Tensor, top: int) -> Classes:
