@@ -99,6 +99,12 @@ class MTCoOp(PromptTrainer):
                 "TRAINER.MTCOOP.IMAGE_PROMPTS are made of the contexts of tasks, but CSC makes "
                 "contexts of classes: set CSC False, or IMAGE_PROMPTS False"
             )
+        if options.IMAGE_PROMPTS and not cfg.TEST.TASK_GIVEN:
+            raise UserError(
+                "TRAINER.MTCOOP.IMAGE_PROMPTS encode an image with the prompts of its task, so "
+                "TEST.TASK_GIVEN False cannot compare tasks: set IMAGE_PROMPTS False, or leave "
+                "TEST.TASK_GIVEN True"
+            )
         if options.DEPTH > 1 and options.TOKEN_POSITION != "end":
             raise UserError(
                 f"TRAINER.MTCOOP.DEPTH {options.DEPTH} needs the whole context before the class "
@@ -170,13 +176,9 @@ class MTCoOp(PromptTrainer):
         generator = torch.Generator().manual_seed(seed)
         return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
 
-    def class_bound_names(self) -> list[str]:
+    def bound_tensors(self) -> dict[str, list[str]]:
         vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
-        return [*super().class_bound_names(), *(self.dm.space.tasknames if vectors else [])]
-
-    def bound_tensors(self) -> set[str]:
-        vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
-        return super().bound_tensors() | ({"vectors"} if vectors else set())
+        return super().bound_tensors() | ({"vectors": self.dm.space.tasknames} if vectors else {})
 
     def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         options = self.cfg.TRAINER.MTCOOP

@@ -38,6 +38,8 @@ def get_cfg_default() -> CfgNode:
                 # per_task: each task's own; overall_acc: plain accuracy
                 "METRIC": Key("per_task", choices=("per_task", "overall_acc")),
                 "NO_TEST": False,
+                # False: beside the results, those without being told the task of each image
+                "TASK_GIVEN": True,
                 "SPLIT": Key("test", choices=("test", "val")),
                 "FINAL_MODEL": Key("last_step", choices=("last_step", "best_val")),
             },
@@ -185,6 +187,8 @@ def _optim() -> dict:
 def _train() -> dict:
     return {
         "CHECKPOINT_FREQ": Key(0, least=0),  # every n epochs; 0: only the last
+        # compare the gradients of the tasks every n batches, in task_relations.json; 0: never
+        "TASK_GRADIENTS": Key(0, least=0),
         "PRINT_FREQ": Key(10, least=1),  # a log line every n batches
         # resume.pt is written after an epoch, once n seconds have passed since the last
         # time; a killed run repeats no more than that, or than one epoch. 0: every epoch
