@@ -15,6 +15,7 @@ from dassl.engine import Step
 from dassl.utils import UserError
 from results.predictions import read_predictions
 from softcpt import load_run
+from softcpt.exporting import export_run
 from tests.conftest import TASKS, toy_class
 from tests.trainers._methods import METHODS, options
 
@@ -66,6 +67,10 @@ def test_from_training_to_predictions_and_tables(kinds, run, tmp_path, toy_folde
         expected = {name: p for name, p in expected.items() if p >= 0.4}
         found = {entry["label"]: entry["probability"] for entry in classes}
         assert found == pytest.approx(expected, abs=1e-5)
+    export_run(loaded, tmp_path / "weights", task="stripes")
+    (task,) = json.loads((tmp_path / "weights" / "weights.json").read_text())["tasks"]
+    assert (task["kind"], task["bias"], task["threshold"]) == ("multi_label", 0.0, 0.4)
+    assert "sigmoid" in (tmp_path / "weights" / "README.md").read_text()
 
 
 def test_a_trainer_that_knows_one_class_per_image_is_refused(kinds, cli):

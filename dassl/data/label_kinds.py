@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -188,9 +188,7 @@ class MultiLabel(SingleLabel):
         left = [tuple(c - span.start for c in classes if c in span) for classes in self.sets]
         used = [label for label, classes in enumerate(left) if classes]
         sets = tuple(left[label] for label in used)
-        own = {**self.__dict__, "sets": sets}
-        own.pop("_tables", None)
-        return MultiLabel(**own), {label: i for i, label in enumerate(used)}
+        return replace(self, sets=sets), {label: i for i, label in enumerate(used)}
 
     @cached_property
     def _tables(self) -> dict[tuple[torch.device, int], Tensor]:
