@@ -89,7 +89,7 @@ def choose_tasks(choice: str, count: int) -> list[int]:
         raise unknown_name("DATASET.SUBSAMPLE_TASKS", choice, known)
     if not chosen:
         raise UserError(
-            f"DATASET.SUBSAMPLE_TASKS is {choice}, which leaves none of the {count} tasks; take all"
+            f"DATASET.SUBSAMPLE_TASKS is {choice}, which leaves no task of {count}; take all"
         )
     return chosen
 

@@ -182,7 +182,7 @@ def test_own_reader_with_several_tasks(cfg, root):
         ("SUBSAMPLE_CLASSES", "old", "no DATASET.SUBSAMPLE_CLASSES named .*: all, base, new"),
         ("SUBSAMPLE_TASKS", "task2", r"named 'task2'; .*known: all, base, new, task0"),
         ("SUBSAMPLE_TASKS", "task", "no DATASET.SUBSAMPLE_TASKS named 'task'"),
-        ("SUBSAMPLE_TASKS", "new", "is new, but there is a single task"),
+        ("SUBSAMPLE_TASKS", "new", "is new, which leaves no task of 1"),
     ],
 )
 def test_refuses_what_cannot_be_used(cfg, key, value, message):
