@@ -87,6 +87,7 @@ class DePT(PromptTrainer):
         RATE_FACTOR=Key(6.5, above=0),  # learning rate of the head, relative to that of the prompts
     )
     pairs = False  # the head is for classes
+    refused_labels = {"multi_label": "its head classifies the text feature of an image's one class"}
 
     def __new__(cls, cfg: CfgNode, dataset: DatasetBase | None = None):
         base = _method(cfg.TRAINER.DEPT.METHOD)
@@ -177,6 +178,10 @@ class DePT(PromptTrainer):
     def checkpoint_metadata(self) -> dict:
         """Beside the method's: the classes of the head."""
         return {**super().checkpoint_metadata(), CLASSES: self.dm.space.classnames}
+
+    def bound_tensors(self) -> set[str]:
+        head = getattr(self.model.prompter, HEAD).named_parameters(prefix=HEAD)
+        return super().bound_tensors() | {name for name, _ in head}
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint; for other classes the prompts alone."""

@@ -73,6 +73,8 @@ class MTCoOp(PromptTrainer):
 
     def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.MTCOOP
+        if options.ANCHOR_LOGITS:
+            self.refused_labels = {"multi_label": "ANCHOR_LOGITS compares softmax probabilities"}
         if options.CLS_SAMPLE_RATE and not options.CSC:
             raise UserError(
                 "TRAINER.MTCOOP.CLS_SAMPLE_RATE needs contexts per class: set CSC True, or the "
@@ -171,6 +173,10 @@ class MTCoOp(PromptTrainer):
     def class_bound_names(self) -> list[str]:
         vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
         return [*super().class_bound_names(), *(self.dm.space.tasknames if vectors else [])]
+
+    def bound_tensors(self) -> set[str]:
+        vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
+        return super().bound_tensors() | ({"vectors"} if vectors else set())
 
     def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         options = self.cfg.TRAINER.MTCOOP

@@ -78,6 +78,8 @@ class TipAdapter(PromptTrainer):
         BETA_STEPS=Key(200, least=1),
     )
 
+    refused_labels = {"multi_label": "its cache has one class per image"}
+
     @property
     def steps_rule(self):
         """How steps are counted, for the record."""
@@ -128,6 +130,9 @@ class TipAdapter(PromptTrainer):
 
     def class_bound_names(self) -> list[str]:
         return self.dm.space.classnames
+
+    def bound_tensors(self) -> set[str]:
+        return {"keys"}
 
     def method_name(self) -> str:
         return "Tip-Adapter-F" if self.cfg.TRAINER.TIP.FINETUNE else "Tip-Adapter"

@@ -87,8 +87,14 @@ class FewShotDataset(ImageTasks):
     sizes: tuple[int, ...] = ()
     num_tasks = 1
     num_columns = 0
+    has_columns = False  # whether DATASET.COLUMNS applies
 
     def __init__(self, cfg, store_split: bool = True):  # False: leave the data folder as it is
+        if cfg.DATASET.COLUMNS and not self.has_columns:
+            raise UserError(
+                "DATASET.COLUMNS describes the columns of a TaskColumns table, but the dataset is "
+                f"{type(self).__name__}; in a suite, put it into the entry of the table"
+            )
         self._store_split = store_split
         self.root = self.find_root(cfg)
         self.image_root = self.root / self.image_dir
@@ -98,7 +104,8 @@ class FewShotDataset(ImageTasks):
         if (shots := cfg.DATASET.NUM_SHOTS) >= 1 and split.train:
             name = f"{self.split_name}-{kind}"
             labelled = split.train
-            FewShotSample(self.root, self.image_root, name, shots, cfg.SEED).subset(split)
+            sample = FewShotSample(self.root, self.image_root, name, shots, cfg.SEED)
+            sample.subset(split, [task.kind for task in tasks])
             if cfg.DATASET.SHARE_SHOTS:
                 split.train = all_labels(split.train, labelled)
         refuse_same_files(self.image_root, split.parts)
@@ -123,7 +130,7 @@ class FewShotDataset(ImageTasks):
         if path := self._find_annotation(name):
             return path
         raise UserError(
-            f"{type(self).__name__}: there is no file {self.root / name}; DATASETS.md says where "
+            f"{type(self).__name__}: there is no file {self.root / name}; docs/datasets says where "
             "it comes from"
         )
 

@@ -40,7 +40,7 @@ class TaskImages:
     def absolute(self) -> list[list[Datum]]:
         """train, val and test with whole paths and class names."""
         roots = [f"{root}/" for root in self.roots]
-        names = [task.classnames for task in self.tasks]
+        names = [task.kind.label_names(task.classnames) for task in self.tasks]
         return [
             [
                 Datum(roots[d.task] + d.impath, d.label, d.domain, names[d.task][d.label], d.task)
@@ -59,8 +59,8 @@ def subsample_tasks(images: TaskImages, choice: str) -> TaskImages:
     """Select tasks, and number them from 0.
 
     Args:
-        choice: all, task<i>, not_task<i> (all others), base (the first half, rounded up) or new
-            (the rest).
+        choice: all, task<i>, task<i>+<j>+..., not_task<i> (all others), not_task<i>+<j>, base (the
+            first half, rounded up) or new (the rest).
     """
     count = len(images.tasks)
     chosen = choose_tasks(choice, count)
@@ -76,19 +76,20 @@ def choose_tasks(choice: str, count: int) -> list[int]:
     """Numbers of the tasks that a choice names, of ``count``; see :func:`subsample_tasks`."""
     half = (count + 1) // 2
     named = {"all": range(count), "base": range(half), "new": range(half, count)}
-    match = re.fullmatch(r"(not_)?task(\d+)", choice, re.ASCII)
-    if match and int(match[2]) < count:
+    match = re.fullmatch(r"(not_)?task(\d+(?:\+\d+)*)", choice, re.ASCII)
+    numbers = set(map(int, match[2].split("+"))) if match else set()
+    if match and max(numbers) < count:
         left_out = bool(match[1])
-        chosen = [i for i in range(count) if (i == int(match[2])) != left_out]
+        chosen = [i for i in range(count) if (i in numbers) != left_out]
     elif choice in named:
         chosen = list(named[choice])
     else:
         last = f"task0 to task{count - 1}" if count > 1 else "task0"
-        known = ["all", "base", "new", last, "not_task<i>"]
+        known = ["all", "base", "new", last, "task<i>+<j>", "not_task<i>"]
         raise unknown_name("DATASET.SUBSAMPLE_TASKS", choice, known)
     if not chosen:
         raise UserError(
-            f"DATASET.SUBSAMPLE_TASKS is {choice}, but there is a single task, task0; take all"
+            f"DATASET.SUBSAMPLE_TASKS is {choice}, which leaves none of the {count} tasks; take all"
         )
     return chosen
 
@@ -103,7 +104,7 @@ def subsample_classes(images: TaskImages, choice: str) -> TaskImages:
         raise unknown_name("DATASET.SUBSAMPLE_CLASSES", choice, ["all", "base", "new"])
     if choice == "all":
         return images
-    kept, tasks = [], []
+    labels, tasks = [], []  # labels: of each task, the new ones by the old ones
     for task in images.tasks:
         count = len(task.classnames)
         half = (count + 1) // 2
@@ -113,10 +114,12 @@ def subsample_classes(images: TaskImages, choice: str) -> TaskImages:
                 f"DATASET.SUBSAMPLE_CLASSES is new, but task {task.name!r} has a single class, "
                 "which is base"
             )
-        kept.append(span)
-        tasks.append(replace(task, classnames=task.classnames[span.start : span.stop]))
+        kind, chosen = task.kind.restrict(span)
+        labels.append(chosen)
+        names = task.classnames[span.start : span.stop]
+        tasks.append(replace(task, classnames=names, kind=kind))
     parts = (
-        [replace(d, label=d.label - kept[d.task].start) for d in part if d.label in kept[d.task]]
+        [replace(d, label=labels[d.task][d.label]) for d in part if d.label in labels[d.task]]
         for part in images.parts
     )
     return TaskImages(tasks, images.roots, *parts)

@@ -28,7 +28,7 @@ def values_of(folder, method, preset, data, name, shuffled, seeds=(1,), epochs=N
     """Zero-shot, the method, and the method on the dataset whose training texts are shuffled.
 
     Args:
-        seeds: of the method on true texts.
+        seeds: of the method on true texts; docs/retrieval.md has three of each.
         epochs: of the method on true texts; None: the preset's. On shuffled ones it trains for 5.
     """
     opts = () if epochs is None else ("OPTIM.MAX_EPOCH", epochs)

@@ -1,7 +1,7 @@
 """CoT-PT: chain of thought prompt tuning. https://arxiv.org/abs/2304.07919
 
-The formulas below are this project's interpretation of the paper's figure. METHODS.md separates
-what comes from the paper, from a summary of it, and from this project.
+The formulas below are this project's interpretation of the paper's figure. docs/methods/cot.md
+separates what comes from the paper, from a summary of it, and from this project.
 """
 
 from __future__ import annotations
@@ -246,6 +246,8 @@ class CoT(PromptTrainer):
         check_generator(options)
         check_image_words(options)
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
+        if options.BATCH_CONTRAST:
+            self.refused_labels = {"multi_label": "BATCH_CONTRAST needs one class per image"}
         if len(options.LINK_RANGE) != 2:
             raise UserError(
                 f"TRAINER.COT.LINK_RANGE takes two numbers, low and high; got {options.LINK_RANGE}"
