@@ -80,11 +80,13 @@ class ImageTable(FewShotDataset):
             classes.setdefault(row["task"], set()).add(row["class"])
         tasks = list(classes)
         names = [tuple(sorted(classes[task])) for task in tasks]
+        numbers = {task: t for t, task in enumerate(tasks)}
+        labels = [{name: label for label, name in enumerate(own)} for own in names]
         split = Split(names, tasknames=tuple(tasks) if tasks != [""] else ())
         groups: dict[tuple[int, int], list[Datum]] = {}
         for row in self.rows:
-            task = tasks.index(row["task"])
-            item = Datum(row["path"], names[task].index(row["class"]), task=task)
+            task = numbers[row["task"]]
+            item = Datum(row["path"], labels[task][row["class"]], task=task)
             if row["split"]:
                 split.parts[SPLITS.index(row["split"])].append(item)
             groups.setdefault((task, item.label), []).append(item)
