@@ -135,8 +135,10 @@ def _write_records(folder: Path) -> None:
                     {"id": t, "name": f"task {t}", "group": "", "metric": "overall_acc", "value": v}
                     for t, v in enumerate(values)
                 ]
-                protocol = {"name": "few_shot", "suite": "General10", "method": f"method {m}"}
-                protocol |= {"trainer": "CoOp", "shots": shots, "seed": seed, "options": {}}
+                protocol = {
+                    **{"name": "few_shot", "suite": "General10", "method": f"method {m}"},
+                    **{"trainer": "CoOp", "shots": shots, "seed": seed, "options": {}},
+                }
                 suite = {"metric": "mean over tasks", "value": sum(values) / 10, "groups": {}}
                 content = {"schema": 1, "status": "complete", "protocol": protocol}
                 path = folder / f"{m}" / f"shots{shots}" / f"seed{seed}" / "results.json"

@@ -48,8 +48,6 @@ def _head(fields: list[str], where: str) -> list[str]:
     return head
 
 
-def _row(
-    head: list[str], named: tuple[str, ...], fields: list[str], where: str
-) -> dict[str, str]:
+def _row(head: list[str], named: tuple[str, ...], fields: list[str], where: str) -> dict[str, str]:
     row = dict.fromkeys(COLUMNS, "") | fields_of(head, fields, where)
     return checked_row(row, named, where)

@@ -154,8 +154,7 @@ def fields_of(head: list[str], fields: list[str], where: str) -> dict[str, str]:
     if len(fields) != len(head):
         raise UserError(f"{where}: expected {len(head)} fields ({', '.join(head)}): {fields!r}")
     return {
-        k: v.strip() if k == "path" else _one_blank(v)
-        for k, v in zip(head, fields, strict=True)
+        k: v.strip() if k == "path" else _one_blank(v) for k, v in zip(head, fields, strict=True)
     }
 
 
