@@ -2,7 +2,7 @@
 
     python -m benchmarks.full_data [--small]
 
-A temporary folder gets an invented file of a few bytes for each of the 236,516 images (1,191
+A temporary folder gets an invented file of a few bytes for each of the 236,625 images (1,191
 classes in ten tasks), a manifest that lists them, and random features. Nothing is decoded and no
 tower runs. Printed are CPU and wall-clock seconds of each stage of a run that grows with the number
 of images, and the largest memory of the process so far.
@@ -136,8 +136,13 @@ def _write_records(folder: Path) -> None:
                     for t, v in enumerate(values)
                 ]
                 protocol = {
-                    **{"name": "few_shot", "suite": "General10", "method": f"method {m}"},
-                    **{"trainer": "CoOp", "shots": shots, "seed": seed, "options": {}},
+                    "name": "few_shot",
+                    "suite": "General10",
+                    "method": f"method {m}",
+                    "trainer": "CoOp",
+                    "shots": shots,
+                    "seed": seed,
+                    "options": {},
                 }
                 suite = {"metric": "mean over tasks", "value": sum(values) / 10, "groups": {}}
                 content = {"schema": 1, "status": "complete", "protocol": protocol}
