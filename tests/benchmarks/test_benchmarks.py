@@ -92,6 +92,14 @@ def test_both_sides_under_both_settings(monkeypatch):
         _sides.in_a_process("benchmarks.text", "ours", {**case, "backbone": "RN5"}, "malloc keeps")
 
 
+@pytest.mark.slow
+def test_full_data_in_miniature(monkeypatch):
+    monkeypatch.setattr(full_data, "METHODS", 2)
+    rows = full_data.measure(small=True)
+    assert len(rows) == 11 and rows[-1][0] == "table of 30 runs"
+    assert all(float(value) >= 0 for row in rows for value in row[1:])
+
+
 def test_command(monkeypatch, tmp_path, capsys):
     row = {"what": "this", "naive": 3.0, "ours": 1.5, "ratio": 2.0, "notes": "peak"}
     monkeypatch.setattr(text, "run", lambda small: [{**row, "notes": str(small)}])
