@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _sides, evaluation, memory, methods, step, text
+from benchmarks import _sides, evaluation, full_data, memory, methods, step, text
 from benchmarks.gpu import VARIANTS
 from dassl.utils import UserError
 
