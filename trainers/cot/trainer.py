@@ -33,6 +33,7 @@ from prompting.stored_features import training_loader
 from prompting.words import embed_words
 
 from .._base import PromptTrainer
+from .contrast import batch_contrast
 from .image_words import ImageWords
 from .step_texts import GENERATORS, check_generator, check_image_words, step_sources, step_texts
 
@@ -193,21 +194,6 @@ class ChainPrompter(Prompter):
             lines.append(f"step {which} of {total} says {' and '.join(kinds)}:")
             lines += [f"  {line}" for line in words.show()]
         return lines
-
-
-def batch_contrast(logits, column, task):
-    """Cross-entropy of an image's class text between the images of its task in the batch.
-
-    For image b of column y, every image b' of the task is scored against class y in its own
-    prompts; the images of that class share the target evenly.
-
-    Args:
-        logits: (B, C). column, task: (B,), the column of each image's class, and its task.
-    """
-    scores = logits[:, column].T  # (B, B): row b holds every image against b's class
-    scores = scores.masked_fill(task[:, None] != task, float("-inf")).log_softmax(dim=1)
-    same = column[:, None] == column
-    return -(scores.masked_fill(~same, 0.0).sum(dim=1) / same.sum(dim=1)).mean()
 
 
 @TRAINER_REGISTRY.register()
