@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from .export_folder import (
     describe_input,
     describe_source,
     describe_tasks,
+    merged_clip,
     new_folder,
     refuse_existing,
     result_lines,
@@ -120,19 +120,9 @@ def _class_weights(run: LoadedRun, ids: Sequence[int]) -> dict[int, torch.Tensor
 
 def _scoring_clip(run: LoadedRun, ids: Sequence[int]) -> CLIP:
     """The CLIP that encodes images: the frozen one, or a copy with what was learned in it."""
-    trainer = run.trainers[ids[0] if len(run.trainers) > 1 else 0]
-    merged = trainer.model.prompter.merged_weights(trainer.clip)
-    if merged is None:
-        return trainer.clip
-    if len(ids) > 1:
-        raise UserError(
-            f"{type(trainer).__name__} learns in the towers, for each task in its own: choose one "
-            "task with --task"
-        )
-    clip = copy.deepcopy(trainer.clip)
-    clip.load_state_dict(merged)
-    clip.name = f"{clip.name} (merged)"  # which has no public weights
-    return clip
+    trainer = run.place_of(ids[0])[0]
+    adapts = getattr(trainer.model.prompter, "adapts_visual", False)
+    return (merged_clip(run, ids) if adapts else None) or trainer.clip
 
 
 def _other_ways(run: LoadedRun) -> str:
