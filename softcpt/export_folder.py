@@ -105,6 +105,13 @@ def describe_source(run: LoadedRun) -> dict[str, Any]:
     }
 
 
+def readme_values(run: LoadedRun, ids: Sequence[int]) -> dict[str, Any]:
+    """What the README of every export names: method, data, backbone, results."""
+    source = describe_source(run)
+    keys = ("method", "suite", "backbone", "shots", "seed")
+    return {**{key: source[key] for key in keys}, "results": result_lines(run, ids)}
+
+
 def result_lines(run: LoadedRun, ids: Sequence[int]) -> str:
     """A Markdown table of what the run measured on its test images."""
     lines = ["| task | classes | metric | % | test images |", "|---|---|---|---|---|"]

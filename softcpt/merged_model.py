@@ -16,17 +16,8 @@ from prompting.adapted import AdaptedPrompter
 from prompting.deep_prompts import PromptedImages
 from prompting.prompted_clip import PromptedCLIP
 
+from . import export_folder
 from .class_weights import logit_scale
-from .export_folder import (
-    describe_input,
-    describe_source,
-    describe_tasks,
-    merged_clip,
-    new_folder,
-    refuse_existing,
-    result_lines,
-    with_orientation,
-)
 
 if TYPE_CHECKING:
     from .run import LoadedRun
@@ -91,15 +82,15 @@ def export_model(run: LoadedRun, folder: Path, task: int | str | None = None) ->
     Raises:
         UserError: the folder exists, or what the method learns is no change of the towers' weights.
     """
-    refuse_existing(folder)
+    export_folder.refuse_existing(folder)
     ids = run.task_ids(task)
     trainer = run.place_of(ids[0])[0]
-    clip = merged_clip(run, ids)
+    clip = export_folder.merged_clip(run, ids)
     if clip is None:
         name = type(trainer).__name__
         raise UserError(f"{name} cannot be merged into the weights: {_why_not(run, ids[0])}")
     classifies = _check(run, clip, ids[0])
-    with new_folder(folder) as place:
+    with export_folder.new_folder(folder) as place:
         state = clip.state_dict()
         state = to_custom_text(state) if clip.config.get("custom_text") else state
         save_file({k: v.float().contiguous() for k, v in state.items()}, place / WEIGHTS_FILE)
@@ -161,33 +152,31 @@ def _why_not(run: LoadedRun, t: int) -> str:
 
 def _describe(run: LoadedRun, t: int) -> dict[str, Any]:
     """The content of the task's file."""
-    options = describe_input(run)
+    options = export_folder.describe_input(run)
     height, width = options.pop("size")
     options["image_size"] = height if height == width else [height, width]
-    (task,) = describe_tasks(run, [t])
+    (task,) = export_folder.describe_tasks(run, [t])
     return {
         **task,
         "phrases": run.place_of(t)[0].model.prompter.phrases,
         "logit_scale": logit_scale(run),
         "preprocessing": options,
-        "source": describe_source(run),
+        "source": export_folder.describe_source(run),
     }
 
 
 def _readme(run: LoadedRun, ids: list[int], info: dict[str, Any], classifies: bool) -> str:
-    source = info["source"]
     text = (
         "classes are recognised by their phrases, as in zero-shot CLIP"
         if classifies
         else "its classifier is not part of it: `export.py --as weights` writes that"
     )
     return README.format(
-        code=with_orientation(run, FEATURES + (CLASSIFY if classifies else SHOW)),
+        code=export_folder.with_orientation(run, FEATURES + (CLASSIFY if classifies else SHOW)),
         text=text,
         task=info["name"],
         weights_file=WEIGHTS_FILE,
         model_file=MODEL_FILE,
         task_file=TASK_FILE,
-        results=result_lines(run, ids),
-        **{key: source[key] for key in ("method", "suite", "backbone", "shots", "seed")},
+        **export_folder.readme_values(run, ids),
     )
