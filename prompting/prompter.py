@@ -22,6 +22,7 @@ class Prompter(nn.Module):
     """
 
     depends_on_image = False  # whether text features differ from image to image
+    adapts_visual = False  # whether weights of the image tower are learned
     makes_text_features = True  # False: a head scores image features without any text
     recompute_images = False  # COMPUTE.IMAGE_CHECKPOINT; the trainer sets it
 
@@ -45,10 +46,10 @@ class Prompter(nn.Module):
             return clip.encode_outputs(images, outputs)
 
     def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
-        """All weights of ``clip`` by name, with what is learned inside its image tower.
+        """All weights of ``clip`` by name, with what is learned inside its towers.
 
         None if nothing is, or if it is no change of weights. With these weights a plain CLIP
-        encodes images as the method does.
+        encodes images and phrases as the method does.
         """
 
 
