@@ -284,8 +284,7 @@ class PromptTrainer(TrainerX):
             stored = {name: to_device(batch[field_of(name)], self.device) for name in names}
             return stored | questions
         images = len(batch["label"])
-        mine = torch.tensor(distributed.padded_share(images))  # images of this process
-        task = index_rows(batch["task"], mine)
+        task = index_rows(batch["task"], torch.tensor(distributed.padded_share(images)))
         with self.clock.part("image"):
             found = self.model.encode_image(to_device(batch["img"], self.device), task)
         gathered = {name: distributed.gather_rows(x, images) for name, x in found.items()}
