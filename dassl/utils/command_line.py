@@ -77,7 +77,8 @@ class Parser(argparse.ArgumentParser):
         text, started = super().format_help(), sys.argv[0]
         if not started.startswith("softcpt "):
             return text
-        program = re.match(r"python -m \w+|\S+", self.prog)[0]
+        words = self.prog.split()  # those of a sub-command follow
+        program = " ".join(words[:3] if words[0] == "python" else words[:1])
         return re.sub(rf"(python )?{re.escape(program)}\b", started, text)
 
     def error(self, message: str):
