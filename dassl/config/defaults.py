@@ -52,6 +52,7 @@ def get_cfg_default() -> CfgNode:
                 # in it: a third more time, a fraction of the memory
                 "IMAGE_CHECKPOINT": False,
                 "GRAPHS": True,  # on a GPU, text passes that repeat are replayed as CUDA graphs
+                "FUSED_OPTIMIZER": False,  # step all learned tensors in one kernel
             },
             "FEATURES": _features(),
         }
@@ -124,7 +125,7 @@ def _dataloader() -> dict:
             "BATCH_SIZE": Key(32, least=1, most=2**31),
             # of TemperatureTaskSampler: shares n^(1/T) of tasks with n images; 1: by images
             "TEMPERATURE": Key(2.0, least=1),
-            # length of an epoch of the task samplers: as many images as there are for training,
+            # length of an epoch of task samplers only: as many images as there are for training,
             # or so many that each is drawn at least once
             "EPOCH": Key("images", choices=("images", "all")),
         },
