@@ -7,6 +7,7 @@ set: 1,797 of 8 x 8 pixels in 17 grey levels. https://archive.ics.uci.edu/datase
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from pathlib import Path
 
 from dassl.data import DATASET_REGISTRY, Datum
@@ -42,12 +43,17 @@ class DigitTask(FewShotDataset):
             raise UserError(
                 f"DATASET.SPLIT is {choice!r}, but Digits7 has one split: take auto or own"
             )
-        digits = read_json(self.root / "digits.json")
-        order = list(range(len(digits)))
-        random.Random(0).shuffle(order)
-        items = [Datum(f"{i:04d}.png", self.answers[digits[i]]) for i in order]
-        pool = N_TRAIN + N_VAL
-        return Split([self.classnames], items[:N_TRAIN], items[N_TRAIN:pool], items[pool:]), "own"
+        items = _shuffled(tuple(read_json(self.root / "digits.json")), self.answers)
+        parts = items[:N_TRAIN], items[N_TRAIN : N_TRAIN + N_VAL], items[N_TRAIN + N_VAL :]
+        return Split([self.classnames], *map(list, parts)), "own"
+
+
+@lru_cache(maxsize=16)  # a sweep builds the same tasks for every run
+def _shuffled(digits: tuple[int, ...], answers: tuple[int, ...]) -> tuple[Datum, ...]:
+    """The images in the order of the split, labelled with the answer for their digit."""
+    order = list(range(len(digits)))
+    random.Random(0).shuffle(order)
+    return tuple(Datum(f"{i:04d}.png", answers[digits[i]]) for i in order)
 
 
 class DigitIdentity(DigitTask):

@@ -17,8 +17,8 @@ class Prompter(nn.Module):
 
     Called as ``prompter(text, image_features, class_mask)`` with the frozen text encoder and
     normalised image features (B, e), it returns text features (C, e), or (B, C, e) if they depend
-    on the image. ``class_mask`` (C,) marks the classes that are needed, None all; the output keeps
-    all C rows, and masked ones may be zero.
+    on the image. ``class_mask`` (C,) marks the classes that are needed, None all. (C, e) keeps all
+    rows, and masked ones may be zero; (B, k, e) may leave them out and hold the k marked ones only.
     """
 
     depends_on_image = False  # whether text features differ from image to image
@@ -58,7 +58,8 @@ class ModelOutput:
     """What a forward pass returns.
 
     logits: (B, C), fp32.
-    text_features: normalised, (C, e) or (B, C, e); None if no text was used, or one per question.
+    text_features: normalised, (C, e) or, of the k classes in the mask, (B, k, e); None if no text
+        was used, or one per question.
     image_features: normalised global features (B, e); None if the method does not use them.
     """
 
