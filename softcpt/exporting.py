@@ -23,7 +23,7 @@ def export_run(
         kind: "weights", one vector per class, for open_clip without this project; "onnx", image
             tower and classifier, for onnxruntime; "open_clip", the backbone with what was learned
             in its weights; "prompts", the learned parameters.
-        task: one task, as in :meth:`LoadedRun.task_ids`; None all. "prompts" are always all.
+        task: one task, as in ``LoadedRun.task_ids``; None all. "prompts" are always all.
 
     Raises:
         UserError: the folder exists, or the method does not allow this kind.

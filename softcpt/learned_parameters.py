@@ -1,4 +1,4 @@
-"""Export of what a run learned as a small folder, which :func:`softcpt.load_run` loads again."""
+"""Export of what a run learned as a small folder, which ``softcpt.load_run`` loads again."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _front_matter(run: LoadedRun) -> dict[str, Any]:
 
 
 def load_parameters(trainer: TrainerBase, folder: Path) -> None:
-    """Load what :func:`export_parameters` wrote.
+    """Load what ``export_parameters`` wrote.
 
     Raises:
         UserError: the file is broken, or of another configuration, backbone or set of names.

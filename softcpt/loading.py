@@ -49,7 +49,7 @@ def load_run(
         epoch: the checkpoint to load; None: the one that the run evaluated.
         backbone: where the backbone is now, if its file has moved; the weights must be the same.
         root: folder of the datasets; only needed for runs without ``tasks.json`` (older ones).
-        task: the task whose names are replaced, as in :meth:`LoadedRun.task_ids`; needed if the
+        task: the task whose names are replaced, as in ``LoadedRun.task_ids``; needed if the
             run has several.
         classes: class names that replace the task's, where the method's parameters allow it.
         task_name: a name that replaces the task's, likewise.

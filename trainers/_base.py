@@ -40,10 +40,10 @@ from prompting.upstream import load_learned, read_released
 
 
 class PromptTrainer(TrainerX):
-    """Base of the methods: declare KEY and DEFAULTS, and override :meth:`build_prompter`.
+    """Base of the methods: declare KEY and DEFAULTS, and override ``build_prompter``.
 
     The hooks of a method come first, then the code that calls them. The other attributes that a
-    class declares are documented in :class:`~dassl.engine.base.TrainerBase`.
+    class declares are documented in ``TrainerBase``.
     """
 
     suite = "each"
