@@ -40,6 +40,7 @@ class PairTask:
     part: tuple[int, ...]
     group: str = ""
     templates = ("{}",)
+    name_in_prompts = ""
     metric = "recall"
 
     def __post_init__(self):

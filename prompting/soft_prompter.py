@@ -29,7 +29,7 @@ class SoftPrompter(Prompter):
     def __init__(self, options, space, text):
         super().__init__()
         self.frozen_classes = bool(options.FREEZE_CLS_PROMPT)
-        tasks = [task.name for task in space.tasks]
+        tasks = space.prompt_names
         self.tasks = self.vectors = None
         if options.TASK_VECTORS:
             self.vectors = nn.Parameter(INIT_STD * torch.randn(len(tasks), text.out_dim))

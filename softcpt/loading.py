@@ -118,7 +118,9 @@ def _rename(
     tasks = list(space.tasks)
     t = find_tasks(space.tasknames, task)[0]
     classnames = tuple(classes) or tasks[t].classnames
-    tasks[t] = replace(tasks[t], name=task_name or tasks[t].name, classnames=classnames)
+    if task_name:
+        tasks[t] = replace(tasks[t], name=task_name, name_in_prompts="")
+    tasks[t] = replace(tasks[t], classnames=classnames)
     return TaskSpace(tuple(tasks))
 
 

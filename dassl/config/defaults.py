@@ -103,7 +103,9 @@ def _dataset() -> dict:
         "SUBSAMPLE_TASKS": "all",
         # auto: the first of the others whose file exists
         "SPLIT": Key("auto", choices=("auto", "zhou", "dk", "own")),
-        "TASK_NAMES": (),  # words for the prompts of all tasks, instead of the dataset's
+        # a list: other names of all tasks. For an ablation of the prompts alone: true, synonym,
+        # shuffled (each task has another's name), random (words), or a mapping {name: words}
+        "TASK_NAMES": Key((), also=(str, dict)),
         "TEMPLATE": "",  # a sentence with {} for all tasks, instead of the dataset's
         "METRIC": Key("", choices=("", "overall_acc", "mean_acc")),  # of all tasks; "": their own
         "MANIFEST": "manifest.csv",  # the table of a Manifest or of TaskColumns, in ROOT

@@ -23,6 +23,7 @@ from .shots import FewShotSample, all_labels
 from .splits import Split, read_split, to_json
 from .stored_files import find, store
 from .subsets import TaskImages, subsample_classes, subsample_tasks
+from .task_names import name_tasks
 
 SPLIT_SEED = 0  # there is one own split per dataset, whatever the seed of the run
 
@@ -38,7 +39,7 @@ class ImageTasks(DatasetBase):
 
     def _finish(self, cfg, images: TaskImages, split: str) -> None:
         """Select tasks and classes, and initialize the dataset with them."""
-        images.tasks = _renamed(images.tasks, cfg.DATASET)
+        images.tasks = _changed(images.tasks, cfg)
         images = subsample_tasks(images, cfg.DATASET.SUBSAMPLE_TASKS)
         self.images = subsample_classes(images, cfg.DATASET.SUBSAMPLE_CLASSES)
         train, val, test = self.images.absolute()
@@ -249,16 +250,12 @@ def full_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def _renamed(tasks: list[Task], options) -> list[Task]:
+def _changed(tasks: list[Task], cfg: CfgNode) -> list[Task]:
     """The tasks with the configuration's names, template and metric."""
-    names = options.TASK_NAMES or [task.name for task in tasks]
-    if len(names) != len(tasks) or not all(isinstance(n, str) and n.strip() for n in names):
-        raise UserError(
-            f"DATASET.TASK_NAMES must name each of the {len(tasks)} tasks, but is {list(names)}"
-        )
-    changes: dict = {}
+    options, changes = cfg.DATASET, {}
     if options.TEMPLATE:
         changes["templates"] = (options.TEMPLATE,)
     if options.METRIC:
         changes["metric"] = options.METRIC
-    return [replace(t, name=name, **changes) for t, name in zip(tasks, names, strict=True)]
+    named = name_tasks(tasks, options.TASK_NAMES, cfg.SEED)
+    return [replace(task, **changes) for task in named]
