@@ -55,6 +55,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ci95", action="store_true", help="1.96 std / sqrt(n) instead of std")
     parser.add_argument("--sample-std", action="store_true", help="std with n - 1 instead of n")
     parser.add_argument(
+        "--interval", action="store_true", help="half of Student's 95 %% interval instead of std"
+    )
+    parser.add_argument(
         "--test-log",
         action="store_true",
         help="logs of CoOp or SoftCPT are evaluations (--eval-only), not trainings",
@@ -92,11 +95,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
     if (args.table or args.format) and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
-        parser.error("--table goes with --sample-std, --out and --figure only; --format too")
+        parser.error(
+            "--table goes with --sample-std, --interval, --out and --figure only; --format too"
+        )
+    if args.interval and (args.sample_std or args.ci95):
+        parser.error("--interval takes the place of --sample-std and --ci95; give one of them")
     if args.table and args.format:
         parser.error("--format holds what --table shows; give one of them")
     if (args.published or args.reference) and not args.format:
         parser.error("--published and --reference go with --format")
+
+
+def _spread(args: argparse.Namespace) -> str:
+    """What follows ±: one of SPREADS."""
+    return "interval" if args.interval else "sample" if args.sample_std else "std"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -131,9 +143,9 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
         print(f"not counted: {run.folder} has no value from 0 to 100", file=sys.stderr)
     rows = aggregate(runs)
     parts = []
-    choices = Choices((), args.sample_std, args.reference, args.published)
+    choices = Choices((), _spread(args), args.reference, args.published)
     if args.table:
-        parts.append(format_runs(runs, args.table, sample=args.sample_std))
+        parts.append(format_runs(runs, args.table, spread=_spread(args)))
     elif args.format == "html":
         place = args.out or folder / "report.html"
         parts.append(f"report: {write_report(runs, choices, place)}")
@@ -196,7 +208,7 @@ def summarize(folder: Path, args: argparse.Namespace) -> Summary:
         values = ", ".join(f"{key}: {_percent(run.get(name))}" for key, name in keys.items())
         lines.append(f"{run.folder.name}: {values if run.complete else run.status}")
     stats = {
-        key: statistic([run.get(name) for run in complete], args.sample_std, args.ci95)
+        key: statistic([run.get(name) for run in complete], _spread(args), args.ci95)
         for key, name in keys.items()
     }
     lines += ["===", f"Summary of directory: {folder}"]
@@ -246,7 +258,7 @@ def _keys(run: Run, keyword: str) -> dict[str, str]:
 def _task_lines(runs: list[Run], args: argparse.Namespace) -> list[str]:
     lines = []
     for name, task in runs[0].tasks.items():
-        stat = statistic([run.get(name) for run in runs], args.sample_std, args.ci95)
+        stat = statistic([run.get(name) for run in runs], _spread(args), args.ci95)
         lines.append(f"* task: {task['id']} ({task['name']}) metric: {_with_spread(stat)}")
     return lines
 

@@ -22,13 +22,13 @@ class Choices:
 
     Args:
         order: methods in the order of the rows; others follow by name.
-        sample: the sample standard deviation instead of the population's.
+        spread: what follows ±, one of results.aggregate.SPREADS.
         reference: the method that others are compared with; "": every pair.
         published: add the published numbers.
     """
 
     order: tuple[str, ...] = ()
-    sample: bool = False
+    spread: str = "std"
     reference: str = ""
     published: bool = False
 
@@ -45,23 +45,23 @@ def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
     pairs = base_and_new(runs, choices.order)
     parts: list[Table | Notes] = [
         *held_out,
-        *shot_tables(rows, choices.sample),
+        *shot_tables(rows, choices.spread),
         *base_new_tables(pairs),
-        *(_published(rows, pairs, choices.sample) if choices.published else []),
+        *(_published(rows, pairs, choices.spread) if choices.published else []),
     ]
     differences = paired_differences(rows, choices.reference)
     if differences:
         parts.append(difference_table(differences))
     if pairs_of_images := paired_images(rows, choices.reference):
         parts.append(image_table(pairs_of_images))
-    for table in task_tables(rows, choices.sample):
+    for table in task_tables(rows, choices.spread):
         title = table.title.replace(f"{table.suite}:", f"{table.suite}, task by task:", 1)
         parts.append(replace(table, title=title))
     return [*parts, *_notes(rows, runs)]
 
 
 def format_runs(
-    runs: Sequence[Run], form: str, order: Sequence[str] = (), sample: bool = False
+    runs: Sequence[Run], form: str, order: Sequence[str] = (), spread: str = "std"
 ) -> str:
     """The tables of a sweep, and its runs that are not complete.
 
@@ -70,19 +70,19 @@ def format_runs(
     Args:
         form: ``text``, ``md``, ``csv`` or ``latex``.
         order: methods in the order of the rows.
-        sample: the sample standard deviation instead of the population's.
+        spread: what follows ±, one of results.aggregate.SPREADS.
     """
     held_out = render(held_out_tables(runs, order), form)
     others = without_held_out(runs)
     if not others:
         return held_out
     unfinished = [run for run in others if not run.complete]
-    return held_out + format_table(aggregate(others, order), form, unfinished, sample)
+    return held_out + format_table(aggregate(others, order), form, unfinished, spread)
 
 
-def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], sample: bool) -> list[Table | Notes]:
+def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], spread: str) -> list[Table | Notes]:
     """The published numbers on CoOp's datasets and on SoftCPT's suites, where there are runs."""
-    on_sets = published_on_sets(rows, pairs, sample)
+    on_sets = published_on_sets(rows, pairs, spread)
     on_suites = published_parts(rows)
     return on_sets if on_sets and not any(compare(rows)) else [*on_sets, *on_suites]
 

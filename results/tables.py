@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from .aggregate import Row, Stat, columns, statistic
+from .aggregate import SPREADS, Row, Stat, columns, statistic
 from .compare import BaseNew, Difference, means_of
 from .read import OVERALL, Run
 from .rendering import Cell, Notes, Table, render
 
 FIRST = ("method", "shots", "seeds")
-SEEDS = "mean ± std over seeds, in %"
 COSTS = ("learned", "s", "MB")  # the columns of :func:`costs`
 BLANK = (Cell(""),) * len(COSTS)
 COSTS_NOTE = (
@@ -22,7 +21,7 @@ COSTS_NOTE = (
 
 
 def format_table(
-    rows: Sequence[Row], form: str = "text", unfinished: Sequence[Run] = (), sample: bool = False
+    rows: Sequence[Row], form: str = "text", unfinished: Sequence[Run] = (), spread: str = "std"
 ) -> str:
     """A table per suite: mean and standard deviation in percent, a row per method and shots.
 
@@ -30,16 +29,16 @@ def format_table(
         rows: sorted by suite, as :func:`~results.aggregate.aggregate` gives them.
         form: ``text``, ``md``, ``csv`` or ``latex``.
         unfinished: runs that no row counts; they are named below the table.
-        sample: the sample standard deviation instead of the population's.
+        spread: what follows ±, one of SPREADS.
     """
-    parts: list[Table | Notes] = task_tables(rows, sample)
+    parts: list[Table | Notes] = task_tables(rows, spread)
     if unfinished:
         lines = tuple(f"{run.folder}: {run.status}" for run in unfinished)
         parts.append(Notes("Not complete, not counted", lines))
     return render(parts, form)
 
 
-def task_tables(rows: Sequence[Row], sample: bool = False) -> list[Table]:
+def task_tables(rows: Sequence[Row], spread: str = "std") -> list[Table]:
     """A table per suite: a row per method and shots, a column per mean and per task."""
     tables = []
     for suite, members in _suites(rows):
@@ -47,7 +46,7 @@ def task_tables(rows: Sequence[Row], sample: bool = False) -> list[Table]:
         body = []
         for _, block in groupby(members, key=lambda row: row.shots):
             block = list(block)
-            stats = [[row.stat(key, sample) for key, _ in keys] for row in block]
+            stats = [[row.stat(key, spread) for key, _ in keys] for row in block]
             cells = zip(*(best_of(column) for column in zip(*stats, strict=True)), strict=True)
             for row, values in zip(block, cells, strict=True):
                 first = (Cell(row.method), Cell(shots_name(row.shots)), Cell(row.seeds))
@@ -55,7 +54,7 @@ def task_tables(rows: Sequence[Row], sample: bool = False) -> list[Table]:
         head = (*FIRST, *(title for _, title in keys), *COSTS)
         tables.append(
             Table(
-                title=f"{suite}: {SEEDS}",
+                title=f"{suite}: {_seeds(spread)}",
                 head=head,
                 rows=tuple(body),
                 keys=len(FIRST),
@@ -67,7 +66,7 @@ def task_tables(rows: Sequence[Row], sample: bool = False) -> list[Table]:
     return tables
 
 
-def shot_tables(rows: Sequence[Row], sample: bool = False) -> list[Table]:
+def shot_tables(rows: Sequence[Row], spread: str = "std") -> list[Table]:
     """A table per suite and mean: a row per method with its cost, a column per number of shots."""
     tables = []
     for suite, members in _suites(rows):
@@ -76,21 +75,23 @@ def shot_tables(rows: Sequence[Row], sample: bool = False) -> list[Table]:
         by_place = {(row.method, row.shots): row for row in members}
         for key in means_of(members):
             stats = {
-                name: [_stat(by_place.get((name, number)), key, sample) for number in shots]
+                name: [_stat(by_place.get((name, number)), key, spread) for number in shots]
                 for name in methods
             }
             name = f"{suite}, {key}" if key != OVERALL else suite
-            tables.append(_shot_table(name, suite, shots, stats, by_place))
+            tables.append(_shot_table(name, suite, shots, stats, by_place, spread))
     return tables
 
 
-def _shot_table(name: str, suite: str, shots: list, stats: dict, by_place: dict) -> Table:
+def _shot_table(
+    name: str, suite: str, shots: list, stats: dict, by_place: dict, spread: str
+) -> Table:
     trained = [number for number in shots if number != 0]
     averaged = len(trained) > 1
     most = trained[-1] if trained else 0
     if averaged:
         places = [shots.index(number) for number in trained]
-        stats = {m: [*row, _average([row[i] for i in places])] for m, row in stats.items()}
+        stats = {m: [*row, _average([row[i] for i in places], spread)] for m, row in stats.items()}
     wanted = max((len(row.runs) + len(row.unfinished) for row in by_place.values()), default=1)
     columns_of_cells = [
         [_with_gap(cell, number, wanted) for cell in best_of(column)]
@@ -108,7 +109,7 @@ def _shot_table(name: str, suite: str, shots: list, stats: dict, by_place: dict)
         *(["mean: over the numbers of shots, if none is missing"] if averaged else []),
     ]
     return Table(
-        title=f"{name}, by shots: {SEEDS}",
+        title=f"{name}, by shots: {_seeds(spread)}",
         head=(*head, *(["mean"] if averaged else [])),
         rows=tuple(body),
         keys=1,
@@ -126,16 +127,20 @@ def _with_gap(cell: Cell, shots: int | None, seeds: int) -> Cell:
     return replace(cell, text=f"{cell.text} ({cell.n} of {seeds})")
 
 
-def _stat(row: Row | None, key: str, sample: bool) -> Stat:
-    return row.stat(key, sample) if row else Stat(None, None, 0)
+def _stat(row: Row | None, key: str, spread: str) -> Stat:
+    return row.stat(key, spread) if row else Stat(None, None, 0)
 
 
-def _average(stats: Sequence[Stat]) -> Stat:
-    """Mean of means and of spreads, as published tables have it; None if one is missing."""
+def _average(stats: Sequence[Stat], kind: str) -> Stat:
+    """Mean of means and of spreads, as published tables have it; None if one is missing.
+
+    The mean of intervals is no interval, so it is left out.
+    """
     if any(stat.mean is None for stat in stats):
         return Stat(None, None, 0)
     spreads = [stat.spread for stat in stats]
-    spread = None if None in spreads else math.fsum(spreads) / len(spreads)
+    unknown = None in spreads or kind == "interval"
+    spread = None if unknown else math.fsum(spreads) / len(spreads)
     n = min(stat.n for stat in stats)
     return Stat(math.fsum(stat.mean for stat in stats) / len(stats), spread, n)
 
@@ -184,7 +189,7 @@ def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
                 body.append((*first, *(side[i] for side in sides), *cost))
         tables.append(
             Table(
-                title=f"{suite}, base to new: {SEEDS}",
+                title=f"{suite}, base to new: {_seeds()}",
                 head=("task", "method", "shots", "base", "new", "H", *COSTS),
                 rows=tuple(body),
                 keys=3,
@@ -241,6 +246,11 @@ def signed(value: float, digits: int) -> str:
     """A number with its sign, a minus sign instead of a hyphen; zero has none."""
     text = f"{value:+.{digits}f}".replace("-", "−")
     return text if text.strip("+−0.") else text[1:]
+
+
+def _seeds(spread: str = "std") -> str:
+    """What the cells of a table hold, for its title."""
+    return f"mean ± {SPREADS[spread]}, in %"
 
 
 def shots_name(shots: int) -> str:

@@ -128,10 +128,11 @@ def report(sweep: Sweep, results: list[Run]) -> None:
         print("no run is complete: no report")  # and the files of an earlier one stay
         return
     print()
-    print(format_runs(results, "text", sweep.methods))
+    print(format_runs(results, "text", sweep.methods, sweep.spread))
     table, figure = sweep.report.get("table"), sweep.report.get("figure")
     if table:
-        text = format_runs(results, "md" if table.suffix == ".md" else "text", sweep.methods)
+        form = "md" if table.suffix == ".md" else "text"
+        text = format_runs(results, form, sweep.methods, sweep.spread)
         with atomic_path(table) as path:
             path.write_text(text, encoding="utf-8")
         print(f"table: {table}")

@@ -19,7 +19,7 @@ from .folders import (
     shared_images,
 )
 from .layout import find_folder
-from .shots import FewShotSample, all_labels
+from .shots import FewShotSample, all_labels, draw_shots
 from .splits import Split, read_split, to_json
 from .stored_files import find, store
 from .subsets import TaskImages, subsample_classes, subsample_tasks
@@ -71,6 +71,7 @@ class FewShotDataset(ImageTasks):
         val_is_test: whether validation and test images are the same on purpose.
         sizes: published numbers of images: train, val, test; or all; or none if unknown.
         num_tasks, num_columns: published numbers of tasks and of their classes together.
+        draw_shots: the rule of few-shot draws.
     """
 
     dataset_dir = ""
@@ -88,6 +89,7 @@ class FewShotDataset(ImageTasks):
     sizes: tuple[int, ...] = ()
     num_tasks = 1
     num_columns = 0
+    draw_shots = staticmethod(draw_shots)
 
     def __init__(self, cfg, store_split: bool = True):  # False: leave the data folder as it is
         self._store_split = store_split
@@ -99,7 +101,8 @@ class FewShotDataset(ImageTasks):
         if (shots := cfg.DATASET.NUM_SHOTS) >= 1 and split.train:
             name = f"{self.split_name}-{kind}"
             labelled = split.train
-            FewShotSample(self.root, self.image_root, name, shots, cfg.SEED).subset(split)
+            where = self.root, self.image_root
+            FewShotSample(*where, name, shots, cfg.SEED, self.draw_shots).subset(split)
             if cfg.DATASET.SHARE_SHOTS:
                 split.train = all_labels(split.train, labelled)
         refuse_same_files(self.image_root, split.parts)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,25 @@ def draw_shots(items: list[Datum], shots: int, rng: random.Random) -> list[Datum
     return drawn
 
 
+def draw_shared_shots(items: list[Datum], shots: int, rng: random.Random) -> list[Datum]:
+    """At most ``shots`` labels of every class of every task, on few images.
+
+    The images come in random order. An image gives every label of it whose class has fewer than
+    ``shots`` so far, so that it serves several tasks at once.
+    """
+    by_image: dict[str, list[Datum]] = defaultdict(list)
+    for item in items:
+        by_image[item.impath].append(item)
+    counts: Counter[tuple[int, int]] = Counter()
+    drawn = []
+    for image in rng.sample(list(by_image), len(by_image)):
+        for item in by_image[image]:
+            if counts[item.task, item.label] < shots:
+                counts[item.task, item.label] += 1
+                drawn.append(item)
+    return drawn
+
+
 def all_labels(drawn: list[Datum], items: list[Datum]) -> list[Datum]:
     """The items of every drawn image, in all tasks that it is labelled in."""
     images = {item.impath for item in drawn}
@@ -46,6 +66,7 @@ class FewShotSample:
         root: the dataset's folder, beside whose images the record is kept.
         image_root: what the paths of the images start from.
         name: of the dataset and the kind of its split, such as ``OxfordPets-zhou``.
+        draw: the rule, :func:`draw_shots` or another.
     """
 
     root: Path
@@ -53,6 +74,7 @@ class FewShotSample:
     name: str
     shots: int
     seed: int
+    draw: Callable[[list[Datum], int, random.Random], list[Datum]] = draw_shots
 
     @property
     def file(self) -> str:
@@ -71,8 +93,8 @@ class FewShotSample:
             self.from_file(old, split, path)
         else:
             rng = random.Random(self.seed)
-            split.train = draw_shots(split.train, self.shots, rng)
-            split.val = draw_shots(split.val, min(self.shots, 4), rng)
+            split.train = self.draw(split.train, self.shots, rng)
+            split.val = self.draw(split.val, min(self.shots, 4), rng)
         if path is None:
             store(self.record(split), self.root, self.file)
         else:

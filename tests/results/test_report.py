@@ -87,7 +87,7 @@ def test_tables_by_shots(tmp_path):
         ["B", "", "", "", "60.0 (1 of 2)", "–", "–"],
     ]
     assert [cell.best for cell in table.rows[0]] == [*[False] * 4, True, False, False]
-    sampled = report_parts(a, Choices(sample=True))[0]
+    sampled = report_parts(a, Choices(spread="sample"))[0]
     assert cells(sampled)[0][4] == "62.0 ± 2.8"
     by_task = next(p for p in report_parts(a, Choices()) if "task by task" in p.title)
     assert by_task.head[-3:] == ("learned", "s", "MB")
