@@ -32,6 +32,7 @@ from dassl.utils.command_line import Parser, path, run_program
 
 CONFIGS = Path(__file__).parent / "configs"
 STOPPED = "interrupted: the same command continues from here"
+INIT_FROM = "start from what finished runs learned on other tasks, or from their mean"
 LISTS = ("all", "trainers", "datasets", "backbones")
 EPILOG = """\
 example, without data, weights or a GPU:
@@ -70,6 +71,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     where = parser.add_argument_group("where")
     where.add_argument("--root", help="folder that holds the datasets", **folder)
     where.add_argument("--output-dir", help="folder of this run", **folder)
+    where.add_argument("--init-from", nargs="+", default=None, metavar="RUN", help=INIT_FROM)
     where.add_argument("--resume", help="continue from the state of another run", **folder)
     where.add_argument("--old-data-path", default="", help="part of image paths to replace")
     where.add_argument("--new-data-path", default="", help="its replacement")
@@ -136,6 +138,7 @@ def _flags(args: argparse.Namespace) -> list[tuple[str, object]]:
         ("DATASET.ROOT", args.root),
         ("OUTPUT_DIR", args.output_dir),
         ("RESUME", args.resume),
+        ("MODEL.INIT_FROM", args.init_from),
         ("DATALOADER.OLD_DATA_PATH", args.old_data_path),
         ("DATALOADER.NEW_DATA_PATH", args.new_data_path),
         ("INPUT.TRANSFORMS", args.transforms),
@@ -165,11 +168,14 @@ def main(args: argparse.Namespace) -> dict:
     from dassl.utils import distributed
     from results.provenance import check_inputs, describe_weights
     from results.record import RunRecord
+    from results.source_runs import check_sources
 
     if not distributed.is_main():
         return _run_other_rank(args, cfg, distributed.broadcast(None))
-    evaluates = describe_weights(args.model_dir, args.load_epoch) if args.eval_only else ""
-    with RunRecord(cfg.OUTPUT_DIR, cfg, evaluates).locked() as record:
+    loads = check_sources(cfg, args.eval_only)
+    if args.eval_only:
+        loads = describe_weights(args.model_dir, args.load_epoch)
+    with RunRecord(cfg.OUTPUT_DIR, cfg, loads).locked() as record:
         check_inputs(record, _with_seed(cfg, record.earlier), args.quiet)
         if record.complete:
             distributed.broadcast(None)

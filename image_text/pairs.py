@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -133,6 +134,7 @@ class PairSpace(ItemSpace):
         task: Tensor,
         class_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
+        weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Symmetric contrastive loss: each image among the batch's texts, and the reverse.
 
@@ -141,6 +143,7 @@ class PairSpace(ItemSpace):
         Args:
             logits: (B, C).
             label: (B,), numbers of training images.
+            weigh: not used, as a loss of pairs is not a sum over images.
         """
         scores = logits[:, self.first.to(label.device)[label]]  # (B, B)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))

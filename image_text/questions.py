@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -112,6 +112,7 @@ class QuestionSpace(ItemSpace):
         task: Tensor,
         class_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
+        weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Mean cross-entropy of the most frequent answers of a batch, over all candidates.
 
@@ -120,4 +121,4 @@ class QuestionSpace(ItemSpace):
             label: (B,), numbers of items whose answers are candidates.
         """
         target = self.target(label.device)[label]
-        return super().cross_entropy(logits, target, task, class_mask, label_smoothing)
+        return super().cross_entropy(logits, target, task, class_mask, label_smoothing, weigh)

@@ -177,9 +177,16 @@ def show_prompts(prompter: nn.Module) -> list[str]:
 
 def names_with_contexts(prompter: nn.Module) -> list[str]:
     """The names in a prompter that have a learned context each, which fits no other name."""
-    learners = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
-    per_name = [part for part in learners if part.per_name and part.ctx is not None]
-    return [name for part in per_name for name in part.names]
+    return [name for names in contexts_per_name(prompter).values() for name in names]
+
+
+def contexts_per_name(prompter: nn.Module) -> dict[str, list[str]]:
+    """The tensors of a prompter that hold a learned context for each of some names."""
+    return {
+        f"{place}.ctx".lstrip("."): part.names
+        for place, part in prompter.named_modules()
+        if isinstance(part, PromptLearner) and part.per_name and part.ctx is not None
+    }
 
 
 class ContextPrompter(Prompter):

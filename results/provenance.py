@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dassl.utils import UserError, distributed, read_json
 
 from .schema import FILE
+from .source_runs import describe_sources, name_sources
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +29,12 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", 
 
 
 def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
-    """The sections ``protocol``, ``hashes``, ``data`` and ``run`` of a record, before training."""
+    """The sections of a record that are known before training: ``protocol``, ``hashes``, ..."""
+    from dassl.engine.balance import balance_of
+
     model, dataset = trainer.model_info(), trainer.dataset
     identity = dataset.identity
+    sources = describe_sources(cfg, trainer.task_trainers[0].carried) if cfg.MODEL.INIT_FROM else {}
     return {
         "protocol": {
             "name": cfg.PROTOCOL,
@@ -47,6 +51,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "selection": trainer.selection,
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
+            **({"init_from": name_sources(cfg)} if sources else {}),
         },
         "hashes": {
             "data": identity.draw,
@@ -55,12 +60,14 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "weights_file": hash_weights_file(cfg),
         },
         "data": {**identity.summary(), **_test_subset(dataset)},
+        **({"balance": balance} if (balance := balance_of(cfg)) else {}),
         "run": {
             "device": _device_name(trainer.device),
             "precision": model["precision"],
             "processes": distributed.world_size(),
             "versions": {"python": platform.python_version(), **_versions()},
         },
+        **({"init_from": sources} if sources else {}),
     }
 
 
@@ -116,13 +123,9 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
             f"the training in {folder} is not complete ({status}): give its command again to "
             "finish it, or choose an epoch with --load-epoch"
         )
-    pattern = "*.pth.tar*" if epoch is None else f"*.pth.tar-{epoch}"
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob(pattern)):
-        digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return f"evaluation of {digest.hexdigest()[:16]}"
+    from dassl.utils.checkpoint import hash_checkpoints  # imports torch
+
+    return f"evaluation of {hash_checkpoints(folder, epoch)}"
 
 
 def hash_weights_file(cfg: CfgNode) -> str:

@@ -19,7 +19,7 @@ from dassl.config import CfgNode
 from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
 from dassl.utils.lockstep import now
 
-from .schema import FILE, NOT_HASHED, SCHEMA, RecordReader
+from .schema import FILE, NEWER, NOT_HASHED, SCHEMA, RecordReader
 from .task_words import write_tasks
 
 if TYPE_CHECKING:
@@ -39,13 +39,12 @@ class RunRecord:
     Args:
         directory: the run directory, created if it does not exist.
         cfg: the merged configuration.
-        evaluates: the checkpoints that an evaluation-only run loads, as
-            :func:`~results.provenance.describe_weights` names them; "" for a training.
+        loads: the checkpoints that an evaluation-only run loads, or that a training starts from,
+            by a hash of their content; "" for neither.
     """
 
-    def __init__(self, directory: str | Path, cfg: CfgNode, evaluates: str = ""):
+    def __init__(self, directory: str | Path, cfg: CfgNode, loads: str = ""):
         self.folder = Path(directory)
-        self.evaluates = evaluates
         self._config = hashed_config(cfg)
         self.earlier: dict | None = None
         self.content = {
@@ -55,7 +54,7 @@ class RunRecord:
             "tasks": [],
             "suite": {},
             "trainable": {},
-            "hashes": {"config": config_hash(cfg, evaluates)},
+            "hashes": {"config": config_hash(cfg, loads)},
             "data": {},
             "run": {"resumed": False},
         }
@@ -154,7 +153,7 @@ class RunRecord:
         keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
         shown = [f"{k} was {old.get(k)!r}, now {new.get(k)!r}" for k in keys[:3]]
         if not shown:
-            return ": one trains and the other evaluates, or they evaluate other checkpoints"
+            return ": they load other checkpoints, or only one of them loads any"
         return f": {'; '.join(shown)}"
 
     @property
@@ -255,20 +254,19 @@ def is_locked(folder: str | Path) -> bool:
 
 
 def hashed_config(cfg: CfgNode) -> dict:
-    """The configuration without the keys of NOT_HASHED."""
+    """The configuration without the keys of NOT_HASHED, and without those of NEWER by default."""
     content = cfg.to_dict()
-    for key in NOT_HASHED:
+    for key in (*NOT_HASHED, *NEWER):
         *parents, last = key.split(".")
         node = content
         for parent in parents:
             node = node.get(parent, {})
-        node.pop(last, None)
-    if content.get("INPUT", {}).get("EXIF") == "ignore":  # a newer key: older runs keep their hash
-        del content["INPUT"]["EXIF"]
+        if last in node and node[last] == NEWER.get(key, node[last]):
+            del node[last]
     return content
 
 
-def config_hash(cfg: CfgNode, evaluates: str = "") -> str:
+def config_hash(cfg: CfgNode, loads: str = "") -> str:
     """Hex digest of the settings that decide what a run computes."""
-    text = json.dumps([hashed_config(cfg), evaluates], sort_keys=True)
+    text = json.dumps([hashed_config(cfg), loads], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

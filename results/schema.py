@@ -18,6 +18,7 @@ NOT_HASHED = (
     "RESUME",
     "USE_CUDA",
     "VERBOSE",
+    "MODEL.INIT_FROM",  # hashed by the content of its checkpoints instead
     "COMPUTE.CHANNELS_LAST",
     "COMPUTE.COMPILE",
     "COMPUTE.GRAPHS",
@@ -33,6 +34,16 @@ NOT_HASHED = (
     "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.RESUME_SECONDS",
 )
+# Keys that older runs do not have, with the value that has no effect: left out then, so that older
+# runs keep their hash.
+NEWER: dict[str, Any] = {
+    "INPUT.EXIF": "ignore",
+    "DATALOADER.TRAIN_X.TEMPERATURE": 2.0,
+    "DATALOADER.TRAIN_X.EPOCH": "images",
+    "OPTIM.TASK_WEIGHTS": "none",
+    "OPTIM.TASK_WEIGHT_VALUES": [],
+    "OPTIM.TASK_WEIGHT_LR": 0.05,
+}
 
 
 class RecordReader:

@@ -22,7 +22,7 @@ from prompting.precision import (
     to_device,
     with_input_of,
 )
-from prompting.prompt_learner import names_with_contexts, show_prompts
+from prompting.prompt_learner import contexts_per_name, names_with_contexts, show_prompts
 from prompting.prompted_clip import PromptedCLIP
 from prompting.prompter import Features, ModelOutput, Prompter
 from prompting.questions import questions_of
@@ -46,6 +46,7 @@ class PromptTrainer(TrainerX):
 
     suite = "each"
     supports_distributed = True  # False for a method with its own backward
+    weighs_tasks = True
     sgd = True  # False: the learned tensors are set by build_fitting only
     uses_templates = False  # whether the loss uses hand-written prompts (key TEMPLATE)
     needs_all_classes = False  # whether the loss uses classes of tasks that are not in the batch
@@ -91,11 +92,10 @@ class PromptTrainer(TrainerX):
     ) -> dict[str, torch.Tensor]:
         """Hook: named losses, whose sum is minimised; "loss" is the cross-entropy within tasks."""
         smoothing = self.cfg.OPTIM.LABEL_SMOOTHING
-        return {
-            "loss": self.dm.space.cross_entropy(
-                output.logits, batch["label"], batch["task"], class_mask, label_smoothing=smoothing
-            )
-        }
+        loss = self.dm.space.cross_entropy(
+            output.logits, batch["label"], batch["task"], class_mask, smoothing, self.task_weights
+        )
+        return {"loss": loss}
 
     def backward(self, losses: dict[str, torch.Tensor]) -> None:
         """Hook: compute the gradients, by default of the sum of the losses."""
@@ -145,6 +145,9 @@ class PromptTrainer(TrainerX):
         distributed.same_everywhere(prompter.state_dict().values())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
         learned = self.parameter_groups(prompter) if self.sgd else []
+        if learned:
+            rate = self.cfg.OPTIM.TASK_WEIGHT_LR
+            learned = [*learned, *self.task_weights.parameter_groups(rate)]
         optim = build_optimizer(learned, self.cfg.OPTIM) if learned else None
         sched = build_lr_scheduler(optim, self.cfg.OPTIM) if optim else None
         self.register_model("prompt_learner", prompter, optim, sched)
@@ -168,6 +171,10 @@ class PromptTrainer(TrainerX):
     def class_bound_names(self) -> list[str]:
         """Hook: classes or tasks that learned tensors belong to; by default with own contexts."""
         return names_with_contexts(self.model.prompter)
+
+    def bound_tensors(self) -> set[str]:
+        """Hook: the learned tensors of single classes or tasks; by default their own contexts."""
+        return set(contexts_per_name(self.model.prompter))
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""
@@ -206,7 +213,8 @@ class PromptTrainer(TrainerX):
             # each process computes a part of the loss, see dassl.utils.distributed
             parts = distributed.world_size()
             self.backward({name: loss / parts for name, loss in losses.items()})
-            distributed.sum_gradients(self.model.prompter.parameters())
+            weights = self.task_weights.parameters()
+            distributed.sum_gradients([*self.model.prompter.parameters(), *weights])
         self.model_update()
         if step.ends_epoch:
             self.update_lr()

@@ -178,6 +178,10 @@ class DePT(PromptTrainer):
         """Beside the method's: the classes of the head."""
         return {**super().checkpoint_metadata(), CLASSES: self.dm.space.classnames}
 
+    def bound_tensors(self) -> set[str]:
+        head = getattr(self.model.prompter, HEAD).named_parameters(prefix=HEAD)
+        return super().bound_tensors() | {name for name, _ in head}
+
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint; for other classes the prompts alone."""
         self.head_fits = not (directory and load_without_head(self, directory, epoch, HEAD))

@@ -172,6 +172,10 @@ class MTCoOp(PromptTrainer):
         vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
         return [*super().class_bound_names(), *(self.dm.space.tasknames if vectors else [])]
 
+    def bound_tensors(self) -> set[str]:
+        vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
+        return super().bound_tensors() | ({"vectors"} if vectors else set())
+
     def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         options = self.cfg.TRAINER.MTCOOP
         if options.TASK_VECTORS or options.DEPTH > 1 or options.IMAGE_PROMPTS:

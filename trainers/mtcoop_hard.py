@@ -79,6 +79,10 @@ class MTCoOpHard(PromptTrainer):
         per_task = self.cfg.TRAINER.MTCOOPH.TSC
         return self.dm.space.tasknames if per_task else super().class_bound_names()
 
+    def bound_tensors(self) -> set[str]:
+        per_task = self.cfg.TRAINER.MTCOOPH.TSC
+        return {"prompts.ctx"} if per_task else super().bound_tensors()
+
     def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {"prompts.ctx": context_of(states, MODULE, self.model.prompter.prompts)}
 

@@ -60,3 +60,6 @@ class TaskRes(PromptTrainer):
 
     def class_bound_names(self) -> list[str]:
         return self.dm.space.classnames
+
+    def bound_tensors(self) -> set[str]:
+        return {"residual"}

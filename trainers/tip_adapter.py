@@ -129,6 +129,9 @@ class TipAdapter(PromptTrainer):
     def class_bound_names(self) -> list[str]:
         return self.dm.space.classnames
 
+    def bound_tensors(self) -> set[str]:
+        return {"keys"}
+
     def method_name(self) -> str:
         return "Tip-Adapter-F" if self.cfg.TRAINER.TIP.FINETUNE else "Tip-Adapter"
 

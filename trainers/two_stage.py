@@ -136,6 +136,9 @@ class TwoStage(StepTrainer):
         """Beside the backbone: the classes of the classifier."""
         return {**super().checkpoint_metadata(), CLASSES: self.dm.space.classnames}
 
+    def bound_tensors(self) -> set[str]:
+        return {HEAD}
+
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint; for other classes the norms alone, which the text features use."""
         if not (directory and load_without_head(self, directory, epoch, HEAD)):

@@ -9,6 +9,9 @@ from .key import Key
 from .node import CfgNode
 
 MOST_SEED = 2**63 - 1  # of torch's generators
+SAMPLERS = ("RandomSampler", "SequentialSampler")
+TASK_SAMPLERS = ("EqualTaskSampler", "TemperatureTaskSampler", "RoundRobinTaskSampler")
+TASK_WEIGHTS = ("none", "given", "by_size", "uncertainty", "running_mean")
 
 
 def get_cfg_default() -> CfgNode:
@@ -24,17 +27,7 @@ def get_cfg_default() -> CfgNode:
             "INPUT": _input(),
             "DATASET": _dataset(),
             "DATALOADER": _dataloader(),
-            "MODEL": {
-                "INIT_WEIGHTS": "",  # prompter weights to start from
-                "BACKBONE": {
-                    "NAME": "",  # an OpenAI name, arch/tag of open_clip, tiny, or a file
-                    "ARCH": "",  # architecture of a weight file that does not name its own
-                },
-                "HEAD": {"NAME": ""},
-                # token positions whose activations the text tower stores; beyond that it recomputes
-                # them in the backward pass. 0: no limit; auto: a limit only if memory is short
-                "TEXT_CHUNK": "auto",
-            },
+            "MODEL": _model(),
             "OPTIM": _optim(),
             "TRAIN": _train(),
             "TEST": {
@@ -123,8 +116,34 @@ def _dataloader() -> dict:
         "NUM_WORKERS": Key(4, least=0),
         "OLD_DATA_PATH": "",  # replaced in image paths by NEW_DATA_PATH, if both are set
         "NEW_DATA_PATH": "",
-        "TRAIN_X": {"SAMPLER": "RandomSampler", "BATCH_SIZE": Key(32, least=1, most=2**31)},
-        "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": Key(100, least=1, most=2**31)},
+        "TRAIN_X": {
+            "SAMPLER": Key("RandomSampler", choices=(*SAMPLERS, *TASK_SAMPLERS)),
+            "BATCH_SIZE": Key(32, least=1, most=2**31),
+            # of TemperatureTaskSampler: shares n^(1/T) of tasks with n images; 1: by images
+            "TEMPERATURE": Key(2.0, least=1),
+            # length of an epoch of the task samplers: as many images as there are for training,
+            # or so many that each is drawn at least once
+            "EPOCH": Key("images", choices=("images", "all")),
+        },
+        "TEST": {
+            "SAMPLER": Key("SequentialSampler", choices=SAMPLERS),
+            "BATCH_SIZE": Key(100, least=1, most=2**31),
+        },
+    }
+
+
+def _model() -> dict:
+    return {
+        "INIT_WEIGHTS": "",  # prompter weights to start from
+        "INIT_FROM": (),  # finished runs with the same method to start from: their mean
+        "BACKBONE": {
+            "NAME": "",  # an OpenAI name, arch/tag of open_clip, tiny, or a file
+            "ARCH": "",  # architecture of a weight file that does not name its own
+        },
+        "HEAD": {"NAME": ""},
+        # token positions whose activations the text tower stores; beyond that it recomputes
+        # them in the backward pass. 0: no limit; auto: a limit only if memory is short
+        "TEXT_CHUNK": "auto",
     }
 
 
@@ -140,6 +159,10 @@ def _optim() -> dict:
         "ADAM_BETA2": Key(0.999, least=0, below=1),
         "ADAM_EPS": Key(1e-8, least=0),  # of adam and adamw
         "LABEL_SMOOTHING": Key(0.0, least=0, most=1),
+        # weight of each task in the loss of a joint training; see dassl/engine/task_weights.py
+        "TASK_WEIGHTS": Key("none", choices=TASK_WEIGHTS),
+        "TASK_WEIGHT_VALUES": Key((), least=0),  # of given: one number per task
+        "TASK_WEIGHT_LR": Key(0.05, above=0),  # of uncertainty's learned values
         "LR_SCHEDULER": Key("cosine", choices=("cosine", "multi_step", "single_step", "constant")),
         # multi_step: the epochs at which the rate is multiplied by GAMMA; single_step: their period
         "STEPSIZE": Key((-1,), least=-1),

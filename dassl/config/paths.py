@@ -26,6 +26,7 @@ def expand_home(cfg: CfgNode) -> None:
         for parent in parents:
             node = node[parent]
         node[last] = expanduser(node[last])
+    cfg.MODEL.INIT_FROM = tuple(map(expanduser, cfg.MODEL.INIT_FROM))
     cfg.DATASET.MEMBERS = tuple(
         {**member, "ROOT": expanduser(member["ROOT"])}
         if isinstance(member, dict) and isinstance(member.get("ROOT"), str)

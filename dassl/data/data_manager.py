@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from dassl.utils import UserError, distributed
 
 from .datasets import DatasetBase, Datum, build_dataset
 from .samplers import build_sampler, stable_seed
 from .sharding import ShareOfBatches, columns_of
+from .task_samplers import EQUAL, ROUND_ROBIN, TEMPERATURE, RoundRobinBatches, TaskSampler
 from .tasks import TaskSpace
 from .wrapper import DatasetWrapper
 
@@ -21,13 +23,13 @@ class EpochDataLoader(DataLoader):
     """A data loader whose order and augmentations depend on the epoch."""
 
     @property
-    def batches(self) -> BatchSampler:
+    def batches(self) -> Sampler[list[int]]:
         """Image indices of every batch."""
         return self.batch_sampler
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, before iterating. Workers stay alive."""
-        for part in (self.batches.sampler, self.dataset):
+        for part in (self.batches, getattr(self.batches, "sampler", None), self.dataset):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
 
@@ -42,12 +44,12 @@ class SharedDataLoader(EpochDataLoader):
         batches: image indices of every batch of the run.
     """
 
-    def __init__(self, dataset: Dataset, batches: BatchSampler, **options):
+    def __init__(self, dataset: Dataset, batches: Sampler[list[int]], **options):
         self._whole = batches
         super().__init__(dataset, batch_sampler=ShareOfBatches(batches), **options)
 
     @property
-    def batches(self) -> BatchSampler:
+    def batches(self) -> Sampler[list[int]]:
         return self._whole
 
     def __iter__(self) -> Iterator[dict]:
@@ -80,6 +82,7 @@ def build_data_loader(
     more workers than batches or than processor cores.
 
     Args:
+        sampler_type: a choice of DATALOADER.TRAIN_X.SAMPLER.
         n_domain, n_ins: Dassl's; not used, since no sampler goes by domain.
         tfm: the transform; by default that of ``cfg.INPUT``.
         dataset_wrapper: used instead of :class:`DatasetWrapper`, with its arguments.
@@ -97,11 +100,6 @@ def build_data_loader(
     workers = min(cfg.DATALOADER.NUM_WORKERS, -(-len(data_source) // batch_size), _cores())
     wrapper = dataset_wrapper or DatasetWrapper
     dataset = wrapper(cfg, data_source, transform=tfm, is_train=is_train)
-    order = {
-        "batch_size": batch_size,
-        "sampler": build_sampler(sampler_type, data_source, cfg.SEED),
-        "drop_last": is_train and len(data_source) >= batch_size,
-    }
     options = {
         "num_workers": workers,
         "pin_memory": cfg.USE_CUDA and torch.cuda.is_available(),
@@ -109,9 +107,27 @@ def build_data_loader(
         # without one, iterating advances the global generator
         "generator": torch.Generator().manual_seed(stable_seed(cfg.SEED, "workers")),
     }
+    drop_last = is_train and len(data_source) >= batch_size
+    batches = _build_batches(cfg, sampler_type, data_source, batch_size, drop_last)
     if distributed.world_size() > 1:
-        return SharedDataLoader(dataset, BatchSampler(**order), **options)
-    return EpochDataLoader(dataset, **order, **options)
+        return SharedDataLoader(dataset, batches, **options)
+    return EpochDataLoader(dataset, batch_sampler=batches, **options)
+
+
+def _build_batches(
+    cfg, sampler_type: str, items: Sequence[Datum], batch_size: int, drop_last: bool
+) -> Sampler[list[int]]:
+    """The image indices of every batch, by the sampler that ``sampler_type`` names."""
+    options = cfg.DATALOADER.TRAIN_X
+    if sampler_type == ROUND_ROBIN:
+        return RoundRobinBatches(items, batch_size, cfg.SEED, options.EPOCH)
+    if sampler_type in (EQUAL, TEMPERATURE):
+        temperature = math.inf if sampler_type == EQUAL else options.TEMPERATURE
+        sampler = TaskSampler(items, cfg.SEED, temperature, options.EPOCH)
+        drop_last = drop_last and len(sampler) >= batch_size
+    else:
+        sampler = build_sampler(sampler_type, items, cfg.SEED)
+    return BatchSampler(sampler, batch_size, drop_last)
 
 
 def _cores() -> int:

@@ -55,7 +55,7 @@ SAMPLERS = {"RandomSampler": RandomSampler, "SequentialSampler": SequentialSampl
 
 
 def build_sampler(name: str, data_source: Sized, seed: int = 0) -> Sampler[int]:
-    """The sampler ``name`` over ``data_source``."""
+    """The sampler ``name`` over ``data_source``, without regard to tasks."""
     if name not in SAMPLERS:
         raise unknown_name("sampler", name, SAMPLERS)
     return SAMPLERS[name](data_source, seed)

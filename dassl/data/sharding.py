@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import Sampler
 
 from dassl.utils import distributed
 
@@ -17,7 +17,7 @@ class ShareOfBatches(Sampler[list[int]]):
         whole: the batches of the run, the same in every process.
     """
 
-    def __init__(self, whole: BatchSampler):
+    def __init__(self, whole: Sampler[list[int]]):
         self.whole = whole
 
     def __iter__(self) -> Iterator[list[int]]:

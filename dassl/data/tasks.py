@@ -195,6 +195,7 @@ class TaskSpace:
         task: Tensor,
         class_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
+        weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Mean over the batch of each image's cross-entropy among the classes of its own task.
 
@@ -206,6 +207,8 @@ class TaskSpace:
             task: (B,).
             class_mask: (C,) bool, the columns that take part, with all labels of the batch.
             label_smoothing: share of the target spread evenly over the task's unmasked classes.
+            weigh: the loss of a batch from those of its images (B,) and their tasks (B,), instead
+                of the mean.
         """
         owner, offsets = self._on(logits.device)
         allowed = owner == task[:, None]  # (B, C)
@@ -217,7 +220,7 @@ class TaskSpace:
         if label_smoothing:
             uniform = -log_p.masked_fill(~allowed, 0.0).sum(dim=1) / allowed.sum(dim=1)  # (B,)
             loss = (1 - label_smoothing) * loss + label_smoothing * uniform
-        return loss.mean()
+        return loss.mean() if weigh is None else weigh(loss, task)
 
     def sample_classes(
         self, label: Tensor, task: Tensor, rate: float, generator: torch.Generator

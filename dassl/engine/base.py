@@ -18,7 +18,7 @@ from dassl.utils import (
     save_checkpoint,
 )
 
-from .checkpoints import check_metadata, checkpoint_file, load_strictly
+from .checkpoints import check_metadata, checkpoint_file, load_optimizer, load_strictly
 from .loss_check import LossCheck
 
 MODES = ("train", "test", "eval")
@@ -162,7 +162,7 @@ class TrainerBase:
             load_strictly(self._models[name], weights, path)
         check_metadata(state.get("facts", {}), self.checkpoint_metadata(), path)
         for optim, saved in zip(self.optimizers(), state["optims"], strict=True):
-            optim.load_state_dict(saved)
+            load_optimizer(optim, saved, path)
         for sched, saved in zip(self.schedulers(), state["scheds"], strict=True):
             sched.load_state_dict(saved)
         self.best_result = state["best_result"]

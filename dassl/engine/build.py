@@ -9,6 +9,7 @@ from dassl.config.protocols import LEAVE_ONE_TASK_OUT
 from dassl.data.datasets import DatasetBase, build_dataset
 from dassl.utils import UserError
 
+from .balance import refuse_balance
 from .base import TrainerBase
 from .each_task import EachTask
 from .registry import TRAINER_REGISTRY
@@ -30,6 +31,7 @@ def build_trainer(cfg: CfgNode, dataset: DatasetBase | None = None) -> TrainerBa
         dataset: the data to train on; None builds what ``cfg.DATASET`` names.
     """
     cls = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    refuse_balance(cfg, cls)
     holds_out = cfg.PROTOCOL == LEAVE_ONE_TASK_OUT
     if holds_out and cls.suite != "joint":
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch import nn
+from torch.optim import Optimizer
 
 from dassl.utils import UserError
 
@@ -48,6 +49,21 @@ def load_strictly(model: nn.Module, state: dict, path: str | Path) -> None:
             "Was it trained with another method, backbone, context or set of classes?"
         )
     model.load_state_dict(state)
+
+
+def load_optimizer(optim: Optimizer, state: dict, path: str | Path) -> None:
+    """Load the state of an optimizer, whose groups of parameters must be those of the trainer.
+
+    Raises:
+        UserError: it has others, as of another OPTIM.TASK_WEIGHTS.
+    """
+    try:
+        optim.load_state_dict(state)
+    except ValueError as error:
+        raise UserError(
+            f"{path} holds the optimizer of another training ({error}): is OPTIM.TASK_WEIGHTS the "
+            "same? Choose another OUTPUT_DIR or RESUME"
+        ) from None
 
 
 def check_metadata(saved: dict, expected: dict, path: str | Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from dassl.config import CfgNode
 from dassl.data import DataManager
@@ -18,15 +17,17 @@ from dassl.evaluation.predictions import Predictions
 from dassl.utils import (
     Stopwatch,
     UserError,
-    count_num_param,
     distributed,
     unknown_name,
 )
 
 from .base import TrainerBase
 from .build import of_pairs
-from .checkpoints import BEST
+from .checkpoints import BEST, load_strictly
+from .dry_run import count_learned, describe_trainer
+from .init_from import init_from_runs
 from .resume import load_resume, save_resume
+from .task_weights import build_task_weights, check_task_weights
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
 PARTS = ("data", "image", "text", "rest")
@@ -40,6 +41,8 @@ class SimpleTrainer(TrainerBase):
         cfg: the whole configuration.
         dataset: the data to train on; None builds what ``cfg.DATASET`` names.
     """
+
+    weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         super().__init__()
@@ -57,9 +60,12 @@ class SimpleTrainer(TrainerBase):
         self.build_data_loader()
         self.check_suite()
         self.check_test()
+        weights = build_task_weights(cfg.OPTIM, self.dm.space, self.dataset.train_x or ())
+        self.task_weights = weights.to(self.device)
         self.build_model()
         if cfg.MODEL.INIT_WEIGHTS:
             self.load_init_weights(cfg.MODEL.INIT_WEIGHTS)
+        self.carried = init_from_runs(self, cfg.MODEL.INIT_FROM) if cfg.MODEL.INIT_FROM else {}
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname, space=self.dm.space)
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -141,10 +147,18 @@ class SimpleTrainer(TrainerBase):
             self.max_epoch if max_epoch is None else max_epoch,
         )
 
+    def training_state(self) -> dict:
+        return {**super().training_state(), "task_weights": self.task_weights.state_dict()}
+
+    def load_training_state(self, state: dict, path: str | Path) -> None:
+        super().load_training_state(state, path)
+        load_strictly(self.task_weights, state.get("task_weights", {}), path)
+
     def before_train(self) -> None:
         """Restore the state of a stopped run; open the TensorBoard file."""
         if self.optimizers() and self.train_loader_x is None:
             raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
+        check_task_weights(self.cfg.OPTIM, self.dm.space)
         self.start_epoch = load_resume(self, self.output_dir)
         if not self.start_epoch and self.cfg.RESUME:
             self.start_epoch = load_resume(self, self.cfg.RESUME)
@@ -252,39 +266,31 @@ class SimpleTrainer(TrainerBase):
         return {"options": {}, "weights": "", "precision": "fp32"}
 
     def results(self) -> dict:
-        """Tasks, suite and number of learned parameters, for the run's record."""
+        """Tasks, suite, number of learned parameters and weights of tasks, for the run's record."""
+        weights = self.task_weights.current()
         return {
             "tasks": getattr(self.evaluator, "tasks", []),
             "suite": getattr(self.evaluator, "suite", {}),
-            "trainable": {"parameters": sum(map(_trainable, self._models.values()))},
+            "trainable": {"parameters": sum(map(count_learned, self.models()))},
+            **({"balance": {"last_weights": weights}} if weights else {}),
         }
 
     def class_bound_names(self) -> list[str]:
         """Hook: names of classes or tasks that learned values are for, and no others."""
         return []
 
+    def bound_tensors(self) -> set[str]:
+        """Hook: names of the learned tensors that belong to single classes or tasks."""
+        return set()
+
     def method_name(self) -> str:
         """The name of this method with its options in tables."""
         return type(self).__name__
 
     def describe(self) -> list[str]:
-        """Lines for ``--dry-run``: learned tensors, their shapes, steps per epoch."""
-        lines = []
-        for name, model in self._models.items():
-            lines.append(f"{name}: {_trainable(model):,} trainable parameters")
-            lines += [
-                f"  {key} {tuple(p.shape)}"
-                for key, p in model.named_parameters()
-                if p.requires_grad
-            ]
-        steps = len(self.train_loader_x) if self.optimizers() and self.train_loader_x else 0
-        epochs = self.max_epoch if steps else 0
-        return [*lines, f"{steps} steps per epoch, {epochs} epochs, {self.steps_rule}"]
+        """Lines for ``--dry-run``."""
+        return describe_trainer(self)
 
     def show_prompts(self) -> list[str]:
         """Lines for ``--show-prompts``."""
         return [f"{type(self).__name__} has no prompts to show"]
-
-
-def _trainable(model: nn.Module) -> int:
-    return count_num_param(params=[p for p in model.parameters() if p.requires_grad])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
@@ -139,3 +140,17 @@ def load_pretrained_weights(model: nn.Module, weight_path: str | os.PathLike) ->
 def _shapes(state: dict[str, Any], limit: int = 4) -> str:
     shown = [f"{k} {tuple(getattr(v, 'shape', ()))}" for k, v in list(state.items())[:limit]]
     return ", ".join(shown) + (", ..." if len(state) > limit else "") if shown else "nothing"
+
+
+def hash_checkpoints(folder: Path, epoch: int | None = None) -> str:
+    """16 hex digits of the content of the checkpoints below a folder.
+
+    Args:
+        epoch: the epoch whose checkpoints count; None: all.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.pth.tar*" if epoch is None else f"*.pth.tar-{epoch}")):
+        digest.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from .errors import Interrupted, UserError, unknown_name
 from .logger import redirect_to_null, setup_logger
 
+CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
 DONE, FAILED, WRONG_COMMAND, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 
@@ -48,7 +50,19 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unexpected argument {rest[0]!r}")
         if rest:
             found.opts = [*found.opts, *rest]  # values such as -1 look like flags to argparse
+        self._free_overrides(found)
         return found
+
+    def _free_overrides(self, found: argparse.Namespace) -> None:
+        """Move the KEY VALUE pairs that follow the values of a flag with several to ``opts``."""
+        for action in self._actions:
+            words = getattr(found, action.dest, None)
+            if action.nargs != "+" or not isinstance(words, list) or not hasattr(found, "opts"):
+                continue
+            first = next((i for i, word in enumerate(words) if CONFIG_KEY.fullmatch(word)), None)
+            if first is not None:
+                setattr(found, action.dest, words[:first])
+                found.opts = [*words[first:], *found.opts]
 
     def _flags(self) -> list[str]:
         """The flags of this parser and of its sub-commands."""

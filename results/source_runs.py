@@ -1,0 +1,103 @@
+"""The finished runs that a training starts from (``--init-from``): checked, and described."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dassl.utils import UserError, read_json
+
+from .schema import FILE, RecordReader
+from .settings import settings_of_record
+
+if TYPE_CHECKING:
+    from dassl.config import CfgNode
+
+
+def check_sources(cfg: CfgNode, eval_only: bool = False) -> str:
+    """The weights that the training starts from, by a hash of their content; "" without any.
+
+    Raises:
+        UserError: nothing is trained, a folder is no complete run with the method of ``cfg``, or
+            the runs differ in method or backbone.
+    """
+    folders = cfg.MODEL.INIT_FROM
+    if folders and eval_only:
+        raise UserError("--init-from starts a training; with --eval-only give --model-dir")
+    readers = [_read(Path(folder)) for folder in folders]
+    for folder, reader in zip(folders, readers, strict=True):
+        trainer = reader.get("protocol.trainer", str)
+        if trainer != cfg.TRAINER.NAME:
+            raise UserError(
+                f"--init-from names {folder}, a run with {trainer}, but this one trains "
+                f"{cfg.TRAINER.NAME}; both must use the same method"
+            )
+        for key, what in (("protocol.method", "method"), ("hashes.weights", "backbone")):
+            first, own = readers[0].get(key, str), reader.get(key, str)
+            if own != first:
+                raise UserError(
+                    f"--init-from averages runs with the same {what}, but {folders[0]} has "
+                    f"{first[:24]} and {folder} has {own[:24]}"
+                )
+    from dassl.utils.checkpoint import hash_checkpoints  # imports torch
+
+    found = sorted(hash_checkpoints(Path(folder)) for folder in folders)
+    return f"start from {', '.join(found)}" if found else ""
+
+
+def describe_sources(cfg: CfgNode, carried: dict[str, list[str]]) -> dict[str, Any]:
+    """What a record says about the runs that the training started from.
+
+    Args:
+        carried: tensors that were carried over, and those that were not.
+    """
+    runs = []
+    for folder in cfg.MODEL.INIT_FROM:
+        reader = _read(Path(folder))
+        protocol, hashes = reader.section("protocol"), reader.section("hashes")
+        keys = ("suite", "tasks", "classes", "shots", "seed", "method", "init_from")
+        runs.append(
+            {key: protocol[key] for key in keys if key in protocol}
+            | {key: hashes.get(key, "") for key in ("config", "data", "weights")}
+        )
+    return {"runs": runs, **carried}
+
+
+def name_sources(cfg: CfgNode) -> str:
+    """The runs that the training starts from in words, the same for all their seeds.
+
+    The suite, tasks and shots are named; a hash stands for everything else that identifies them.
+    """
+    texts, hashes = [], []
+    for folder in cfg.MODEL.INIT_FROM:
+        reader = _read(Path(folder))
+        suite, shots = (reader.get(f"protocol.{key}") for key in ("suite", "shots"))
+        tasks = reader.section("protocol").get("tasks", "all")
+        named = suite if tasks == "all" else f"{suite} {tasks}"
+        texts.append(f"{named} {shots} shots" if shots > 0 else named)
+        settings = {**settings_of_record(Path(folder), reader), "suite": suite, "shots": shots}
+        hashes.append(hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest())
+    words = " + ".join(dict.fromkeys(texts))
+    count = f" ({len(texts)} runs)" if len(texts) > 1 else ""
+    return f"{words}{count} {hashlib.sha256(''.join(sorted(hashes)).encode()).hexdigest()[:8]}"
+
+
+def _read(folder: Path) -> RecordReader:
+    """The record of a complete run that has one set of weights for all of its tasks."""
+    if not (folder / FILE).is_file():
+        raise UserError(f"--init-from names {folder}, which is no run: it has no {FILE}")
+    reader = RecordReader(folder / FILE, read_json(folder / FILE))
+    if reader.status != "complete":
+        raise UserError(
+            f"--init-from names {folder}, which is not complete ({reader.status}): give its "
+            "train.py command again to finish it"
+        )
+    if (folder / "task0").is_dir():
+        raise UserError(
+            f"--init-from names {folder}, where each task has weights of its own; give a run on a "
+            "single task (DATASET.SUBSAMPLE_TASKS task<i>), or with a method that trains all "
+            "tasks jointly, such as MTCoOp or MTCoOpHard"
+        )
+    return reader

@@ -1,0 +1,149 @@
+"""Training that starts from finished runs on other tasks."""
+
+import json
+
+import pytest
+import torch
+
+from dassl.utils import UserError
+from dassl.utils.checkpoint import load_checkpoint
+
+SOURCE = ("DATASET.SUBSAMPLE_TASKS", "base")
+TARGET = ("DATASET.SUBSAMPLE_TASKS", "new")
+UNTRAINED = ("OPTIM.MAX_EPOCH", "0")
+
+
+def learned(folder, epoch=2):
+    path = folder / "prompt_learner" / f"model.pth.tar-{epoch}"
+    return load_checkpoint(path)["state_dict"]
+
+
+@pytest.fixture
+def source(run, tmp_path):
+    """``source(name, trainer, KEY, VALUE, ...)``: the folder of a run on the first two tasks."""
+
+    def go(name, trainer, *opts, **how):
+        run(trainer, *SOURCE, *opts, output=tmp_path / name, **how)
+        return tmp_path / name
+
+    return go
+
+
+@pytest.fixture
+def start(build, tmp_path):
+    """``start(trainer, folders, KEY, VALUE, ...)``: a trainer that starts from runs."""
+
+    def go(trainer, folders, *opts):
+        return build(trainer, *TARGET, *opts, flags=("--init-from", *map(str, folders)))
+
+    return go
+
+
+def test_the_mean_of_several_seeds_is_carried_over(source, start):
+    folders = [source(f"s{i}", "MTCoOp", flags=("--seed", str(i))) for i in (1, 2)]
+    one, two = map(learned, folders)
+    trainer = start("MTCoOp", folders)
+    state = trainer.models()[0].state_dict()
+    assert state.keys() == one.keys() and not torch.equal(one["meta.proj"], two["meta.proj"])
+    for key, value in state.items():
+        torch.testing.assert_close(value, (one[key] + two[key]) / 2)
+    assert trainer.carried == {"carried": ["tasks.ctx", "meta.proj"], "new": []}
+
+
+@pytest.mark.parametrize(
+    "trainer, options, bound",
+    [
+        ("MTCoOp", ("TRAINER.MTCOOP.TASK_CSC", "True"), ["tasks.ctx"]),
+        ("MTCoOp", ("TRAINER.MTCOOP.TASK_VECTORS", "True"), ["vectors"]),
+    ],
+)
+def test_tensors_of_single_tasks_are_not_carried_over(
+    source, start, build, trainer, options, bound
+):
+    folder = source("source", trainer, *options)
+    own = build(trainer, *TARGET, *options).models()[0].state_dict()
+    moved = start(trainer, [folder], *options)
+    assert moved.carried == {"carried": ["meta.proj"], "new": bound}
+    state = moved.models()[0].state_dict()
+    torch.testing.assert_close(state["meta.proj"], learned(folder)["meta.proj"])
+    torch.testing.assert_close(state[bound[0]], own[bound[0]])
+
+
+def test_tensors_of_the_same_classes_are_carried_over(source, build):
+    folder = source("source", "MTCoOpHard", "TRAINER.MTCOOPH.CSC", "True")
+    flags = ("--init-from", str(folder))
+    same = build("MTCoOpHard", *SOURCE, "TRAINER.MTCOOPH.CSC", "True", flags=flags)
+    torch.testing.assert_close(
+        same.models()[0].state_dict()["prompts.ctx"], learned(folder)["prompts.ctx"]
+    )
+
+
+def test_each_task_starts_from_a_run_on_one(source, build):
+    folder = source("source", "CoOp", "DATASET.SUBSAMPLE_TASKS", "task2")
+    suite = build("CoOp", *SOURCE, flags=("--init-from", str(folder)))
+    for part in suite.task_trainers:
+        state = part.models()[0].state_dict()
+        torch.testing.assert_close(state, learned(folder))
+
+
+def test_the_record_names_the_sources(run, source, tmp_path, capsys):
+    """By what they are: another folder is the same start, other weights are another run."""
+    first, second = (source(f"s{i}", "MTCoOp", flags=("--seed", str(i))) for i in (1, 2))
+    how = dict(output=tmp_path / "moved")
+    content = run("MTCoOp", *TARGET, flags=("--init-from", str(first)), **how)
+    section = content["init_from"]
+    assert section["carried"] == ["tasks.ctx", "meta.proj"] and section["new"] == []
+    assert (section["runs"][0]["suite"], section["runs"][0]["tasks"]) == ("Toy", "base")
+    assert content["protocol"]["init_from"].startswith("Toy base ")
+    assert str(first) not in json.dumps(content)
+
+    elsewhere = first.rename(tmp_path / "elsewhere")
+    again = run("MTCoOp", *TARGET, flags=("--init-from", str(elsewhere)), **how)
+    assert again == content  # complete: nothing to do
+    with pytest.raises(UserError, match="other checkpoints"):
+        run("MTCoOp", *TARGET, flags=("--init-from", str(second)), **how)
+    other = run(
+        "MTCoOp", *TARGET, flags=("--init-from", str(second)), output=tmp_path / "of seed 2"
+    )
+    assert other["protocol"]["init_from"] == content["protocol"]["init_from"]  # rows share seeds
+    assert other["hashes"]["config"] != content["hashes"]["config"]
+
+
+def test_key_value_pairs_may_follow_the_runs(source, build):
+    folder = source("source", "MTCoOp")
+    trainer = build("MTCoOp", flags=("--init-from", str(folder), "DATASET.SUBSAMPLE_TASKS", "new"))
+    assert len(trainer.dm.space.tasks) == 1
+    assert list(trainer.cfg.MODEL.INIT_FROM) == [str(folder)]
+
+
+def refused(run, *words, trainer="MTCoOp", options=()):
+    with pytest.raises(UserError) as error:
+        run(trainer, *TARGET, *options, flags=("--init-from", *map(str, words)))
+    return str(error.value)
+
+
+def test_what_is_refused_before_training(run, source, tmp_path):
+    joint = source("joint", "MTCoOp")
+    assert str(tmp_path / "none") in refused(run, tmp_path / "none")
+    assert "MTCoOpHard" in refused(run, joint, trainer="MTCoOpHard")
+    narrow = ("TRAINER.MTCOOP.N_CTX", 4)
+    assert "meta.proj has shape" in refused(run, joint, options=narrow)
+    assert "weights of its own" in refused(run, source("each", "CoOp"), trainer="CoOp")
+    several = source("nats", "MTCoOp", "TRAINER.MTCOOP.TASK_CSC", "True")
+    assert "SoftCPT-NATS" in refused(run, joint, several)
+    vit = source("vit", "MTCoOp", "MODEL.BACKBONE.NAME", "tiny-vit/random")
+    assert "backbone" in refused(run, vit) and "backbone" in refused(run, joint, vit)
+    per_class = ("TRAINER.MTCOOPH.CSC", "True")
+    bound = source("bound", "MTCoOpHard", *per_class)
+    assert "nothing" in refused(run, bound, trainer="MTCoOpHard", options=per_class)
+    probe = source("probe", "ProtoNet", "DATASET.SUBSAMPLE_TASKS", "task0")
+    assert "SGD" in refused(run, probe, trainer="ProtoNet")
+    record = json.loads((joint / "results.json").read_text())
+    record["status"] = "interrupted"
+    (joint / "results.json").write_text(json.dumps(record))
+    assert "not complete (interrupted)" in refused(run, joint)
+
+
+def test_an_evaluation_starts_from_nothing(run, source):
+    with pytest.raises(UserError, match="--model-dir"):
+        run("MTCoOp", *TARGET, flags=("--eval-only", "--init-from", str(source("s", "MTCoOp"))))
