@@ -221,7 +221,7 @@ def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
     _pairs(method.get("opts"), path)
 
 
-def _checked_report(content: dict, path: Path) -> dict[str, str]:
+def _checked_report(content: dict, path: Path) -> dict[str, Any]:
     """The files of the report, and what follows ± in its table."""
     report = {"spread": "std", **(content.get("report") or {})}
     _check(report, REPORT_KEYS, "report key", f"{path}: ")
