@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CI_DEMO ?= output/ci-demo
 
-.PHONY: demo test test-oldest slow lint ci-demo env extras clean
+.PHONY: demo test test-oldest slow lint docs ci-demo env extras clean
 
 demo: env  ## few-shot training on real digits; a table and a figure; METHODS=all for every method
 	$(BIN)/python sweep.py configs/sweeps/demo.yaml $(if $(METHODS),--methods "$(METHODS)")
@@ -22,6 +22,13 @@ lint: env  ## style, imports, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+SITE := "mkdocs-material>=9.8.2" "mkdocstrings[python]>=1.0.8"
+
+docs: env  ## the site, in output/site; a broken link or a page that the menu lacks is an error
+	$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 ci-demo: env  ## the demo with 3 epochs per run, and its table, figure and report
 	$(BIN)/python sweep.py configs/sweeps/demo.yaml --output-dir "$(CI_DEMO)" OPTIM.MAX_EPOCH 3

@@ -1,4 +1,8 @@
-"""The table of the protocol leave_one_task_out: tasks tested without having been trained on."""
+"""Tables of protocols whose runs are each on a part of a suite's tasks.
+
+leave_one_task_out, whose tasks are tested without having been trained on, is here; transfer and
+task_groups are in :mod:`results.ways`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from .aggregate import Stat, mean_and_interval, statistic
 from .read import Run
 from .rendering import Cell, Table
 from .tables import best_of, shots_name, signed
+from .ways import compares_ways, way_tables
 
 NOTES = (
     "each column: a task that the training has not seen, tested from its name and class names",
@@ -49,22 +54,24 @@ class HeldOut:
 
 
 def is_held_out(run: Run) -> bool:
-    """Whether a run belongs to the protocol: a training without a task, or the test of one."""
-    return run.settings.get("name") == LEAVE_ONE_TASK_OUT
+    """Whether a run belongs to one of these protocols, so that only its table counts it."""
+    return run.settings.get("name") == LEAVE_ONE_TASK_OUT or compares_ways(run)
 
 
 def without_held_out(runs: Sequence[Run]) -> list[Run]:
-    """The runs that other tables count: all but complete ones of this protocol."""
+    """The runs that other tables count: all but complete ones of these protocols."""
     return [run for run in runs if not (run.complete and is_held_out(run))]
 
 
 def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
-    """A table per suite: a row per method and shots, a column per held-out task.
+    """A table per suite: a row per method and shots, a column per held-out task; those of ways.
 
     Args:
         order: methods in the order of the rows; others follow as they come.
     """
-    rows = _rows([run for run in runs if run.complete and is_held_out(run)], order)
+    rows = _rows(
+        [run for run in runs if run.complete and not compares_ways(run) and is_held_out(run)], order
+    )
     tables = []
     for suite in dict.fromkeys(row.suite for row in rows):
         members = [row for row in rows if row.suite == suite]
@@ -93,7 +100,7 @@ def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Tabl
                 notes=NOTES,
             )
         )
-    return tables
+    return [*tables, *way_tables(runs, order)]
 
 
 def _rows(runs: Sequence[Run], order: Sequence[str]) -> list[HeldOut]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dassl.config.node import read_yaml
-from dassl.config.protocols import LEAVE_ONE_TASK_OUT
 from dassl.utils import UserError, unknown_name
 from results.aggregate import SPREADS
 
-from .grid import PlannedRun, grid_runs, override_words
+from .grid import grid_runs
+from .protocols import PlannedRun, check_protocol_keys, override_words
 
 KEYS = {
     "output": str,  # folder of all runs
@@ -21,9 +21,13 @@ KEYS = {
     "seeds": list,
     "backbones": list,  # instead of each method's own
     # a preset of configs/protocols/; base_to_new tests the new classes too, leave_one_task_out the
-    # tasks of held_out, each with the prompts of a training on the others
+    # tasks of held_out, each with the prompts of a training on the others; transfer trains on
+    # source, then on targets from it and from scratch; task_groups on all tasks, groups, each task
     "protocol": str,
     "held_out": list,  # numbers of tasks, from 0
+    "source": dict,  # sweeps.protocols.SOURCE_KEYS
+    "targets": list,  # numbers of tasks, from 0
+    "groups": list,  # lists of numbers of tasks, from 0
     "methods": dict,  # name in the report: METHOD_KEYS
     "overrides": dict,  # configuration keys of every run
     "report": dict,  # REPORT_KEYS
@@ -127,7 +131,8 @@ def read_sweep(
         if not content.get(key):
             raise UserError(f"{path}: {key} is missing or empty")
     _check_numbers(content, path)
-    for dataset in content["datasets"]:
+    source = (content.get("source") or {}).get("dataset")
+    for dataset in [*content["datasets"], *([source] if source else [])]:
         _check_dataset(str(dataset), configs, path)
     for name, method in content["methods"].items():
         _check_method(name, method, configs, path)
@@ -137,7 +142,7 @@ def read_sweep(
     if cluster.get("engine", ENGINES[0]) not in ENGINES:
         raise UserError(f"{path}: {unknown_name('engine', cluster['engine'], ENGINES)}")
     _check_protocol(content.get("protocol"), configs, path)
-    _check_held_out(content, path)
+    check_protocol_keys(content, path)
     report = _checked_report(content, path)
     output = Path(output or content["output"]).expanduser()
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
@@ -190,21 +195,6 @@ def _check_protocol(name: str | None, configs: Path, path: Path) -> None:
     if name and not (configs / "protocols" / f"{name}.yaml").is_file():
         known = sorted(file.stem for file in (configs / "protocols").glob("*.yaml"))
         raise UserError(f"{path}: {unknown_name('protocol', name, known)}")
-
-
-def _check_held_out(content: dict, path: Path) -> None:
-    """leave_one_task_out needs the tasks that are left out; no other protocol has any."""
-    held_out = content.get("held_out") or []
-    if (content.get("protocol") == LEAVE_ONE_TASK_OUT) != bool(held_out):
-        raise UserError(
-            f"{path}: held_out, the numbers of the tasks to leave out, and the protocol "
-            f"{LEAVE_ONE_TASK_OUT} go together; give both or neither"
-        )
-    numbers = [t for t in held_out if isinstance(t, int) and not isinstance(t, bool) and t >= 0]
-    if numbers != list(dict.fromkeys(held_out)):
-        raise UserError(
-            f"{path}: held_out takes different numbers of tasks, from 0, but holds {held_out}"
-        )
 
 
 def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:

@@ -1,14 +1,17 @@
-"""The documents agree with the tree: the README's map, the paths they name, their links."""
+"""The documents agree with the tree: the map, the paths they name, their links, the site."""
 
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-INVENTED = re.compile(r"\bmine\b|_mine\b", re.I)  # the reader's own files in worked examples
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+INVENTED = re.compile(
+    r"\bmine\b|_mine\b|task_?shift", re.I
+)  # the reader's own files in worked examples
 
 
 def tracked():
@@ -31,8 +34,10 @@ def read(path):
     return path.read_text(encoding="utf-8")
 
 
-def test_the_map_of_the_readme_is_the_tree():
-    section = read(ROOT / "README.md").split("\n## Where things are\n")[1].split("\n## ")[0]
+def test_the_map_is_the_tree():
+    section = (
+        read(ROOT / "docs/architecture.md").split("\n## Where things are\n")[1].split("\n## ")[0]
+    )
     rows = re.findall(r"^\| `([^`]+)` \|", section, re.M)
     assert len(rows) == len(set(rows))
     assert set(rows) == rooms()
@@ -60,6 +65,26 @@ def test_links_between_documents(document):
         if not path.exists() or (anchor and anchor not in anchors(path)):
             broken.append(target)
     assert not broken
+
+
+def test_every_page_is_in_the_menu_of_the_site():
+    menu = yaml.safe_load(read(ROOT / "mkdocs.yml"))["nav"]
+    pages = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
+    listed = entries(menu)
+    assert len(listed) == len(set(listed))
+    assert set(pages) - set(listed) == set(), "not in nav of mkdocs.yml"
+    assert set(listed) - set(pages) == set(), "in nav of mkdocs.yml without a file"
+
+
+def entries(menu):
+    """The pages that a part of the menu lists."""
+    if isinstance(menu, str):
+        return [menu]
+    return [
+        page
+        for item in (menu.values() if isinstance(menu, dict) else menu)
+        for page in entries(item)
+    ]
 
 
 def anchors(path):

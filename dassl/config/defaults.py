@@ -92,7 +92,7 @@ def _dataset() -> dict:
         "SHARE_SHOTS": False,
         # base: the first half of each task's classes; new: the second half
         "SUBSAMPLE_CLASSES": Key("all", choices=("all", "base", "new")),
-        # all, task<i>, not_task<i> (all others), base (first half of the tasks) or new
+        # all, task<i>, task<i>+<j>, not_task<i> (all others), base (first half of the tasks) or new
         "SUBSAMPLE_TASKS": "all",
         # auto: the first of the others whose file exists
         "SPLIT": Key("auto", choices=("auto", "zhou", "dk", "own")),

@@ -127,7 +127,7 @@ class FewShotDataset(ImageTasks):
         if path := self._find_annotation(name):
             return path
         raise UserError(
-            f"{type(self).__name__}: there is no file {self.root / name}; DATASETS.md says where "
+            f"{type(self).__name__}: there is no file {self.root / name}; docs/datasets says where "
             "it comes from"
         )
 

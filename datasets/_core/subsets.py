@@ -59,8 +59,8 @@ def subsample_tasks(images: TaskImages, choice: str) -> TaskImages:
     """Select tasks, and number them from 0.
 
     Args:
-        choice: all, task<i>, not_task<i> (all others), base (the first half, rounded up) or new
-            (the rest).
+        choice: all, task<i>, task<i>+<j>+..., not_task<i> (all others), not_task<i>+<j>, base (the
+            first half, rounded up) or new (the rest).
     """
     count = len(images.tasks)
     chosen = choose_tasks(choice, count)
@@ -76,19 +76,20 @@ def choose_tasks(choice: str, count: int) -> list[int]:
     """Numbers of the tasks that a choice names, of ``count``; see :func:`subsample_tasks`."""
     half = (count + 1) // 2
     named = {"all": range(count), "base": range(half), "new": range(half, count)}
-    match = re.fullmatch(r"(not_)?task(\d+)", choice, re.ASCII)
-    if match and int(match[2]) < count:
+    match = re.fullmatch(r"(not_)?task(\d+(?:\+\d+)*)", choice, re.ASCII)
+    numbers = set(map(int, match[2].split("+"))) if match else set()
+    if match and max(numbers) < count:
         left_out = bool(match[1])
-        chosen = [i for i in range(count) if (i == int(match[2])) != left_out]
+        chosen = [i for i in range(count) if (i in numbers) != left_out]
     elif choice in named:
         chosen = list(named[choice])
     else:
         last = f"task0 to task{count - 1}" if count > 1 else "task0"
-        known = ["all", "base", "new", last, "not_task<i>"]
+        known = ["all", "base", "new", last, "task<i>+<j>", "not_task<i>"]
         raise unknown_name("DATASET.SUBSAMPLE_TASKS", choice, known)
     if not chosen:
         raise UserError(
-            f"DATASET.SUBSAMPLE_TASKS is {choice}, but there is a single task, task0; take all"
+            f"DATASET.SUBSAMPLE_TASKS is {choice}, which leaves none of the {count} tasks; take all"
         )
     return chosen
 

@@ -228,8 +228,9 @@ def test_every_dataset_has_a_yaml():
         assert DATASET_REGISTRY.get(name).__module__.rpartition(".")[2] == stem
 
 
-def test_page_on_datasets_says_what_the_code_does():
-    page = (Path(__file__).parents[2] / "DATASETS.md").read_text(encoding="utf-8")
+def test_pages_on_datasets_say_what_the_code_does():
+    pages = (Path(__file__).parents[2] / "docs/datasets").glob("*.md")
+    page = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     for name in SINGLE:
         cls = DATASET_REGISTRY.get(name)
         images = f"{cls.dataset_dir}/{cls.image_dir}".rstrip("/")

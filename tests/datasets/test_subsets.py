@@ -65,6 +65,7 @@ def test_suite_names_all_kinds_of_split(cfg, root):
         ("task1", ["plant"]),
         ("not_task0", ["plant"]),
         ("not_task1", ["kind of pet"]),
+        ("task0+1", ["kind of pet", "plant"]),
     ],
 )
 def test_tasks_of_a_suite_can_be_chosen(cfg, choice, names):
@@ -88,9 +89,10 @@ def test_suites_can_be_members(cfg, root):
     assert cfg.DATASET.SUBSAMPLE_CLASSES == "all"
 
 
-def test_suite_says_which_tasks_there_are(cfg):
-    cfg.DATASET.SUBSAMPLE_TASKS = "task7"
-    with pytest.raises(UserError, match="known: all, base, new, task0 to task1, not_task"):
+@pytest.mark.parametrize("wrong", ["task7", "task0+7", "task0+", "0+1"])
+def test_suite_says_which_tasks_there_are(cfg, wrong):
+    cfg.DATASET.SUBSAMPLE_TASKS = wrong
+    with pytest.raises(UserError, match="known: all, base, new, task0 to task1, task<i>"):
         Both(cfg)
 
 

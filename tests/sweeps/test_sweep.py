@@ -245,14 +245,23 @@ def test_each_task_is_tested_with_prompts_of_the_others(place, train, capsys):
     "changes, message",
     [
         ({"protocol": "leave_one_task_out"}, "held_out.*go together"),
+        ({"protocol": "transfer", "source": {"shots": 4}}, "targets.*go together"),
+        ({"protocol": "transfer", "targets": [0]}, "source.*go together"),
+        ({"protocol": "transfer", "source": {"tasks": [1]}, "targets": [0]}, "source needs shots"),
+        ({"protocol": "transfer", "source": {"shot": 4}, "targets": [0]}, "did you mean shots"),
+        ({"protocol": "transfer", "source": {"shots": 4}, "targets": [0, 0]}, "targets.*0, 0"),
+        ({"protocol": "task_groups", "groups": [0, 1]}, "groups takes lists.*0, 1"),
+        ({"protocol": "task_groups", "groups": [[0], [2]]}, "every task.*0.*2"),
+        ({"protocol": "task_groups", "groups": [[0, 1], [1]]}, "different numbers.*0, 1, 1"),
         ({"held_out": [1]}, "held_out.*go together"),
         ({"protocol": "leave_one_task_out", "held_out": [0, 0]}, "different numbers.*0, 0"),
         ({"protocol": "leave_one_task_out", "held_out": [-1]}, "different numbers.*-1"),
     ],
 )
-def test_held_out_tasks_are_checked(place, train, capsys, changes, message):
+def test_keys_of_protocols_are_checked(place, train, capsys, changes, message):
     (place / "configs/protocols").mkdir()
-    (place / "configs/protocols/leave_one_task_out.yaml").write_text("")
+    for protocol in ("leave_one_task_out", "transfer", "task_groups"):
+        (place / f"configs/protocols/{protocol}.yaml").write_text("")
     code, _, errors = run(capsys, **changes)
     assert code == 2 and not train.seen and re.search(message, errors)
 

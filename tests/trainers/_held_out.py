@@ -26,7 +26,7 @@ def values_of(folder, method, preset, data, name, shuffled, seeds=(1,)):
     """Zero-shot, the method, and the method on the dataset whose training texts are shuffled.
 
     Args:
-        seeds: of the method on true texts; METHODS.md has three of each.
+        seeds: of the method on true texts; docs/retrieval.md has three of each.
     """
     return (
         mean_value(folder, "ZeroshotCLIP", "ZeroShot/tiny", data, name, (1,)),

@@ -1,7 +1,7 @@
 """CoT-PT: chain of thought prompt tuning. https://arxiv.org/abs/2304.07919
 
-The formulas below are this project's interpretation of the paper's figure. METHODS.md separates
-what comes from the paper, from a summary of it, and from this project.
+The formulas below are this project's interpretation of the paper's figure. docs/methods/cot.md
+separates what comes from the paper, from a summary of it, and from this project.
 """
 
 from __future__ import annotations

@@ -1,0 +1,84 @@
+"""Tables that compare ways of training the same tasks, computed by hand."""
+
+import json
+import math
+
+import pytest
+
+import parse_test_res
+from tests._records import record
+
+NAMES = ("kind of tree", "kind of leaf")
+T95 = 12.706204736  # of Student's distribution for two seeds
+
+
+def write(folder, protocol, values, tasks="all", **own):
+    content = record(tasks=tuple((n, "", v) for n, v in values.items()), name=protocol, **own)
+    content["protocol"]["tasks"] = tasks
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(content))
+
+
+def rows_of(folder, capsys):
+    assert parse_test_res.command([str(folder), "--table", "md"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    return rows[0], {row[2]: row[3:] for row in rows[2:]}, lines
+
+
+@pytest.fixture
+def transfer(tmp_path):
+    """Zero-shot, a source, and two target tasks with two seeds from scratch and from it."""
+    write(tmp_path / "zs", "transfer", dict(zip(NAMES, (30.0, 40.0), strict=True)), "new",
+          method="zero-shot")  # fmt: skip
+    for seed, scratch, moved in ((1, (50, 60), (54, 59)), (2, (52, 62), (58, 61))):
+        who = dict(method="SoftCPT-NATA", seed=seed)
+        write(tmp_path / f"source{seed}", "transfer", {"kind of bark": 99.0}, "base", **who)
+        own = {"target": scratch, "moved": moved}
+        for name, values in own.items():
+            keys = dict(who, init_from="Trees base 16 shots 0a1b2c3d") if name == "moved" else who
+            values = dict(zip(NAMES, map(float, values), strict=True))
+            write(tmp_path / f"{name}{seed}", "transfer", values, "new", **keys)
+    return tmp_path
+
+
+def test_from_source_against_from_scratch(transfer, capsys):
+    head, rows, lines = rows_of(transfer, capsys)
+    assert head[3:] == [
+        "zero-shot",
+        "from scratch",
+        "from source",
+        "from source minus from scratch",
+    ]
+    assert rows["kind of tree"] == [
+        *("30.0", "51.0 ± 1.0", "**56.0 ± 2.0**", f"+5.0 ± {T95 * 1.0:.1f}")
+    ]
+    assert rows["kind of leaf"][-1] == "−1.0 ± 0.0"
+    # means over tasks of each seed: 55 and 57 from scratch, 56.5 and 59.5 from the source
+    half = T95 * math.sqrt(2 * 0.5**2) / math.sqrt(2)
+    assert rows["mean"] == [*("35.0", "56.0 ± 1.0", "**58.0 ± 1.5**", f"+2.0 ± {half:.1f}, 1 of 2")]
+    assert "99" not in "\n".join(lines)  # the source's own accuracy is not one on the targets
+    assert any("source: Trees base 16 shots" in line for line in lines)
+
+
+def test_a_run_from_nothing_waits_for_its_counterpart(transfer, capsys):
+    for seed in (1, 2):
+        (transfer / f"moved{seed}" / "results.json").unlink()
+    assert parse_test_res.command([str(transfer), "--table", "md"]) == 0
+    assert "from source tasks" not in capsys.readouterr().out
+
+
+def test_groups_against_alone_and_all_together(tmp_path, capsys):
+    who = dict(method="SoftCPT-NATA")
+    names = (*NAMES, "kind of bark")
+    alone, together = (50.0, 60.0, 70.0), (55.0, 58.0, 71.0)
+    for t, (name, value) in enumerate(zip(names, alone, strict=True)):
+        write(tmp_path / f"alone{t}", "task_groups", {name: value}, f"task{t}", **who)
+    pair = {names[0]: 56.0, names[1]: 63.0}
+    write(tmp_path / "group", "task_groups", pair, "task0+1", **who)
+    write(tmp_path / "all", "task_groups", dict(zip(names, together, strict=True)), "all", **who)
+    head, rows, _ = rows_of(tmp_path, capsys)
+    assert head[3:6] == ["alone", "in groups", "all together"]
+    assert rows["kind of tree"] == ["50.0", "**56.0**", "55.0", "+6.0", "+5.0"]
+    assert rows["kind of bark"] == ["70.0", "70.0", "**71.0**", "0.0", "+1.0"]  # a group of its own
+    assert rows["mean"] == ["60.0", "**63.0**", "61.3", "+3.0, 2 of 3", "+1.3, 2 of 3"]

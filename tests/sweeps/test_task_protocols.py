@@ -1,0 +1,83 @@
+"""Sweeps that train the same tasks in several ways: from source tasks, in groups."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import sweep
+from tests._sweeps import run
+
+ROOT = Path(sweep.__file__).parent
+TASKS = "DATASET.SUBSAMPLE_TASKS"
+
+
+def words_of(place, train, capsys, protocol, **changes):
+    """The arguments of train.py by output folder, in the order of the runs."""
+    (place / "configs/protocols").mkdir()
+    (place / f"configs/protocols/{protocol}.yaml").write_text("")
+    code, _, errors = run(capsys, protocol=protocol, **changes)
+    assert code == 0, errors
+    return {args[args.index("--output-dir") + 1]: args for args in train.seen}
+
+
+def value_of(args, key):
+    """The value that counts: the last one."""
+    return args[len(args) - args[::-1].index(key)]
+
+
+def test_targets_start_from_the_source_of_their_seed(place, train, capsys):
+    source = {"tasks": [0, 2], "shots": 16, "opts": {"OPTIM.MAX_EPOCH": 50}}
+    seen = words_of(
+        place, train, capsys, "transfer", source=source, targets=[1], shots=[1, 4], seeds=[1, 2]
+    )
+    assert list(seen)[:6] == [
+        "out/zero-shot/trees/seed1",
+        "out/CoOp/trees_source/seed1",  # one training for all numbers of shots
+        "out/CoOp/trees_1shots/from_scratch/seed1",
+        "out/CoOp/trees_1shots/from_source/seed1",
+        "out/CoOp/trees_source/seed2",
+        "out/CoOp/trees_1shots/from_scratch/seed2",
+    ]
+    assert len(seen) == 1 + 2 + 2 * 2 * 2
+    first = seen["out/CoOp/trees_source/seed1"]
+    assert (value_of(first, TASKS), value_of(first, "DATASET.NUM_SHOTS")) == ("task0+2", "16")
+    assert value_of(first, "OPTIM.MAX_EPOCH") == "50" and "--init-from" not in first
+    for seed in (1, 2):
+        moved = seen[f"out/CoOp/trees_4shots/from_source/seed{seed}"]
+        assert value_of(moved, "--init-from") == f"out/CoOp/trees_source/seed{seed}"
+        assert (value_of(moved, TASKS), value_of(moved, "OPTIM.MAX_EPOCH")) == ("task1", "5")
+        scratch = seen[f"out/CoOp/trees_4shots/from_scratch/seed{seed}"]
+        assert [w for w in moved if w not in scratch and w not in moved[:8]] == [
+            *("--init-from", f"out/CoOp/trees_source/seed{seed}")
+        ]
+    assert value_of(seen["out/zero-shot/trees/seed1"], TASKS) == "task1"
+
+
+def test_tasks_train_together_in_groups_and_alone(place, train, capsys):
+    seen = words_of(place, train, capsys, "task_groups", groups=[[2, 0], [1]], shots=[4], seeds=[1])
+    assert {folder: TASKS in args and value_of(args, TASKS) for folder, args in seen.items()} == {
+        "out/zero-shot/trees/seed1": False,
+        "out/CoOp/trees_4shots/all/seed1": False,
+        "out/CoOp/trees_4shots/task0+2/seed1": "task0+2",
+        "out/CoOp/trees_4shots/task0/seed1": "task0",
+        "out/CoOp/trees_4shots/task1/seed1": "task1",  # alone, and its group
+        "out/CoOp/trees_4shots/task2/seed1": "task2",
+    }
+
+
+@pytest.mark.slow
+def test_transfer_on_digits7(tmp_path, capsys):
+    """From four questions to three, one epoch each: all runs complete, and stand in the table."""
+    content = yaml.safe_load((ROOT / "configs/sweeps/transfer.yaml").read_text())
+    content["source"] |= {"shots": 1, "opts": {"OPTIM.MAX_EPOCH": 1}}
+    content |= {"shots": {1: {"OPTIM.MAX_EPOCH": 1}}, "seeds": [1], "output": str(tmp_path / "out")}
+    content["methods"].pop("CoOp-MT")
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(content))
+    assert sweep.command([str(tmp_path / "short.yaml"), "--cluster", "debug"]) == 0
+    table = (tmp_path / "out/table.md").read_text()
+    cells = r"\| SoftCPT-NATA \| 1 \| (.+?) \| [\d.*]+ \| [\d.*]+ \| [\d.*]+ \| [+−\d.]+.* \|"
+    tasks = ["kind of strokes", "prime or not", "multiple of three", "mean"]
+    assert re.findall(cells, table) == tasks
+    assert "not counted" not in capsys.readouterr().out
