@@ -11,6 +11,7 @@ from dassl.utils import UserError, unknown_name
 from ._core.base import ImageTasks, TaskGroup
 
 KEYS = ("NAME", "ROOT", "TASK_NAME", "TASK_NAMES", "TEMPLATE", "METRIC", "SPLIT", "MANIFEST")
+KEYS += ("COLUMNS",)
 
 
 @DATASET_REGISTRY.register()
@@ -19,7 +20,8 @@ class Suite(TaskGroup):
 
     DATASET.NAME may then be any new name, which stands in results and tables. An entry has some
     of the keys NAME (a dataset; ImageFolder if left out), ROOT (its data folder; relative to
-    DATASET.ROOT, which it is if left out), TASK_NAME, TEMPLATE, METRIC, SPLIT and MANIFEST.
+    DATASET.ROOT, which it is if left out), TASK_NAME, TEMPLATE, METRIC, SPLIT, MANIFEST and
+    COLUMNS.
     """
 
     @classmethod

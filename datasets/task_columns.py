@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
-from dassl.data import DATASET_REGISTRY, Datum
-from dassl.utils import UserError
+from dassl.config import CfgNode
+from dassl.data import DATASET_REGISTRY, Datum, Task
+from dassl.utils import UserError, unknown_name
 
 from ._core.folders import PATH_COLUMNS, shorten_list
 from ._core.image_tables import ImageTable, checked_row, fields_of, names_of_columns, read_table
+from ._core.label_columns import LabelColumn, label_columns
 from ._core.splits import SHARES, Split
 
 
@@ -22,8 +25,20 @@ class TaskColumns(ImageTable):
     (or image, file, filename ...), if wanted split (train, val or test), and the tasks, in words.
     An empty field: the image has no label in that task, and counts in the other tasks only.
     Without the column split, images are divided 50/20/30 with all their labels, so that none is
-    trained on in one task and tested in another.
+    trained on in one task and tested in another. ``DATASET.COLUMNS`` says which columns are
+    multi-label or ordinal.
     """
+
+    has_columns = True
+
+    def find_root(self, cfg: CfgNode) -> Path:
+        """The data folder; the table is in it."""
+        self._labels, self._optim = label_columns(cfg), cfg.OPTIM
+        return super().find_root(cfg)
+
+    def _column(self, task: str) -> LabelColumn:
+        """What is known of the column of a task."""
+        return self._labels.get(task) or LabelColumn(task)
 
     def rows_of(self, path: Path) -> list[dict[str, str]]:
         lines = read_table(path)
@@ -32,6 +47,9 @@ class TaskColumns(ImageTable):
         fields, where = lines[0]
         head = self._columns(fields, where)
         tasks = [name for name in head if name not in ("path", "split")]
+        for name in self._labels:
+            if name not in tasks:
+                raise unknown_name(f"column of DATASET.COLUMNS in {path}", name, tasks)
         rows, unlabelled, images = [], [], {}
         for fields, where in lines[1:]:
             line = fields_of(head, fields, where)
@@ -43,12 +61,13 @@ class TaskColumns(ImageTable):
                 unlabelled.append(line["path"])
             named = ("path", "class", *(["split"] if "split" in head else []))
             for task in labelled:
+                self._column(task).check_field(line[task], where)
                 row = {"path": line["path"], "split": line.get("split", "")}
                 row |= {"task": task, "class": line[task]}
                 rows.append(checked_row(row, named, where))
         if unlabelled:
             print(f"{path}: {len(unlabelled)} images have no label: {shorten_list(unlabelled)}")
-        _check_tasks(rows, tasks, path)
+        self._check_tasks(rows, tasks, path)
         return sorted(rows, key=lambda row: tasks.index(row["task"]))  # tasks as in the first line
 
     @staticmethod
@@ -80,9 +99,14 @@ class TaskColumns(ImageTable):
         placed stay where they are, the others go where the class lacks most.
         """
         part_of: dict[str, int] = {}
-        rarest_first = sorted(groups, key=lambda group: (len(groups[group]), group))
-        for task, label in rarest_first:
-            items = groups[task, label]
+        by_class: dict[tuple[int, str], list[Datum]] = defaultdict(list)
+        for (task, label), items in groups.items():
+            column = self._column(split.tasknames[task])
+            for name in column.classes_in(split.classnames[task][label]) or ("",):
+                by_class[task, name] += items
+        rarest_first = sorted(by_class, key=lambda group: (len(by_class[group]), group))
+        for task, name in rarest_first:
+            items = by_class[task, name]
             counts = Counter(part_of[d.impath] for d in items if d.impath in part_of)
             free = [d.impath for d in items if d.impath not in part_of]
             rng.shuffle(free)
@@ -90,9 +114,9 @@ class TaskColumns(ImageTable):
                 lacking = [SHARES[i] * len(items) - counts[i] for i in range(len(SHARES))]
                 part_of[image] = lacking.index(max(lacking))
                 counts[part_of[image]] += 1
-            if not counts[0] or not counts[2]:
+            if name and (not counts[0] or not counts[2]):
                 raise UserError(
-                    f"class {split.classnames[task][label]!r} of the task "
+                    f"class {name!r} of the task "
                     f"{split.tasknames[task]!r} in {self.root / self._file} has {len(items)} "
                     "images, too few for train and test; label more, or add a column split"
                 )
@@ -100,14 +124,43 @@ class TaskColumns(ImageTable):
             for item in items:
                 split.parts[part_of[item.impath]].append(item)
 
+    def _check_tasks(self, rows: list[dict[str, str]], tasks: list[str], path: Path) -> None:
+        """Refuse a column whose fields are all the same, or do not fit its kind."""
+        fields: dict[str, set[str]] = defaultdict(set)
+        for row in rows:
+            fields[row["task"]].add(row["class"])
+        for task in tasks:
+            if len(fields[task]) < 2:
+                found = next(iter(fields[task]), "")
+                what = f"only the label {found!r}" if found else "no label"
+                raise UserError(f"{path}: the column {task!r} has {what}; a task needs two or more")
+            self._column(task).check_fields(fields[task], path)
 
-def _check_tasks(rows: list[dict[str, str]], tasks: list[str], path: Path) -> None:
-    """Every column must tell at least two classes apart."""
-    labels: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        labels[row["task"]].add(row["class"])
-    for task in tasks:
-        if len(labels[task]) < 2:
-            found = next(iter(labels[task]), "")
-            what = f"only the label {found!r}" if found else "no label"
-            raise UserError(f"{path}: the column {task!r} has {what}; a task needs two or more")
+    def load_split(self, choice: str) -> tuple[Split, str]:
+        split, kind = super().load_split(choice)
+        for t, task in enumerate(split.tasknames):
+            self._column(task).put_in_order(split, t)
+        return split, kind
+
+    def make_tasks(self, split: Split) -> list[Task]:
+        """The tasks, each with its kind of label.
+
+        Raises:
+            UserError: no training image has some class of a multi-label task.
+        """
+        pairs = [
+            self._column(task).make_kind(fields, self._optim)
+            for task, fields in zip(split.tasknames, split.classnames, strict=True)
+        ]
+        names = [classnames for _, classnames in pairs]
+        tasks = super().make_tasks(replace(split, classnames=names))
+        tasks = [replace(task, kind=kind) for task, (kind, _) in zip(tasks, pairs, strict=True)]
+        for t in (t for t, task in enumerate(tasks) if task.kind.is_set and split.train):
+            labels = {item.label for item in split.train if item.task == t}
+            present = {c for label in labels for c in tasks[t].kind.classes_of(label)}
+            if never := [n for c, n in enumerate(tasks[t].classnames) if c not in present]:
+                raise UserError(
+                    f"{self.root / self._file}: no training image of the task {tasks[t].name!r} "
+                    f"has {shorten_list(never)}; label some, or leave the class out"
+                )
+        return tasks

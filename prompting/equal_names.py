@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clip import TextEncoder
-from dassl.data.tasks import TaskSpace, find_equal
+from dassl.data.names import find_equal
+from dassl.data.tasks import TaskSpace
 from dassl.utils import UserError
 
 

@@ -49,7 +49,7 @@ class ImageResults(NamedTuple):
 def save_predictions(trainer: Any, folder: Path) -> None:
     """Write the predictions of the last evaluation.
 
-    None are written for captions and questions, or without an evaluation.
+    None are written for captions, questions and multi-label tasks, or without an evaluation.
     """
     from dassl.data.identity import relative_paths
 
@@ -58,12 +58,17 @@ def save_predictions(trainer: Any, folder: Path) -> None:
         predictions = getattr(part, "predictions", None)
         found = predictions.arrays() if predictions else {}
         items = getattr(part.dataset, part.cfg.TEST.SPLIT) or []
+        items = predictions.of_items(items) if predictions else items
+        if predictions and not items:
+            continue  # a multi-label task
         if not found or len(found["label"]) != len(items):
             return
         if len(trainer.task_trainers) > 1:
             found["task"] = np.full_like(found["task"], t)
         parts.append(found)
         paths += relative_paths(part.dataset, items)
+    if not parts:
+        return
     width = max(part["classes"].shape[1] for part in parts)
     columns = {}
     for name, kind in TYPES.items():

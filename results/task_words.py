@@ -15,12 +15,13 @@ FILE = "tasks.json"
 
 
 def write_tasks(space: TaskSpace, folder: Path) -> None:
-    """Write name, class names, templates, metric and group of each task.
+    """Write name, class names, templates, metric, group and kind of label of each task.
 
     Captions and questions are not written: their texts belong to the data.
     """
     if not space.content:
-        write_json({"tasks": [asdict(task) for task in space.tasks]}, folder / FILE)
+        tasks = [{**asdict(task), "kind": task.kind.to_json()} for task in space.tasks]
+        write_json({"tasks": tasks}, folder / FILE)
 
 
 def read_tasks(folder: Path) -> TaskSpace | None:
@@ -30,11 +31,16 @@ def read_tasks(folder: Path) -> TaskSpace | None:
         UserError: the file holds something else.
     """
     from dassl.data import Task, TaskSpace
+    from dassl.data.label_kinds import kind_of_json
 
     path = folder / FILE
     if not path.exists():
         return None
     try:
-        return TaskSpace(tuple(Task(**task) for task in read_json(path)["tasks"]))
+        tasks = read_json(path)["tasks"]
+        for task in tasks:
+            if "kind" in task:  # in runs of earlier versions all labels are single
+                task["kind"] = kind_of_json(task["kind"])
+        return TaskSpace(tuple(Task(**task) for task in tasks))
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not hold the tasks of a run: {error}") from None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 
 @dataclass(frozen=True)
 class Prediction:
     """The most probable classes of one image in one task.
+
+    In a multi-label task these are all classes above the threshold, and may be none.
 
     Args:
         image: the path; "" for an image in memory without one.
@@ -27,16 +27,10 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable class; "" if the image could not be read."""
+        """The most probable class; "" if there is none, or the image could not be read."""
         return self.labels[0] if self.labels else ""
 
     @property
     def probability(self) -> float:
-        """The probability of :attr:`label`; 0 if the image could not be read."""
+        """The probability of :attr:`label`; 0 if there is none."""
         return self.probabilities[0] if self.probabilities else 0.0
-
-
-def most_probable(logits: torch.Tensor, top: int) -> tuple[list[list[int]], list[list[float]]]:
-    """Classes of the highest logits (B, C), and their probabilities among all C."""
-    best = logits.softmax(dim=1).topk(min(top, logits.shape[1]), dim=1)
-    return best.indices.tolist(), best.values.tolist()

@@ -16,7 +16,7 @@ from dassl.engine import SimpleTrainer
 from dassl.utils import UserError, unknown_name
 
 from .images import ImageSource, as_list, load_images, name_of
-from .prediction import Prediction, most_probable
+from .prediction import Prediction
 
 
 class LoadedRun:
@@ -86,7 +86,8 @@ class LoadedRun:
         Args:
             images: paths or PIL images, or a single one.
             task: as in :meth:`task_ids`.
-            top: number of classes per image, at most those of the task.
+            top: number of classes per image, at most those of the task; a multi-label task gives
+                all classes above its threshold.
             batch_size: images per batch; 0: as in the run's evaluation.
 
         Raises:
@@ -115,7 +116,9 @@ class LoadedRun:
             raise UserError(f"the number of classes shown must be at least 1; got {top}")
         ids, place = self.task_ids(task), 0
         for logits, errors in self._batches(images, ids, batch_size, workers):
-            best = [most_probable(rows, top) for rows in logits]
+            best = [
+                self.tasks[t].kind.predict(rows, top) for t, rows in zip(ids, logits, strict=True)
+            ]
             row = 0
             for error in errors:
                 image, place = name_of(images[place]), place + 1

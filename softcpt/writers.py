@@ -32,7 +32,7 @@ class Writer:
     ):
         self.file = file
         self.tasks = [run.tasks[t] for t in ids]
-        self.top = min(top, max(len(task.classnames) for task in self.tasks))
+        self.top = max(t.kind.most_shown(top, len(t.classnames)) for t in self.tasks)
         self.image_width = max(map(len, images))
         self.begin()
 

@@ -48,6 +48,7 @@ class PromptTrainer(TrainerX):
     supports_distributed = True  # False for a method with its own backward
     weighs_tasks = True
     sgd = True  # False: the learned tensors are set by build_fitting only
+    refused_labels: dict[str, str] | None = {}  # kinds that its loss cannot take, with the reason
     uses_templates = False  # whether the loss uses hand-written prompts (key TEMPLATE)
     needs_all_classes = False  # whether the loss uses classes of tasks that are not in the batch
     image_outputs = frozenset({"global"})  # outputs of the image tower that the method needs

@@ -56,6 +56,10 @@ class CLIPAdapter(PromptTrainer):
         SEARCH=False,  # after training, choose RATIO from 0.1, 0.2 ... 1 on the validation images
     )
 
+    def check_cfg(self, cfg: CfgNode) -> None:
+        if cfg.TRAINER.CLIP_ADAPTER.SEARCH:
+            self.refused_labels = {"multi_label": "SEARCH chooses RATIO by the accuracy"}
+
     @torch.no_grad()
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return AdapterPrompter(options, space, text)

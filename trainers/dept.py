@@ -87,6 +87,7 @@ class DePT(PromptTrainer):
         RATE_FACTOR=Key(6.5, above=0),  # learning rate of the head, relative to that of the prompts
     )
     pairs = False  # the head is for classes
+    refused_labels = {"multi_label": "its head classifies the text feature of an image's one class"}
 
     def __new__(cls, cfg: CfgNode, dataset: DatasetBase | None = None):
         base = _method(cfg.TRAINER.DEPT.METHOD)

@@ -72,6 +72,7 @@ class LinearProbe(PromptTrainer):
     )
     sgd = False
     steps_rule = "fitted"
+    refused_labels = {"multi_label": "its solver is for one class per image"}
 
     def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.LP

@@ -71,6 +71,7 @@ class LPPlusPlus(PromptTrainer):
     )
     sgd = False
     steps_rule = "fitted"
+    refused_labels = {"multi_label": "its solver is for one class per image"}
 
     @torch.no_grad()
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

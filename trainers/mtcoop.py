@@ -73,6 +73,8 @@ class MTCoOp(PromptTrainer):
 
     def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.MTCOOP
+        if options.ANCHOR_LOGITS:
+            self.refused_labels = {"multi_label": "ANCHOR_LOGITS compares softmax probabilities"}
         if options.CLS_SAMPLE_RATE and not options.CSC:
             raise UserError(
                 "TRAINER.MTCOOP.CLS_SAMPLE_RATE needs contexts per class: set CSC True, or the "

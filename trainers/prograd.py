@@ -33,6 +33,7 @@ class ProGrad(PromptTrainer):
         TEMPLATE="",  # zero-shot CLIP's, with {} for the class; empty: the dataset's own
     )
     supports_distributed = False  # each process would project the gradient of its own images
+    refused_labels = {"multi_label": "its divergence compares softmax probabilities"}
     uses_templates = True
     needs_all_classes = True  # the divergence is over all classes
 

@@ -41,6 +41,7 @@ class PromptSRC(PromptTrainer):
         GPA_STD=Key(1.0, least=0),  # its spread in epochs; 0: the weights of the last epoch
     )
     uses_templates = True
+    refused_labels = {"multi_label": "its divergence compares softmax probabilities"}
     needs_all_classes = True  # the losses are means over all classes
 
     def stored_features(self, options: CfgNode) -> str:

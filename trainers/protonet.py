@@ -51,6 +51,7 @@ class ProtoNet(PromptTrainer):
         # euclidean: the squared distance, as in the paper
         DISTANCE=Key("euclidean", choices=DISTANCES),
     )
+    refused_labels = {"multi_label": "it averages the images of each class as the only one"}
     steps_rule = "fitted"
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

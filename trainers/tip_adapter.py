@@ -78,6 +78,8 @@ class TipAdapter(PromptTrainer):
         BETA_STEPS=Key(200, least=1),
     )
 
+    refused_labels = {"multi_label": "its cache has one class per image"}
+
     @property
     def steps_rule(self):
         """How steps are counted, for the record."""

@@ -102,6 +102,9 @@ def _dataset() -> dict:
         "TEMPLATE": "",  # a sentence with {} for all tasks, instead of the dataset's
         "METRIC": Key("", choices=("", "overall_acc", "mean_acc")),  # of all tasks; "": their own
         "MANIFEST": "manifest.csv",  # the table of a Manifest or of TaskColumns, in ROOT
+        # of a TaskColumns table, the columns that are not of one class per image; see
+        # docs/your_tasks.md: NAME, KIND (multi_label, ordinal), SEPARATOR, CLASSES, THRESHOLD
+        "COLUMNS": (),
         "QUESTIONS": {  # of a dataset of questions about images
             "CANDIDATES": Key(3000, least=1),  # the most frequent training answers, as classes
             "NUM_VAL": Key(0, least=0),  # taken from the training questions; 0: the dataset's own
@@ -159,6 +162,11 @@ def _optim() -> dict:
         "ADAM_BETA2": Key(0.999, least=0, below=1),
         "ADAM_EPS": Key(1e-8, least=0),  # of adam and adamw
         "LABEL_SMOOTHING": Key(0.0, least=0, most=1),
+        # of multi-label tasks; see dassl/data/label_kinds.py
+        "MULTI_LABEL_LOSS": Key("binary", choices=("binary", "asymmetric")),
+        "POSITIVE_WEIGHT": Key(1.0, above=0),  # factor of the loss of a class that an image has
+        "LOGIT_BIAS": 0.0,  # added to the logits before the sigmoid
+        "ORDINAL_WEIGHT": Key(1.0, least=0),  # of the squared earth mover's distance
         # weight of each task in the loss of a joint training; see dassl/engine/task_weights.py
         "TASK_WEIGHTS": Key("none", choices=TASK_WEIGHTS),
         "TASK_WEIGHT_VALUES": Key((), least=0),  # of given: one number per task

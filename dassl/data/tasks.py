@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import math
-import unicodedata
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,31 +12,10 @@ from torch import Tensor
 
 from dassl.utils import UserError, unknown_name
 
+from .label_kinds import SINGLE_LABEL, SingleLabel
+from .names import clean_name, find_equal
+
 METRICS = ("overall_acc", "mean_acc")
-QUOTES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "_": " "})
-
-
-def find_equal(names: Iterable[str], key: Callable[[str], Hashable]) -> tuple[str, str] | None:
-    """The first two names with the same key, or None."""
-    seen: dict[Hashable, str] = {}
-    for name in names:
-        value = key(name)
-        if value in seen:
-            return seen[value], name
-        seen[value] = name
-    return None
-
-
-def clean_name(name: str) -> str:
-    """A name as tokenizers read it, without characters that nobody sees.
-
-    They ignore case, repeated blanks, typographic quotes, HTML entities and Unicode forms;
-    underscores are blanks in prompts.
-    """
-    plain = unicodedata.normalize("NFC", html.unescape(html.unescape(name)))
-    if not plain.isascii():  # a zero-width space, say
-        plain = "".join(char for char in plain if unicodedata.category(char) != "Cf")
-    return " ".join(plain.translate(QUOTES).lower().split())
 
 
 @dataclass(frozen=True)
@@ -50,6 +27,7 @@ class Task:
         templates: sentences with one ``{}`` for the class name.
         metric: overall_acc (correct / total) or mean_acc (mean of the per-class recalls).
         group: averages are within a group; "" if there is one group.
+        kind: what the labels are; see :mod:`~dassl.data.label_kinds`.
         name_in_prompts: words that replace the name in prompts; "" for the name itself.
 
     Raises:
@@ -61,6 +39,7 @@ class Task:
     templates: tuple[str, ...] = ("a photo of a {}.",)
     metric: str = "overall_acc"
     group: str = ""
+    kind: SingleLabel = SINGLE_LABEL
     name_in_prompts: str = ""
 
     def __post_init__(self):
@@ -174,7 +153,31 @@ class TaskSpace:
 
     def label_content(self, item) -> int | list:
         """What an item's label means, as it counts for the data's identity."""
-        return item.label
+        task = self.tasks[item.task]
+        if not task.kind.is_set:
+            return item.label
+        return sorted(task.classnames[c] for c in task.kind.classes_of(item.label))
+
+    @cached_property
+    def kinds(self) -> list[SingleLabel]:
+        """Kind of label of each task; captions and questions have none."""
+        return [getattr(task, "kind", SINGLE_LABEL) for task in self.tasks]
+
+    @cached_property
+    def set_tasks(self) -> list[int]:
+        """The tasks whose labels are numbers of sets of classes."""
+        return [t for t, kind in enumerate(self.kinds) if kind.is_set]
+
+    @cached_property
+    def _own_losses(self) -> list[int]:
+        """The tasks whose loss is not the plain cross-entropy."""
+        return [t for t, kind in enumerate(self.kinds) if type(kind) is not SingleLabel]
+
+    def class_labels(self, label: Tensor, task: Tensor) -> Tensor:
+        """The labels (B,) of a batch, 0 where a label is the number of a set."""
+        for t in self.set_tasks:
+            label = label.masked_fill(task == t, 0)
+        return label
 
     def scored(self, batch: dict) -> Tensor | None:
         """Mask (C,) of the columns in the loss of a training batch; None: all."""
@@ -197,30 +200,51 @@ class TaskSpace:
         label_smoothing: float = 0.0,
         weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Mean over the batch of each image's cross-entropy among the classes of its own task.
+        """Mean over the batch of the loss of each image, see :meth:`image_losses`.
 
-        The weight of a task is its number of images in the batch, as in SoftCPT. Computed in fp32.
+        The weight of a task is its number of images in the batch, as in SoftCPT, unless ``weigh``
+        gives the loss of a batch from those of its images (B,) and their tasks (B,).
+        """
+        loss = self.image_losses(logits, label, task, class_mask, label_smoothing)
+        return loss.mean() if weigh is None else weigh(loss, task)
+
+    def image_losses(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        task: Tensor,
+        class_mask: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """Loss (B,) of each image, by the kind of its task; computed in fp32.
+
+        That of a single label is the cross-entropy among the classes of the image's own task.
 
         Args:
             logits: (B, C).
-            label: (B,), class within the task.
+            label: (B,), within the task.
             task: (B,).
             class_mask: (C,) bool, the columns that take part, with all labels of the batch.
             label_smoothing: share of the target spread evenly over the task's unmasked classes.
-            weigh: the loss of a batch from those of its images (B,) and their tasks (B,), instead
-                of the mean.
         """
         owner, offsets = self._on(logits.device)
         allowed = owner == task[:, None]  # (B, C)
         if class_mask is not None:
-            allowed = allowed & class_mask.to(allowed.device, non_blocking=True)
+            class_mask = class_mask.to(allowed.device, non_blocking=True)
+            allowed = allowed & class_mask
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         log_p = logits.masked_fill(~allowed, float("-inf")).log_softmax(dim=1)  # (B, C)
-        loss = -log_p.gather(1, (label + offsets[task])[:, None])[:, 0]  # (B,)
+        column = self.class_labels(label, task) + offsets[task]
+        loss = -log_p.gather(1, column[:, None])[:, 0]  # (B,)
         if label_smoothing:
             uniform = -log_p.masked_fill(~allowed, 0.0).sum(dim=1) / allowed.sum(dim=1)  # (B,)
             loss = (1 - label_smoothing) * loss + label_smoothing * uniform
-        return loss.mean() if weigh is None else weigh(loss, task)
+        for t in self._own_losses:
+            columns, mine = self.columns(t), task == t
+            scored = torch.ones_like(owner, dtype=torch.bool) if class_mask is None else class_mask
+            own = label.masked_fill(~mine, 0), scored[columns], label_smoothing
+            loss = loss.where(~mine, self.kinds[t].loss(logits[:, columns], *own))
+        return loss
 
     def sample_classes(
         self, label: Tensor, task: Tensor, rate: float, generator: torch.Generator
@@ -238,8 +262,7 @@ class TaskSpace:
         """
         if not 0 <= rate <= 1:
             raise UserError(f"the class sampling rate must lie between 0 and 1; got {rate}")
-        present = torch.zeros(self.num_classes, dtype=torch.bool)
-        present[label.cpu() + self.offsets[task.cpu()]] = True
+        present = self._present(label.cpu(), task.cpu())
         sizes = torch.tensor(self.sizes)
         others = sizes - torch.zeros_like(sizes).index_add_(0, self.owner, present.long())  # (T,)
         # 0.07 * 100 is a little above 7 in floating point and must not count as 8
@@ -250,3 +273,16 @@ class TaskSpace:
         rank = torch.empty_like(order)
         rank[order] = torch.arange(self.num_classes) - self.offsets[self.owner]
         return (present | (rank < quota[self.owner])).to(label.device)
+
+    def _present(self, label: Tensor, task: Tensor) -> Tensor:
+        """Mask (C,) of the classes that the images of a batch have; all tensors on the CPU."""
+        present = torch.zeros(self.num_classes, dtype=torch.bool)
+        is_class = torch.ones(len(self.tasks), dtype=torch.bool)
+        is_class[self.set_tasks] = False
+        of_class = is_class[task]
+        present[label[of_class] + self.offsets[task[of_class]]] = True
+        for t in self.set_tasks:
+            for number in set(label[task == t].tolist()):
+                classes = self.tasks[t].kind.classes_of(number)
+                present[self.offsets[t] + torch.tensor(classes, dtype=torch.long)] = True
+        return present

@@ -36,6 +36,7 @@ class TrainerBase:
     DEFAULTS: dict[str, Any] = {}  # the keys of that node, with a value or a dassl.config.Key each
     suite: str | None = None  # how to train several tasks: "joint", "each"; None refuses them
     pairs = False  # whether it also trains on images with captions or questions
+    refused_labels: dict[str, str] | None = None  # see dassl.engine.label_check
     supports_distributed = False  # whether several processes (torchrun) can share one run
     steps_rule = "one step per batch"
 

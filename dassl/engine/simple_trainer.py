@@ -26,6 +26,7 @@ from .build import of_pairs
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
+from .label_check import refuse_labels
 from .resume import load_resume, save_resume
 from .task_weights import build_task_weights, check_task_weights
 
@@ -85,6 +86,7 @@ class SimpleTrainer(TrainerBase):
                 f"{type(self).__name__} is for classes, but {self.cfg.DATASET.NAME} contains "
                 f"{self.dm.space.content}: choose one of {', '.join(of_pairs())}"
             )
+        refuse_labels(type(self).__name__, self.refused_labels, self.dm.space)
 
     def check_test(self) -> None:
         """Refuse an impossible TEST.SPLIT, and a selection on images that are also test images."""

@@ -28,6 +28,11 @@ class Classification(EvaluatorBase):
                 f"TEST.EVALUATOR Classification takes one task, but the suite has "
                 f"{len(space.tasks)}; use ClassificationMT"
             )
+        if space is not None and space.tasks[0].kind.own_measures:
+            raise UserError(
+                "TEST.EVALUATOR Classification measures single labels, but the task "
+                f"{space.tasks[0].name!r} is {space.tasks[0].kind.name}; use ClassificationMT"
+            )
         self.reset()
 
     def reset(self) -> None:
@@ -91,7 +96,8 @@ class ClassificationMT(EvaluatorBase):
 
     An image is classified among the classes of its own task. ``overall_acc`` is the share of
     images classified right, ``mean_acc`` the mean over classes of that share (classes without
-    test images left out). After :meth:`evaluate`, ``tasks`` and ``suite`` hold the numbers.
+    test images left out). A kind of label may add measures or replace the metric. After
+    :meth:`evaluate`, ``tasks`` and ``suite`` hold the numbers.
     """
 
     def __init__(self, cfg: CfgNode, lab2cname: dict[int, str] | None = None, space: Any = None):
@@ -107,6 +113,9 @@ class ClassificationMT(EvaluatorBase):
         num = int(self.space.offsets[-1])
         self._hits = torch.zeros(num, dtype=torch.long)  # (C,) images classified right
         self._support = torch.zeros(num, dtype=torch.long)  # (C,) images
+        # of each batch, for kinds that measure all images at once: the task's logits and labels
+        kinds = [task.kind for task in self.space.tasks]
+        self._outputs: dict[int, list] = {t: [] for t, k in enumerate(kinds) if k.own_measures}
 
     def process(
         self, logits: torch.Tensor, label: torch.Tensor, task: torch.Tensor | None = None
@@ -126,6 +135,10 @@ class ClassificationMT(EvaluatorBase):
                 )
             task = torch.zeros_like(label)
         task, label = task.long().to(logits.device), label.long().to(logits.device)
+        self._keep_outputs(logits, label, task)
+        if self.space.set_tasks:
+            of_class = ~torch.isin(task, torch.tensor(self.space.set_tasks, device=task.device))
+            logits, label, task = logits[of_class], label[of_class], task[of_class]
         offsets = self.space.offsets.to(logits.device)
         sizes = offsets.diff()
         _check_labels(label, sizes[task])
@@ -136,6 +149,13 @@ class ClassificationMT(EvaluatorBase):
         self._support = self._support.to(target.device) + target.bincount(minlength=num)
         self._hits = self._hits.to(target.device) + right.bincount(minlength=num)
 
+    def _keep_outputs(self, logits: torch.Tensor, label: torch.Tensor, task: torch.Tensor) -> None:
+        """Keep what the kinds measure that need all images at once."""
+        for t, batches in self._outputs.items():
+            mine = task == t
+            own = logits[mine][:, self.space.columns(t)]
+            batches.append((own.float().cpu(), label[mine].cpu()))
+
     def evaluate(self) -> OrderedDict[str, float]:
         """Print the report; return overall_metric (the mean over all tasks) and each group's."""
         hits, support = self._hits.cpu(), self._support.cpu()
@@ -143,7 +163,10 @@ class ClassificationMT(EvaluatorBase):
         self.suite = summarize(self.tasks)
         overall = mean([task["value"] for task in self.tasks])
         if overall is None:
-            raise UserError("there is nothing to evaluate: no image was processed")
+            raise UserError(
+                "there is nothing to evaluate: no image was processed, or none has a class of its "
+                "multi-label task"
+            )
         print("\n".join(format_report(self.tasks, self.suite, self.cfg.TEST.PER_TASK_RESULT)))
         if self.cfg.TEST.PER_CLASS_RESULT:
             self._print_classes(hits, support)
@@ -157,10 +180,16 @@ class ClassificationMT(EvaluatorBase):
         metric = metric_of(self.cfg, task)
         value = task_metric(metric, hits, support).item() if total else None
         about = {"id": t, "name": task.name, "group": task.group, "metric": metric}
-        return {**about, "value": value, "correct": correct, "total": total}
+        about |= {"value": value, "correct": correct, "total": total}
+        if not self._outputs.get(t):
+            return about
+        logits, label = map(torch.cat, zip(*self._outputs[t], strict=True))
+        return about | (task.kind.measures(logits, label) if len(label) else {})
 
     def _print_classes(self, hits: torch.Tensor, support: torch.Tensor) -> None:
         for t, task in enumerate(self.space.tasks):
+            if task.kind.is_set:
+                continue  # an image counts for several classes
             columns = self.space.columns(t)
             print(f"=> per-class result of task {t} ({task.name})")
             _print_classes(hits[columns], support[columns], dict(enumerate(task.classnames)))
@@ -168,7 +197,7 @@ class ClassificationMT(EvaluatorBase):
 
 def metric_of(cfg: CfgNode, task: Task) -> str:
     """The metric by which ``TEST.METRIC`` has a task judged."""
-    return task.metric if cfg.TEST.METRIC == "per_task" else "overall_acc"
+    return task.kind.metric(task.metric if cfg.TEST.METRIC == "per_task" else "overall_acc")
 
 
 def _print_classes(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
+from dassl.data.datasets import Datum
 from dassl.data.tasks import TaskSpace
 
 TOP = 5  # classes kept per image
@@ -14,7 +17,8 @@ class Predictions:
     """The most probable classes of every image of an evaluation, among those of its task.
 
     Args:
-        space: the tasks; nothing is kept for captions and questions.
+        space: the tasks; nothing is kept for captions and questions, nor for the images of a
+            multi-label task, whose answer is not one class.
     """
 
     def __init__(self, space: TaskSpace):
@@ -39,6 +43,9 @@ class Predictions:
         device = logits.device
         task = torch.zeros_like(label) if task is None else task
         task, label = task.to(device), label.to(device)
+        if self.space.set_tasks:
+            kept = ~torch.isin(task, torch.tensor(self.space.set_tasks, device=device))
+            logits, label, task, index = logits[kept], label[kept], task[kept], index[kept.cpu()]
         offset = self.space.offsets.to(device)[task][:, None]  # (B, 1)
         masked = logits.float().masked_fill(
             self.space.owner.to(device) != task[:, None], float("-inf")
@@ -57,12 +64,16 @@ class Predictions:
             }
         )
 
+    def of_items(self, items: Sequence[Datum]) -> list[Datum]:
+        """The items of the evaluated list whose predictions are kept."""
+        return [item for item in items if item.task not in self.space.set_tasks]
+
     def arrays(self) -> dict[str, np.ndarray]:
         """All images in the order of their index; empty if nothing was kept.
 
         task, label, label_probability (N,); classes and probabilities (N, TOP or fewer).
         """
-        if not self._batches:
+        if not any(len(batch["label"]) for batch in self._batches):
             return {}
         columns = {
             key: torch.cat([b[key] for b in self._batches]).cpu() for key in self._batches[0]

@@ -41,7 +41,8 @@ def format_report(
     """Lines of the log for evaluated tasks.
 
     Args:
-        tasks: ``id, name, group, metric, value, correct, total`` of each task.
+        tasks: ``id, name, group, metric, value, correct, total`` of each task; ``measures`` if its
+            kind of label has more than the metric.
         suite: what :func:`summarize` gives for them.
         per_task: also a line per task.
     """
@@ -58,12 +59,21 @@ def format_report(
         lines.append("=> per-task result")
         lines += [
             f"* task: {task['id']} ({task['name']})\ttotal: {task['total']:,}\t"
-            f"metric: {percent(task['value'])}"
+            f"metric: {percent(task['value'])}{_measures(task)}"
             for task in tasks
         ]
         if not grouped:
             lines.append(f"* average: {percent(suite['value'])}")
     return lines
+
+
+def _measures(task: dict[str, Any]) -> str:
+    """What else is measured of a task, for its line; "" if nothing is."""
+    found = task.get("measures", {})
+    shown = [f"\t{name}: {'n/a' if v is None else f'{v:.3f}'}" for name, v in found.items()]
+    if left_out := task.get("classes_without_positives"):
+        shown.append(f"\tclasses without positive images, left out: {left_out}")
+    return ("\t" + f"({task['metric']})" if found else "") + "".join(shown)
 
 
 def percent(value: float | None) -> str:

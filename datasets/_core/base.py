@@ -90,8 +90,14 @@ class FewShotDataset(ImageTasks):
     num_tasks = 1
     num_columns = 0
     draw_shots = staticmethod(draw_shots)
+    has_columns = False  # whether DATASET.COLUMNS applies
 
     def __init__(self, cfg, store_split: bool = True):  # False: leave the data folder as it is
+        if cfg.DATASET.COLUMNS and not self.has_columns:
+            raise UserError(
+                "DATASET.COLUMNS describes the columns of a TaskColumns table, but the dataset is "
+                f"{type(self).__name__}; in a suite, put it into the entry of the table"
+            )
         self._store_split = store_split
         self.root = self.find_root(cfg)
         self.image_root = self.root / self.image_dir
@@ -102,7 +108,8 @@ class FewShotDataset(ImageTasks):
             name = f"{self.split_name}-{kind}"
             labelled = split.train
             where = self.root, self.image_root
-            FewShotSample(*where, name, shots, cfg.SEED, self.draw_shots).subset(split)
+            sample = FewShotSample(*where, name, shots, cfg.SEED, self.draw_shots)
+            sample.subset(split, [task.kind for task in tasks])
             if cfg.DATASET.SHARE_SHOTS:
                 split.train = all_labels(split.train, labelled)
         refuse_same_files(self.image_root, split.parts)

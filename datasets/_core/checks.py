@@ -137,9 +137,10 @@ def _classes(report: Report, dataset: FewShotDataset) -> None:
     for t, task in enumerate(dataset.space.tasks):
         lines = []
         for name, part in zip(SPLITS, dataset.images.parts, strict=True):
-            per_class = Counter(d.label for d in part if d.task == t)
-            if not per_class:
+            sets = [task.kind.classes_of(d.label) for d in part if d.task == t]
+            if not sets:
                 continue
+            per_class = Counter(c for classes in sets for c in classes)
             numbers = [per_class[label] for label in range(len(task.classnames))]
             low, high = min(numbers), max(numbers)
             lines.append(f"{low} {name}" if low == high else f"{low} to {high} {name}")
@@ -150,7 +151,7 @@ def _classes(report: Report, dataset: FewShotDataset) -> None:
                 )
         report.notes.append(
             f"task {t} ({task.name}): {len(task.classnames)} classes with {', '.join(lines)} "
-            f"images each; {task.metric}"
+            f"images each; {task.kind.name}, {task.kind.metric(task.metric)}"
         )
 
 

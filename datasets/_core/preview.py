@@ -32,7 +32,8 @@ def contact_sheet(
     """
     groups: dict[tuple[int, int], list[Datum]] = defaultdict(list)
     for item in dataset.train_x or dataset.test or ():
-        groups[item.task, _column(dataset, item)].append(item)
+        for label in _classes(dataset, item):
+            groups[item.task, label].append(item)
     sizes = dataset.space.sizes
     shown = _fair_shares(sizes, classes)
     columns = max(1, min(3, max(shown)))
@@ -81,8 +82,8 @@ def _write(sheet: Image.Image, text: str, at: tuple[int, int], size: int, room: 
     ImageDraw.Draw(sheet).text(at, text, fill=ink, font=font)
 
 
-def _column(dataset: DatasetBase, item: Datum) -> int:
-    """The class of an item within its task; of a question, its answer."""
+def _classes(dataset: DatasetBase, item: Datum) -> tuple[int, ...]:
+    """The classes of an item within its task; of a question, its answer."""
     if isinstance(dataset.space, QuestionSpace):
-        return dataset.space.tasks[0].target[item.label]
-    return item.label
+        return (dataset.space.tasks[0].target[item.label],)
+    return dataset.space.kinds[item.task].classes_of(item.label)

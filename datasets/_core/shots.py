@@ -1,14 +1,15 @@
-"""Few-shot draws by CoOp's rule, and the files that record them."""
+"""Few-shot draws, by CoOp's rule where an image has one class, and the files that record them."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dassl.data import Datum
+from dassl.data.label_kinds import SINGLE_LABEL, SingleLabel
 from dassl.utils import UserError, shorten_list
 
 from .annotations import load_json
@@ -19,22 +20,37 @@ from .stored_files import find, store
 FOLDER = "split_fewshot"
 
 
-def draw_shots(items: list[Datum], shots: int, rng: random.Random) -> list[Datum]:
+def draw_shots(
+    items: list[Datum],
+    shots: int,
+    rng: random.Random,
+    kinds: Sequence[SingleLabel] = (SINGLE_LABEL,),
+) -> list[Datum]:
     """At most ``shots`` images of every class, drawn without replacement.
 
-    Classes come in the order of their first image, as in CoOp, so that the draws are equal.
+    Classes come in the order of their first image, as in CoOp, so that the draws are equal. The
+    multi-label tasks come last, by :func:`draw_sets`.
+
+    Args:
+        kinds: kind of label of each task.
     """
     groups: dict[tuple[int, int], list[Datum]] = defaultdict(list)
     for item in items:
-        groups[item.task, item.label].append(item)
+        if not kinds[item.task].is_set:
+            groups[item.task, item.label].append(item)
     drawn = []
     for group in groups.values():
         drawn += rng.sample(group, shots) if len(group) >= shots else group
+    for t, kind in enumerate(kinds):
+        if kind.is_set:
+            drawn += draw_sets([item for item in items if item.task == t], kind, shots, rng)
     return drawn
 
 
-def draw_shared_shots(items: list[Datum], shots: int, rng: random.Random) -> list[Datum]:
-    """At most ``shots`` labels of every class of every task, on few images.
+def draw_shared_shots(
+    items: list[Datum], shots: int, rng: random.Random, kinds: Sequence[SingleLabel] = ()
+) -> list[Datum]:
+    """At most ``shots`` labels of every class of every single-label task, on few images.
 
     The images come in random order. An image gives every label of it whose class has fewer than
     ``shots`` so far, so that it serves several tasks at once.
@@ -50,6 +66,27 @@ def draw_shared_shots(items: list[Datum], shots: int, rng: random.Random) -> lis
                 counts[item.task, item.label] += 1
                 drawn.append(item)
     return drawn
+
+
+def draw_sets(items: list[Datum], kind: SingleLabel, shots: int, rng: random.Random) -> list[Datum]:
+    """Images of a multi-label task, such that ``shots`` or more of them have each class.
+
+    Classes come from the rarest to the most frequent. Each draws images that have it, without
+    replacement, until ``shots`` of the drawn ones have it; those that earlier classes have drawn
+    count. Last, ``shots`` images are drawn that have none of the classes. Where there are fewer
+    images than that, all are taken.
+    """
+    none = -1
+    groups: dict[int, list[Datum]] = defaultdict(list)
+    for item in items:
+        for c in kind.classes_of(item.label) or (none,):
+            groups[c].append(item)
+    drawn: dict[Datum, None] = {}  # in the order of the draw
+    for c in sorted(groups, key=lambda c: (c == none, len(groups[c]), c)):
+        free = [item for item in groups[c] if item not in drawn]
+        missing = shots - (len(groups[c]) - len(free))
+        drawn |= dict.fromkeys(rng.sample(free, min(max(missing, 0), len(free))))
+    return list(drawn)
 
 
 def all_labels(drawn: list[Datum], items: list[Datum]) -> list[Datum]:
@@ -74,15 +111,18 @@ class FewShotSample:
     name: str
     shots: int
     seed: int
-    draw: Callable[[list[Datum], int, random.Random], list[Datum]] = draw_shots
+    draw: Callable[..., list[Datum]] = draw_shots
 
     @property
     def file(self) -> str:
         """The record's path in the dataset's folder."""
         return f"{FOLDER}/{self.name}-shot_{self.shots}-seed_{self.seed}.json"
 
-    def subset(self, split: Split) -> None:
+    def subset(self, split: Split, kinds: Sequence[SingleLabel]) -> None:
         """Reduce train to the shots and val to at most 4 per class, recorded or newly drawn.
+
+        Args:
+            kinds: kind of label of each task.
 
         Raises:
             UserError: the record is of another split, or an image of it has changed since.
@@ -93,8 +133,8 @@ class FewShotSample:
             self.from_file(old, split, path)
         else:
             rng = random.Random(self.seed)
-            split.train = self.draw(split.train, self.shots, rng)
-            split.val = self.draw(split.val, min(self.shots, 4), rng)
+            split.train = self.draw(split.train, self.shots, rng, kinds)
+            split.val = self.draw(split.val, min(self.shots, 4), rng, kinds)
         if path is None:
             store(self.record(split), self.root, self.file)
         else:

@@ -40,7 +40,7 @@ class TaskImages:
     def absolute(self) -> list[list[Datum]]:
         """train, val and test with whole paths and class names."""
         roots = [f"{root}/" for root in self.roots]
-        names = [task.classnames for task in self.tasks]
+        names = [task.kind.label_names(task.classnames) for task in self.tasks]
         return [
             [
                 Datum(roots[d.task] + d.impath, d.label, d.domain, names[d.task][d.label], d.task)
@@ -104,7 +104,7 @@ def subsample_classes(images: TaskImages, choice: str) -> TaskImages:
         raise unknown_name("DATASET.SUBSAMPLE_CLASSES", choice, ["all", "base", "new"])
     if choice == "all":
         return images
-    kept, tasks = [], []
+    labels, tasks = [], []  # labels: of each task, the new ones by the old ones
     for task in images.tasks:
         count = len(task.classnames)
         half = (count + 1) // 2
@@ -114,10 +114,12 @@ def subsample_classes(images: TaskImages, choice: str) -> TaskImages:
                 f"DATASET.SUBSAMPLE_CLASSES is new, but task {task.name!r} has a single class, "
                 "which is base"
             )
-        kept.append(span)
-        tasks.append(replace(task, classnames=task.classnames[span.start : span.stop]))
+        kind, chosen = task.kind.restrict(span)
+        labels.append(chosen)
+        names = task.classnames[span.start : span.stop]
+        tasks.append(replace(task, classnames=names, kind=kind))
     parts = (
-        [replace(d, label=d.label - kept[d.task].start) for d in part if d.label in kept[d.task]]
+        [replace(d, label=labels[d.task][d.label]) for d in part if d.label in labels[d.task]]
         for part in images.parts
     )
     return TaskImages(tasks, images.roots, *parts)

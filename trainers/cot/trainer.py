@@ -236,6 +236,8 @@ class CoT(PromptTrainer):
         check_generator(options)
         check_image_words(options)
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
+        if options.BATCH_CONTRAST:
+            self.refused_labels = {"multi_label": "BATCH_CONTRAST needs one class per image"}
         if len(options.LINK_RANGE) != 2:
             raise UserError(
                 f"TRAINER.COT.LINK_RANGE takes two numbers, low and high; got {options.LINK_RANGE}"
