@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dassl.utils import shorten_list
 
-from .read import OVERALL, Run
+from .read import OVERALL, WITHOUT_TASK, Run
 
 # What follows ± in tables, in words.
 SPREADS = {
@@ -224,7 +224,10 @@ def _sort_key(row: Row, order: list[str]) -> tuple:
 
 
 def columns(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Keys and titles of a suite's values: the mean, or that of each group, then the tasks."""
+    """Keys and titles of a suite's values: the mean, or that of each group, then the tasks.
+
+    Where an evaluation was not told the tasks, its means come last.
+    """
     runs = [run for row in rows for run in row.runs]
     tasks = list(dict.fromkeys(name for run in runs for name in run.tasks))
     if len(tasks) == 1:
@@ -233,4 +236,7 @@ def columns(rows: Sequence[Row]) -> list[tuple[str, str]]:
     if any(run.grouped for run in runs):
         groups = dict.fromkeys(name for run in runs for name in run.groups)
         means = [(name, f"{name} (mean)") for name in groups]
-    return [*means, *((name, name) for name in tasks)]
+    without = [
+        (key, WITHOUT_TASK[key]) for key in WITHOUT_TASK if any(key in r.extra for r in runs)
+    ]
+    return [*means, *((name, name) for name in tasks), *without]

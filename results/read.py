@@ -19,6 +19,8 @@ ONLY_LOG = "no results.json, and a log without an end"
 NO_FILE = "no results.json"
 ZERO_SHOT = ("zero-shot", "zeroshotclip")  # prefixes of methods that use no training images
 OVERALL = "overall_metric"
+# means of an evaluation that is not told the task of an image, with their titles in tables
+WITHOUT_TASK = {"without_task": "task not given", "task_chosen": "task chosen right"}
 OVERALL_NAMES = (OVERALL, "accuracy")  # in the logs of SoftCPT and of CoOp
 
 
@@ -34,7 +36,7 @@ class Run:
         tasks: id, name and value of each task, by name.
         overall: mean over tasks; None if the tasks belong to several groups.
         groups: mean of each group of tasks.
-        extra: further values of a log, such as macro_f1.
+        extra: further values of a log, such as macro_f1, or of an evaluation without tasks.
         settings: everything else that seeds of one experiment share: the rest of the protocol
             and of the configuration, and the hash of the weights.
         parameters: number of learned values.
@@ -180,6 +182,7 @@ def make_run(folder: Path, content: Any) -> Run:
         tasks=_tasks(reader),
         overall=reader.percentage("suite.value"),
         groups=reader.get("suite.groups", dict),
+        extra=_without_task(reader),
         settings=settings_of_record(folder, reader),
         parameters=_parameters(reader),
         seconds=_seconds(reader),
@@ -189,6 +192,13 @@ def make_run(folder: Path, content: Any) -> Run:
         test_subset=_test_subset(reader),
         unknown="" if reader.section("data") else "a record of schema 1 does not tell the data",
     )
+
+
+def _without_task(reader: RecordReader) -> dict[str, float]:
+    """Means of an evaluation that was not told the tasks (``TEST.TASK_GIVEN False``), if any."""
+    keys = [key for key in WITHOUT_TASK if key in reader.section("suite")]
+    means = {key: reader.percentage(f"suite.{key}.value") for key in keys}
+    return {key: value for key, value in means.items() if value is not None}
 
 
 def _test_subset(reader: RecordReader) -> str:

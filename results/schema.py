@@ -41,6 +41,7 @@ NEWER: dict[str, Any] = {
     "INPUT.EXIF": "ignore",
     "DATALOADER.TRAIN_X.TEMPERATURE": 2.0,
     "DATALOADER.TRAIN_X.EPOCH": "images",
+    "TEST.TASK_GIVEN": True,
     "OPTIM.TASK_WEIGHTS": "none",
     "OPTIM.TASK_WEIGHT_VALUES": [],
     "OPTIM.TASK_WEIGHT_LR": 0.05,

@@ -99,6 +99,12 @@ class MTCoOp(PromptTrainer):
                 "TRAINER.MTCOOP.IMAGE_PROMPTS are made of the contexts of tasks, but CSC makes "
                 "contexts of classes: set CSC False, or IMAGE_PROMPTS False"
             )
+        if options.IMAGE_PROMPTS and not cfg.TEST.TASK_GIVEN:
+            raise UserError(
+                "TRAINER.MTCOOP.IMAGE_PROMPTS encode an image with the prompts of its task, so "
+                "TEST.TASK_GIVEN False cannot compare tasks: set IMAGE_PROMPTS False, or leave "
+                "TEST.TASK_GIVEN True"
+            )
         if options.DEPTH > 1 and options.TOKEN_POSITION != "end":
             raise UserError(
                 f"TRAINER.MTCOOP.DEPTH {options.DEPTH} needs the whole context before the class "

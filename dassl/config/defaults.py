@@ -38,6 +38,8 @@ def get_cfg_default() -> CfgNode:
                 # per_task: each task's own; overall_acc: plain accuracy
                 "METRIC": Key("per_task", choices=("per_task", "overall_acc")),
                 "NO_TEST": False,
+                # False: beside the results, those without being told the task of each image
+                "TASK_GIVEN": True,
                 "SPLIT": Key("test", choices=("test", "val")),
                 "FINAL_MODEL": Key("last_step", choices=("last_step", "best_val")),
             },

@@ -13,6 +13,7 @@ from .balance import refuse_balance
 from .base import TrainerBase
 from .each_task import EachTask
 from .registry import TRAINER_REGISTRY
+from .unknown_task import refuse_unknown_task
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -32,6 +33,7 @@ def build_trainer(cfg: CfgNode, dataset: DatasetBase | None = None) -> TrainerBa
     """
     cls = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     refuse_balance(cfg, cls)
+    refuse_unknown_task(cfg, cls)
     holds_out = cfg.PROTOCOL == LEAVE_ONE_TASK_OUT
     if holds_out and cls.suite != "joint":
         raise UserError(

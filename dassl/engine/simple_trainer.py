@@ -22,13 +22,13 @@ from dassl.utils import (
 )
 
 from .base import TrainerBase
-from .build import of_pairs
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
-from .label_check import refuse_labels
 from .resume import load_resume, save_resume
+from .suite_check import check_suite
 from .task_weights import build_task_weights, check_task_weights
+from .unknown_task import calibrate, check_unknown_task
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
 PARTS = ("data", "image", "text", "rest")
@@ -59,7 +59,7 @@ class SimpleTrainer(TrainerBase):
         self.clock = Stopwatch(PARTS, self.device)
         self._dataset = dataset
         self.build_data_loader()
-        self.check_suite()
+        check_suite(self)
         self.check_test()
         weights = build_task_weights(cfg.OPTIM, self.dm.space, self.dataset.train_x or ())
         self.task_weights = weights.to(self.device)
@@ -72,27 +72,12 @@ class SimpleTrainer(TrainerBase):
     def check_cfg(self, cfg: CfgNode) -> None:
         """Hook: refuse a configuration that this trainer cannot use."""
 
-    def check_suite(self) -> None:
-        """Refuse a suite if this trainer does not know tasks, as labels are numbered per task."""
-        tasks = len(self.dm.space.tasks)
-        if self.suite is None and tasks > 1:
-            raise UserError(
-                f"{type(self).__name__} does not know tasks, but {self.cfg.DATASET.NAME} has "
-                f"{tasks}: choose one with DATASET.SUBSAMPLE_TASKS task<i>, or set the class's "
-                'attribute suite to "each" or "joint" once it handles them'
-            )
-        if self.dm.space.content and not self.pairs:
-            raise UserError(
-                f"{type(self).__name__} is for classes, but {self.cfg.DATASET.NAME} contains "
-                f"{self.dm.space.content}: choose one of {', '.join(of_pairs())}"
-            )
-        refuse_labels(type(self).__name__, self.refused_labels, self.dm.space)
-
     def check_test(self) -> None:
         """Refuse an impossible TEST.SPLIT, and a selection on images that are also test images."""
         where = self.cfg.TEST.SPLIT
         if not self.cfg.TEST.NO_TEST:
             self.loader_of(where)
+            check_unknown_task(self)
         if chosen := self.validation_selected():
             self.loader_of("val")
             if where == "test":
@@ -216,6 +201,7 @@ class SimpleTrainer(TrainerBase):
         split = split or self.cfg.TEST.SPLIT
         loader = self.loader_of(split)
         infer = self.build_inference(split)
+        calibrate(self, infer)
         predictions = Predictions(self.dm.space)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):

@@ -19,4 +19,6 @@ def build_evaluator(
         space: the :class:`~dassl.data.tasks.TaskSpace` of the logits.
     """
     name = getattr(space, "evaluator", "") or cfg.TEST.EVALUATOR
+    if not cfg.TEST.TASK_GIVEN and name == "ClassificationMT":
+        name = "ClassificationOfUnknownTask"
     return EVALUATOR_REGISTRY.get(name)(cfg, lab2cname=lab2cname, space=space)
