@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from dassl.utils import read_json
+from dassl.utils.calibration import calibration_measures
 
 from .predictions import ImageResults, read_predictions
 from .task_words import FILE as TASKS
 
-BINS = 15
 SHOWN = 8  # confusions and mistakes per task
 
 
@@ -69,23 +69,10 @@ def _of_task(found: ImageResults, t: int, name: str, names: list[str]) -> Mistak
         task=name,
         images=len(places),
         wrong=len(wrong),
-        ece=100 * calibration_error(probability, label == predicted),
-        nll=float(-np.log(found.label_probability[places].clip(1e-30)).mean()),
+        **calibration_measures(probability, label == predicted, found.label_probability[places]),
         confusions=tuple((word(a), word(b), n) for (a, b), n in counts.most_common(SHOWN)),
         confident=tuple(
             (found.paths[places[i]], word(label[i]), word(predicted[i]), float(probability[i]))
             for i in sure
         ),
     )
-
-
-def calibration_error(probability: np.ndarray, correct: np.ndarray) -> float:
-    """Mean over images of |accuracy - mean probability| within the bin of the image's probability.
-
-    Args:
-        probability: (N,) of the predicted class.
-        correct: (N,) bool.
-    """
-    place = np.minimum((probability * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(place, weights=correct - probability, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(probability))

@@ -39,6 +39,9 @@ def get_cfg_default() -> CfgNode:
                 "METRIC": Key("per_task", choices=("per_task", "overall_acc")),
                 "NO_TEST": False,
                 "SPLIT": Key("test", choices=("test", "val")),
+                # temperature of the logits, fitted on the validation images (or else the training
+                # images), one for the run or one per task; "": none
+                "CALIBRATION": Key("", choices=("", "run", "task")),
                 "FINAL_MODEL": Key("last_step", choices=("last_step", "best_val")),
             },
             "TRAINER": {"NAME": ""},

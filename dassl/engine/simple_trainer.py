@@ -22,11 +22,11 @@ from dassl.utils import (
 )
 
 from .base import TrainerBase
-from .build import of_pairs
+from .calibration import Calibration, check_calibration, fit_calibration
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
-from .label_check import refuse_labels
+from .label_check import refuse_suite
 from .resume import load_resume, save_resume
 from .task_weights import build_task_weights, check_task_weights
 
@@ -43,6 +43,7 @@ class SimpleTrainer(TrainerBase):
         dataset: the data to train on; None builds what ``cfg.DATASET`` names.
     """
 
+    calibration: Calibration | None = None  # fitted before an evaluation
     weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -74,25 +75,14 @@ class SimpleTrainer(TrainerBase):
 
     def check_suite(self) -> None:
         """Refuse a suite if this trainer does not know tasks, as labels are numbered per task."""
-        tasks = len(self.dm.space.tasks)
-        if self.suite is None and tasks > 1:
-            raise UserError(
-                f"{type(self).__name__} does not know tasks, but {self.cfg.DATASET.NAME} has "
-                f"{tasks}: choose one with DATASET.SUBSAMPLE_TASKS task<i>, or set the class's "
-                'attribute suite to "each" or "joint" once it handles them'
-            )
-        if self.dm.space.content and not self.pairs:
-            raise UserError(
-                f"{type(self).__name__} is for classes, but {self.cfg.DATASET.NAME} contains "
-                f"{self.dm.space.content}: choose one of {', '.join(of_pairs())}"
-            )
-        refuse_labels(type(self).__name__, self.refused_labels, self.dm.space)
+        refuse_suite(self)
 
     def check_test(self) -> None:
         """Refuse an impossible TEST.SPLIT, and a selection on images that are also test images."""
         where = self.cfg.TEST.SPLIT
         if not self.cfg.TEST.NO_TEST:
             self.loader_of(where)
+            check_calibration(self)
         if chosen := self.validation_selected():
             self.loader_of("val")
             if where == "test":
@@ -216,7 +206,9 @@ class SimpleTrainer(TrainerBase):
         split = split or self.cfg.TEST.SPLIT
         loader = self.loader_of(split)
         infer = self.build_inference(split)
-        predictions = Predictions(self.dm.space)
+        self.calibration = fit_calibration(self, infer)
+        temperatures = self.calibration and self.calibration.temperatures
+        predictions = Predictions(self.dm.space, temperatures)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):
             for batch in loader:
@@ -269,12 +261,13 @@ class SimpleTrainer(TrainerBase):
 
     def results(self) -> dict:
         """Tasks, suite, number of learned parameters and weights of tasks, for the run's record."""
-        weights = self.task_weights.current()
+        weights, fitted = self.task_weights.current(), self.calibration
         return {
             "tasks": getattr(self.evaluator, "tasks", []),
             "suite": getattr(self.evaluator, "suite", {}),
             "trainable": {"parameters": sum(map(count_learned, self.models()))},
             **({"balance": {"last_weights": weights}} if weights else {}),
+            **({"calibration": fitted.results(self.predictions)} if fitted else {}),
         }
 
     def class_bound_names(self) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from dassl.utils import UserError
 from results.aggregate import aggregate
 from results.html_report import write_report
-from results.mistakes import calibration_error, find_mistakes
+from results.mistakes import find_mistakes
 from results.paired_images import mcnemar, paired_images
 from results.predictions import FILE, read_predictions
 from results.read import find_runs
@@ -94,9 +94,3 @@ def test_mistakes(run, tmp_path):
         assert one.nll == pytest.approx(-np.log(found.label_probability[own]).mean())
     report = write_report(find_runs(tmp_path), Choices(), tmp_path / "report.html").read_text()
     assert "Most confident mistakes" in report
-
-
-def test_calibration_error():
-    """Two bins: 0.5 right of 2 at 0.9, and both wrong at 0.3."""
-    probability, correct = np.array([0.9, 0.9, 0.3, 0.3]), np.array([True, False, False, False])
-    assert calibration_error(probability, correct) == pytest.approx((0.8 + 0.6) / 4)
