@@ -175,13 +175,8 @@ def show_prompts(prompter: nn.Module) -> list[str]:
     return lines
 
 
-def names_with_contexts(prompter: nn.Module) -> list[str]:
-    """The names in a prompter that have a learned context each, which fits no other name."""
-    return [name for names in contexts_per_name(prompter).values() for name in names]
-
-
 def contexts_per_name(prompter: nn.Module) -> dict[str, list[str]]:
-    """The tensors of a prompter that hold a learned context for each of some names."""
+    """The tensors of a prompter that hold a learned context per name, which fits no other name."""
     return {
         f"{place}.ctx".lstrip("."): part.names
         for place, part in prompter.named_modules()

@@ -208,14 +208,17 @@ def draw_similarity(
     return path
 
 
-def draw_all(rows: Sequence[Row], folder: str | os.PathLike) -> list[Path]:
+def draw_all(rows: Sequence[Row], folder: str | os.PathLike, pdf: bool = False) -> list[Path]:
     """Few-shot curves and gains over zero-shot, each as PNG and SVG; returns what was drawn.
+
+    Args:
+        pdf: as PDF instead.
 
     Raises:
         UserError: there is no complete run.
     """
     folder, drawn = Path(folder), []
-    for suffix in (".png", ".svg"):
+    for suffix in (".pdf",) if pdf else (".png", ".svg"):
         drawn.append(draw_curves(rows, folder / f"curves{suffix}"))
         if any(_gains(rows, row.suite) for row in rows):
             drawn.append(draw_gains(rows, folder / f"gains{suffix}"))

@@ -16,6 +16,7 @@ from .aggregate import Stat, mean_and_interval, statistic
 from .read import Run
 from .rendering import Cell, Table
 from .tables import best_of, shots_name, signed
+from .task_relations import relation_tables
 from .ways import compares_ways, way_tables
 
 NOTES = (
@@ -64,7 +65,9 @@ def without_held_out(runs: Sequence[Run]) -> list[Run]:
 
 
 def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
-    """A table per suite: a row per method and shots, a column per held-out task; those of ways.
+    """A table per suite: a row per method and shots, a column per held-out task.
+
+    The tables of ways of training and of relations between tasks follow.
 
     Args:
         order: methods in the order of the rows; others follow as they come.
@@ -100,7 +103,7 @@ def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Tabl
                 notes=NOTES,
             )
         )
-    return [*tables, *way_tables(runs, order)]
+    return [*tables, *way_tables(runs, order), *relation_tables(runs)]
 
 
 def _rows(runs: Sequence[Run], order: Sequence[str]) -> list[HeldOut]:

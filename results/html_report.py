@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import UserError, atomic_path, flat
+from dassl.utils import UserError, atomic_path
 
-from .aggregate import Row, aggregate
-from .compare import shots_phrase
+from .aggregate import Row
+from .embedded import figure_source
 from .few_shot_curves import draw_curves
-from .figures import draw_gains, draw_training
-from .held_out import is_held_out
-from .mistakes import find_mistakes
-from .read import Run
+from .figures import draw_gains
+from .mistakes import CLASSES_SHOWN
 from .rendering import Notes, Table
-from .report import Choices, report_parts
-from .settings import read_config
-from .training_curves import read_curves
+from .report import Report
+from .run_pages import run_pages
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
-LOG_LINES = 40
-CURVES = 200  # runs whose training curves and mistakes are shown: each takes time and 50 kB
+TEMPLATE = "report.html.j2"
 
 
-def write_report(runs: Sequence[Run], choices: Choices, path: str | os.PathLike) -> Path:
-    """Write the report over runs; returns the path.
+def write_report(report: Report, path: str | os.PathLike, root: str = "") -> Path:
+    """Write the report as a page; returns the path.
+
+    Args:
+        root: folder of the datasets, for pictures of mistakes; "": that of each run.
 
     Raises:
         UserError: there is no complete run, or the reference is no method.
@@ -39,31 +36,26 @@ def write_report(runs: Sequence[Run], choices: Choices, path: str | os.PathLike)
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"an HTML report ends in .html, but --out is {path}")
-    rows = aggregate(runs, choices.order)
     template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    ).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    ).get_template(TEMPLATE)
+    rows = [*report.rows, *report.held_out]
     text = template.render(
         suites=", ".join(dict.fromkeys(row.suite for row in rows)),
-        complete=sum(run.complete for run in runs),
-        total=len(runs),
-        parts=[_part(i, part) for i, part in enumerate(report_parts(runs, choices))],
-        pictures=_pictures(aggregate([r for r in runs if not is_held_out(r)], choices.order)),
-        runs=[
-            _page(i, run, row, path.parent, i < CURVES)
-            for i, (run, row) in enumerate(_placed(rows))
-        ],
+        complete=sum(run.complete for run in report.runs),
+        total=len(report.runs),
+        parts=[_part(i, part) for i, part in enumerate(report.parts())],
+        pictures=_pictures(report.rows),
+        runs=run_pages(rows, path.parent, root),
+        classes_shown=CLASSES_SHOWN,
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
-
-
-def _placed(rows: Sequence[Row]) -> list[tuple[Run, Row]]:
-    return [(run, row) for row in rows for run in (*row.runs, *row.unfinished, *row.repeats)]
 
 
 def _part(number: int, part: Table | Notes) -> dict[str, Any]:
@@ -109,52 +101,7 @@ def _pictures(rows: Sequence[Row]) -> list[dict[str, str]]:
     ]
     found = []
     for draw, title, words in drawn:
-        if source := _svg(draw, rows):
-            narrow = _svg(partial(draw, narrow=True), rows)
+        if source := figure_source(draw, rows):
+            narrow = figure_source(partial(draw, narrow=True), rows)
             found.append({"title": title, "words": words, "source": source, "narrow": narrow})
     return found
-
-
-def _svg(draw, *args: Any) -> str:
-    """A figure as a data URI; "" if there is nothing to draw."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = draw(*args, Path(folder) / "figure.svg")
-        except UserError:
-            return ""
-        return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _page(number: int, run: Run, row: Row, place: Path, drawn: bool) -> dict[str, Any]:
-    """The details of one run, for the template."""
-    details = {
-        "folder": os.path.relpath(run.folder, place),
-        "status": run.status,
-        **({"error": run.error} if run.error else {}),
-        "learned values": "" if run.parameters is None else f"{run.parameters:,}",
-        "seconds": "" if run.seconds is None else f"{run.seconds:.1f}",
-    }
-    values = {name: value for name in run.value_names() if (value := run.get(name)) is not None}
-    shots = f", {shots_phrase(run.shots)}" if run.shots else ""
-    curves = read_curves(run.folder) if drawn else {}
-    return {
-        "id": f"run{number}",
-        "title": f"{row.suite}, {row.method}{shots}, seed {run.seed}",
-        "status": run.status,
-        "details": {key: value for key, value in details.items() if value},
-        "values": {name: f"{value:.2f}" for name, value in values.items()},
-        "config": {key: str(value) for key, value in flat(read_config(run.folder)).items()},
-        "mistakes": find_mistakes(run.folder) if drawn else [],
-        "curve": _svg(draw_training, curves) if curves else "",
-        "log": _log_tail(run.folder),
-    }
-
-
-def _log_tail(folder: Path) -> str:
-    try:
-        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(lines[-LOG_LINES:])

@@ -1,4 +1,4 @@
-"""Where a run goes wrong: its calibration, the classes it confuses, its most confident mistakes."""
+"""Where a run goes wrong, task by task: confused classes, accuracy by class, confident mistakes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,77 @@ from pathlib import Path
 import numpy as np
 
 from dassl.utils import read_json
-from dassl.utils.calibration import calibration_measures
 
+from .calibration import Calibration, measure_calibration
 from .predictions import ImageResults, read_predictions
 from .task_words import FILE as TASKS
 
-SHOWN = 8  # confusions and mistakes per task
+WHOLE_MATRIX = 30  # a task with more classes shows the block of those that are confused most
+BLOCK = 20  # classes of that block
+CLASSES_SHOWN = 30  # those with the lowest accuracy
+SHOWN = 8  # confusions and confident mistakes
 
 
 @dataclass(frozen=True)
-class Mistakes:
-    """The mistakes of a run on the test images of one task.
+class ClassAccuracy:
+    """Test images of one class, and how many of them are classified right."""
+
+    name: str
+    correct: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """Numbers of images by right class (row) and predicted class (column).
 
     Args:
-        ece: expected calibration error in percent, 15 bins of equal width
-            (https://arxiv.org/abs/1706.04599).
-        nll: mean negative log-likelihood of the right class, in nats.
+        whole: whether it holds all classes of the task.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class ConfidentMistake:
+    """An image that is classified wrong with a high probability.
+
+    Args:
+        file: the path of the image relative to DATASET.ROOT, or an absolute one; None in runs that
+            did not record it.
+    """
+
+    path: str
+    file: Path | None
+    right: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TaskMistakes:
+    """What a run gets wrong on the test images of one task.
+
+    Args:
         confusions: right class, predicted class, number of images; the most frequent first.
-        confident: path, right class, predicted class, its probability; the most probable first.
+        confident: the most probable first.
+        classes: the lowest accuracy first; classes without test images are left out.
+        matrix: None for a task in which nothing is wrong.
     """
 
     task: str
     images: int
     wrong: int
-    ece: float
-    nll: float
+    calibration: Calibration
     confusions: tuple[tuple[str, str, int], ...]
-    confident: tuple[tuple[str, str, str, float], ...]
+    confident: tuple[ConfidentMistake, ...]
+    classes: tuple[ClassAccuracy, ...]
+    matrix: ConfusionMatrix | None
 
 
-def find_mistakes(folder: Path) -> list[Mistakes]:
+def find_mistakes(folder: Path) -> list[TaskMistakes]:
     """The mistakes of each task; empty for a run without ``predictions.npz``.
 
     Raises:
@@ -55,24 +96,59 @@ def find_mistakes(folder: Path) -> list[Mistakes]:
     return out
 
 
-def _of_task(found: ImageResults, t: int, name: str, names: list[str]) -> Mistakes:
-    def word(label: int) -> str:
-        return names[label] if label < len(names) else f"class {label}"
-
+def _of_task(found: ImageResults, t: int, name: str, known: list[str]) -> TaskMistakes:
     places = np.flatnonzero(found.task == t)
     label, predicted = found.label[places], found.classes[places, 0]
-    probability = found.probabilities[places, 0].astype(np.float64)
+    size = max(len(known), int(label.max()) + 1, int(predicted.max()) + 1)
+    names = [*known, *(f"class {i}" for i in range(len(known), size))]
     wrong = np.flatnonzero(label != predicted)
-    counts = Counter(zip(label[wrong].tolist(), predicted[wrong].tolist(), strict=True))
-    sure = wrong[np.argsort(-probability[wrong], kind="stable")][:SHOWN]
-    return Mistakes(
+    pairs = Counter(zip(label[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+    return TaskMistakes(
         task=name,
         images=len(places),
         wrong=len(wrong),
-        **calibration_measures(probability, label == predicted, found.label_probability[places]),
-        confusions=tuple((word(a), word(b), n) for (a, b), n in counts.most_common(SHOWN)),
-        confident=tuple(
-            (found.paths[places[i]], word(label[i]), word(predicted[i]), float(probability[i]))
-            for i in sure
-        ),
+        calibration=measure_calibration(found, places),
+        confusions=tuple((names[a], names[b], n) for (a, b), n in pairs.most_common(SHOWN)),
+        confident=_most_confident(found, places[wrong], names),
+        classes=_class_accuracies(label, predicted, names),
+        matrix=_matrix(label, predicted, names, pairs) if pairs else None,
     )
+
+
+def _most_confident(
+    found: ImageResults, wrong: np.ndarray, names: list[str]
+) -> tuple[ConfidentMistake, ...]:
+    """The mistakes among the images at ``wrong`` (n,) with the highest probability."""
+    order = np.argsort(-found.probabilities[wrong, 0].astype(np.float64), kind="stable")
+    shown = []
+    for i in wrong[order][:SHOWN]:
+        t, path = found.task[i], found.paths[i]
+        file = Path(found.folders[t], path) if t < len(found.folders) else None
+        right, predicted = names[found.label[i]], names[found.classes[i, 0]]
+        probability = float(found.probabilities[i, 0])
+        shown.append(ConfidentMistake(path, file, right, predicted, probability))
+    return tuple(shown)
+
+
+def _class_accuracies(
+    label: np.ndarray, predicted: np.ndarray, names: list[str]
+) -> tuple[ClassAccuracy, ...]:
+    totals = np.bincount(label, minlength=len(names))
+    hits = np.bincount(label[label == predicted], minlength=len(names))
+    shown = sorted(np.flatnonzero(totals).tolist(), key=lambda c: (hits[c] / totals[c], c))
+    return tuple(ClassAccuracy(names[c], int(hits[c]), int(totals[c])) for c in shown)
+
+
+def _matrix(
+    label: np.ndarray, predicted: np.ndarray, names: list[str], pairs: Counter
+) -> ConfusionMatrix:
+    """All classes, or those of the most frequent confusions, in the order of the labels."""
+    whole = len(names) <= WHOLE_MATRIX
+    chosen: dict[int, None] = {}
+    for pair, _ in pairs.most_common():
+        if len(chosen.keys() | set(pair)) <= BLOCK:
+            chosen |= dict.fromkeys(pair)
+    shown = range(len(names)) if whole else sorted(chosen)
+    counts = Counter(zip(label.tolist(), predicted.tolist(), strict=True))
+    rows = tuple(tuple(counts[a, b] for b in shown) for a in shown)
+    return ConfusionMatrix(tuple(names[c] for c in shown), rows, whole)

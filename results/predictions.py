@@ -25,7 +25,9 @@ class ImageResults(NamedTuple):
     """The predictions of a run; image i of N is the same in runs of the same ``images``.
 
     images: digest of the tasks and paths of all images, in order.
-    paths: of each image, relative to the image folder of its dataset.
+    paths: of each image, relative to the image folder of its task.
+    folders: image folder of each task, relative to DATASET.ROOT unless it lies elsewhere; empty in
+        runs of earlier versions.
     task, label: (N,) ints.
     classes: (N, k) class within the task by rank, -1 where a task has fewer.
     probabilities: (N, k) of these classes.
@@ -34,6 +36,7 @@ class ImageResults(NamedTuple):
 
     images: str
     paths: list[str]
+    folders: list[str]
     task: np.ndarray
     label: np.ndarray
     classes: np.ndarray
@@ -51,10 +54,13 @@ def save_predictions(trainer: Any, folder: Path) -> None:
 
     None are written for captions, questions and multi-label tasks, or without an evaluation.
     """
-    from dassl.data.identity import relative_paths
+    from dassl.data.identity import image_folders, relative_paths
 
-    parts, paths = [], []
+    parts: list[dict[str, np.ndarray]] = []
+    paths: list[str] = []
+    folders: list[str] = []
     for t, part in enumerate(trainer.task_trainers):
+        folders += [_below(place, part.cfg.DATASET.ROOT) for place in image_folders(part.dataset)]
         predictions = getattr(part, "predictions", None)
         found = predictions.arrays() if predictions else {}
         items = getattr(part.dataset, part.cfg.TEST.SPLIT) or []
@@ -76,9 +82,24 @@ def save_predictions(trainer: Any, folder: Path) -> None:
         columns[name] = np.concatenate(
             [_padded(part[name], width, blank) for part in parts]
         ).astype(kind)
-    blob = np.frombuffer(BETWEEN.join(paths).encode("utf-8", "surrogateescape"), dtype=np.uint8)
+    texts = {"paths": _encoded(paths), "folders": _encoded(folders)}
     with atomic_path(folder / FILE) as temporary:
-        np.savez_compressed(temporary, paths=blob, **columns)
+        np.savez_compressed(temporary, **texts, **columns)
+
+
+def _below(folder: str, root: str) -> str:
+    """A folder relative to the root of the datasets, or as it is if it lies elsewhere."""
+    path = Path(folder).absolute()
+    top = Path(root).expanduser().absolute()
+    return path.relative_to(top).as_posix() if root and path.is_relative_to(top) else str(path)
+
+
+def _encoded(texts: list[str]) -> np.ndarray:
+    return np.frombuffer(BETWEEN.join(texts).encode("utf-8", "surrogateescape"), dtype=np.uint8)
+
+
+def _decoded(blob: bytes) -> list[str]:
+    return blob.decode("utf-8", "surrogateescape").split(BETWEEN)
 
 
 def _padded(values: np.ndarray, width: int, blank: int) -> np.ndarray:
@@ -100,8 +121,8 @@ def read_predictions(folder: Path) -> ImageResults | None:
     try:
         with np.load(path) as content:
             blob, columns = content["paths"].tobytes(), {name: content[name] for name in TYPES}
+            folders = _decoded(content["folders"].tobytes()) if "folders" in content else []
     except Exception as error:  # numpy and zipfile have several for a broken file
         raise UserError(f"cannot read {path}: {error}; delete it to do without") from None
     digest = hashlib.sha256(blob + columns["task"].tobytes()).hexdigest()
-    paths = blob.decode("utf-8", "surrogateescape").split(BETWEEN)
-    return ImageResults(digest, paths, **columns)
+    return ImageResults(digest, _decoded(blob), folders, **columns)

@@ -16,6 +16,7 @@ from dassl.utils import UserError, distributed, read_json
 
 from .schema import FILE
 from .source_runs import describe_sources, name_sources
+from .task_relations import save_relations
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +85,7 @@ def finish_run(record: RunRecord, trainer) -> dict:
     from .predictions import save_predictions
 
     save_predictions(trainer, record.folder)
+    save_relations(trainer, record.folder)
     return record.finish("complete", **trainer.results(), run=measure_run(trainer))
 
 

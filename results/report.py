@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .aggregate import Row, aggregate
 from .compare import BaseNew, base_and_new, missing_runs, paired_differences, suspicious_runs
+from .extra_columns import USUAL, ExtraColumns
 from .held_out import held_out_tables, without_held_out
 from .paired_images import image_table, paired_images
 from .published import compare, published_parts
@@ -22,62 +23,75 @@ class Choices:
 
     Args:
         order: methods in the order of the rows; others follow by name.
-        spread: what follows ±, one of results.aggregate.SPREADS.
+        spread: what follows ±, one of SPREADS.
         reference: the method that others are compared with; "": every pair.
         published: add the published numbers.
+        extra: columns beside the accuracies.
     """
 
     order: tuple[str, ...] = ()
     spread: str = "std"
     reference: str = ""
     published: bool = False
+    extra: ExtraColumns = USUAL
 
 
-def report_parts(runs: Sequence[Run], choices: Choices) -> list[Table | Notes]:
-    """The tables and notes over runs.
+class Report:
+    """Many runs, grouped into rows once, for tables, figures and pages.
 
-    Raises:
-        UserError: the reference is no method.
-    """
-    held_out = held_out_tables(runs, choices.order)
-    runs = without_held_out(runs)
-    rows = aggregate(runs, choices.order)
-    pairs = base_and_new(runs, choices.order)
-    parts: list[Table | Notes] = [
-        *held_out,
-        *shot_tables(rows, choices.spread),
-        *base_new_tables(pairs),
-        *(_published(rows, pairs, choices.spread) if choices.published else []),
-    ]
-    differences = paired_differences(rows, choices.reference)
-    if differences:
-        parts.append(difference_table(differences))
-    if pairs_of_images := paired_images(rows, choices.reference):
-        parts.append(image_table(pairs_of_images))
-    for table in task_tables(rows, choices.spread):
-        title = table.title.replace(f"{table.suite}:", f"{table.suite}, task by task:", 1)
-        parts.append(replace(table, title=title))
-    return [*parts, *_notes(rows, runs)]
-
-
-def format_runs(
-    runs: Sequence[Run], form: str, order: Sequence[str] = (), spread: str = "std"
-) -> str:
-    """The tables of a sweep, and its runs that are not complete.
-
-    Held-out tasks have a table of their own, other runs a row per method and number of shots.
+    Held-out tasks have a table of their own; they are in no other table and no figure.
 
     Args:
-        form: ``text``, ``md``, ``csv`` or ``latex``.
-        order: methods in the order of the rows.
-        spread: what follows ±, one of results.aggregate.SPREADS.
+        runs: complete and incomplete ones.
     """
-    held_out = render(held_out_tables(runs, order), form)
-    others = without_held_out(runs)
-    if not others:
-        return held_out
-    unfinished = [run for run in others if not run.complete]
-    return held_out + format_table(aggregate(others, order), form, unfinished, spread)
+
+    def __init__(self, runs: Sequence[Run], choices: Choices):
+        self.runs, self.choices = runs, choices
+        self._counted = without_held_out(runs)
+        self.rows = aggregate(self._counted, choices.order)
+
+    @property
+    def held_out(self) -> list[Row]:
+        """The rows of held-out tasks."""
+        counted = {id(run) for run in self._counted}
+        return aggregate([run for run in self.runs if id(run) not in counted], self.choices.order)
+
+    def parts(self) -> list[Table | Notes]:
+        """The tables and notes.
+
+        Raises:
+            UserError: the reference is no method.
+        """
+        rows, choices = self.rows, self.choices
+        pairs = base_and_new(self._counted, choices.order)
+        parts: list[Table | Notes] = [
+            *held_out_tables(self.runs, choices.order),
+            *shot_tables(rows, choices.spread, choices.extra),
+            *base_new_tables(pairs, choices.extra),
+            *(_published(rows, pairs, choices.spread) if choices.published else []),
+        ]
+        differences = paired_differences(rows, choices.reference)
+        if differences:
+            parts.append(difference_table(differences))
+        if pairs_of_images := paired_images(rows, choices.reference):
+            parts.append(image_table(pairs_of_images))
+        for table in task_tables(rows, choices.spread, choices.extra):
+            title = table.title.replace(f"{table.suite}:", f"{table.suite}, task by task:", 1)
+            parts.append(replace(table, title=title))
+        return [*parts, *_notes(rows, self._counted)]
+
+    def format_rows(self, form: str) -> str:
+        """One table of a row per method and shots, after that of held-out tasks; what is missing.
+
+        Args:
+            form: ``text``, ``md``, ``csv`` or ``latex``.
+        """
+        held_out = render(held_out_tables(self.runs, self.choices.order), form)
+        if not self._counted:
+            return held_out
+        unfinished = [run for run in self._counted if not run.complete]
+        spread, extra = self.choices.spread, self.choices.extra
+        return held_out + format_table(self.rows, form, unfinished, spread, extra)
 
 
 def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], spread: str) -> list[Table | Notes]:

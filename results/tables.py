@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from .aggregate import SPREADS, Row, Stat, columns, statistic
+from .aggregate import SPREADS, Row, Stat, columns
 from .compare import BaseNew, Difference, means_of
+from .extra_columns import USUAL, ExtraColumns
 from .read import OVERALL, Run
 from .rendering import Cell, Notes, Table, render
 
 FIRST = ("method", "shots", "seeds")
-COSTS = ("learned", "s", "MB")  # the columns of :func:`costs`
-BLANK = (Cell(""),) * len(COSTS)
-COSTS_NOTE = (
-    "learned: learned values; s: seconds of a run; MB: peak memory, the GPU's if it used one"
-)
 
 
 def format_table(
-    rows: Sequence[Row], form: str = "text", unfinished: Sequence[Run] = (), spread: str = "std"
+    rows: Sequence[Row],
+    form: str = "text",
+    unfinished: Sequence[Run] = (),
+    spread: str = "std",
+    extra: ExtraColumns = USUAL,
 ) -> str:
     """A table per suite: mean and standard deviation in percent, a row per method and shots.
 
@@ -30,15 +30,18 @@ def format_table(
         form: ``text``, ``md``, ``csv`` or ``latex``.
         unfinished: runs that no row counts; they are named below the table.
         spread: what follows ±, one of SPREADS.
+        extra: the last columns.
     """
-    parts: list[Table | Notes] = task_tables(rows, spread)
+    parts: list[Table | Notes] = [*task_tables(rows, spread, extra)]
     if unfinished:
         lines = tuple(f"{run.folder}: {run.status}" for run in unfinished)
         parts.append(Notes("Not complete, not counted", lines))
     return render(parts, form)
 
 
-def task_tables(rows: Sequence[Row], spread: str = "std") -> list[Table]:
+def task_tables(
+    rows: Sequence[Row], spread: str = "std", extra: ExtraColumns = USUAL
+) -> list[Table]:
     """A table per suite: a row per method and shots, a column per mean and per task."""
     tables = []
     for suite, members in _suites(rows):
@@ -50,8 +53,8 @@ def task_tables(rows: Sequence[Row], spread: str = "std") -> list[Table]:
             cells = zip(*(best_of(column) for column in zip(*stats, strict=True)), strict=True)
             for row, values in zip(block, cells, strict=True):
                 first = (Cell(row.method), Cell(shots_name(row.shots)), Cell(row.seeds))
-                body.append((*first, *values, *costs([row], row)))
-        head = (*FIRST, *(title for _, title in keys), *COSTS)
+                body.append((*first, *values, *extra.cells(row)))
+        head = (*FIRST, *(title for _, title in keys), *extra.head())
         tables.append(
             Table(
                 title=f"{suite}: {_seeds(spread)}",
@@ -60,14 +63,16 @@ def task_tables(rows: Sequence[Row], spread: str = "std") -> list[Table]:
                 keys=len(FIRST),
                 breaks=1,
                 suite=suite,
-                notes=(COSTS_NOTE,),
+                notes=extra.note,
             )
         )
     return tables
 
 
-def shot_tables(rows: Sequence[Row], spread: str = "std") -> list[Table]:
-    """A table per suite and mean: a row per method with its cost, a column per number of shots."""
+def shot_tables(
+    rows: Sequence[Row], spread: str = "std", extra: ExtraColumns = USUAL
+) -> list[Table]:
+    """A table per suite and mean: a row per method, a column per number of shots."""
     tables = []
     for suite, members in _suites(rows):
         shots = sorted({row.shots for row in members}, key=_order_of_shots)
@@ -79,13 +84,19 @@ def shot_tables(rows: Sequence[Row], spread: str = "std") -> list[Table]:
                 for name in methods
             }
             name = f"{suite}, {key}" if key != OVERALL else suite
-            tables.append(_shot_table(name, suite, shots, stats, by_place, spread))
+            tables.append(_shot_table((name, suite), shots, stats, by_place, extra, spread))
     return tables
 
 
 def _shot_table(
-    name: str, suite: str, shots: list, stats: dict, by_place: dict, spread: str
+    names: tuple[str, str],
+    shots: list,
+    stats: dict,
+    by_place: dict,
+    extra: ExtraColumns,
+    spread: str,
 ) -> Table:
+    """The table of a suite's mean; ``names`` are its title and the suite."""
     trained = [number for number in shots if number != 0]
     averaged = len(trained) > 1
     most = trained[-1] if trained else 0
@@ -99,17 +110,17 @@ def _shot_table(
     ]
     body = []
     for i, method in enumerate(stats):
-        cost = costs([by_place.get((method, n)) for n in shots], by_place.get((method, most)))
-        body.append((Cell(method), *cost, *(column[i] for column in columns_of_cells)))
-    learned, seconds, memory = COSTS
-    at = f"at {shots_name(most)}"
-    head = ["method", learned, f"{seconds} {at}", f"{memory} {at}", *map(shots_name, shots)]
+        rows = [by_place.get((method, number)) for number in shots]
+        cells = extra.cells(by_place.get((method, most), by_place.get((method, 0))), rows)
+        body.append((Cell(method), *cells, *(column[i] for column in columns_of_cells)))
+    head = ["method", *extra.head(shots_name(most)), *map(shots_name, shots)]
     notes = [
-        f"columns: training images per class; {COSTS_NOTE}",
+        "; ".join(("columns: training images per class", *extra.note)),
         *(["mean: over the numbers of shots, if none is missing"] if averaged else []),
     ]
+    title, suite = names
     return Table(
-        title=f"{name}, by shots: {_seeds(spread)}",
+        title=f"{title}, by shots: {_seeds(spread)}",
         head=(*head, *(["mean"] if averaged else [])),
         rows=tuple(body),
         keys=1,
@@ -145,37 +156,14 @@ def _average(stats: Sequence[Stat], kind: str) -> Stat:
     return Stat(math.fsum(stat.mean for stat in stats) / len(stats), spread, n)
 
 
-def costs(rows: Iterable[Row | None], most: Row | None) -> tuple[Cell, Cell, Cell]:
-    """Learned values of all rows, and the seconds and peak memory of one of them.
-
-    Args:
-        most: the row whose runs are measured, that of the largest number of shots.
-    """
-    counts = sorted({r.parameters for row in rows if row for r in row.runs} - {None})
-    learned = "" if not counts else f"{counts[0]:,}"
-    if len(counts) > 1:
-        learned += f" to {counts[-1]:,}"
-    runs = most.runs if most else ()
-    seconds = statistic(run.minutes * 60 if run.minutes is not None else None for run in runs)
-    memory = statistic(run.peak_memory / 1e6 if run.peak_memory else None for run in runs)
-    return Cell(learned, counts[0] if counts else None), _cost(seconds), _cost(memory)
-
-
-def _cost(stat: Stat) -> Cell:
-    if stat.mean is None:
-        return Cell("", n=0)
-    digits = 1 if stat.mean < 10 else 0
-    return Cell(f"{stat.mean:,.{digits}f}", stat.mean, stat.spread, stat.n)
-
-
-def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
+def base_new_tables(pairs: Sequence[BaseNew], extra: ExtraColumns = USUAL) -> list[Table]:
     """A table per suite: base, new and H of every task and of their mean."""
     tables = []
     for suite in dict.fromkeys(pair.suite for pair in pairs):
         members = [pair for pair in pairs if pair.suite == suite]
         body = []
         keys = columns([pair.base for pair in members])
-        first_key = keys[0][0]  # costs are a run's, not a task's
+        first_key = keys[0][0]  # extra columns are a run's, not a task's
         for key, title in keys:
             values = [pair.values(key) for pair in members]
             sides = [
@@ -185,12 +173,12 @@ def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
             ]
             for i, pair in enumerate(members):
                 first = (Cell(title), Cell(pair.base.method), Cell(shots_name(pair.base.shots)))
-                cost = costs([pair.base], pair.base) if key == first_key else BLANK
-                body.append((*first, *(side[i] for side in sides), *cost))
+                last = extra.cells(pair.base) if key == first_key else extra.blank
+                body.append((*first, *(side[i] for side in sides), *last))
         tables.append(
             Table(
                 title=f"{suite}, base to new: {_seeds()}",
-                head=("task", "method", "shots", "base", "new", "H", *COSTS),
+                head=("task", "method", "shots", "base", "new", "H", *extra.head()),
                 rows=tuple(body),
                 keys=3,
                 breaks=0,
@@ -198,7 +186,7 @@ def base_new_tables(pairs: Sequence[BaseNew]) -> list[Table]:
                 notes=(
                     "H = 2 base new / (base + new) of the two means shown, so the H of the mean is "
                     "not the mean of the tasks' H",
-                    f"{COSTS_NOTE}; all of the base run",
+                    *(f"{note}; all of the base run" for note in extra.note),
                 ),
             )
         )

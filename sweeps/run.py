@@ -11,11 +11,10 @@ from pathlib import Path
 
 from dassl.utils import UserError, atomic_path
 from dassl.utils.lockstep import now
-from results.aggregate import aggregate
 from results.few_shot_curves import draw_curves
 from results.read import Run, read_run
 from results.record import Busy
-from results.report import format_runs
+from results.report import Choices, Report
 
 from .estimate import Estimate
 from .events import BUSY, COMPLETE, FAILED, Events, RunOne, RunOutcome
@@ -128,13 +127,15 @@ def report(sweep: Sweep, results: list[Run]) -> None:
         print("no run is complete: no report")  # and the files of an earlier one stay
         return
     print()
-    print(format_runs(results, "text", sweep.methods, sweep.spread))
+    found = Report(results, Choices(tuple(sweep.methods), sweep.spread))
+    print(found.format_rows("text"))
     table, figure = sweep.report.get("table"), sweep.report.get("figure")
     if table:
-        form = "md" if table.suffix == ".md" else "text"
-        text = format_runs(results, form, sweep.methods, sweep.spread)
+        text = found.format_rows("md" if table.suffix == ".md" else "text")
         with atomic_path(table) as path:
             path.write_text(text, encoding="utf-8")
         print(f"table: {table}")
-    if figure:
-        print(f"figure: {draw_curves(aggregate(results, sweep.methods), figure)}")
+    if figure and not any(row.runs for row in found.rows):
+        print("figure: not drawn, since held-out tasks have no few-shot curve")
+    elif figure:
+        print(f"figure: {draw_curves(found.rows, figure)}")

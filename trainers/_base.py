@@ -22,7 +22,7 @@ from prompting.precision import (
     to_device,
     with_input_of,
 )
-from prompting.prompt_learner import contexts_per_name, names_with_contexts, show_prompts
+from prompting.prompt_learner import contexts_per_name, show_prompts
 from prompting.prompted_clip import PromptedCLIP
 from prompting.prompter import Features, ModelOutput, Prompter
 from prompting.questions import questions_of
@@ -32,6 +32,7 @@ from prompting.stored_features import (
     field_of,
     with_stored_features,
 )
+from prompting.task_gradients import task_gradients
 from prompting.templates import TemplatePrompter, with_template
 from prompting.text_chunks import parse_chunk
 from prompting.upstream import load_learned, read_released
@@ -116,6 +117,7 @@ class PromptTrainer(TrainerX):
         self.text_chunk = parse_chunk(cfg.MODEL.TEXT_CHUNK)
         self.fitting = self.build_fitting(options)
         super().__init__(with_input_of(cfg, self.clip), dataset)
+        self.observers = task_gradients(self)
 
     def build_data_loader(self) -> None:
         """Build the loaders, with stored image features as in FEATURES.MODE."""
@@ -169,13 +171,9 @@ class PromptTrainer(TrainerX):
         backbone = "backbone (sha256 of its weights)"
         return {backbone: self.clip.weights_hash, "set of names": self.class_bound_names()}
 
-    def class_bound_names(self) -> list[str]:
-        """Hook: classes or tasks that learned tensors belong to; by default with own contexts."""
-        return names_with_contexts(self.model.prompter)
-
-    def bound_tensors(self) -> set[str]:
-        """Hook: the learned tensors of single classes or tasks; by default their own contexts."""
-        return set(contexts_per_name(self.model.prompter))
+    def bound_tensors(self) -> dict[str, list[str]]:
+        """Hook: learned tensors of single classes or tasks; by default their own contexts."""
+        return contexts_per_name(self.model.prompter)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""

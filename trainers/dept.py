@@ -179,9 +179,10 @@ class DePT(PromptTrainer):
         """Beside the method's: the classes of the head."""
         return {**super().checkpoint_metadata(), CLASSES: self.dm.space.classnames}
 
-    def bound_tensors(self) -> set[str]:
+    def bound_tensors(self) -> dict[str, list[str]]:
+        """Beside the method's: the head; its names are in the metadata, as CLASSES."""
         head = getattr(self.model.prompter, HEAD).named_parameters(prefix=HEAD)
-        return super().bound_tensors() | {name for name, _ in head}
+        return {**super().bound_tensors(), **{name: [] for name, _ in head}}
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint; for other classes the prompts alone."""

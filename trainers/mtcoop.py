@@ -170,13 +170,9 @@ class MTCoOp(PromptTrainer):
         generator = torch.Generator().manual_seed(seed)
         return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
 
-    def class_bound_names(self) -> list[str]:
+    def bound_tensors(self) -> dict[str, list[str]]:
         vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
-        return [*super().class_bound_names(), *(self.dm.space.tasknames if vectors else [])]
-
-    def bound_tensors(self) -> set[str]:
-        vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS
-        return super().bound_tensors() | ({"vectors"} if vectors else set())
+        return super().bound_tensors() | ({"vectors": self.dm.space.tasknames} if vectors else {})
 
     def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         options = self.cfg.TRAINER.MTCOOP

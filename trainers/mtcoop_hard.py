@@ -75,13 +75,9 @@ class MTCoOpHard(PromptTrainer):
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return SharedPrompter(options, space, text)
 
-    def class_bound_names(self) -> list[str]:
+    def bound_tensors(self) -> dict[str, list[str]]:
         per_task = self.cfg.TRAINER.MTCOOPH.TSC
-        return self.dm.space.tasknames if per_task else super().class_bound_names()
-
-    def bound_tensors(self) -> set[str]:
-        per_task = self.cfg.TRAINER.MTCOOPH.TSC
-        return {"prompts.ctx"} if per_task else super().bound_tensors()
+        return {"prompts.ctx": self.dm.space.tasknames} if per_task else super().bound_tensors()
 
     def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {"prompts.ctx": context_of(states, MODULE, self.model.prompter.prompts)}

@@ -58,8 +58,5 @@ class TaskRes(PromptTrainer):
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return ResidualPrompter(options, space, text)
 
-    def class_bound_names(self) -> list[str]:
-        return self.dm.space.classnames
-
-    def bound_tensors(self) -> set[str]:
-        return {"residual"}
+    def bound_tensors(self) -> dict[str, list[str]]:
+        return {"residual": self.dm.space.classnames}

@@ -128,11 +128,8 @@ class TipAdapter(PromptTrainer):
             "validation images"
         )
 
-    def class_bound_names(self) -> list[str]:
-        return self.dm.space.classnames
-
-    def bound_tensors(self) -> set[str]:
-        return {"keys"}
+    def bound_tensors(self) -> dict[str, list[str]]:
+        return {"keys": self.dm.space.classnames}
 
     def method_name(self) -> str:
         return "Tip-Adapter-F" if self.cfg.TRAINER.TIP.FINETUNE else "Tip-Adapter"

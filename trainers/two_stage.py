@@ -136,8 +136,9 @@ class TwoStage(StepTrainer):
         """Beside the backbone: the classes of the classifier."""
         return {**super().checkpoint_metadata(), CLASSES: self.dm.space.classnames}
 
-    def bound_tensors(self) -> set[str]:
-        return {HEAD}
+    def bound_tensors(self) -> dict[str, list[str]]:
+        """The classifier; its names are in the metadata, as CLASSES."""
+        return {HEAD: []}
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint; for other classes the norms alone, which the text features use."""

@@ -190,6 +190,8 @@ def _optim() -> dict:
 def _train() -> dict:
     return {
         "CHECKPOINT_FREQ": Key(0, least=0),  # every n epochs; 0: only the last
+        # compare the gradients of the tasks every n batches, in task_relations.json; 0: never
+        "TASK_GRADIENTS": Key(0, least=0),
         "PRINT_FREQ": Key(10, least=1),  # a log line every n batches
         # resume.pt is written after an epoch, once n seconds have passed since the last
         # time; a killed run repeats no more than that, or than one epoch. 0: every epoch

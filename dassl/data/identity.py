@@ -108,9 +108,14 @@ def identify(dataset: DatasetBase, content: bool = False) -> DataIdentity:
 
 def relative_paths(dataset: DatasetBase, items: Sequence[Datum]) -> list[str]:
     """The path of each item, relative to the image folder of its task."""
-    lists = [list(part or ()) for part in (dataset.train_x, dataset.val, dataset.test)]
-    roots = _roots(dataset, lists)
+    roots = image_folders(dataset)
     return [_relative(item.impath, roots[item.task]) for item in items]
+
+
+def image_folders(dataset: DatasetBase) -> list[str]:
+    """The image folder of each task, with a slash at the end."""
+    lists = [list(part or ()) for part in (dataset.train_x, dataset.val, dataset.test)]
+    return _roots(dataset, lists)
 
 
 def _roots(dataset: DatasetBase, lists: list[list[Datum]]) -> list[str]:

@@ -65,7 +65,8 @@ def _bound_elsewhere(trainer: SimpleTrainer, saved: dict, path: Path) -> set[str
     expected = trainer.checkpoint_metadata()
     names = {key: value for key, value in expected.items() if isinstance(value, list)}
     check_metadata(saved, {k: v for k, v in expected.items() if k not in names}, path)
-    return set() if all(saved.get(k) == v for k, v in names.items()) else trainer.bound_tensors()
+    same = all(saved.get(k) == v for k, v in names.items())
+    return set() if same else set(trainer.bound_tensors())
 
 
 def _mean_tensors(

@@ -270,13 +270,13 @@ class SimpleTrainer(TrainerBase):
             **({"calibration": fitted.results(self.predictions)} if fitted else {}),
         }
 
+    def bound_tensors(self) -> dict[str, list[str]]:
+        """Hook: the learned tensors that belong to single classes or tasks, with their names."""
+        return {}
+
     def class_bound_names(self) -> list[str]:
         """Hook: names of classes or tasks that learned values are for, and no others."""
-        return []
-
-    def bound_tensors(self) -> set[str]:
-        """Hook: names of the learned tensors that belong to single classes or tasks."""
-        return set()
+        return [name for names in self.bound_tensors().values() for name in names]
 
     def method_name(self) -> str:
         """The name of this method with its options in tables."""

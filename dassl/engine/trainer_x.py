@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from dassl.utils import AverageMeter, MetricMeter
 
+from .observer import Observer
 from .simple_trainer import SimpleTrainer
 from .step import Step
 
 
 class TrainerX(SimpleTrainer):
     """A trainer on labelled batches."""
+
+    observers: Sequence[Observer] = ()
+
+    def training_state(self) -> dict:
+        observers = [observer.state() for observer in self.observers]
+        return {**super().training_state(), "observers": observers}
+
+    def load_training_state(self, state: dict, path: str | Path) -> None:
+        super().load_training_state(state, path)
+        for observer, saved in zip(self.observers, state.get("observers", []), strict=False):
+            observer.load_state(saved)
 
     def run_epoch(self) -> None:
         """One pass over the training loader."""
@@ -31,6 +45,8 @@ class TrainerX(SimpleTrainer):
                 with self.clock.part("rest"):
                     step = Step(self.epoch, batch_idx, self.num_batches)
                     self.lr = self.get_current_lr()  # before the last batch changes it
+                    for observer in self.observers:
+                        observer.before_step(batch, step)
                     losses.update(self.train_step(batch, step))
                     self._images += len(batch["label"])
                     batch_time.update(time.perf_counter() - end)

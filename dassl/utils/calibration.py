@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 15
+BINS = 15  # of equal width, as usual for the ECE: https://arxiv.org/abs/1706.04599
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose probability of the predicted class lies in one bin.
+
+    Args:
+        images: their share of all images.
+        probability: mean over the images of the bin.
+        accuracy: share of them that are classified right.
+    """
+
+    images: float
+    probability: float
+    accuracy: float
 
 
 def fit_temperature(logits: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> float:
@@ -53,9 +69,20 @@ def calibration_error(probability: np.ndarray, correct: np.ndarray) -> float:
         probability: (N,) of the predicted class.
         correct: (N,) bool.
     """
+    bins = reliability(probability, correct)
+    return float(sum(one.images * abs(one.accuracy - one.probability) for one in bins))
+
+
+def reliability(probability: np.ndarray, correct: np.ndarray) -> tuple[Bin, ...]:
+    """The bins that hold images; arguments as in :func:`calibration_error`."""
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(place, weights=correct - probability, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(probability))
+    counts = np.bincount(place, minlength=BINS)
+    sums = np.bincount(place, weights=probability, minlength=BINS)
+    hits = np.bincount(place, weights=correct.astype(np.float64), minlength=BINS)
+    return tuple(
+        Bin(counts[i] / len(probability), sums[i] / counts[i], hits[i] / counts[i])
+        for i in np.flatnonzero(counts)
+    )
 
 
 def calibration_measures(

@@ -14,7 +14,7 @@ from results.aggregate import aggregate
 from results.figures import draw_gains, draw_similarity, draw_training
 from results.html_report import write_report
 from results.read import find_runs, make_run
-from results.report import Choices
+from results.report import Choices, Report
 from results.training_curves import read_curves
 from tests._records import record, write
 
@@ -82,9 +82,9 @@ def test_the_report_needs_no_network_and_holds_every_run(tree, capsys):
 def test_reports_that_cannot_be_written(tree):
     runs = find_runs(tree)
     with pytest.raises(UserError, match=r"ends in \.html, but --out is .*x\.md"):
-        write_report(runs, Choices(), tree / "x.md")
+        write_report(Report(runs, Choices()), tree / "x.md")
     with pytest.raises(UserError, match="no method named 'Z'"):
-        write_report(runs, Choices(reference="Z"), tree / "x.html")
+        write_report(Report(runs, Choices(reference="Z")), tree / "x.html")
     assert not list(tree.glob("x.*"))
 
 

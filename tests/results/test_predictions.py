@@ -1,18 +1,20 @@
 """predictions.npz, and McNemar's test on the same images."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 
 from dassl.utils import UserError
+from dassl.utils.calibration import calibration_error
 from results.aggregate import aggregate
 from results.html_report import write_report
 from results.mistakes import find_mistakes
 from results.paired_images import mcnemar, paired_images
 from results.predictions import FILE, read_predictions
 from results.read import find_runs
-from results.report import Choices, report_parts
+from results.report import Choices, Report
 from tests.conftest import COUNTS, TASKS
 
 SIZES = [len(task.classnames) for task in TASKS]
@@ -52,7 +54,7 @@ def test_paired_images(run, tmp_path):
         x = read_predictions(tmp_path / "MTCoOp" / f"seed{seed}").correct
         y = read_predictions(tmp_path / "CoOp" / f"seed{seed}").correct
         assert (ours, theirs) == ((x & ~y).sum(), (~x & y).sum())
-    titles = [part.title for part in report_parts(runs, Choices())]
+    titles = [part.title for part in Report(runs, Choices()).parts()]
     assert any("McNemar" in title for title in titles)
     for folder in (tmp_path / "CoOp").iterdir():
         (folder / FILE).unlink()
@@ -87,10 +89,26 @@ def test_mistakes(run, tmp_path):
             )
             assert right != predicted and (places & own).sum() == count
         if one.confident:
-            path, right, _, probability = one.confident[0]
-            place = found.paths.index(path)
-            assert wrong[place] and names[found.label[place]] == right
-            assert probability == found.probabilities[wrong, 0].max()
-        assert one.nll == pytest.approx(-np.log(found.label_probability[own]).mean())
-    report = write_report(find_runs(tmp_path), Choices(), tmp_path / "report.html").read_text()
+            first = one.confident[0]
+            place = found.paths.index(first.path)
+            assert wrong[place] and names[found.label[place]] == first.right
+            assert first.probability == found.probabilities[wrong, 0].max()
+            assert first.file.is_file()  # Toy's folder is no subfolder of DATASET.ROOT
+        for name, correct, total in map(astuple, one.classes):
+            rows = own & (found.label == names.index(name))
+            assert (correct, total) == (found.correct[rows].sum(), rows.sum())
+        if one.matrix:
+            counts = np.array(one.matrix.counts)
+            assert one.matrix.whole and counts.trace() == task["correct"]
+            assert counts.sum() == task["total"]
+        assert one.calibration.nll == pytest.approx(-np.log(found.label_probability[own]).mean())
+    report = write_report(
+        Report(find_runs(tmp_path), Choices()), tmp_path / "report.html"
+    ).read_text()
     assert "Most confident mistakes" in report
+
+
+def test_calibration_error():
+    """Two bins: 0.5 right of 2 at 0.9, and both wrong at 0.3."""
+    probability, correct = np.array([0.9, 0.9, 0.3, 0.3]), np.array([True, False, False, False])
+    assert calibration_error(probability, correct) == pytest.approx((0.8 + 0.6) / 4)

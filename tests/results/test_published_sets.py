@@ -7,7 +7,7 @@ from results.aggregate import aggregate
 from results.compare import base_and_new
 from results.published_sets import SETS, published_on_sets
 from results.read import make_run
-from results.report import Choices, report_parts
+from results.report import Choices, Report
 from tests._records import record
 
 AS_PUBLISHED = {
@@ -116,8 +116,8 @@ def test_what_differs_is_named_once(tmp_path):
 
 
 def test_the_report_shows_what_there_is(tmp_path):
-    titles = [p.title for p in report_parts(both_sides(tmp_path), Choices(published=True))]
+    titles = [p.title for p in Report(both_sides(tmp_path), Choices(published=True)).parts()]
     assert any(title.startswith("Base to new at 16 shots") for title in titles)
     assert "Published numbers" not in titles  # of SoftCPT's suites, which were not run
-    other = report_parts(runs(tmp_path / "x", suites=("Trees",)), Choices(published=True))
+    other = Report(runs(tmp_path / "x", suites=("Trees",)), Choices(published=True)).parts()
     assert "Published numbers" in [part.title for part in other]

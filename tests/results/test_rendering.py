@@ -9,7 +9,7 @@ import pytest
 
 from results.read import make_run
 from results.rendering import Cell, Notes, Table, latex_escape, render
-from results.report import Choices, report_parts
+from results.report import Choices, Report
 from tests._records import record
 
 PARTS = [
@@ -43,7 +43,7 @@ def test_forms():
 def test_latex_compiles(tmp_path):
     tasks = tuple((f"a_long & odd {i} % name", "", 50.0) for i in range(12))
     runs = [make_run(tmp_path / str(s), record(tasks=tasks, seed=s)) for s in (1, 2)]
-    body = render(report_parts(runs, Choices(published=True)), "latex")
+    body = render(Report(runs, Choices(published=True)).parts(), "latex")
     source = f"\\documentclass{{article}}\\begin{{document}}{body}\\end{{document}}"
     (tmp_path / "r.tex").write_text(source)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "r.tex"]

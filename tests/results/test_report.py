@@ -16,7 +16,7 @@ from results.compare import (
     suspicious_runs,
 )
 from results.read import Run, make_run, read_run
-from results.report import Choices, report_parts
+from results.report import Choices, Report
 from tests._records import record, write
 
 
@@ -80,16 +80,16 @@ def test_tables_by_shots(tmp_path):
         for seed, v in enumerate(values, 1)
     ]
     b = [make_run(tmp_path / "b", record(method="B", shots=1, tasks=(("oak", "", 60.0),)))]
-    table = report_parts([*a, *b], Choices())[0]
+    table = Report([*a, *b], Choices()).parts()[0]
     assert table.head == ("method", "learned", "s at 4", "MB at 4", "1", "4", "mean")
     assert cells(table) == [
         ["A", "1,024", "60", "2,500", "62.0 ± 2.0", "70.0 ± 0.0", "66.0 ± 1.0"],
         ["B", "", "", "", "60.0 (1 of 2)", "–", "–"],
     ]
     assert [cell.best for cell in table.rows[0]] == [*[False] * 4, True, False, False]
-    sampled = report_parts(a, Choices(spread="sample"))[0]
+    sampled = Report(a, Choices(spread="sample")).parts()[0]
     assert cells(sampled)[0][4] == "62.0 ± 2.8"
-    by_task = next(p for p in report_parts(a, Choices()) if "task by task" in p.title)
+    by_task = next(p for p in Report(a, Choices()).parts() if "task by task" in p.title)
     assert by_task.head[-3:] == ("learned", "s", "MB")
     assert [row[-3:] for row in cells(by_task)] == [["1,024", "60", "2,500"]] * 2
 
@@ -102,7 +102,7 @@ def test_base_and_new_and_their_harmonic_mean(tmp_path):
     (pair,) = base_and_new([*base, *new, *lone])
     assert pair.values("overall_metric")[2] == pytest.approx(68.5714, abs=1e-4)
     assert harmonic_mean(0.0, 0.0) == 0.0 and harmonic_mean(None, 1.0) is None
-    table = next(p for p in report_parts([*base, *new], Choices()) if "base to new" in p.title)
+    table = next(p for p in Report([*base, *new], Choices()).parts() if "base to new" in p.title)
     assert cells(table) == [
         ["mean", "A", "4", "80.0 ± 2.0", "60.0 ± 1.0", "68.6", "", "", ""],
         ["oak", "A", "4", "85.0 ± 2.0", "65.0 ± 1.0", "73.7", "", "", ""],

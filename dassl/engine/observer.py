@@ -1,0 +1,20 @@
+"""What may watch a training without changing it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .step import Step
+
+
+class Observer(Protocol):
+    """Called before every training step; its state is stored with that of the training."""
+
+    def before_step(self, batch: dict, step: Step) -> None:
+        """Look at a batch; random generators and gradients must stay as they are."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain values that :meth:`load_state` takes in a resumed training."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a :meth:`state`."""

@@ -1,0 +1,179 @@
+"""Which tasks help each other: what joint runs recorded, beside runs on single tasks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dassl.utils import UserError, read_json, write_json
+
+from .aggregate import statistic
+from .compare import mean_and_interval
+from .read import Run
+from .rendering import Cell, Table
+from .tables import shots_name, signed
+
+FILE = "task_relations.json"
+Matrix = list[list[float | None]]
+NOTES = (
+    "gain: jointly minus alone over the same seeds, ± half the width of Student's 95 % interval",
+    "columns of tasks: cosine of the two tasks' gradients, mean over training and seeds; then, for "
+    "methods with a meta network, the cosine of their generated contexts at the end",
+)
+
+
+def save_relations(trainer: Any, folder: Path) -> None:
+    """Write what the trainer recorded about its tasks, if it did."""
+    for observer in getattr(trainer, "observers", ()):
+        if observer.steps:
+            write_json(observer.relations(), folder / FILE)
+
+
+@dataclass(frozen=True)
+class Relations:
+    """The tasks of joint runs with one method, over seeds.
+
+    Args:
+        gradients: (T, T) mean cosines; None for pairs that no batch had.
+        contexts: (T, T) mean cosines of generated contexts; None without a meta network.
+        joint, alone: values of each task by seed.
+    """
+
+    suite: str
+    method: str
+    shots: int
+    tasks: list[str]
+    gradients: Matrix
+    contexts: Matrix | None
+    joint: list[dict[int | None, float]]
+    alone: list[dict[int | None, float]]
+
+    def gains(self, t: int) -> list[float]:
+        """Jointly minus alone of task ``t``, for the seeds that both have."""
+        alone = self.alone[t]
+        return [value - alone[seed] for seed, value in self.joint[t].items() if seed in alone]
+
+
+def relations_of(runs: Sequence[Run]) -> list[Relations]:
+    """The relations of the tasks, per suite, method and number of shots.
+
+    Runs on single tasks are found by suite, method, shots, seed and name of the task.
+
+    Raises:
+        UserError: a file of relations is broken, or runs of one method have other tasks.
+    """
+    groups: dict[tuple, list[tuple[Run, dict]]] = {}
+    for run in runs:
+        if run.complete and len(run.tasks) > 1 and (run.folder / FILE).is_file():
+            key = (run.suite, run.method, run.shots, run.settings.get("tasks", "all"))
+            groups.setdefault(key, []).append((run, _read(run.folder / FILE)))
+    return [
+        _relations(suite, method, shots, members, runs)
+        for (suite, method, shots, _), members in groups.items()
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    try:
+        size = len(content["tasks"])
+        matrices = [*content["cosines"], *([content["contexts"]] if content["contexts"] else [])]
+        if not all(len(row) == size == len(matrix) for matrix in matrices for row in matrix):
+            raise ValueError("a matrix of another size")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} does not hold the relations of {FILE}: {error}") from None
+    return content
+
+
+def _relations(
+    suite: str, method: str, shots: int, members: list[tuple[Run, dict]], runs: Sequence[Run]
+) -> Relations:
+    tasks = list(members[0][0].tasks)
+    for run, _ in members:
+        if list(run.tasks) != tasks:
+            raise UserError(f"{members[0][0].folder} and {run.folder} have other tasks")
+    alone: list[dict[int | None, float]] = [{} for _ in tasks]
+    for run in runs:
+        single = re.fullmatch(r"task\d+", run.settings.get("tasks", ""))
+        if run.complete and single and (run.suite, run.method, run.shots) == (suite, method, shots):
+            for name in run.tasks:
+                if name in tasks and (value := run.get(name)) is not None:
+                    alone[tasks.index(name)].setdefault(run.seed, value)
+    joint = [
+        {run.seed: value for run, _ in members if (value := run.get(name)) is not None}
+        for name in tasks
+    ]
+    seeds = [_mean(content["cosines"]) for _, content in members]
+    contexts = [content["contexts"] for _, content in members if content["contexts"]]
+    return Relations(
+        suite,
+        method,
+        shots,
+        tasks,
+        _mean(seeds),
+        _mean(contexts) if contexts else None,
+        joint,
+        alone,
+    )
+
+
+def _mean(matrices: Sequence[Matrix]) -> Matrix:
+    """The mean of each entry over the matrices that have it."""
+    size = len(matrices[0])
+
+    def entry(i: int, j: int) -> float | None:
+        known = [v for matrix in matrices if (v := matrix[i][j]) is not None]
+        return math.fsum(known) / len(known) if known else None
+
+    return [[entry(i, j) for j in range(size)] for i in range(size)]
+
+
+def relation_tables(runs: Sequence[Run]) -> list[Table]:
+    """A table per suite, method and shots: a row per task."""
+    return [
+        Table(
+            title=f"{found.suite}, {found.method}, {shots_name(found.shots)} shots: which tasks "
+            "help each other",
+            head=("task", "alone", "jointly", "gain", *found.tasks),
+            rows=tuple(_rows(found)),
+            suite=found.suite,
+            notes=NOTES,
+        )
+        for found in relations_of(runs)
+    ]
+
+
+def _rows(found: Relations) -> Iterator[tuple[Cell, ...]]:
+    for t, name in enumerate(found.tasks):
+        values = [_value(list(side[t].values())) for side in (found.alone, found.joint)]
+        pairs = [
+            Cell("") if u == t else _pair(found.gradients[t][u], found.contexts, t, u)
+            for u in range(len(found.tasks))
+        ]
+        yield (Cell(name), *values, _gain(found.gains(t)), *pairs)
+
+
+def _value(values: Sequence[float]) -> Cell:
+    stat = statistic(values)
+    if stat.mean is None:
+        return Cell("n/a", n=0)
+    spread = f" ± {stat.spread:.1f}" if stat.n > 1 else ""
+    return Cell(f"{stat.mean:.1f}{spread}", stat.mean, stat.spread, stat.n)
+
+
+def _gain(gains: Sequence[float]) -> Cell:
+    if not gains:
+        return Cell("n/a", n=0)
+    mean, half = mean_and_interval(gains)
+    text = signed(mean, 1) + ("" if half is None else f" ± {half:.1f}")
+    return Cell(text, mean, half, len(gains), best=half is not None and mean > half)
+
+
+def _pair(cosine: float | None, contexts: Matrix | None, t: int, u: int) -> Cell:
+    context = contexts[t][u] if contexts else None
+    shown = "n/a" if cosine is None else signed(cosine, 2)
+    return Cell(shown if context is None else f"{shown}, {context:.2f}", cosine)
