@@ -16,7 +16,7 @@ from dassl.data import build_data_loader
 from dassl.data.tasks import TaskSpace
 from dassl.evaluation.predictions import Predictions
 from dassl.utils import UserError
-from dassl.utils.calibration import calibration_measures, fit_temperature
+from dassl.utils.calibration import LOWEST, calibration_measures, fit_temperature
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -109,6 +109,8 @@ def fit_calibration(trainer: SimpleTrainer, infer: Callable) -> Calibration | No
     calibration = _fit(space, by, split, by_task)
     shown = ", ".join(f"{value:.3f}" for value in dict.fromkeys(calibration.temperatures))
     print(f"Temperature of the logits ({KEY} {by}), fitted on the {split} images: {shown}")
+    if min(calibration.temperatures) < 2 * LOWEST:
+        print("A temperature is at its lower bound: the model is right on all of these images")
     return calibration
 
 

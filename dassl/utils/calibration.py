@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 15  # of equal width, as usual for the ECE: https://arxiv.org/abs/1706.04599
-LOWEST, HIGHEST = 0.01, 100.0  # temperatures
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def fit_temperature(logits: Sequence[np.ndarray], labels: Sequence[np.ndarray]) 
     """The temperature T at which softmax(logits / T) gives the labels the largest likelihood.
 
     The negative log-likelihood is convex in 1/T, so that the search along log T finds its only
-    minimum. If every label has the largest logit it falls forever, and LOWEST comes back.
-    https://arxiv.org/abs/1706.04599
+    minimum. If every label has the largest logit it falls towards temperature 0, and a value near
+    LOWEST comes back. https://arxiv.org/abs/1706.04599
 
     Args:
         logits: (n, C) of the images of each task, among its own classes.
