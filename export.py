@@ -43,6 +43,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     kinds = ", ".join(KINDS)
     parser.add_argument("--as", dest="kind", default="weights", metavar="KIND", help=kinds)
     parser.add_argument("--task", help="name or number of one task; all by default")
+    parser.add_argument(
+        "--calibrated", action="store_true", help="with --as weights: temperatures included"
+    )
     add_run_flags(parser)
     return parser.parse_args(argv)
 
@@ -63,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
     run = load_run(
         args.run, device="cpu", epoch=args.load_epoch, backbone=args.backbone, root=args.root
     )
-    for file in export_run(run, folder, args.kind, args.task):
+    for file in export_run(run, folder, args.kind, args.task, args.calibrated):
         print(f"{file}  {file.stat().st_size / 2**20:.2f} MiB")
 
 

@@ -38,6 +38,7 @@ NOT_HASHED = (
 # Keys that older runs do not have, with the value that has no effect: left out then, so that older
 # runs keep their hash.
 NEWER: dict[str, Any] = {
+    "TEST.CALIBRATION": "",
     "INPUT.EXIF": "ignore",
     "DATALOADER.TRAIN_X.TEMPERATURE": 2.0,
     "DATALOADER.TRAIN_X.EPOCH": "images",

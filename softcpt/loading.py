@@ -62,6 +62,7 @@ def load_run(
     space = read_tasks(path)
     if classes or task_name:
         space = _rename(space, path, task, classes, task_name)
+        record.pop("calibration", None)  # fitted with the names of the training
     dataset = None if space is None else _without_images(space, record)
     with contextlib.redirect_stdout(io.StringIO()):  # what a training prints when it is built
         trainer = _build(cfg, dataset)

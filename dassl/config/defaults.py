@@ -41,6 +41,9 @@ def get_cfg_default() -> CfgNode:
                 # False: beside the results, those without being told the task of each image
                 "TASK_GIVEN": True,
                 "SPLIT": Key("test", choices=("test", "val")),
+                # temperature of the logits, fitted on the validation images (or else the training
+                # images), one for the run or one per task; "": none
+                "CALIBRATION": Key("", choices=("", "run", "task")),
                 "FINAL_MODEL": Key("last_step", choices=("last_step", "best_val")),
             },
             "TRAINER": {"NAME": ""},

@@ -22,6 +22,7 @@ from dassl.utils import (
 )
 
 from .base import TrainerBase
+from .calibration import Calibration, check_calibration, fit_calibration
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
@@ -43,6 +44,7 @@ class SimpleTrainer(TrainerBase):
         dataset: the data to train on; None builds what ``cfg.DATASET`` names.
     """
 
+    calibration: Calibration | None = None  # fitted before an evaluation
     weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -78,6 +80,7 @@ class SimpleTrainer(TrainerBase):
         if not self.cfg.TEST.NO_TEST:
             self.loader_of(where)
             check_unknown_task(self)
+            check_calibration(self)
         if chosen := self.validation_selected():
             self.loader_of("val")
             if where == "test":
@@ -202,7 +205,9 @@ class SimpleTrainer(TrainerBase):
         loader = self.loader_of(split)
         infer = self.build_inference(split)
         calibrate(self, infer)
-        predictions = Predictions(self.dm.space)
+        self.calibration = fit_calibration(self, infer)
+        temperatures = self.calibration and self.calibration.temperatures
+        predictions = Predictions(self.dm.space, temperatures)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):
             for batch in loader:
@@ -255,12 +260,13 @@ class SimpleTrainer(TrainerBase):
 
     def results(self) -> dict:
         """Tasks, suite, number of learned parameters and weights of tasks, for the run's record."""
-        weights = self.task_weights.current()
+        weights, fitted = self.task_weights.current(), self.calibration
         return {
             "tasks": getattr(self.evaluator, "tasks", []),
             "suite": getattr(self.evaluator, "suite", {}),
             "trainable": {"parameters": sum(map(count_learned, self.models()))},
             **({"balance": {"last_weights": weights}} if weights else {}),
+            **({"calibration": fitted.results(self.predictions)} if fitted else {}),
         }
 
     def bound_tensors(self) -> dict[str, list[str]]:
