@@ -15,6 +15,7 @@ STATUSES = ("running", "interrupted", "failed", "complete")
 # Configuration keys that do not change what a run computes, only where and how.
 NOT_HASHED = (
     "OUTPUT_DIR",
+    "LOGGERS",
     "RESUME",
     "USE_CUDA",
     "VERBOSE",

@@ -23,6 +23,7 @@ def get_cfg_default() -> CfgNode:
             "SEED": Key(-1, least=-1, most=MOST_SEED),  # -1 draws a seed and records it
             "USE_CUDA": True,  # a GPU if there is one
             "VERBOSE": True,
+            "LOGGERS": Key(("tensorboard",), choices=("tensorboard", "csv", "wandb")),  # of curves
             "PROTOCOL": "few_shot",  # name of the protocol, as in configs/protocols/
             "INPUT": _input(),
             "DATASET": _dataset(),
