@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CI_DEMO ?= output/ci-demo
 
-.PHONY: demo test test-oldest slow lint docs ci-demo env extras clean
+.PHONY: demo test test-oldest slow lint docs notebook ci-demo env extras clean
 
 demo: env  ## few-shot training on real digits; a table and a figure; METHODS=all for every method
 	$(BIN)/python sweep.py configs/sweeps/demo.yaml $(if $(METHODS),--methods "$(METHODS)")
@@ -29,6 +29,14 @@ docs: env  ## the site, in output/site; a broken link or a page that the menu la
 	$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(SITE)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+NOTEBOOK := "nbmake>=1.5.5" "ipykernel>=7.4.0"
+
+notebook: env  ## the notebook, run from its first cell to its last
+	$(BIN)/python -c 'import nbmake, ipykernel' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(NOTEBOOK) || \
+		{ echo "nbmake not installed: the notebook is not run" >&2; exit 0; }; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake docs/notebooks
 
 ci-demo: env  ## the demo with 3 epochs per run, and its table, figure and report
 	$(BIN)/python sweep.py configs/sweeps/demo.yaml --output-dir "$(CI_DEMO)" OPTIM.MAX_EPOCH 3

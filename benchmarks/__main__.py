@@ -72,6 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("suites", nargs="+", help=f"all, small, or {', '.join(suites())}")
     parser.add_argument("--small", action="store_true", help="in miniature, to see that it works")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: CPU time, for a busy machine"
+    )
     parser.add_argument("--out", type=Path, default=Path("output/benchmarks.json"))
     args = parser.parse_args(arguments)
     known = suites()
@@ -81,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     import torch  # only now: --help and mistakes are answered without it
 
     os.environ["BENCHMARK_THREADS"] = str(args.threads)
+    os.environ["BENCHMARK_CLOCK"] = args.clock
     torch.set_num_threads(args.threads)
     content = {"conditions": conditions(), "suites": {}}
     small = args.small or "small" in args.suites

@@ -44,7 +44,6 @@ VARIANTS = {  # trainer and its switches
     "CSTS": ("MTCoOp", ("CSC", "CLASS_CSC", "TASK_CSC")),
 }
 ONE_TASK = {"CoOp": ("CoOp", ()), "CoCoOp": ("CoCoOp", ())}  # train on one task at a time
-DEEP = {name: (name, ()) for name in ("VPT", "IVLP", "MaPLe", "PromptSRC")}  # one task, too
 NAMES = {"tasks.ctx": "U", "classes.ctx": "V", "meta.proj": "W", "prompts.ctx": "ctx"}
 NAMES |= {"meta_net.linear1.weight": "W1", "meta_net.linear1.bias": "b1"}
 NAMES |= {"meta_net.linear2.weight": "W2", "meta_net.linear2.bias": "b2"}
@@ -80,8 +79,11 @@ def make_space(classes: tuple[int, ...]) -> TaskSpace:
 
 
 def make_trainer(variant: str, backbone: str, size: Size, space: TaskSpace, *opts: str):
-    """The trainer of a variant on images that are never read; ``opts`` are KEY VALUE pairs."""
-    name, switches = (VARIANTS | ONE_TASK | DEEP)[variant]
+    """The trainer of a variant, or of a registered method, on images that are never read.
+
+    ``opts`` are KEY VALUE pairs.
+    """
+    name, switches = (VARIANTS | ONE_TASK).get(variant, (variant, ()))
     key = TRAINER_REGISTRY.get(name).KEY
     words = [f"TRAINER.{key}.{switch}" for switch in switches]
     words = [word for switch in words for word in (switch, "True")]

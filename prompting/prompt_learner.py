@@ -8,6 +8,8 @@ from torch import nn
 
 from clip import TextEncoder
 from clip.text import PROMPTS_AT_ONCE, Prompts, index_rows
+from dassl.config import CfgNode
+from dassl.data import TaskSpace
 from dassl.utils import UserError
 from image_text import FreeText
 
@@ -39,6 +41,9 @@ class PromptLearner(nn.Module):
     Raises:
         UserError: an unknown position, or a prompt longer than the tower's context.
     """
+
+    start: torch.Tensor
+    token: torch.Tensor
 
     def __init__(
         self,
@@ -190,7 +195,7 @@ class ContextPrompter(Prompter):
     ``options`` has CoOp's keys: N_CTX, CTX_INIT, CSC, CLASS_TOKEN_POSITION.
     """
 
-    def __init__(self, options, space, text):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__()
         self.prompts = PromptLearner(
             space.classnames,
@@ -201,7 +206,12 @@ class ContextPrompter(Prompter):
             position=options.CLASS_TOKEN_POSITION,
         )
 
-    def forward(self, text, image_features, class_mask=None):
+    def forward(
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Text features (C, e)."""
         chunks = chunk_names(self.prompts, class_mask)
         features = [text.encode(self.make_prompts(chunk)) for chunk in chunks]

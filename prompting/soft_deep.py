@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from clip import CLIP
+from clip import CLIP, TextEncoder
 from clip.text import index_rows
 from dassl.config import CfgNode
 from dassl.data import TaskSpace
@@ -41,7 +41,7 @@ class DeepSoftPrompter(PromptedImages, SoftPrompter):
     by all blocks and tokens, and F_i as C D_i with C (d, r) shared.
     """
 
-    def __init__(self, options: CfgNode, space: TaskSpace, text, clip: CLIP):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder, clip: CLIP):
         super().__init__(options, space, text)
         self.depth, rank = options.DEPTH, options.RANK
         count, with_classes = (self.depth - 1) * self.names.n_ctx, self.classes is not None
@@ -78,7 +78,7 @@ class DeepSoftPrompter(PromptedImages, SoftPrompter):
             raise ValueError("images of several tasks need the task of each image")
         return {i: index_rows(rows, task) for i, rows in tokens.items()}
 
-    def tokens_of_tasks(self, text) -> dict[int, torch.Tensor]:
+    def tokens_of_tasks(self, text: TextEncoder) -> dict[int, torch.Tensor]:
         """Image tokens (T, m, V) of all tasks by index of the block."""
         features = self.meta_inputs(text)
         contexts = {0: self.meta(*features), **self.deep_contexts(*features)}

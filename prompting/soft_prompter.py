@@ -9,6 +9,8 @@ from torch import nn
 
 from clip import TextEncoder
 from clip.text import index_rows
+from dassl.config import CfgNode
+from dassl.data import TaskSpace
 
 from .meta_net import build_meta_net
 from .prompt_learner import INIT_STD, PromptLearner, scatter_rows
@@ -26,17 +28,18 @@ class SoftPrompter(Prompter):
         w_tc  = g([SOS] S class_tc . [EOT])                     (e,)  text feature of class c
     """
 
-    def __init__(self, options, space, text):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__()
         self.frozen_classes = bool(options.FREEZE_CLS_PROMPT)
         tasks = space.prompt_names
-        self.tasks = self.vectors = None
+        self.tasks: PromptLearner | None = None
+        self.vectors: nn.Parameter | None = None
         if options.TASK_VECTORS:
             self.vectors = nn.Parameter(INIT_STD * torch.randn(len(tasks), text.out_dim))
         else:
             per_task = torch.arange(len(tasks)) if options.TASK_CSC else None
             self.tasks = _learner(tasks, text, options, "TASK_", per_task)
-        self.classes = None
+        self.classes: PromptLearner | None = None
         if options.CSC:
             per_class = torch.arange(space.num_classes) if options.CLASS_CSC else None
             self.classes = _learner(space.classnames, text, options, "CLASS_", per_class)
@@ -59,37 +62,43 @@ class SoftPrompter(Prompter):
         owner = self.owner if class_mask is None else self.owner[class_mask]
         return torch.zeros(self.n_tasks, dtype=torch.bool).index_fill(0, owner, True)
 
-    def contexts(self, text, class_mask=None):
+    def contexts(self, text: TextEncoder, class_mask: torch.Tensor | None = None) -> torch.Tensor:
         """The generated contexts of the classes in ``class_mask``.
 
         One per task (T, m, d), or with class features one per class (C, m, d).
         """
         return self.meta(*self.meta_inputs(text, class_mask))
 
-    def meta_inputs(self, text, class_mask=None):
+    def meta_inputs(
+        self, text: TextEncoder, class_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Features that the meta network maps, for the classes in ``class_mask``.
 
         Those of their tasks (T, e); or, with class features, of task and class, both (C, e).
         """
         tasks = self.tasks_of(class_mask)
-        if self.vectors is None:
+        if self.tasks is not None:
             task = text.encode(self.tasks(class_mask=tasks)).float()  # (T, e)
-        else:
+        elif self.vectors is not None:
             task = index_rows(self.vectors, tasks.nonzero()[:, 0])
         if self.classes is None:
             return (task,)
         owner = self.owner if class_mask is None else self.owner[class_mask]
         return index_rows(task, ranks(tasks)[owner]), self.class_features(text, class_mask)
 
-    def class_features(self, text, class_mask=None):
+    def class_features(
+        self, text: TextEncoder, class_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Features (k, e) of the classes in ``class_mask``; computed once if not learned."""
+        classes = self.classes
+        assert classes is not None  # with CSC
         if not self.frozen_classes:
-            return text.encode(self.classes(class_mask=class_mask)).float()
-        ctx = self.classes.ctx
+            return text.encode(classes(class_mask=class_mask)).float()
+        ctx = classes.ctx
         state = None if ctx is None else (ctx._version, ctx.device)  # loading writes in place
         if self._class_features is None or self._class_features[0] != state:
             with torch.no_grad():
-                self._class_features = state, text.encode(self.classes()).float()
+                self._class_features = state, text.encode(classes()).float()
         features = self._class_features[1]
         return features if class_mask is None else index_rows(features, class_mask.nonzero()[:, 0])
 

@@ -11,13 +11,22 @@ from dassl.utils import UserError
 
 from .aggregate import Row
 from .compare import same_measure
-from .few_shot_curves import COLOURS, STYLE, check_suffix, draw_curves, save_figure
-from .tables import shots_name
+from .drawing import (
+    COLOURS,
+    HATCHES,
+    STYLE,
+    check_suffix,
+    hatch_of,
+    method_styles,
+    save_figure,
+    wrapped,
+)
+from .few_shot_curves import draw_curves, shots_title
 from .training_curves import Curve
 
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "oo")
 PADDING = 0.9  # inches for title and labels of a panel
 BARS = len(HATCHES)  # methods that bars can show; more become a heat map
+FIELD = 0.4  # inches of a field of a heat map, which holds a number
 
 
 def draw_gains(
@@ -41,16 +50,21 @@ def draw_gains(
     panels = [panel for suite in suites if (panel := _gains(rows, suite))]
     if not panels:
         raise UserError("there is nothing to draw: no suite has both zero-shot and another method")
-    heights = [_height(tasks, methods) for _, tasks, methods in panels]
+    styles = method_styles(rows)
+    heights = [
+        _height(tasks, methods) + (0.3 + 0.1 * len(methods) if narrow else 0.0)  # for the legend
+        for _, tasks, methods in panels
+    ]
+    most = max(len(methods) for _, _, methods in panels)
+    width = 4.0 if narrow else max(7.2, 2.6 + FIELD * most if most > BARS else 0.0)
     with rc_context(STYLE):
-        size = (4.0 if narrow else 7.2, sum(heights) + 0.4)
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
         for ax, (title, tasks, methods) in zip(axes, panels, strict=True):
             if len(methods) <= BARS:
-                _draw_bars(ax, tasks, methods, narrow)
+                _draw_bars(ax, tasks, methods, styles, narrow)
             else:
-                _draw_map(ax, tasks, methods)
+                _draw_map(ax, tasks, methods, narrow)
             suite, _, shots = title.rpartition(", ")
             ax.set_title(f"{suite}\n{shots}" if narrow else title, loc="right" if narrow else None)
         save_figure(figure, path, dpi)
@@ -60,7 +74,7 @@ def draw_gains(
 def _height(tasks: list[str], methods: dict) -> float:
     """Inches of a panel."""
     if len(methods) <= BARS:
-        return PADDING + len(tasks) * (0.14 + 0.13 * len(methods))
+        return PADDING + max(0.5, len(tasks) * (0.14 + 0.13 * len(methods)))
     return 1.6 + 0.28 * len(tasks)
 
 
@@ -83,53 +97,70 @@ def _gains(rows: Sequence[Row], suite: str) -> tuple[str, list[str], dict] | Non
                 else (float("nan"), 0.0)
                 for s, z in stats
             ]
-    title = f"{suite}, {shots_name(most)} training images per class"
-    return title, tasks, methods
+    return f"{suite}, {shots_title(most)}", tasks, methods
 
 
-def _draw_bars(ax, tasks: list[str], methods: dict, narrow: bool) -> None:
+def _draw_bars(ax, tasks: list[str], methods: dict, styles: dict, narrow: bool) -> None:
+    spread = any(value for gains in methods.values() for _, value in gains)
     width = 0.8 / len(methods)
     for i, (method, gains) in enumerate(methods.items()):
         ax.barh(
             [t + (i - (len(methods) - 1) / 2) * width for t in range(len(tasks))],
             [gain for gain, _ in gains],
             height=width * 0.92,
-            xerr=[spread for _, spread in gains],
-            color=COLOURS[i],
-            hatch=HATCHES[i],
+            xerr=[value for _, value in gains] if spread else None,
+            color=styles[method]["color"],
+            hatch=hatch_of(styles[method]),
             edgecolor="white",
             linewidth=0.4,
             error_kw={"elinewidth": 1.0, "ecolor": "0.2"},
-            label=method,
+            label=wrapped(method, 18 if narrow else 26),
         )
     ax.grid(False, axis="y")
     ax.axvline(0, color="0.2", linewidth=1.0)
     ax.set_yticks(range(len(tasks)), tasks)
     ax.invert_yaxis()
-    ax.set_xlabel("points above zero-shot (bars: ± 1 standard deviation over seeds)")
+    note = " (lines: ± 1 standard deviation over seeds)" if spread else ""
+    ax.set_xlabel(f"points above zero-shot{note}")
     if narrow:
         below = -0.45 / (_height(tasks, methods) - PADDING)  # 0.45 inches, in heights of the axes
-        ax.set_xlabel("points above zero-shot (± 1 std over seeds)", loc="right")
+        note = " (± 1 std over seeds)" if spread else ""
+        ax.set_xlabel(f"points above zero-shot{note}", loc="right")
         ax.legend(loc="upper right", bbox_to_anchor=(1.0, below), ncols=2)
     else:
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _draw_map(ax, tasks: list[str], methods: dict) -> None:
-    """A heat map with numbers, if there are too many methods for bars."""
+def _draw_map(ax, tasks: list[str], methods: dict, narrow: bool) -> None:
+    """A heat map, if there are too many methods for bars; a narrow one has no numbers."""
     matrix = [[methods[method][t][0] for method in methods] for t in range(len(tasks))]
     most = max((abs(v) for row in matrix for v in row if not math.isnan(v)), default=1.0)
-    image = _draw_fields(ax, matrix, tasks, list(methods), ("PuOr", -most, most), "{:+.1f}")
-    ax.figure.colorbar(image, ax=ax, shrink=0.8, label="points above zero-shot")
+    names = [wrapped(name, 26) for name in methods]
+    form = "" if narrow else "{:+.1f}"
+    image = _draw_fields(ax, matrix, tasks, names, ("PuOr", -most, most), form)
+    if narrow:
+        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        ax.set_yticks(range(len(tasks)), tasks, fontsize=7)
+    ax.figure.colorbar(
+        image,
+        ax=ax,
+        shrink=0.8,
+        label="points above zero-shot",
+        location="bottom" if narrow else "right",
+    )
 
 
 def _draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, form: str):
-    """A heat map with numbers; ``colours`` is its colour map and the values at its ends."""
+    """A heat map; ``colours`` is its colour map and the values at its ends.
+
+    Args:
+        form: the format of the numbers; "" for none.
+    """
     cmap, low, high = colours
     image = ax.imshow(matrix, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     for i, row in enumerate(matrix):
         for j, value in enumerate(row):
-            if not math.isnan(value):
+            if form and not math.isnan(value):
                 red, green, blue, _ = image.cmap(image.norm(value))
                 light = 0.3 * red + 0.59 * green + 0.11 * blue > 0.5
                 text = form.format(value).replace("-", "−")

@@ -27,7 +27,7 @@ class AdapterPrompter(TemplatePrompter):
     f' = r A(f) + (1 - r) f,   A(f) = ReLU(W2 ReLU(W1 f)),   W1 (e/k, e), W2 (e, e/k), no biases
     """
 
-    def __init__(self, options, space, text):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__(space, text)
         width, hidden = text.out_dim, text.out_dim // options.REDUCTION
         if hidden < 1:

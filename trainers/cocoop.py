@@ -28,7 +28,7 @@ class ConditionalPrompter(Prompter):
 
     depends_on_image = True
 
-    def __init__(self, options, space, text):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__()
         self.chunk = options.CHUNK
         self.prompts = PromptLearner(

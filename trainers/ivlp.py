@@ -18,7 +18,7 @@ from ._base import PromptTrainer
 
 @TRAINER_REGISTRY.register()
 class IVLP(PromptTrainer):
-    """Contexts of the text blocks and tokens of the image blocks, learned independently."""
+    """Contexts of the text blocks and tokens of the image blocks; each task separately."""
 
     KEY = "IVLP"
     DEFAULTS = dict(

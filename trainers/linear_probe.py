@@ -60,7 +60,7 @@ class LinearHead(Head):
 
 @TRAINER_REGISTRY.register()
 class LinearProbe(PromptTrainer):
-    """Logistic regression on frozen features, C chosen on the validation images."""
+    """Logistic regression on frozen features, C chosen on val images; each task separately."""
 
     KEY = "LP"
     DEFAULTS = dict(

@@ -51,7 +51,7 @@ class CoupledPrompter(PromptedImages):
 
 @TRAINER_REGISTRY.register()
 class MaPLe(PromptTrainer):
-    """Contexts deep in the text tower, and image tokens made of them by linear couplings."""
+    """Deep text contexts and image tokens made of them; each task separately."""
 
     KEY = "MAPLE"
     DEFAULTS = dict(

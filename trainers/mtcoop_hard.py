@@ -23,7 +23,7 @@ from ._base import PromptTrainer
 class SharedPrompter(Prompter):
     """Learned contexts: one for all classes, one per task, or one per class."""
 
-    def __init__(self, options, space, text):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__()
         group = None
         if options.TSC:

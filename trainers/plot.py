@@ -24,7 +24,7 @@ from ._base import PromptTrainer
 class PromptSets(Prompter):
     """Every class name in each of N learned contexts."""
 
-    def __init__(self, options, space, text):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__()
         self.sets, classes = options.N, space.num_classes
         group = torch.arange(self.sets).repeat_interleave(classes)

@@ -21,7 +21,7 @@ from ._base import PromptTrainer
 
 @TRAINER_REGISTRY.register()
 class PromptSRC(PromptTrainer):
-    """IVLP held near the frozen CLIP by three losses, its weights averaged over the epochs."""
+    """IVLP held near the frozen CLIP, weights averaged over epochs; each task separately."""
 
     KEY = "PROMPTSRC"
     templates: TemplatePrompter  # made by build_templates

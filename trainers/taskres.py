@@ -25,7 +25,7 @@ class ResidualPrompter(Prompter):
     The size of a step of alpha X therefore depends on the length of the tower's text features.
     """
 
-    def __init__(self, options, space, text):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__()
         extra = GENERAL if options.ENSEMBLE else ()
         base = average_templates(space, text, extra, normalised=False)

@@ -31,7 +31,7 @@ class ClassAwarePrompter(ContextPrompter):
 
     class_features: torch.Tensor
 
-    def __init__(self, options, space, text):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__(
             CfgNode({**options, "CSC": False, "CLASS_TOKEN_POSITION": "end"}), space, text
         )

@@ -34,7 +34,7 @@ class CachePrompter(TemplatePrompter):
     with f the normalised image features and w the text features of the templates.
     """
 
-    def __init__(self, options, space, text, images: int):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder, images: int):
         super().__init__(space, text)
         keys = torch.zeros(images, text.out_dim)
         self.keys = nn.Parameter(keys, requires_grad=options.FINETUNE)
@@ -56,9 +56,10 @@ class CachePrompter(TemplatePrompter):
 
 @TRAINER_REGISTRY.register()
 class TipAdapter(PromptTrainer):
-    """Zero-shot CLIP with a cache of training features; FINETUNE True trains its keys.
+    """Zero-shot CLIP with a cache of training features; each task separately.
 
-    alpha and beta are chosen on the validation images.
+    FINETUNE True trains the cached features (Tip-Adapter-F). alpha and beta are chosen on the
+    validation images.
     """
 
     KEY = "TIP"

@@ -33,7 +33,7 @@ class VisualPrompter(PromptedImages, TemplatePrompter):
 
 @TRAINER_REGISTRY.register()
 class VPT(PromptTrainer):
-    """Deep visual prompts: tokens are learned before each image block; the text is fixed."""
+    """Deep visual prompts: learned tokens before image blocks, fixed text; each task separately."""
 
     KEY = "VPT"
     DEFAULTS = dict(

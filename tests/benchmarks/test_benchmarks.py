@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _sides, deep, evaluation, memory, step, text
+from benchmarks import _sides, evaluation, memory, methods, step, text
 from benchmarks.gpu import VARIANTS
 from dassl.utils import UserError
 
@@ -40,15 +40,19 @@ def test_step(variant):
     assert unlike(learned["warm"], learned["images"]) < 1e-5
 
 
-@pytest.mark.parametrize("method", deep.METHODS)
-def test_deep(method):
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_methods(method, monkeypatch):
+    """After two steps, all sides have learned the same."""
+    monkeypatch.setattr(methods, "ITERATIONS", 10)  # of LP++, in which rounding grows
     case = {"method": method, "classes": 5, "batch": 3, "backbone": "tiny-vit/random"}
     learned = {}
-    for side in ("naive", "images", "checkpoint", *(["warm"] if method == "PromptSRC" else [])):
-        take = deep.prepare(side, **case)
-        take()
+    recomputed = ("checkpoint",) if method in ("PromptSRC", "CLIPLoRA") else ()
+    for side in ("naive", *methods.sides_of(method), *recomputed):
+        take = methods.prepare(side, **case)
+        start = [t.detach().clone() for t in take()]
         learned[side] = [t.detach().clone() for t in take()]
         assert unlike(learned[side], learned["naive"]) < 1e-4
+        assert method == "LPPlusPlus" or unlike(learned[side], start) > 1e-6
 
 
 def test_evaluation():

@@ -3,20 +3,16 @@
 import itertools
 import re
 import shutil
-import xml.etree.ElementTree as ET
 
 import pytest
-from matplotlib import image
 
 import parse_test_res
 from dassl.utils import UserError
-from results.aggregate import aggregate
-from results.figures import draw_gains, draw_similarity, draw_training
 from results.html_report import write_report
-from results.read import find_runs, make_run
+from results.read import find_runs
 from results.report import Choices, Report
 from results.training_curves import read_curves
-from tests._records import record, write
+from tests._records import write
 
 
 @pytest.fixture
@@ -86,31 +82,6 @@ def test_reports_that_cannot_be_written(tree):
     with pytest.raises(UserError, match="no method named 'Z'"):
         write_report(Report(runs, Choices(reference="Z")), tree / "x.html")
     assert not list(tree.glob("x.*"))
-
-
-def test_gains_are_drawn(tree):
-    rows = aggregate(find_runs(tree))
-    pixels = image.imread(draw_gains(rows, tree / "gains.png", dpi=50))
-    assert pixels.shape[0] > 60 and pixels[..., :3].std() > 0.05
-    ET.parse(draw_gains(rows, tree / "gains.svg"))
-    for i in range(7):  # too many for bars; they lack a task
-        write(tree / f"more{i}", method=f"M{i}", tasks=(("oak <b>", "", 9.0),))
-    pixels = image.imread(draw_gains(aggregate(find_runs(tree)), tree / "map.png", dpi=50))
-    assert pixels[..., :3].std() > 0.05
-    alone = aggregate([make_run(tree / "x", record())])
-    with pytest.raises(UserError, match="no suite has both zero-shot and another method"):
-        draw_gains(alone, tree / "none.png")
-
-
-def test_training_and_similarity_are_drawn(tmp_path):
-    curves = {"loss": {"task0": [(0, 1.0), (1, 0.5)], "task1": [(0, 2.0), (1, 0.7)]}}
-    ET.parse(draw_training(curves, tmp_path / "t.svg"))
-    with pytest.raises(UserError, match="no training curve"):
-        draw_training({}, tmp_path / "t.svg")
-    matrix = [[1.0, 0.2], [0.2, 1.0]]
-    assert draw_similarity(matrix, ["a", "b"], tmp_path / "s.png").stat().st_size > 1000
-    with pytest.raises(UserError, match=r"a figure ends in \.png"):
-        draw_similarity(matrix, ["a", "b"], tmp_path / "s.doc")
 
 
 # ------------------------------------------------------------------ in a browser

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from clip import TextEncoder
+from dassl.config import CfgNode
 from dassl.data import TaskSpace
 from dassl.utils import UserError
 from prompting.templates import TemplatePrompter
@@ -35,7 +36,7 @@ class ImageWords(nn.Module):
         UserError: IMAGE_TEMPLATE alone does not fit.
     """
 
-    def __init__(self, options, space: TaskSpace, text: TextEncoder, used: int):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder, used: int):
         super().__init__()
         self.count = min(options.TOP_CLASSES, space.num_classes)
         self.names = [words_of(name) for name in space.classnames]

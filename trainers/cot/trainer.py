@@ -53,7 +53,7 @@ class Chain(nn.Module):
         steps: N.
     """
 
-    def __init__(self, options, steps, text):
+    def __init__(self, options: CfgNode, steps: int, text: TextEncoder):
         super().__init__()
         self.carry, self.link = options.ACCUMULATE, options.LINK
         self.low, self.high = options.LINK_RANGE
@@ -102,9 +102,10 @@ class ChainPrompter(Prompter):
     the image x comes before words_i(class).
     """
 
+    owner: torch.Tensor
     depends_on_image = True
 
-    def __init__(self, options, space, text):
+    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__()
         self.chunk, self.aggregator = options.CHUNK, options.AGGREGATOR
         n_ctx = options.N_CTX
@@ -113,20 +114,22 @@ class ChainPrompter(Prompter):
         words = step_texts(options, space, text, n_ctx)
         self.chain = Chain(options, len(words), text)
         used = words[-1:] if self.aggregator == "last" else words
-        learners = {}  # steps with the same words share their embeddings
+        # steps with the same words share their embeddings
+        learners: dict[tuple, PromptLearner] = {}
         for step in used:
             if tuple(step) not in learners:
                 position = options.CLASS_TOKEN_POSITION
                 learners[tuple(step)] = PromptLearner(
                     step, text, n_ctx=n_ctx, learn=False, position=position
                 )
-        self.steps = nn.ModuleList(learners[tuple(step)] for step in used)
+        parts = [learners[tuple(step)] for step in used]
+        self.steps = nn.ModuleList(parts)
         self.sources = step_sources(options)
         self.image_words = None
         if options.TOP_CLASSES:
-            longest = max(step.token.shape[1] for step in self.steps)  # tokens after the context
-            used = self.steps[0].start.shape[1] + n_ctx + longest
-            self.image_words = ImageWords(options, space, text, used)
+            longest = max(part.token.shape[1] for part in parts)  # tokens after the context
+            tokens = parts[0].start.shape[1] + n_ctx + longest
+            self.image_words = ImageWords(options, space, text, tokens)
         self.query = None
         if self.aggregator == "attention":
             with torch.no_grad():

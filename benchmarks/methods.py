@@ -1,0 +1,153 @@
+"""A training step of single methods: ViT-B/16, 47 classes, batch 4; LP++: a whole fit.
+
+    python -m benchmarks methods
+
+The naive step encodes every prompt at its full length and every image in every step. Where the
+frozen image tower's features can be stored, a row has them stored ("warm"): for PromptSRC those of
+its teacher. CLIP-LoRA runs without dropout, so that both sides compute the same.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+from benchmarks import _plain_methods as plain
+from benchmarks._plain import plain_clip
+from benchmarks._sides import NAIVE, compare
+from benchmarks.gpu import ON_CPU, STEP, Size, make_batch, make_space, make_trainer
+from clip import backbones
+from trainers import lp_plus_plus
+
+PLAIN = {
+    "VPT": plain.PlainDeep,
+    "IVLP": plain.PlainDeep,
+    "MaPLe": plain.PlainDeep,
+    "PromptSRC": plain.PlainDeep,
+    "TCP": plain.PlainTCP,
+    "DePT": plain.PlainDePT,
+    "TaskRes": plain.PlainTaskRes,
+    "CLIPLoRA": plain.PlainLoRA,
+    "TwoStage": plain.PlainNorms,
+}
+METHODS = (*PLAIN, "LPPlusPlus")
+WARM = {"PromptSRC": "teacher stored", "TCP": "", "DePT": "", "TaskRes": ""}
+OPTIONS = {"CLIPLoRA": {"DROPOUT": 0}, "LPPlusPlus": {"SEARCH": False}}
+SMALL_OPTIONS = {  # the blocks of tiny-vit's towers
+    "VPT": {"PROMPT_DEPTH_VISION": 3},
+    "IVLP": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2},
+    "MaPLe": {"PROMPT_DEPTH": 2},
+    "PromptSRC": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2},
+    "TCP": {"LAYER": 1},
+}
+SHOTS, ITERATIONS = 16, 300  # of LP++
+
+
+def run(small: bool = False) -> list[dict]:
+    """All rows."""
+    size = (5, 3, "tiny-vit/random") if small else (47, 4, "ViT-B-16/random")
+    keys = ("classes", "batch", "backbone")
+    rows = []
+    for method in ("PromptSRC", "LPPlusPlus") if small else METHODS:
+        case = {"method": method, **dict(zip(keys, size, strict=True))}
+        rows += compare("benchmarks.methods", {method: case}, sides_of(method))
+    return rows
+
+
+def sides_of(method: str) -> dict[str, str]:
+    """What is compared with the naive side, and what a row says of it."""
+    if method == "LPPlusPlus":
+        return {"warm": f"{ITERATIONS} iterations on stored features"}
+    warm = {"warm": WARM[method] or "features stored"} if method in WARM else {}
+    return {"images": "", **warm}
+
+
+def prepare(
+    side: str, method: str, classes: int, batch: int, backbone: str
+) -> Callable[[], list[torch.Tensor]]:
+    """A training step, or a fit of LP++; it returns the learned tensors."""
+    size = Size((backbone,), (classes,), batch, steps=1)
+    options = OPTIONS.get(method, {})
+    options = options | (SMALL_OPTIONS.get(method, {}) if backbone.startswith("tiny") else {})
+    words = [w for k, v in options.items() for w in (f"TRAINER.{method.upper()}.{k}", str(v))]
+    if side == "checkpoint":
+        words += ["COMPUTE.IMAGE_CHECKPOINT", "True"]
+    trainer = make_trainer(method, backbone, size, make_space(size.classes), *ON_CPU, *words)
+    trainer.epoch = 0
+    if method == "LPPlusPlus":
+        return _fit(trainer, side, classes)
+    data = make_batch(trainer, size)
+    if side == NAIVE:
+        naive = _plain(trainer, PLAIN[method])
+        step = functools.partial(naive, data["img"], data["label"])
+        learned = list(naive.learned.values())
+        del trainer
+        backbones._cached.cache_clear()
+    else:
+        learned = list(_learned(trainer).values())
+        if side == "warm":
+            features = trainer.clip.encode_image(data["img"])
+            if trainer.stored_features(trainer.cfg.TRAINER[trainer.KEY]) == "teacher":
+                data["teacher"] = features
+            else:
+                del data["img"]
+                data["feat"] = features
+        step = functools.partial(trainer.train_step, data, STEP)
+
+    def timed():
+        step()
+        return learned
+
+    return timed
+
+
+def _learned(trainer) -> dict[str, torch.Tensor]:
+    """Learned tensors by name, without the classifier of 2SFS's second stage."""
+    named = trainer.model.prompter.named_parameters()
+    return {name: p for name, p in named if name != "classifier"}
+
+
+def _plain(trainer, kind: type[plain.PlainMethod]) -> plain.PlainMethod:
+    """The naive step of the same weights, names and learned numbers."""
+    clip_model, prompter = trainer.clip, trainer.model.prompter
+    state = {key: value.clone() for key, value in clip_model.state_dict().items()}
+    contexts = getattr(prompter, "contexts", None)
+    fixed = {
+        "text": getattr(prompter, "features", None),
+        "words": getattr(contexts, "words", None),
+        "class": getattr(prompter, "class_features", None),
+        "base": getattr(prompter, "base", None),
+        "anchors": trainer.templates.features if trainer.uses_templates else None,
+    }
+    return kind(
+        plain_clip(clip_model.config, state),
+        trainer.dm.space.classnames,
+        _learned(trainer),
+        {name: tensor for name, tensor in fixed.items() if tensor is not None},
+        lr=trainer.cfg.OPTIM.LR,
+    )
+
+
+def _fit(trainer, side: str, classes: int) -> Callable[[], list[torch.Tensor]]:
+    """LP++ from its start to its last iterate, on random image features."""
+    probe, generator = trainer.model.prompter, torch.Generator().manual_seed(0)
+    label = torch.arange(classes).repeat(SHOTS)
+    features = torch.randn(len(label), probe.features.shape[1], generator=generator)
+    state = {name: value.clone() for name, value in probe.state_dict().items()}
+    if side == NAIVE:
+        arguments = (features, label, probe.features, state, ITERATIONS)
+        return functools.partial(plain.plain_lp_plus_plus, *arguments)
+
+    @torch.no_grad()
+    def fit() -> list[torch.Tensor]:
+        probe.load_state_dict(state)
+        x = torch.nn.functional.normalize(features, dim=-1)
+        lp_plus_plus.start(probe, x, label, "sum")
+        iterates = lp_plus_plus.iterate(probe, x, label, add_up=False)
+        for _ in range(ITERATIONS):
+            next(iterates)
+        return [probe.weight, probe.bias, probe.alpha]
+
+    return fit
