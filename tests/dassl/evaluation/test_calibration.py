@@ -111,6 +111,15 @@ def images(toy, tmp_path):
     (tmp_path / "images.json").write_text(json.dumps(str(toy)))
 
 
+def test_the_likelihood_of_the_images_fitted_on_rises(build):
+    trainer = build("MTCoOp", "TEST.CALIBRATION", "task")
+    trainer.test("val")
+    section = trainer.calibration.results(trainer.predictions)
+    assert section["fitted_on"] == "val"
+    for task in section["tasks"]:
+        assert task["nll"] < task["nll_before"] and task["temperature"] != 1
+
+
 def test_without_validation_images_the_training_images_are_used(run, build, tmp_path):
     record = run("MTCoOpHard", "TEST.CALIBRATION", "run", "TEST.SPLIT", "val")
     assert record["calibration"]["fitted_on"] == "train"
