@@ -21,6 +21,7 @@ from results.few_shot_curves import draw_curves
 from results.figures import draw_all
 from results.html_report import write_report
 from results.read import OVERALL, Run, find_runs
+from results.relation_figure import draw_relations
 from results.rendering import FORMS, render
 from results.report import Choices, Report
 
@@ -95,6 +96,9 @@ def _add_flags_of_reports(below: argparse._ArgumentGroup) -> None:
     below.add_argument(
         "--figure", metavar="FILE", type=path, help="few-shot curves (.png, .pdf, .svg)"
     )
+    below.add_argument(
+        "--relations", metavar="FILE", type=path, help="which tasks help each other, as a figure"
+    )
     below.add_argument("--pictures", metavar="DIR", type=path, help="all figures, as .png and .svg")
     below.add_argument("--pdf", action="store_true", help="with --pictures: as .pdf, for a paper")
 
@@ -130,7 +134,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: nothing was found, or the runs do not belong together.
     """
     folder = Path(args.directory)
-    if args.table or args.format or args.figure or args.pictures:
+    if args.table or args.format or args.figure or args.relations or args.pictures:
         text, complete = _report_below(folder, args)
     else:
         averaging = Averaging(args.keyword, _spread(args), args.ci95, args.test_log)
@@ -167,6 +171,8 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
         parts.append(f"not counted{_listed(unfinished)}")
     if args.figure:
         print(f"figure: {draw_curves(report.rows, args.figure)}", file=sys.stderr)
+    if args.relations:
+        print(f"figure: {draw_relations(runs, args.relations)}", file=sys.stderr)
     if args.pictures:
         drawn = draw_all(report.rows, args.pictures, args.pdf)
         print(f"figures: {', '.join(map(str, drawn))}", file=sys.stderr)

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
 from results.read import read_run
 from sweeps.estimate import Estimate
+from sweeps.grouping import write_groups
 from sweeps.plan import ENGINES, read_sweep
 from sweeps.run import report, run_all
 from sweeps.side_by_side import parse_together
@@ -54,6 +56,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--cluster", choices=ENGINES, help="where to run, instead of the YAML's")
     add("--workers", type=int, default=0, metavar="N", help="processes of --cluster local")
     add("--together", metavar="N", help="runs per process that share text passes; or auto")
+    group = parser.add_argument_group("instead of running, group the tasks of a suite")
+    add = group.add_argument
+    add("--group-by", metavar="DIR", type=path, help="joint runs with TRAIN.TASK_GRADIENTS")
+    add("--groups", type=int, default=3, metavar="N", help="how many groups, at most")
+    add("--out", metavar="FILE", type=path, help="the YAML to write, with the groups")
     parser.add_overrides("configuration keys and their values, for every run")
     return parser.parse_args(argv)
 
@@ -64,6 +71,11 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the YAML or an override cannot be used.
     """
+    if args.group_by or args.out:
+        if not (args.group_by and args.out):
+            raise UserError("--group-by DIR and --out FILE go together; give both or neither")
+        print(write_groups(args.sweep, args.group_by, args.groups, args.out))
+        return 0
     configs = Path("configs") if Path("configs").is_dir() else ROOT / "configs"
     sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs, args.methods)
     sweep = sweep.only(args.only)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from clip import without_graphs
 from dassl.engine import Step
 from dassl.engine.task_weights import TaskWeights
 from dassl.utils import UserError, distributed
@@ -43,7 +44,7 @@ class TaskGradients:
         cuda = [trainer.device] if trainer.device.type == "cuda" else []
         weights, trainer.task_weights = trainer.task_weights, TaskWeights()  # running means stay
         try:
-            with torch.random.fork_rng(devices=cuda):
+            with torch.random.fork_rng(devices=cuda), without_graphs():  # those of steps stay
                 found = task_gradients_of(trainer, batch, step, list(self.shared.values()))
         finally:
             trainer.task_weights = weights

@@ -240,3 +240,9 @@ def columns(rows: Sequence[Row]) -> list[tuple[str, str]]:
         (key, WITHOUT_TASK[key]) for key in WITHOUT_TASK if any(key in r.extra for r in runs)
     ]
     return [*means, *((name, name) for name in tasks), *without]
+
+
+def measure_columns(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Keys and titles of what is measured of a suite's tasks beside their metric."""
+    names = dict.fromkeys(name for row in rows for run in row.runs for name in run.measures)
+    return [(name, name) for name in names]

@@ -137,7 +137,7 @@ def _draw_map(ax, tasks: list[str], methods: dict, narrow: bool) -> None:
     most = max((abs(v) for row in matrix for v in row if not math.isnan(v)), default=1.0)
     names = [wrapped(name, 26) for name in methods]
     form = "" if narrow else "{:+.1f}"
-    image = _draw_fields(ax, matrix, tasks, names, ("PuOr", -most, most), form)
+    image = draw_fields(ax, matrix, tasks, names, ("PuOr", -most, most), form)
     if narrow:
         ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         ax.set_yticks(range(len(tasks)), tasks, fontsize=7)
@@ -150,7 +150,7 @@ def _draw_map(ax, tasks: list[str], methods: dict, narrow: bool) -> None:
     )
 
 
-def _draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, form: str):
+def draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, form: str):
     """A heat map; ``colours`` is its colour map and the values at its ends.
 
     Args:
@@ -233,7 +233,7 @@ def draw_similarity(
         figure = Figure(figsize=(size + 1.8, size + 0.6), layout="constrained")
         ax = figure.subplots()
         colours = ("cividis", low, max(high, low + 1e-6))
-        image = _draw_fields(ax, matrix, names, names, colours, "{:.2f}")
+        image = draw_fields(ax, matrix, names, names, colours, "{:.2f}")
         figure.colorbar(image, ax=ax, shrink=0.8, label="cosine of the generated contexts")
         save_figure(figure, path, dpi, bbox_inches="tight")
     return path

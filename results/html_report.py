@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dassl.utils import UserError, atomic_path
 
-from .aggregate import Row
 from .embedded import figure_source
 from .few_shot_curves import draw_curves
 from .figures import draw_gains
 from .mistakes import CLASSES_SHOWN
+from .relation_figure import draw_relations
 from .rendering import Notes, Table
 from .report import Report
 from .run_pages import run_pages
@@ -49,7 +49,7 @@ def write_report(report: Report, path: str | os.PathLike, root: str = "") -> Pat
         complete=sum(run.complete for run in report.runs),
         total=len(report.runs),
         parts=[_part(i, part) for i, part in enumerate(report.parts())],
-        pictures=_pictures(report.rows),
+        pictures=_pictures(report),
         runs=run_pages(rows, path.parent, root),
         classes_shown=CLASSES_SHOWN,
     )
@@ -83,25 +83,34 @@ def _part(number: int, part: Table | Notes) -> dict[str, Any]:
     }
 
 
-def _pictures(rows: Sequence[Row]) -> list[dict[str, str]]:
+def _pictures(report: Report) -> list[dict[str, str]]:
     """The figures as SVG inside the page, each with an alternative text."""
-    drawn = [
+    drawn: list[tuple[Callable, Sequence, str, str]] = [
         (
             draw_curves,
+            report.rows,
             "Few-shot curves",
             "Mean over tasks against training images per class, a line per method; the table by "
             "shots holds the numbers.",
         ),
         (
             draw_gains,
+            report.rows,
             "Gain over zero-shot, task by task",
             "Points by which each method is above or below zero-shot CLIP on each task; the table "
             "task by task holds the numbers.",
         ),
+        (
+            draw_relations,
+            report.runs,
+            "Which tasks help each other",
+            "Cosines between the tasks' gradients and between their generated contexts, and points "
+            "gained by joint training; the tables of that name hold the numbers.",
+        ),
     ]
     found = []
-    for draw, title, words in drawn:
-        if source := figure_source(draw, rows):
-            narrow = figure_source(partial(draw, narrow=True), rows)
+    for draw, values, title, words in drawn:
+        if source := figure_source(draw, values):
+            narrow = figure_source(partial(draw, narrow=True), values)
             found.append({"title": title, "words": words, "source": source, "narrow": narrow})
     return found

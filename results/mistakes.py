@@ -82,6 +82,9 @@ class TaskMistakes:
 def find_mistakes(folder: Path) -> list[TaskMistakes]:
     """The mistakes of each task; empty for a run without ``predictions.npz``.
 
+    Multi-label tasks have none there: an image has several right classes, so no single one of them
+    is confused with the predicted one, and the classes' probabilities do not sum to 1.
+
     Raises:
         UserError: a file of the run is broken.
     """

@@ -33,7 +33,7 @@ class Run:
     Args:
         status: one of STATUSES, NO_FILE or ONLY_LOG.
         shots: training images per class; 0: the method uses none, -1: all images.
-        tasks: id, name and value of each task, by name.
+        tasks: id, name, value and further measures of each task, by name.
         overall: mean over tasks; None if the tasks belong to several groups.
         groups: mean of each group of tasks.
         extra: further values of a log, such as macro_f1, or of an evaluation without tasks.
@@ -79,6 +79,15 @@ class Run:
         """Whether the tasks belong to several groups, so that there is no overall value."""
         return self.overall is None and len(self.groups) > 1
 
+    @property
+    def measures(self) -> dict[str, float | None]:
+        """Further measures of the tasks, such as ``age, MAE``; not all are percentages."""
+        return {
+            f"{name}, {measure}": value
+            for name, task in self.tasks.items()
+            for measure, value in task.get("measures", {}).items()
+        }
+
     def value_names(self) -> list[str]:
         """Names of all values: overall_metric, groups, tasks, further values of a log."""
         return [*([] if self.grouped else [OVERALL]), *self.groups, *self.tasks, *self.extra]
@@ -89,7 +98,9 @@ class Run:
             return self.groups[key]
         if key in self.tasks:
             return self.tasks[key]["value"]
-        return self.overall if key == OVERALL else self.extra.get(key)
+        if key == OVERALL:
+            return self.overall
+        return self.extra[key] if key in self.extra else self.measures.get(key)
 
 
 def find_runs(root: str | os.PathLike, test_log: bool = False) -> list[Run]:
@@ -258,14 +269,22 @@ def _shots(method: str, shots: int) -> int:
 
 
 def _tasks(reader: RecordReader) -> dict[str, dict]:
-    return _by_name(
+    entries = reader.get("tasks", list)
+    tasks = _by_name(
         (
             reader.get(f"tasks.{i}.id", int),
             reader.get(f"tasks.{i}.name", str),
             reader.percentage(f"tasks.{i}.value"),
         )
-        for i, _ in enumerate(reader.get("tasks", list))
+        for i, _ in enumerate(entries)
     )
+    for i, (task, entry) in enumerate(zip(tasks.values(), entries, strict=True)):
+        if "measures" in entry:
+            names = reader.get(f"tasks.{i}.measures", dict)
+            task["measures"] = {
+                name: reader.measure(f"tasks.{i}.measures.{name}") for name in names
+            }
+    return tasks
 
 
 def _by_name(entries: Iterable[tuple[int, str, float | None]]) -> dict[str, dict]:

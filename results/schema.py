@@ -102,6 +102,10 @@ class RecordReader:
             raise self.error(key, f"must be a percentage, but is {value!r}")
         return value
 
+    def measure(self, key: str) -> float | None:
+        """The number at a dotted key; None if there was nothing to measure."""
+        return None if self.get(key) is None else self.number(key)
+
     def number(self, key: str) -> float:
         """The finite number at a dotted key."""
         value = self.get(key)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from dassl.utils import UserError, flat
 
 from .logs import Log
-from .schema import NOT_HASHED, RecordReader
+from .schema import NEWER, NOT_HASHED, RecordReader
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Keys of the protocol that are columns of a table, or that differ between the seeds of a row.
@@ -31,6 +32,17 @@ CONFIG_NOT_COMPARED = (
     "TEST.PER_TASK_RESULT",
     "TEST.COMPUTE_CMAT",
 )
+# Keys that the record's ``balance`` holds in fewer words.
+SAMPLER = "DATALOADER.TRAIN_X.SAMPLER"
+BALANCE_KEYS = (
+    SAMPLER,
+    "DATALOADER.TRAIN_X.TEMPERATURE",
+    "DATALOADER.TRAIN_X.EPOCH",
+    "OPTIM.TASK_WEIGHTS",
+    "OPTIM.TASK_WEIGHT_VALUES",
+    "OPTIM.TASK_WEIGHT_LR",
+)
+DEFAULT_RATE = NEWER["OPTIM.TASK_WEIGHT_LR"]
 
 
 def settings_of_log(log: Log) -> dict[str, str]:
@@ -63,7 +75,25 @@ def settings_of_record(folder: Path, reader: RecordReader) -> dict[str, str]:
             for key, value in flat(read_config(folder)).items()
             if key not in CONFIG_NOT_COMPARED and not key.startswith("TRAINER.")
         }
+    rules = balance_label(reader.section("balance"))
+    if rules or settings.get(SAMPLER) == "RandomSampler":
+        settings = {k: v for k, v in settings.items() if k not in BALANCE_KEYS}
+    settings |= {"balance": rules} if rules else {}
     return {key: str(value) for key, value in settings.items()}
+
+
+def balance_label(balance: dict[str, Any]) -> str:
+    """The rules that balance the tasks of a run in words, without default values; "" by default."""
+    values = balance.get("values")
+    words = [
+        balance.get("sampler", ""),
+        f"T {balance['temperature']}" if "temperature" in balance else "",
+        "epoch all" if balance.get("epoch") == "all" else "",
+        f"weights {balance['task_weights']}" if "task_weights" in balance else "",
+        " ".join(map(str, values)) if values else "",
+        f"rate {balance['rate']}" if balance.get("rate", DEFAULT_RATE) != DEFAULT_RATE else "",
+    ]
+    return ", ".join(filter(None, words))
 
 
 def read_config(folder: Path) -> dict:

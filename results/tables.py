@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from .aggregate import SPREADS, Row, Stat, columns
+from .aggregate import SPREADS, Row, Stat, columns, measure_columns
 from .compare import BaseNew, Difference, means_of
 from .extra_columns import USUAL, ExtraColumns
 from .read import OVERALL, Run
 from .rendering import Cell, Notes, Table, render
 
 FIRST = ("method", "shots", "seeds")
+MEAN_ERROR = "MAE"  # a measure that is best when low, and no percentage
+MEAN_ERROR_NOTE = "MAE: mean absolute error, in steps of the order of the classes; low is good"
 
 
 def format_table(
@@ -45,13 +47,15 @@ def task_tables(
     """A table per suite: a row per method and shots, a column per mean and per task."""
     tables = []
     for suite, members in _suites(rows):
-        keys = columns(members)
+        keys = [*columns(members), *measure_columns(members)]
+        errors = [title.endswith(f", {MEAN_ERROR}") for _, title in keys]
         body = []
         for _, block in groupby(members, key=lambda row: row.shots):
             block = list(block)
             stats = [[row.stat(key, spread) for key, _ in keys] for row in block]
-            cells = zip(*(best_of(column) for column in zip(*stats, strict=True)), strict=True)
-            for row, values in zip(block, cells, strict=True):
+            by_column = zip(zip(*stats, strict=True), errors, strict=True)
+            cells = [best_of(column, is_error) for column, is_error in by_column]
+            for row, values in zip(block, zip(*cells, strict=True), strict=True):
                 first = (Cell(row.method), Cell(shots_name(row.shots)), Cell(row.seeds))
                 body.append((*first, *values, *extra.cells(row)))
         head = (*FIRST, *(title for _, title in keys), *extra.head())
@@ -63,7 +67,7 @@ def task_tables(
                 keys=len(FIRST),
                 breaks=1,
                 suite=suite,
-                notes=extra.note,
+                notes=(*extra.note, *([MEAN_ERROR_NOTE] if any(errors) else [])),
             )
         )
     return tables
@@ -214,20 +218,27 @@ def difference_table(differences: Sequence[Difference]) -> Table:
     )
 
 
-def best_of(stats: Sequence[Stat]) -> list[Cell]:
-    """Cells of comparable values; the best one, after rounding, is marked."""
-    shown = [round(stat.mean, 1) for stat in stats if stat.mean is not None]
-    best = max(shown) if len(shown) > 1 and min(shown) < max(shown) else None
-    return [_cell(stat, best) for stat in stats]
+def best_of(stats: Sequence[Stat], errors: bool = False) -> list[Cell]:
+    """Cells of comparable values; the best one, after rounding, is marked.
+
+    Args:
+        errors: the values are no percentages, and the lowest is the best.
+    """
+    digits = 2 if errors else 1
+    shown = [round(stat.mean, digits) for stat in stats if stat.mean is not None]
+    best = None
+    if len(shown) > 1 and min(shown) < max(shown):
+        best = min(shown) if errors else max(shown)
+    return [_cell(stat, best, digits) for stat in stats]
 
 
-def _cell(stat: Stat, best: float | None) -> Cell:
+def _cell(stat: Stat, best: float | None, digits: int) -> Cell:
     if stat.mean is None:
         return Cell("n/a", n=0)
-    text = f"{stat.mean:.1f}"
+    text = f"{stat.mean:.{digits}f}"
     if stat.n > 1 and stat.spread is not None:
-        text += f" ± {stat.spread:.1f}"
-    return Cell(text, stat.mean, stat.spread, stat.n, best=round(stat.mean, 1) == best)
+        text += f" ± {stat.spread:.{digits}f}"
+    return Cell(text, stat.mean, stat.spread, stat.n, best=round(stat.mean, digits) == best)
 
 
 def signed(value: float, digits: int) -> str:

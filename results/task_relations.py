@@ -61,20 +61,22 @@ class Relations:
 def relations_of(runs: Sequence[Run]) -> list[Relations]:
     """The relations of the tasks, per suite, method and number of shots.
 
-    Runs on single tasks are found by suite, method, shots, seed and name of the task.
+    Of runs on several parts of a suite, those with the most tasks count. Runs on single tasks are
+    found by suite, method, shots, seed and name of the task.
 
     Raises:
         UserError: a file of relations is broken, or runs of one method have other tasks.
     """
-    groups: dict[tuple, list[tuple[Run, dict]]] = {}
+    groups: dict[tuple[str, str, int], list[Run]] = {}
     for run in runs:
         if run.complete and len(run.tasks) > 1 and (run.folder / FILE).is_file():
-            key = (run.suite, run.method, run.shots, run.settings.get("tasks", "all"))
-            groups.setdefault(key, []).append((run, _read(run.folder / FILE)))
-    return [
-        _relations(suite, method, shots, members, runs)
-        for (suite, method, shots, _), members in groups.items()
-    ]
+            groups.setdefault((run.suite, run.method, run.shots), []).append(run)
+    found = []
+    for key, members in groups.items():
+        most = max(len(run.tasks) for run in members)
+        joint = [(run, _read(run.folder / FILE)) for run in members if len(run.tasks) == most]
+        found.append(_relations(*key, joint, runs))
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dassl.config.protocols import TASK_GROUPS, TRANSFER
@@ -16,9 +16,10 @@ from .tables import best_of, shots_name, signed
 
 SCRATCH, SOURCE = "from scratch", "from source"
 ALONE, GROUPED, TOGETHER = "alone", "in groups", "all together"
+GROUPS = "groups "  # how the name of a way starts that trains groups of tasks; they follow
 TITLES = {TRANSFER: "from source tasks", TASK_GROUPS: "groups of tasks"}
 BASELINE = {TRANSFER: SCRATCH, TASK_GROUPS: ALONE}
-ORDER = (SCRATCH, ALONE, GROUPED, TOGETHER)  # of the columns; sources follow
+FIRST = (SCRATCH, ALONE)  # columns before those of sources or groups, and before TOGETHER
 NOTES = (
     "minus: paired over seeds, ± half the width of Student's 95 % interval over seeds; for the "
     "mean, the number of tasks above the baseline follows",
@@ -31,11 +32,11 @@ class Block:
     """One method with one number of shots.
 
     Args:
+        place: protocol, suite and target tasks, see :func:`_place`.
         ways: values by way of training.
     """
 
-    protocol: str
-    suite: str
+    place: tuple[str, str, str]
     method: str
     shots: int
     ways: dict[str, ByTask] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class Block:
     def seeds(self, way: str, task: str) -> dict[int | None, float]:
         """Values by seed; a group of a single task is that task alone."""
         own = self.ways.get(way, {}).get(task)
-        if own is None and way == GROUPED:
+        if own is None and way.startswith(GROUPS):
             own = self.ways.get(ALONE, {}).get(task)
         return own or {}
 
@@ -73,63 +74,74 @@ def way_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
     zero_shot = {_place(run): run for run in found if run.shots == 0}
     blocks = _blocks([run for run in found if run.shots != 0], order)
     tables = []
-    for protocol, suite in dict.fromkeys((block.protocol, block.suite) for _, block in blocks):
-        members = [
-            (block, zero_shot.get(place))
-            for place, block in blocks
-            if (block.protocol, block.suite) == (protocol, suite)
-        ]
-        tables.append(_table(protocol, suite, members))
+    for kind in dict.fromkeys(block.place[:2] for block in blocks):
+        members = [block for block in blocks if block.place[:2] == kind]
+        tables.append(_table(*kind, [(block, zero_shot.get(block.place)) for block in members]))
     return tables
 
 
-def _place(run: Run) -> tuple[str, ...]:
+def _place(run: Run) -> tuple[str, str, str]:
     """What the runs that are compared have in common, whatever their method."""
     protocol = run.settings["name"]
     return protocol, run.suite, run.settings.get("tasks", "all") if protocol == TRANSFER else ""
 
 
-def _blocks(runs: Sequence[Run], order: Sequence[str]) -> list[tuple[tuple[str, ...], Block]]:
+def _blocks(runs: Sequence[Run], order: Sequence[str]) -> list[Block]:
     """The runs by method, shots and the settings that all ways share; sources are left out."""
-    blocks: dict[tuple, tuple[tuple[str, ...], Block]] = {}
+    groupings = _groupings({run.settings.get("tasks", "all") for run in runs})
+    blocks: dict[tuple, Block] = {}
     for run in runs:
-        place = _place(run)
         own = ("tasks", "data", "init_from")
         settings = tuple(sorted(item for item in run.settings.items() if item[0] not in own))
-        key = (place, run.method, run.shots, settings)
-        block = blocks.setdefault(key, (place, Block(place[0], run.suite, run.method, run.shots)))[
-            1
-        ]
-        values = block.ways.setdefault(_way(run), {})
+        key = (_place(run), run.method, run.shots, settings)
+        block = blocks.setdefault(key, Block(*key[:3]))
+        values = block.ways.setdefault(_way(run, groupings), {})
         for name in run.tasks:
             if (value := run.get(name)) is not None:
                 values.setdefault(name, {}).setdefault(run.seed, value)
     ranks = {name: i for i, name in enumerate(order)}
-    compared = [pair for pair in blocks.values() if len(pair[1].ways) > 1]
+    compared = [block for block in blocks.values() if len(block.ways) > 1]
     return sorted(
-        compared,
-        key=lambda pair: (pair[1].suite, ranks.get(pair[1].method, len(ranks)), pair[1].shots),
+        compared, key=lambda block: (block.place, ranks.get(block.method, len(ranks)), block.shots)
     )
 
 
-def _way(run: Run) -> str:
+def _way(run: Run, groupings: dict[str, str]) -> str:
     """How a run was trained."""
     if run.settings["name"] == TRANSFER:
         source = run.settings.get("init_from", "").rpartition(" ")[0]  # without its hash
         return f"from {source}" if source else SCRATCH
     tasks = run.settings.get("tasks", "all")
-    return TOGETHER if tasks == "all" else ALONE if re.fullmatch(r"task\d+", tasks) else GROUPED
+    return TOGETHER if tasks == "all" else groupings.get(tasks, ALONE)
+
+
+def _groupings(choices: Iterable[str]) -> dict[str, str]:
+    """The way of each choice of several tasks; groups that share a task are of different ways."""
+    ways: list[list[str]] = []
+    for choice in sorted(choices):
+        numbers = re.fullmatch(r"task(\d+(?:\+\d+)+)", choice)
+        if numbers is None:
+            continue
+        tasks = set(numbers[1].split("+"))
+        free = (way for way in ways if all(tasks.isdisjoint(group.split("+")) for group in way))
+        way = next(free, None)
+        if way is None:
+            ways.append([numbers[1]])
+        else:
+            way.append(numbers[1])
+    return {f"task{group}": f"{GROUPS}{', '.join(way)}" for way in ways for group in way}
 
 
 def _table(protocol: str, suite: str, members: Sequence[tuple[Block, Run | None]]) -> Table:
     ways = list(dict.fromkeys(way for block, _ in members for way in block.ways))
-    ways.sort(key=lambda way: ORDER.index(way) if way in ORDER else len(ORDER))
+    ways.sort(key=lambda way: (way == TOGETHER, way not in FIRST))
     names = dict(zip(ways, ways, strict=True))
-    notes, others = [*NOTES], [way for way in ways if way not in ORDER]
+    notes, others = [*NOTES], [way for way in ways if way not in (*FIRST, TOGETHER)]
     if len(others) == 1:
-        names[others[0]] = SOURCE
-        notes.append(f"source: {others[0].removeprefix('from ')}")
-    if GROUPED in ways:
+        (words,) = others
+        names[words] = GROUPED if words.startswith(GROUPS) else SOURCE
+        notes.append(f"{names[words]}: {words.removeprefix('from ').removeprefix(GROUPS)}")
+    if protocol == TASK_GROUPS:
         notes.append("a group of a single task is that task alone")
     baseline = BASELINE[protocol]
     compared = [way for way in ways if way != baseline]

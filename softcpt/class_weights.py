@@ -46,8 +46,16 @@ for path in images:
     with torch.no_grad():
         feature = model.encode_image(prepare(Image.open(path).convert("RGB"))[None])
     cosines = torch.nn.functional.normalize(feature, dim=-1) @ weights[task["weights"]].T
+"""
+ONE_CLASS = """\
     probability, label = (task["logit_scale"] * cosines).softmax(dim=-1)[0].max(dim=0)
     print(path, task["classes"][label], f"{probability:.4f}", sep="\\t")
+"""
+SET_OF_CLASSES = """\
+    probabilities = (info["logit_scale"] * cosines + task["bias"]).sigmoid()[0].tolist()
+    for label, probability in zip(task["classes"], probabilities):
+        if probability >= task["threshold"]:
+            print(path, label, f"{probability:.4f}", sep="\\t")
 """
 
 README = """\
@@ -178,9 +186,12 @@ def _describe(
         raise UserError("open_clip does not resize with INPUT.INTERPOLATION nearest; use --as onnx")
     options["image_size"] = height if height == width else [height, width]
     tasks = describe_tasks(run, ids)
+    own_bias = run.trainers[0].clip.logit_bias
     for t, one in zip(ids, tasks, strict=True):
         one["weights"] = f"task{t}"
         one["logit_scale"] = logit_scale(run) / (run.temperature(t) if calibrated else 1)
+        if "bias" in one and own_bias is not None:
+            one["bias"] += own_bias.item()
     return {
         "model": model,
         "preprocessing": options,
@@ -202,13 +213,14 @@ def _scales(info: dict[str, Any]) -> str:
 
 def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: bool) -> str:
     register = f'open_clip.add_model_config("{ARCHITECTURE_FILE}")\n' if embedded else ""
+    answer = SET_OF_CLASSES if "threshold" in info["tasks"][0] else ONE_CLASS
     files = (
         f"| `{ARCHITECTURE_FILE}`, `{BACKBONE_FILE}` | the CLIP, which has no public weights |\n"
         if embedded
         else ""
     )
     return README.format(
-        code=with_orientation(run, CODE.replace("{register}", register)),
+        code=with_orientation(run, CODE.replace("{register}", register) + answer),
         calibrated=f" ({_scales(info)})",
         width=run.trainers[0].clip.text_tower.out_dim,
         files=files,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dassl.data.label_kinds import MultiLabel, SingleLabel
 from dassl.utils import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +77,11 @@ def with_orientation(run: LoadedRun, code: str) -> str:
 
 
 def describe_tasks(run: LoadedRun, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Name, class names and templates of tasks, and what the run measured on them."""
+    """Name, class names and templates of tasks, and what the run measured on them.
+
+    A task that is not of one class per image also has its kind of label, and of a multi-label task
+    what the sigmoid needs: the bias of the logits, and the threshold of the probability.
+    """
     measured = {task["id"]: task for task in run.record["tasks"]}
     return [
         {
@@ -86,9 +91,17 @@ def describe_tasks(run: LoadedRun, ids: Sequence[int]) -> list[dict[str, Any]]:
             "test": {key: measured[t].get(key) for key in ("metric", "value", "total")}
             if t in measured
             else None,
+            **_describe_kind(run.tasks[t].kind),
         }
         for t in ids
     ]
+
+
+def _describe_kind(kind: SingleLabel) -> dict[str, Any]:
+    """What :func:`describe_tasks` says of a kind of label."""
+    if isinstance(kind, MultiLabel):
+        return {"kind": kind.name, "bias": kind.bias, "threshold": kind.threshold}
+    return {} if type(kind) is SingleLabel else {"kind": kind.name}
 
 
 def describe_source(run: LoadedRun) -> dict[str, Any]:

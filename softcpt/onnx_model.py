@@ -54,8 +54,16 @@ for path in sys.argv[1:]:
     logits = session.run(None, {"images": pixels[None]})[0][0]
     for task in info["tasks"]:
         own = logits[task["first"] : task["first"] + len(task["classes"])]
-        chance = np.exp(own - own.max()) / np.exp(own - own.max()).sum()
+{sets}        chance = np.exp(own - own.max()) / np.exp(own - own.max()).sum()
         print(path, task["name"], task["classes"][own.argmax()], f"{chance.max():.4f}", sep="\\t")
+"""
+
+SETS = """\
+        if "threshold" in task:  # an image has a set of classes
+            chances = 1 / (1 + np.exp(-own - task["bias"]))
+            found = [i for i, p in enumerate(chances) if p >= task["threshold"]]
+            print(path, task["name"], *(task["classes"][i] for i in found), sep="\\t")
+            continue
 """
 
 README = """\
@@ -63,8 +71,8 @@ README = """\
 
 `model.onnx` takes `images`, (batch, 3, {height}, {width}) fp32, and gives `logits`,
 (batch, {classes}): the classes of each task are the columns from `first` on, see `model.json`.
-Probabilities are the softmax within a task. It needs `onnxruntime`, `numpy` and `pillow`, and
-these lines, run in this folder:
+Probabilities are the softmax within a task{sigmoid}.
+It needs `onnxruntime`, `numpy` and `pillow`, and these lines, run in this folder:
 
 ```python
 {code}```
@@ -135,8 +143,10 @@ def export_onnx(run: LoadedRun, folder: Path, task: int | str | None = None) -> 
         given, source = describe_input(run), describe_source(run)
         write_json({**given, "tasks": tasks, "source": source}, place / "model.json")
         height, width = given["size"]
+        sets = any("threshold" in one for one in tasks)
         text = README.format(
-            code=with_orientation(run, CODE),
+            code=with_orientation(run, CODE.replace("{sets}", SETS if sets else "")),
+            sigmoid=", or the sigmoid of logit + bias in a multi-label task" if sets else "",
             classes=first,
             height=height,
             width=width,

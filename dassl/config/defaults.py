@@ -130,7 +130,7 @@ def _dataloader() -> dict:
             "BATCH_SIZE": Key(32, least=1, most=2**31),
             # of TemperatureTaskSampler: shares n^(1/T) of tasks with n images; 1: by images
             "TEMPERATURE": Key(2.0, least=1),
-            # length of an epoch of the task samplers: as many images as there are for training,
+            # length of an epoch of task samplers only: as many images as there are for training,
             # or so many that each is drawn at least once
             "EPOCH": Key("images", choices=("images", "all")),
         },

@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -188,9 +188,7 @@ class MultiLabel(SingleLabel):
         left = [tuple(c - span.start for c in classes if c in span) for classes in self.sets]
         used = [label for label, classes in enumerate(left) if classes]
         sets = tuple(left[label] for label in used)
-        own = {**self.__dict__, "sets": sets}
-        own.pop("_tables", None)
-        return MultiLabel(**own), {label: i for i, label in enumerate(used)}
+        return replace(self, sets=sets), {label: i for i, label in enumerate(used)}
 
     @cached_property
     def _tables(self) -> dict[tuple[torch.device, int], Tensor]:
@@ -225,7 +223,10 @@ class MultiLabel(SingleLabel):
         return (loss * class_mask).sum(dim=1)
 
     def measures(self, logits: Tensor, label: Tensor) -> dict[str, Any]:
-        """Mean average precision as the task's value, and F1 at the threshold."""
+        """Mean average precision as the task's value, and F1 at the threshold.
+
+        The mean logit helps to choose the bias.
+        """
         probability = (logits.double() + self.bias).sigmoid()
         target = self.targets(label.to(logits.device), logits.shape[1])
         found = set_measures(probability.numpy(), target.numpy(), self.threshold)
@@ -235,6 +236,7 @@ class MultiLabel(SingleLabel):
             "total": len(label),
             "measures": {"F1": found.macro_f1},
             "classes_without_positives": found.left_out,
+            "mean_logit": logits.double().mean().item(),
         }
 
     def predict(self, logits: Tensor, top: int) -> Classes:

@@ -86,7 +86,7 @@ class TaskSampler(Sampler[int]):
 
 
 class RoundRobinBatches(Sampler[list[int]]):
-    """Batches of one task each, the tasks in turn; an epoch goes on with the next task.
+    """Batches of one task each, the tasks in turn; an epoch starts where the last one stopped.
 
     A batch has ``batch_size`` images, or all of a task that has fewer.
 

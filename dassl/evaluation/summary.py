@@ -73,6 +73,8 @@ def _measures(task: dict[str, Any]) -> str:
     shown = [f"\t{name}: {'n/a' if v is None else f'{v:.3f}'}" for name, v in found.items()]
     if left_out := task.get("classes_without_positives"):
         shown.append(f"\tclasses without positive images, left out: {left_out}")
+    if "mean_logit" in task:
+        shown.append(f"\tmean logit: {task['mean_logit']:.1f}")
     return ("\t" + f"({task['metric']})" if found else "") + "".join(shown)
 
 

@@ -58,7 +58,7 @@ def test_from_source_against_from_scratch(transfer, capsys):
     half = T95 * math.sqrt(2 * 0.5**2) / math.sqrt(2)
     assert rows["mean"] == [*("35.0", "56.0 ± 1.0", "**58.0 ± 1.5**", f"+2.0 ± {half:.1f}, 1 of 2")]
     assert "99" not in "\n".join(lines)  # the source's own accuracy is not one on the targets
-    assert any("source: Trees base 16 shots" in line for line in lines)
+    assert any("from source: Trees base 16 shots" in line for line in lines)
 
 
 def test_a_run_from_nothing_waits_for_its_counterpart(transfer, capsys):
@@ -77,8 +77,15 @@ def test_groups_against_alone_and_all_together(tmp_path, capsys):
     pair = {names[0]: 56.0, names[1]: 63.0}
     write(tmp_path / "group", "task_groups", pair, "task0+1", **who)
     write(tmp_path / "all", "task_groups", dict(zip(names, together, strict=True)), "all", **who)
-    head, rows, _ = rows_of(tmp_path, capsys)
+    head, rows, lines = rows_of(tmp_path, capsys)
     assert head[3:6] == ["alone", "in groups", "all together"]
+    assert any("in groups: 0+1" in line for line in lines)
     assert rows["kind of tree"] == ["50.0", "**56.0**", "55.0", "+6.0", "+5.0"]
     assert rows["kind of bark"] == ["70.0", "70.0", "**71.0**", "0.0", "+1.0"]  # a group of its own
     assert rows["mean"] == ["60.0", "**63.0**", "61.3", "+3.0, 2 of 3", "+1.3, 2 of 3"]
+    other = {names[1]: 64.0, names[2]: 65.0}
+    write(tmp_path / "other", "task_groups", other, "task1+2", **who)
+    head, rows, _ = rows_of(tmp_path, capsys)
+    assert head[3:7] == ["alone", "groups 0+1", "groups 1+2", "all together"]
+    assert rows["kind of leaf"][:4] == ["60.0", "63.0", "**64.0**", "58.0"]
+    assert rows["kind of tree"][:4] == ["50.0", "**56.0**", "50.0", "55.0"]

@@ -92,7 +92,7 @@ def test_running_mean():
     assert weights.current() == pytest.approx([1 / mean for mean in means])
 
 
-def test_running_mean_goes_on_from_its_state():
+def test_running_mean_continues_from_its_state():
     one, two = build("running_mean"), build("running_mean")
     losses_of(one)
     two.load_state_dict(one.state_dict())

@@ -1,0 +1,97 @@
+"""Runs on a suite of an ordinal, a single-label and a multi-label task, from training to tables."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import parse_test_res
+import predict
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.data.label_kinds import MultiLabel, Ordinal
+from dassl.data.tasks import TaskSpace
+from dassl.engine import Step
+from dassl.utils import UserError
+from results.predictions import read_predictions
+from softcpt import load_run
+from softcpt.exporting import export_run
+from tests.conftest import TASKS, toy_class
+from tests.trainers._methods import METHODS, options
+
+SETS = ((), (0,), (1,), (0, 1))  # of the labels flat, upright stripes, level stripes, checks
+KINDS = (
+    replace(TASKS[0], kind=Ordinal(0.5)),
+    TASKS[1],
+    replace(TASKS[2], classnames=("upright", "level"), kind=MultiLabel(SETS, threshold=0.4)),
+)
+REFUSING = {"LinearProbe", "LPPlusPlus", "ProtoNet", "TipAdapter", "ProGrad", "PromptSRC", "DePT"}
+
+
+@pytest.fixture
+def kinds(toy):
+    """Registers ToyKinds: the toy images with an ordinal, a single-label, a multi-label task."""
+    base = toy_class("ToyKinds", toy)
+
+    def init(self, cfg):
+        base.__init__(self, cfg)
+        chosen = [KINDS[[t.name for t in TASKS].index(task.name)] for task in self.space.tasks]
+        self._space = TaskSpace(tuple(chosen))
+
+    DATASET_REGISTRY.register(force=True)(type("ToyKinds", (base,), {"__init__": init}))
+    yield
+    DATASET_REGISTRY._classes.pop("ToyKinds")
+
+
+def test_from_training_to_predictions_and_tables(kinds, run, tmp_path, toy_folder, capsys):
+    content = run("MTCoOp", *options(), dataset="ToyKinds")
+    ordinal, single, multi = content["tasks"]
+    assert (ordinal["metric"], list(ordinal["measures"])) == ("overall_acc", ["MAE"])
+    assert single["metric"] == "mean_acc" and "measures" not in single
+    assert (multi["metric"], list(multi["measures"])) == ("mAP", ["F1"])
+    folder = tmp_path / "run"
+    assert set(read_predictions(folder).task.tolist()) == {0, 1}
+    capsys.readouterr()
+    assert parse_test_res.command([str(folder), "--table", "md"]) == 0
+    head, _, row = [line for line in capsys.readouterr().out.splitlines() if line[:1] == "|"][:3]
+    cells = dict(zip(head.split(" | "), row.split(" | "), strict=True))
+    assert cells["kind_of colour, MAE"] == f"{ordinal['measures']['MAE']:.2f}"
+    assert cells["stripes, F1"] == f"{multi['measures']['F1']:.1f}"
+    images = [str(toy_folder / f"2_{label}_0.png") for label in range(4)]
+    assert predict.command([str(folder), *images, "--format", "jsonl", "--task", "stripes"]) == 0
+    shown = [json.loads(line)["classes"] for line in capsys.readouterr().out.splitlines()]
+    loaded = load_run(folder)
+    chances = loaded.logits(images, task="stripes").double().sigmoid()
+    for row, classes in zip(chances, shown, strict=True):
+        expected = {name: p for name, p in zip(("upright", "level"), row.tolist(), strict=True)}
+        expected = {name: p for name, p in expected.items() if p >= 0.4}
+        found = {entry["label"]: entry["probability"] for entry in classes}
+        assert found == pytest.approx(expected, abs=1e-5)
+    export_run(loaded, tmp_path / "weights", task="stripes")
+    (task,) = json.loads((tmp_path / "weights" / "weights.json").read_text())["tasks"]
+    assert (task["kind"], task["bias"], task["threshold"]) == ("multi_label", 0.0, 0.4)
+    assert "sigmoid" in (tmp_path / "weights" / "README.md").read_text()
+
+
+def test_a_trainer_that_knows_one_class_per_image_is_refused(kinds, cli):
+    words = ("DATASET.SUBSAMPLE_TASKS", "task2")
+    code, _, err = cli(*words, trainer="ProtoNet", dataset="ToyKinds")
+    assert code == 2 and "ProtoNet" in err and "'stripes'" in err and "multi_label" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_every_kind_or_says_why_not(kinds, build, method):
+    words = ("DATASET.SUBSAMPLE_TASKS", "task2")
+    if method in REFUSING:
+        with pytest.raises(UserError, match=r"'stripes'.*multi_label"):
+            build(method, *options(), *words, dataset="ToyKinds")
+        words = ("DATASET.SUBSAMPLE_TASKS", "not_task2")
+    for part in build(method, *options(), *words, dataset="ToyKinds").task_trainers:
+        if part.optimizers():
+            part.set_model_mode("train")
+            losses = part.train_step(next(iter(part.train_loader_x)), Step(0, 0, 1))
+            assert all(torch.as_tensor(loss).isfinite() for loss in losses.values())
+        if method not in REFUSING:
+            part.test()
+            assert part.evaluator.tasks[0]["metric"] == "mAP"
