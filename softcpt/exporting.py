@@ -11,7 +11,7 @@ from dassl.utils import UserError, unknown_name
 if TYPE_CHECKING:
     from .run import LoadedRun
 
-KINDS = ("weights", "onnx", "prompts")
+KINDS = ("weights", "onnx", "open_clip", "prompts")
 
 
 def export_run(
@@ -25,8 +25,9 @@ def export_run(
 
     Args:
         kind: "weights", one vector per class, for open_clip without this project; "onnx", image
-            tower and classifier, for onnxruntime; "prompts", the learned parameters.
-        task: one task, as in :meth:`LoadedRun.task_ids`; None all. "prompts" are always all.
+            tower and classifier, for onnxruntime; "open_clip", the backbone with what was learned
+            in its weights; "prompts", the learned parameters.
+        task: one task, as in ``LoadedRun.task_ids``; None all. "prompts" are always all.
         calibrated: of "weights": include the temperatures of ``TEST.CALIBRATION``. "prompts"
             always hold them.
 
@@ -50,6 +51,10 @@ def export_run(
         from .onnx_model import export_onnx
 
         return export_onnx(run, place, task)
+    if kind == "open_clip":
+        from .merged_model import export_model
+
+        return export_model(run, place, task)
     if kind == "prompts":
         from .learned_parameters import export_parameters
 

@@ -20,7 +20,7 @@ from .prediction import Prediction
 
 
 class LoadedRun:
-    """A finished run that classifies new images; :func:`softcpt.load_run` makes one.
+    """A finished run that classifies new images; ``softcpt.load_run`` makes one.
 
     Attributes:
         folder: the run directory.
@@ -90,7 +90,7 @@ class LoadedRun:
 
         Args:
             images: paths or PIL images, or a single one.
-            task: as in :meth:`task_ids`.
+            task: as in ``task_ids``.
             top: number of classes per image, at most those of the task; a multi-label task gives
                 all classes above its threshold.
             batch_size: images per batch; 0: as in the run's evaluation.
@@ -112,7 +112,7 @@ class LoadedRun:
         batch_size: int = 0,
         workers: int = 0,
     ) -> Iterator[Prediction]:
-        """As :meth:`predict`, one by one; an image that cannot be read has one, with ``error``.
+        """As ``predict``, one by one; an image that cannot be read has one, with ``error``.
 
         Args:
             workers: processes that read images.
@@ -255,7 +255,7 @@ class LoadedRun:
 
 
 def find_tasks(names: list[str], task: int | str | None) -> list[int]:
-    """Numbers of the chosen tasks; see :meth:`LoadedRun.task_ids`."""
+    """Numbers of the chosen tasks; see ``LoadedRun.task_ids``."""
     if task is None:
         return list(range(len(names)))
     if task in names:

@@ -39,10 +39,10 @@ from prompting.upstream import load_learned, read_released
 
 
 class PromptTrainer(TrainerX):
-    """Base of the methods: declare KEY and DEFAULTS, and override :meth:`build_prompter`.
+    """Base of the methods: declare KEY and DEFAULTS, and override ``build_prompter``.
 
     The hooks of a method come first, then the code that calls them. The other attributes that a
-    class declares are documented in :class:`~dassl.engine.base.TrainerBase`.
+    class declares are documented in ``TrainerBase``.
     """
 
     suite = "each"
@@ -151,7 +151,8 @@ class PromptTrainer(TrainerX):
         if learned:
             rate = self.cfg.OPTIM.TASK_WEIGHT_LR
             learned = [*learned, *self.task_weights.parameter_groups(rate)]
-        optim = build_optimizer(learned, self.cfg.OPTIM) if learned else None
+        how = {"fused": self.cfg.COMPUTE.FUSED_OPTIMIZER}
+        optim = build_optimizer(learned, self.cfg.OPTIM, **how) if learned else None
         sched = build_lr_scheduler(optim, self.cfg.OPTIM) if optim else None
         self.register_model("prompt_learner", prompter, optim, sched)
 

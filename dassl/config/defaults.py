@@ -56,6 +56,7 @@ def get_cfg_default() -> CfgNode:
                 # in it: a third more time, a fraction of the memory
                 "IMAGE_CHECKPOINT": False,
                 "GRAPHS": True,  # on a GPU, text passes that repeat are replayed as CUDA graphs
+                "FUSED_OPTIMIZER": False,  # step all learned tensors in one kernel
             },
             "FEATURES": _features(),
         }

@@ -27,7 +27,7 @@ class Task:
         templates: sentences with one ``{}`` for the class name.
         metric: overall_acc (correct / total) or mean_acc (mean of the per-class recalls).
         group: averages are within a group; "" if there is one group.
-        kind: what the labels are; see :mod:`~dassl.data.label_kinds`.
+        kind: what the labels are; see ``label_kinds``.
         name_in_prompts: words that replace the name in prompts; "" for the name itself.
 
     Raises:
@@ -200,7 +200,7 @@ class TaskSpace:
         label_smoothing: float = 0.0,
         weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Mean over the batch of the loss of each image, see :meth:`image_losses`.
+        """Mean over the batch of the loss of each image, see ``image_losses``.
 
         The weight of a task is its number of images in the batch, as in SoftCPT, unless ``weigh``
         gives the loss of a batch from those of its images (B,) and their tasks (B,).

@@ -29,6 +29,7 @@ class EachTask(TrainerBase):
         self._trainers, self._random = [], []
         for t, task in enumerate(self.space.tasks):
             own = {"OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"task{t}"), "VERBOSE": False}
+            own["TEST.PER_TASK_RESULT"] = False  # it would number every task 0; see _report
             own["RESUME"] = str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else ""
             print(f"Task {t} ({task.name}): {len(task.classnames)} classes, {self._sizes(t)}")
             if cfg.SEED >= 0:

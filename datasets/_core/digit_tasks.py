@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from dassl.data import Datum
@@ -37,11 +38,17 @@ class DigitTask(FewShotDataset):
             raise UserError(
                 f"DATASET.SPLIT is {choice!r}, but Digits7 has one split: take auto or own"
             )
-        parts = [
-            [Datum(image, self.answers[digit]) for image, digit in part]
-            for part in divided_digits(self.root)
-        ]
-        return Split([self.classnames], *parts), "own"
+        parts = _labelled(self.root, self.answers)
+        return Split([self.classnames], *map(list, parts)), "own"
+
+
+@lru_cache(maxsize=16)  # a sweep builds the same tasks for every run
+def _labelled(root: Path, answers: tuple[int, ...]) -> tuple[tuple[Datum, ...], ...]:
+    """The images for train, val and test, labelled with the answer for their digit."""
+    return tuple(
+        tuple(Datum(image, answers[digit]) for image, digit in part)
+        for part in divided_digits(root)
+    )
 
 
 class DigitIdentity(DigitTask):
