@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from clip import TextEncoder
+from clip.text import index_rows
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
@@ -283,7 +284,7 @@ class PromptTrainer(TrainerX):
             stored = {name: to_device(batch[field_of(name)], self.device) for name in names}
             return stored | questions
         images = len(batch["label"])
-        task = batch["task"][distributed.share(images)]  # of the images of this process
+        task = index_rows(batch["task"], torch.tensor(distributed.padded_share(images)))
         with self.clock.part("image"):
             found = self.model.encode_image(to_device(batch["img"], self.device), task)
         gathered = {name: distributed.gather_rows(x, images) for name, x in found.items()}
