@@ -46,6 +46,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     kinds = ", ".join(KINDS)
     parser.add_argument("--as", dest="kind", default="weights", metavar="KIND", help=kinds)
     parser.add_argument("--task", help="name or number of one task; all by default")
+    parser.add_argument(
+        "--calibrated", action="store_true", help="with --as weights: temperatures included"
+    )
     push = parser.add_argument_group("the Hugging Face hub")
     push.add_argument(
         "--push-to", default="", metavar="NAME", help="also upload the prompts, as owner/name"
@@ -80,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
     run = load_run(
         args.run, device="cpu", epoch=args.load_epoch, backbone=args.backbone, root=args.root
     )
-    for file in export_run(run, folder, args.kind, args.task):
+    for file in export_run(run, folder, args.kind, args.task, args.calibrated):
         print(f"{file}  {file.stat().st_size / 2**20:.2f} MiB")
     if args.push_to:
         print(f"pushed to {push(folder, args.push_to, args.public)}")

@@ -39,7 +39,7 @@ for path in images:
     cosines = torch.nn.functional.normalize(feature, dim=-1) @ weights[task["weights"]].T
 """
 ONE_CLASS = """\
-    probability, label = (info["logit_scale"] * cosines).softmax(dim=-1)[0].max(dim=0)
+    probability, label = (task["logit_scale"] * cosines).softmax(dim=-1)[0].max(dim=0)
     print(path, task["classes"][label], f"{probability:.4f}", sep="\\t")
 """
 SET_OF_CLASSES = """\
@@ -53,8 +53,9 @@ README = """\
 # {method} on {suite}: class weights
 
 One weight vector of {width} numbers per class. The classifier is zero-shot CLIP's: the logits of an
-image are {scale:.4g} times the cosines of its feature and the weights of a task's classes. It
-needs `open_clip_torch` and `safetensors`, and these lines, run in this folder:
+image are the cosines of its feature and the weights of a task's classes, times the task's
+`logit_scale`{calibrated}. It needs `open_clip_torch` and `safetensors`, and these lines, run in
+this folder:
 
 ```python
 {code}```
@@ -72,8 +73,13 @@ The licence of the backbone's weights also applies to what is computed from them
 """
 
 
-def export_weights(run: LoadedRun, folder: Path, task: int | str | None = None) -> list[Path]:
+def export_weights(
+    run: LoadedRun, folder: Path, task: int | str | None = None, calibrated: bool = False
+) -> list[Path]:
     """Write class weights, their description and a README; the files.
+
+    Args:
+        calibrated: divide the logit scale of each task by its temperature.
 
     Raises:
         UserError: the folder exists, or the logits of the method are no scaled cosines of image
@@ -84,7 +90,7 @@ def export_weights(run: LoadedRun, folder: Path, task: int | str | None = None) 
     weights = _class_weights(run, ids)
     with export_folder.new_folder(folder) as place:
         model = _describe_model(_scoring_clip(run, ids), place)
-        info = _describe(run, ids, model)
+        info = _describe(run, ids, model, calibrated)
         write_json(info, place / "weights.json")
         save_file({f"task{t}": x for t, x in weights.items()}, place / "weights.safetensors")
         text = _readme(run, ids, info, embedded=(place / BACKBONE_FILE).exists())
@@ -151,7 +157,9 @@ def _describe_model(clip: CLIP, place: Path) -> dict[str, Any]:
     return {"model_name": Path(ARCHITECTURE_FILE).stem, "pretrained": BACKBONE_FILE}
 
 
-def _describe(run: LoadedRun, ids: Sequence[int], model: dict[str, Any]) -> dict[str, Any]:
+def _describe(
+    run: LoadedRun, ids: Sequence[int], model: dict[str, Any], calibrated: bool
+) -> dict[str, Any]:
     """The content of ``weights.json``."""
     options = export_folder.describe_input(run)
     height, width = options.pop("size")
@@ -162,6 +170,7 @@ def _describe(run: LoadedRun, ids: Sequence[int], model: dict[str, Any]) -> dict
     own_bias = run.trainers[0].clip.logit_bias
     for t, one in zip(ids, tasks, strict=True):
         one["weights"] = f"task{t}"
+        one["logit_scale"] = logit_scale(run) / (run.temperature(t) if calibrated else 1)
         if "bias" in one and own_bias is not None:
             one["bias"] += own_bias.item()
     return {
@@ -174,6 +183,15 @@ def _describe(run: LoadedRun, ids: Sequence[int], model: dict[str, Any]) -> dict
     }
 
 
+def _scales(info: dict[str, Any]) -> str:
+    """What the logit scales of the tasks are, in words."""
+    own = sorted({task["logit_scale"] for task in info["tasks"]})
+    if own == [info["logit_scale"]]:
+        return f"{own[0]:.4g}, CLIP's"
+    shown = f"{own[0]:.4g}" if len(own) == 1 else f"{own[0]:.4g} to {own[-1]:.4g}"
+    return f"{shown}: CLIP's {info['logit_scale']:.4g} over a fitted temperature"
+
+
 def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: bool) -> str:
     register = f'open_clip.add_model_config("{ARCHITECTURE_FILE}")\n' if embedded else ""
     answer = SET_OF_CLASSES if "threshold" in info["tasks"][0] else ONE_CLASS
@@ -184,7 +202,7 @@ def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: 
     )
     return README.format(
         code=export_folder.with_orientation(run, CODE.replace("{register}", register) + answer),
-        scale=info["logit_scale"],
+        calibrated=f" ({_scales(info)})",
         width=run.trainers[0].clip.text_tower.out_dim,
         files=files,
         **export_folder.readme_values(run, ids),

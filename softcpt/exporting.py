@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dassl.utils import unknown_name
+from dassl.utils import UserError, unknown_name
 
 if TYPE_CHECKING:
     from .run import LoadedRun
@@ -15,7 +15,11 @@ KINDS = ("weights", "onnx", "open_clip", "prompts")
 
 
 def export_run(
-    run: LoadedRun, folder: str | os.PathLike, kind: str = "weights", task: int | str | None = None
+    run: LoadedRun,
+    folder: str | os.PathLike,
+    kind: str = "weights",
+    task: int | str | None = None,
+    calibrated: bool = False,
 ) -> list[Path]:
     """Write a run into a new folder, for use by others; the files.
 
@@ -24,15 +28,25 @@ def export_run(
             tower and classifier, for onnxruntime; "open_clip", the backbone with what was learned
             in its weights; "prompts", the learned parameters.
         task: one task, as in ``LoadedRun.task_ids``; None all. "prompts" are always all.
+        calibrated: of "weights": include the temperatures of ``TEST.CALIBRATION``. "prompts"
+            always hold them.
 
     Raises:
-        UserError: the folder exists, or the method does not allow this kind.
+        UserError: the folder exists, the method does not allow this kind, or the run has no
+            temperatures.
     """
+    if calibrated and (kind != "weights" or "calibration" not in run.record):
+        raise UserError(
+            f"{run.folder} was trained without TEST.CALIBRATION, so it has no temperatures to "
+            "export; train with TEST.CALIBRATION run or task, or leave out --calibrated"
+            if kind == "weights"
+            else f"--calibrated goes with --as weights, not with --as {kind}"
+        )
     place = Path(folder).expanduser()
     if kind == "weights":
         from .class_weights import export_weights
 
-        return export_weights(run, place, task)
+        return export_weights(run, place, task, calibrated)
     if kind == "onnx":
         from .onnx_model import export_onnx
 

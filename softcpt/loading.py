@@ -64,6 +64,7 @@ def load_run(
     space = read_tasks(path)
     if classes or task_name:
         space = _rename(space, path, task, classes, task_name)
+        record.pop("calibration", None)  # fitted with the names of the training
     dataset = None if space is None else _without_images(space, record)
     with contextlib.redirect_stdout(io.StringIO()):  # what a training prints when it is built
         trainer = _build(cfg, dataset)
@@ -120,7 +121,9 @@ def _rename(
     tasks = list(space.tasks)
     t = find_tasks(space.tasknames, task)[0]
     classnames = tuple(classes) or tasks[t].classnames
-    tasks[t] = replace(tasks[t], name=task_name or tasks[t].name, classnames=classnames)
+    if task_name:
+        tasks[t] = replace(tasks[t], name=task_name, name_in_prompts="")
+    tasks[t] = replace(tasks[t], classnames=classnames)
     return TaskSpace(tuple(tasks))
 
 

@@ -74,6 +74,11 @@ class LoadedRun:
         """
         return find_tasks([one.name for one in self.tasks], task)
 
+    def temperature(self, t: int) -> float:
+        """What the logits of a task are divided by for probabilities: of ``TEST.CALIBRATION``."""
+        fitted = self.record.get("calibration", {}).get("tasks", [])
+        return {task["id"]: task["temperature"] for task in fitted}.get(t, 1.0)
+
     def predict(
         self,
         images: ImageSource | Iterable[ImageSource],
@@ -117,7 +122,8 @@ class LoadedRun:
         ids, place = self.task_ids(task), 0
         for logits, errors in self._batches(images, ids, batch_size, workers):
             best = [
-                self.tasks[t].kind.predict(rows, top) for t, rows in zip(ids, logits, strict=True)
+                self.tasks[t].kind.predict(rows / self.temperature(t), top)
+                for t, rows in zip(ids, logits, strict=True)
             ]
             row = 0
             for error in errors:
@@ -137,6 +143,8 @@ class LoadedRun:
         batch_size: int = 0,
     ) -> torch.Tensor:
         """Logits (N, C), fp32 on the CPU; C counts the classes of the chosen tasks, in order.
+
+        They are not divided by the :meth:`temperature`.
 
         Raises:
             UserError: an image cannot be read, or there is no such task.

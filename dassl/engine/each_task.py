@@ -108,6 +108,7 @@ class EachTask(TrainerBase):
             "tasks": tasks,
             "suite": summarize(tasks),
             "trainable": {"parameters": sum(p["trainable"]["parameters"] for p in parts)},
+            **_calibration_of([part.get("calibration") for part in parts]),
         }
 
     def describe(self) -> list[str]:
@@ -127,3 +128,13 @@ class EachTask(TrainerBase):
     def _report(self) -> None:
         out = self.results()
         print("\n".join(format_report(out["tasks"], out["suite"], self.cfg.TEST.PER_TASK_RESULT)))
+
+
+def _calibration_of(sections: list[dict | None]) -> dict[str, dict]:
+    """The section of all tasks from those of each; every task has a temperature of its own."""
+    found = [(t, section) for t, section in enumerate(sections) if section]
+    if not found:
+        return {}
+    tasks = [{**task, "id": t} for t, section in found for task in section["tasks"]]
+    fitted_on = "+".join(dict.fromkeys(section["fitted_on"] for _, section in found))
+    return {"calibration": {"by": "task", "fitted_on": fitted_on, "tasks": tasks}}

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 import parse_test_res
-from results.calibration import mean_calibration, reliability
+from dassl.utils.calibration import reliability
+from results.calibration import mean_calibration
 from results.mistakes import BLOCK, WHOLE_MATRIX, find_mistakes
 from results.predictions import BETWEEN, FILE, TYPES
 from tests._records import write

@@ -141,7 +141,7 @@ class ChainPrompter(Prompter):
         self.query = None
         if self.aggregator == "attention":
             with torch.no_grad():
-                names = [f"{task.name.replace('_', ' ')}." for task in space.tasks]
+                names = [f"{name.replace('_', ' ')}." for name in space.prompt_names]
                 start = F.normalize(text.encode_text(names).float(), dim=-1)
             self.query = nn.Parameter(start.clone())  # (T, e)
             self.register_buffer("owner", space.owner, persistent=False)
