@@ -15,19 +15,22 @@ from dassl.utils.command_line import Parser, path, run_program
 from predict import add_run_flags
 from softcpt.export_folder import refuse_existing
 from softcpt.exporting import KINDS
+from softcpt.hub import check_push, local_folder, push
 from softcpt.run_folder import read_record
 
 EPILOG = """\
 what --as writes into the folder OUT, each with a README that shows its use:
   weights   one weight vector per class, for ten lines of plain open_clip (default)
   onnx      image tower and classifier in one file, for onnxruntime (needs onnx and onnxscript)
+  open_clip the backbone with what was learned in its weights (CLIPLoRA, TwoStage), for open_clip
   prompts   the learned parameters, loaded again by predict.py and softcpt.load_run
 
 Methods whose text features depend on the image (CoCoOp) can only be exported as prompts, those
 that score images in another way than by class weights (adapters, probes) as onnx or prompts.
 
-example:
+examples:
   python export.py output/run exported/run --as onnx --task "kind of flower"
+  python export.py output/run exported/run --as prompts --push-to owner/my-prompts
 """
 
 
@@ -43,8 +46,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     kinds = ", ".join(KINDS)
     parser.add_argument("--as", dest="kind", default="weights", metavar="KIND", help=kinds)
     parser.add_argument("--task", help="name or number of one task; all by default")
+    parser.add_argument(
+        "--calibrated", action="store_true", help="with --as weights: temperatures included"
+    )
+    push = parser.add_argument_group("the Hugging Face hub")
+    push.add_argument(
+        "--push-to", default="", metavar="NAME", help="also upload the prompts, as owner/name"
+    )
+    push.add_argument(
+        "--public", action="store_true", help="a new repository is visible to all, not private"
+    )
     add_run_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.push_to and args.kind != "prompts":
+        parser.error("--push-to goes with --as prompts")
+    if args.public and not args.push_to:
+        parser.error("--public goes with --push-to")
+    return args
 
 
 def main(args: argparse.Namespace) -> None:
@@ -57,14 +75,18 @@ def main(args: argparse.Namespace) -> None:
         raise unknown_name("kind of export", args.kind, KINDS)
     folder = Path(args.out)
     refuse_existing(folder)
-    read_record(Path(args.run), args.load_epoch)
+    read_record(local_folder(args.run), args.load_epoch)
+    if args.push_to:
+        check_push(args.push_to)
     from softcpt import export_run, load_run
 
     run = load_run(
         args.run, device="cpu", epoch=args.load_epoch, backbone=args.backbone, root=args.root
     )
-    for file in export_run(run, folder, args.kind, args.task):
+    for file in export_run(run, folder, args.kind, args.task, args.calibrated):
         print(f"{file}  {file.stat().st_size / 2**20:.2f} MiB")
+    if args.push_to:
+        print(f"pushed to {push(folder, args.push_to, args.public)}")
 
 
 def command(argv: Sequence[str] | None = None) -> int:

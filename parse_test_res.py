@@ -45,6 +45,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ci95", action="store_true", help="1.96 std / sqrt(n) instead of std")
     parser.add_argument("--sample-std", action="store_true", help="std with n - 1 instead of n")
     parser.add_argument(
+        "--interval", action="store_true", help="half of Student's 95 %% interval instead of std"
+    )
+    parser.add_argument(
         "--test-log",
         action="store_true",
         help="logs of CoOp or SoftCPT are evaluations (--eval-only), not trainings",
@@ -102,7 +105,11 @@ def _add_flags_of_reports(below: argparse._ArgumentGroup) -> None:
 
 def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
     if (args.table or args.format) and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
-        parser.error("--table goes with --sample-std, --out and --figure only; --format too")
+        parser.error(
+            "--table goes with --sample-std, --interval, --out and --figure only; --format too"
+        )
+    if args.interval and (args.sample_std or args.ci95):
+        parser.error("--interval takes the place of --sample-std and --ci95; give one of them")
     if args.table and args.format:
         parser.error("--format holds what --table shows; give one of them")
     if (args.published or args.reference) and not args.format:
@@ -115,6 +122,11 @@ def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--root takes the folder of the datasets, but there is no folder {args.root}")
 
 
+def _spread(args: argparse.Namespace) -> str:
+    """What follows ±: one of SPREADS."""
+    return "interval" if args.interval else "sample" if args.sample_std else "std"
+
+
 def main(args: argparse.Namespace) -> int:
     """Print what the command line asks for; the exit code.
 
@@ -125,7 +137,7 @@ def main(args: argparse.Namespace) -> int:
     if args.table or args.format or args.figure or args.relations or args.pictures:
         text, complete = _report_below(folder, args)
     else:
-        averaging = Averaging(args.keyword, args.sample_std, args.ci95, args.test_log)
+        averaging = Averaging(args.keyword, _spread(args), args.ci95, args.test_log)
         found = (summarize_all if args.multi_exp else summarize)(folder, averaging)
         text, complete = "\n".join(found.lines), found.complete
     if text:
@@ -145,7 +157,7 @@ def _report_below(folder: Path, args: argparse.Namespace) -> tuple[str, bool]:
     for run in valueless:
         print(f"not counted: {run.folder} has no value from 0 to 100", file=sys.stderr)
     extra = parse_columns(args.columns)
-    choices = Choices((), args.sample_std, args.reference, args.published, extra)
+    choices = Choices((), _spread(args), args.reference, args.published, extra)
     report = Report(runs, choices)
     parts = []
     if args.table:

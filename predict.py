@@ -14,6 +14,7 @@ from typing import TextIO
 
 from dassl.utils import UserError, atomic_path
 from dassl.utils.command_line import DONE, FAILED, Parser, path, run_program
+from softcpt.hub import local_folder
 from softcpt.image_paths import find_images
 from softcpt.run_folder import read_record
 
@@ -39,7 +40,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         UserError: an unknown flag, or a value that a flag does not take.
     """
     parser = Parser(prog="predict.py", description=__doc__.split("\n")[0], epilog=EPILOG)
-    parser.add_argument("run", metavar="RUN", type=path, help="folder of a finished run")
+    parser.add_argument(
+        "run", metavar="RUN", type=path, help="folder of a finished run, or hf-hub:owner/name"
+    )
     parser.add_argument(
         "images",
         metavar="IMAGES",
@@ -81,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: no images, no such run, or a choice that its method does not allow.
     """
-    read_record(Path(args.run), args.load_epoch)
+    read_record(local_folder(args.run), args.load_epoch)
     images = find_images(args.images, sys.stdin)
     from softcpt import load_run
     from softcpt.writers import choose_format

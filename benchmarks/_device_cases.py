@@ -9,26 +9,44 @@ import trainers  # noqa: F401  (registers the methods)
 from dassl.engine import TRAINER_REGISTRY
 
 AUGMENTED = ("random_resized_crop", "random_flip", "normalize")
-VARIANTS = {  # options beside the default ones, as KEY VALUE words
+VARIANTS = {  # options beside the default ones, as KEY VALUE words; keys of the method's node
     "MTCoOp": {
         "CSTS": ("CSC", "True", "CLASS_CSC", "True", "TASK_CSC", "True"),
         "task vectors": ("TASK_VECTORS", "True"),
         "upstream's steps": ("UPSTREAM_STEPS", "True"),
         "transformer": ("PG_TYPE", "transformer"),
         "depth 2": ("DEPTH", "2"),
+        "in depth, anchored": (
+            *("DEPTH", "2", "IMAGE_PROMPTS", "True", "ANCHOR_IMAGE", "10", "ANCHOR_LOGITS", "1"),
+            *("MODEL.BACKBONE.NAME", "tiny-vit"),
+        ),
     },
     "CoOp": {"context per class": ("CSC", "True")},
     "TipAdapter": {"fine-tuned": ("FINETUNE", "True")},
+    "DePT": {
+        "on MaPLe": (
+            *("METHOD", "MaPLe", "TRAINER.MAPLE.PROMPT_DEPTH", "2"),
+            *("MODEL.BACKBONE.NAME", "tiny-vit"),
+        ),
+    },
 }
 NEEDED = {  # options without which a method does not run on the tiny CLIP; depths of tiny-vit
-    "CLIPLoRA": {"ENCODER": "text", "ITERATIONS": "0"},
+    "CLIPLoRA": {"ITERATIONS": "0"},
     "IVLP": {"PROMPT_DEPTH_TEXT": "2", "PROMPT_DEPTH_VISION": "3"},
     "MaPLe": {"PROMPT_DEPTH": "2"},
     "PromptSRC": {"PROMPT_DEPTH_TEXT": "2", "PROMPT_DEPTH_VISION": "3"},
     "TCP": {"LAYER": "1"},
+    "TwoStage": {"ITERATIONS": "0"},
     "VPT": {"PROMPT_DEPTH_VISION": "3"},
 }
-VIT = ("IVLP", "MaPLe", "PromptSRC", "VPT")  # methods that learn in a vision transformer
+VIT = (
+    "CLIPLoRA",
+    "IVLP",
+    "MaPLe",
+    "PromptSRC",
+    "TwoStage",
+    "VPT",
+)  # methods that learn in a vision transformer
 PAIRS = {"captions": "DigitCaptions", "questions": "DigitQuestions"}
 LARGE = {  # backbones of full size with random weights
     "RN50": ("RN50/random", ("MTCoOp", "PLOT")),
@@ -75,7 +93,9 @@ def every_case(small: bool = False) -> list[Case]:
     for name, variants in VARIANTS.items():
         key = TRAINER_REGISTRY.get(name).KEY
         for about, switches in variants.items():
-            words = [w if i % 2 else f"TRAINER.{key}.{w}" for i, w in enumerate(switches)]
+            words = [
+                w if i % 2 or "." in w else f"TRAINER.{key}.{w}" for i, w in enumerate(switches)
+            ]
             few = () if small else FEW
             cases.append(Case(f"{name}, {about}", name, (*digits, *words), few))
     return cases

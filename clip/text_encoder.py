@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TextEncoder(Protocol):
     """A frozen text encoder, as methods and prompters are given it.
 
-    :class:`~clip.text.TextTower` is one; ``prompting`` wraps it to divide, count or extend prompts.
+    ``TextTower`` is one; ``prompting`` wraps it to divide, count or extend prompts.
     Nothing else of a tower may be used by a method.
     """
 

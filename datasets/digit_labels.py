@@ -14,10 +14,10 @@ from dassl.data import DATASET_REGISTRY, Task
 from dassl.data.label_kinds import Ordinal
 
 from ._core.base import TaskGroup
+from ._core.digit_tasks import DigitTask, OddOrEven
 from ._core.digits import WORDS
 from ._core.label_columns import multi_label
 from ._core.splits import Split
-from .digits7 import DigitTask, OddOrEven
 
 SHAPES = {  # the digits that are printed with each
     "a loop": {0, 4, 6, 8, 9},

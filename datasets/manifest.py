@@ -26,8 +26,11 @@ class Manifest(ImageTable):
     def rows_of(self, path: Path) -> list[dict[str, str]]:
         """path, class, task, split and place of every label in the table."""
         lines = read_table(path)
-        head = [_head(fields, where) for fields, where in lines[:1]]
-        return [_row(*head, fields, where) for fields, where in lines[1:]]
+        if not lines:
+            return []
+        head = _head(*lines[0])
+        named = ("path", "class", *(key for key in ("task", "split") if key in head))
+        return [_row(head, named, fields, where) for fields, where in lines[1:]]
 
 
 def _head(fields: list[str], where: str) -> list[str]:
@@ -45,7 +48,6 @@ def _head(fields: list[str], where: str) -> list[str]:
     return head
 
 
-def _row(head: list[str], fields: list[str], where: str) -> dict[str, str]:
+def _row(head: list[str], named: tuple[str, ...], fields: list[str], where: str) -> dict[str, str]:
     row = dict.fromkeys(COLUMNS, "") | fields_of(head, fields, where)
-    named = ("path", "class", *(key for key in ("task", "split") if key in head))
     return checked_row(row, named, where)

@@ -41,6 +41,7 @@ class PairTask:
     part: tuple[int, ...]
     group: str = ""
     templates = ("{}",)
+    name_in_prompts = ""
     metric = "recall"
 
     def __post_init__(self):

@@ -46,6 +46,7 @@ class QuestionTask:
     group: str = ""
     templates = ("{}",)
     metric = "vqa_accuracy"
+    name_in_prompts = ""
 
     def __post_init__(self):
         if not self.answers or len(set(self.answers)) < len(self.answers):

@@ -42,12 +42,12 @@ class AdaptedPrompter(Prompter):
         # not registered: the state of a prompter is what it learns
         self.__dict__["text"] = clip.text_tower.with_modules(text)
         self.__dict__["visual"] = exchange(clip.visual, visual)
-        phrases = [
+        self.phrases = [
             task.templates[0].format(name.replace("_", " "))
             for task in space.tasks
             for name in task.classnames
         ]
-        self._embed(phrases, clip.text_tower)
+        self._embed(self.phrases, clip.text_tower)
         if not self.adapts_text:
             with torch.no_grad():
                 self.register_buffer("fixed", self.encode(), persistent=False)  # (C, e)

@@ -36,7 +36,7 @@ def refuse_equal_tasks(space: TaskSpace, text: TextEncoder) -> None:
     Raises:
         UserError: the message contains both names.
     """
-    if equal := find_equal(space.tasknames, _tokens(text)):
+    if equal := find_equal(space.prompt_names, _tokens(text)):
         raise UserError(
             f"the task names {equal[0]!r} and {equal[1]!r} have the same tokens in a prompt, so "
             "both tasks would get the same context; rename one with DATASET.TASK_NAMES"

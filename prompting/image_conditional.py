@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clip import TextEncoder, without_graphs
 
-from .prompt_learner import PromptLearner, chunk_names, scatter_rows
+from .prompt_learner import PromptLearner, chunk_names
 
 BOTTLENECK = 16  # width of the image feature / width of a Meta-Net's hidden layer
 
@@ -40,10 +40,10 @@ def encode_per_image(
     chunk: int = 0,
     inserted: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Text features (B, C, e) of every name in every image's context (B, m, d).
+    """Text features (B, k, e) of k names in every image's context (B, m, d).
 
     Args:
-        class_mask: (C,) the names to encode; the features of the others are zero.
+        class_mask: (C,) the k names; None all.
         chunk: images whose prompts are in memory at once; their text passes are recomputed in the
             backward pass. 0: all images, without recomputing.
         inserted: (p, d) embedded words in front of every name.
@@ -71,4 +71,4 @@ def _encode(text, prompts, contexts, class_mask, inserted):
     for part in chunk_names(prompts, class_mask, len(contexts)):
         rows = text.encode(prompts(contexts, class_mask=part, all_pairs=True, inserted=inserted))
         features.append(rows.unflatten(0, (len(contexts), -1)))  # (b, names of the part, e)
-    return scatter_rows(torch.cat(features, dim=1), class_mask)
+    return torch.cat(features, dim=1)

@@ -11,6 +11,7 @@ from clip.text import TextGraphs
 from dassl.utils import distributed, lockstep
 
 from .joined_text import JoinedEncoder
+from .prompt_learner import scatter_rows
 from .prompter import Features, ModelOutput, Prompter
 from .questions import Questions
 from .sharding import ShardedEncoder
@@ -88,14 +89,25 @@ class PromptedCLIP(nn.Module):
             return ModelOutput(logits, image_features=x)
         if text_features is None:
             text_features = self.text_features(x, class_mask)
-        return ModelOutput(self.score(x, text_features), text_features, x)
+        return ModelOutput(self.score(x, text_features, class_mask), text_features, x)
 
-    def score(self, x: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C), fp32, of normalised image (B, e) and text features (C, e) or (B, C, e)."""
+    def score(
+        self, x: torch.Tensor, text: torch.Tensor, class_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits (B, C), fp32, of normalised image (B, e) and text features (C, e) or (B, C, e).
+
+        Args:
+            class_mask: (C,) the k classes that text features (B, k, e) belong to; other logits are
+                zero.
+        """
         equation = "be,ce->bc" if text.dim() == 2 else "be,bce->bc"
         with torch.autocast(x.device.type, enabled=False):  # amp would round the products
             logits = self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
-            return logits if self.clip.logit_bias is None else logits + self.clip.logit_bias.float()
+            if self.clip.logit_bias is not None:
+                logits = logits + self.clip.logit_bias.float()
+        if class_mask is None or logits.shape[1] == len(class_mask):
+            return logits
+        return scatter_rows(logits[..., None], class_mask)[..., 0]
 
     def text_features(
         self,
@@ -103,7 +115,7 @@ class PromptedCLIP(nn.Module):
         class_mask: torch.Tensor | None = None,
         text: TextEncoder | None = None,
     ) -> torch.Tensor:
-        """Normalised text features (C, e) or (B, C, e), fp32, for image features x (B, e).
+        """Normalised text features (C, e) or (B, k, e), fp32, for image features x (B, e).
 
         Args:
             text: encodes the prompts; None takes :attr:`text_tower`.

@@ -17,11 +17,12 @@ class Prompter(nn.Module):
 
     Called as ``prompter(text, image_features, class_mask)`` with the frozen text encoder and
     normalised image features (B, e), it returns text features (C, e), or (B, C, e) if they depend
-    on the image. ``class_mask`` (C,) marks the classes that are needed, None all; the output keeps
-    all C rows, and masked ones may be zero.
+    on the image. ``class_mask`` (C,) marks the classes that are needed, None all. (C, e) keeps all
+    rows, and masked ones may be zero; (B, k, e) may leave them out and hold the k marked ones only.
     """
 
     depends_on_image = False  # whether text features differ from image to image
+    adapts_visual = False  # whether weights of the image tower are learned
     makes_text_features = True  # False: a head scores image features without any text
     recompute_images = False  # COMPUTE.IMAGE_CHECKPOINT; the trainer sets it
 
@@ -45,10 +46,10 @@ class Prompter(nn.Module):
             return clip.encode_outputs(images, outputs)
 
     def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
-        """All weights of ``clip`` by name, with what is learned inside its image tower.
+        """All weights of ``clip`` by name, with what is learned inside its towers.
 
         None if nothing is, or if it is no change of weights. With these weights a plain CLIP
-        encodes images as the method does.
+        encodes images and phrases as the method does.
         """
 
 
@@ -57,7 +58,8 @@ class ModelOutput:
     """What a forward pass returns.
 
     logits: (B, C), fp32.
-    text_features: normalised, (C, e) or (B, C, e); None if no text was used, or one per question.
+    text_features: normalised, (C, e) or, of the k classes in the mask, (B, k, e); None if no text
+        was used, or one per question.
     image_features: normalised global features (B, e); None if the method does not use them.
     """
 

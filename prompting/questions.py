@@ -136,4 +136,4 @@ class QuestionEncoder(EncoderWrapper):
 def _score(
     model: PromptedCLIP, x: torch.Tensor, class_mask: torch.Tensor | None, text: TextEncoder
 ) -> torch.Tensor:
-    return model.score(x, model.text_features(x, class_mask, text))
+    return model.score(x, model.text_features(x, class_mask, text), class_mask)

@@ -31,7 +31,7 @@ class SoftPrompter(Prompter):
     def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
         super().__init__()
         self.frozen_classes = bool(options.FREEZE_CLS_PROMPT)
-        tasks = [task.name for task in space.tasks]
+        tasks = space.prompt_names
         self.tasks: PromptLearner | None = None
         self.vectors: nn.Parameter | None = None
         if options.TASK_VECTORS:

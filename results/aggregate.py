@@ -10,6 +10,12 @@ from dassl.utils import shorten_list
 
 from .read import OVERALL, WITHOUT_TASK, Run
 
+# What follows ± in tables, in words.
+SPREADS = {
+    "std": "std over seeds",
+    "sample": "std over seeds (n − 1)",
+    "interval": "half of Student's 95 % interval over seeds",
+}
 GroupKey = tuple[str, str, int, tuple[tuple[str, str], ...]]  # suite, method, shots, settings
 
 
@@ -22,24 +28,38 @@ class Stat:
     n: int
 
 
-def statistic(values: Iterable[float | None], sample: bool = False, ci95: bool = False) -> Stat:
-    """Mean and standard deviation.
+def statistic(values: Iterable[float | None], spread: str = "std", ci95: bool = False) -> Stat:
+    """Mean and spread.
 
     Args:
         values: None is skipped.
-        sample: divide by n - 1 instead of n; a single value then has no spread.
-        ci95: half the width of the normal 95 % confidence interval, 1.96 std / sqrt(n), instead
-            of the standard deviation.
+        spread: one of SPREADS. A single value has a spread of 0 with std, of None otherwise.
+        ci95: with a standard deviation: half the width of the normal 95 % confidence interval,
+            1.96 std / sqrt(n), instead of it.
     """
     known = [v for v in values if v is not None]
     n = len(known)
     if not n:
         return Stat(None, None, 0)
+    if spread == "interval":
+        return Stat(*mean_and_interval(known), n)
     mean = math.fsum(known) / n
-    if n == 1 and sample:
+    if n == 1 and spread == "sample":
         return Stat(mean, None, 1)
-    std = math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (n - sample))
+    std = math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (n - (spread == "sample")))
     return Stat(mean, 1.96 * std / math.sqrt(n) if ci95 else std, n)
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and half the width of Student's 95 % confidence interval (None for one value)."""
+    from scipy import stats
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return mean, None
+    std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    return mean, float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
 
 
 @dataclass(frozen=True)
@@ -62,9 +82,9 @@ class Row:
     unfinished: tuple[Run, ...] = ()
     repeats: tuple[Run, ...] = ()
 
-    def stat(self, key: str, sample: bool = False) -> Stat:
+    def stat(self, key: str, spread: str = "std") -> Stat:
         """Mean and spread over the seeds of a value; ``key`` as in :meth:`Run.get`."""
-        return statistic([run.get(key) for run in self.runs], sample)
+        return statistic([run.get(key) for run in self.runs], spread)
 
     @property
     def seeds(self) -> str:

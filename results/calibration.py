@@ -8,24 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dassl.utils import read_json
+from dassl.utils.calibration import Bin, calibration_measures, reliability
+
 from .predictions import ImageResults, read_predictions
-
-BINS = 15  # of equal width, as usual for the ECE: https://arxiv.org/abs/1706.04599
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The images whose probability of the predicted class lies in one bin.
-
-    Args:
-        images: their share of all images.
-        probability: mean over the images of the bin.
-        accuracy: share of them that are classified right.
-    """
-
-    images: float
-    probability: float
-    accuracy: float
+from .schema import FILE
 
 
 @dataclass(frozen=True)
@@ -47,34 +34,9 @@ def measure_calibration(found: ImageResults, places: np.ndarray) -> Calibration:
     """The calibration on the images at ``places`` (n,)."""
     probability = found.probabilities[places, 0].astype(np.float64)
     correct = found.correct[places]
-    likelihood = found.label_probability[places].clip(1e-30)
     return Calibration(
-        ece=100 * calibration_error(probability, correct),
-        nll=float(-np.log(likelihood).mean()),
+        **calibration_measures(probability, correct, found.label_probability[places]),
         bins=reliability(probability, correct),
-    )
-
-
-def calibration_error(probability: np.ndarray, correct: np.ndarray) -> float:
-    """Mean over images of |accuracy - mean probability| within the bin of the image's probability.
-
-    Args:
-        probability: (N,) of the predicted class.
-        correct: (N,) bool.
-    """
-    bins = reliability(probability, correct)
-    return float(sum(one.images * abs(one.accuracy - one.probability) for one in bins))
-
-
-def reliability(probability: np.ndarray, correct: np.ndarray) -> tuple[Bin, ...]:
-    """The bins that hold images; arguments as in :func:`calibration_error`."""
-    place = np.minimum((probability * BINS).astype(int), BINS - 1)
-    counts = np.bincount(place, minlength=BINS)
-    sums = np.bincount(place, weights=probability, minlength=BINS)
-    hits = np.bincount(place, weights=correct.astype(np.float64), minlength=BINS)
-    return tuple(
-        Bin(counts[i] / len(probability), sums[i] / counts[i], hits[i] / counts[i])
-        for i in np.flatnonzero(counts)
     )
 
 
@@ -92,4 +54,19 @@ def mean_calibration(folder: Path) -> tuple[float | None, float | None]:
     return (
         sum(task.ece for task in tasks) / len(tasks),
         sum(task.nll for task in tasks) / len(tasks),
+    )
+
+
+@cache
+def calibration_before(folder: Path) -> tuple[float | None, float | None]:
+    """ECE and NLL of a run before its logits were calibrated (``TEST.CALIBRATION``), means over
+    its tasks; None for a run without.
+    """
+    record = read_json(folder / FILE) if (folder / FILE).exists() else {}
+    tasks = [t for t in record.get("calibration", {}).get("tasks", []) if "ece_before" in t]
+    if not tasks:
+        return None, None
+    return (
+        sum(task["ece_before"] for task in tasks) / len(tasks),
+        sum(task["nll_before"] for task in tasks) / len(tasks),
     )

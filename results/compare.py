@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from dassl.utils import unknown_name
 
-from .aggregate import Row, Stat, aggregate, columns
+from .aggregate import Row, Stat, aggregate, columns, mean_and_interval
 from .read import OVERALL, Run
 
 # Settings that rows must share for their values to be compared.
@@ -117,18 +116,6 @@ def _difference(a: Row, b: Row, key: str, shots: int) -> Difference | None:
         return None
     mean, half_width = mean_and_interval(differences)
     return Difference(a.suite, shots, key, a.method, b.method, mean, half_width, len(differences))
-
-
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and half the width of Student's 95 % confidence interval (None for one value)."""
-    from scipy import stats
-
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return mean, None
-    std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    return mean, float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ class Averaging:
 
     Args:
         keyword: the value, as in :meth:`Run.get`.
-        sample_std: the standard deviation with n - 1 instead of n.
+        spread: what follows +-, one of SPREADS.
         ci95: 1.96 std / sqrt(n) instead of std.
         test_log: logs are those of evaluations, not of trainings.
     """
 
     keyword: str = OVERALL
-    sample_std: bool = False
+    spread: str = "std"
     ci95: bool = False
     test_log: bool = False
 
@@ -62,7 +62,7 @@ def summarize(folder: Path, how: Averaging) -> Summary:
         values = ", ".join(f"{key}: {_percent(run.get(name))}" for key, name in keys.items())
         lines.append(f"{run.folder.name}: {values if run.complete else run.status}")
     stats = {
-        key: statistic([run.get(name) for run in complete], how.sample_std, how.ci95)
+        key: statistic([run.get(name) for run in complete], how.spread, how.ci95)
         for key, name in keys.items()
     }
     lines += ["===", f"Summary of directory: {folder}"]
@@ -112,7 +112,7 @@ def _keys(run: Run, keyword: str) -> dict[str, str]:
 def _task_lines(runs: list[Run], how: Averaging) -> list[str]:
     lines = []
     for name, task in runs[0].tasks.items():
-        stat = statistic([run.get(name) for run in runs], how.sample_std, how.ci95)
+        stat = statistic([run.get(name) for run in runs], how.spread, how.ci95)
         lines.append(f"* task: {task['id']} ({task['name']}) metric: {_with_spread(stat)}")
     return lines
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dassl.utils import unknown_name
+from dassl.utils.calibration import BINS
 
 from .aggregate import Row, Stat, statistic
-from .calibration import BINS, mean_calibration
+from .calibration import calibration_before, mean_calibration
 from .read import Run
 from .rendering import Cell
 
@@ -63,6 +64,18 @@ COLUMNS = {
         "NLL",
         "negative log-likelihood of the right class in nats, mean over tasks",
         lambda run: mean_calibration(run.folder)[1],
+        digits=3,
+    ),
+    "ece_before": Column(
+        "ECE before",
+        "ECE before the temperature of TEST.CALIBRATION",
+        lambda run: calibration_before(run.folder)[0],
+        digits=1,
+    ),
+    "nll_before": Column(
+        "NLL before",
+        "NLL before it",
+        lambda run: calibration_before(run.folder)[1],
         digits=3,
     ),
 }

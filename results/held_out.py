@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from dassl.config.protocols import LEAVE_ONE_TASK_OUT
 
-from .aggregate import Stat, statistic
-from .compare import mean_and_interval
+from .aggregate import Stat, mean_and_interval, statistic
 from .read import Run
 from .rendering import Cell, Table
 from .tables import best_of, shots_name, signed

@@ -90,8 +90,8 @@ def _pictures(report: Report) -> list[dict[str, str]]:
             draw_curves,
             report.rows,
             "Few-shot curves",
-            "Mean over tasks against training images per class, a line per method; the table by "
-            "shots holds the numbers.",
+            "Mean over tasks against training images per class; the table by shots holds the "
+            "numbers.",
         ),
         (
             draw_gains,

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dassl.utils import read_json
-
 from .calibration import Calibration, measure_calibration
 from .predictions import ImageResults, read_predictions
-from .task_words import FILE as TASKS
+from .task_words import read_words
 
 WHOLE_MATRIX = 30  # a task with more classes shows the block of those that are confused most
 BLOCK = 20  # classes of that block
@@ -91,7 +89,7 @@ def find_mistakes(folder: Path) -> list[TaskMistakes]:
     found = read_predictions(folder)
     if found is None:
         return []
-    known = read_json(folder / TASKS)["tasks"] if (folder / TASKS).exists() else []
+    known = read_words(folder)
     out = []
     for t in np.unique(found.task):
         names = known[t]["classnames"] if t < len(known) else []

@@ -123,6 +123,7 @@ def read_predictions(folder: Path) -> ImageResults | None:
             blob, columns = content["paths"].tobytes(), {name: content[name] for name in TYPES}
             folders = _decoded(content["folders"].tobytes()) if "folders" in content else []
     except Exception as error:  # numpy and zipfile have several for a broken file
-        raise UserError(f"cannot read {path}: {error}; delete it to do without") from None
+        kind = type(error).__name__
+        raise UserError(f"{path} is damaged ({kind}): delete it to do without") from None
     digest = hashlib.sha256(blob + columns["task"].tobytes()).hexdigest()
     return ImageResults(digest, _decoded(blob), folders, **columns)

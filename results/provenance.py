@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import platform
@@ -164,6 +165,7 @@ def check_inputs(record: RunRecord, cfg: CfgNode, quiet: bool = False) -> None:
     record.check_inputs(dataset.identity, hash_weights_file(cfg))
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:

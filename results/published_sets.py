@@ -110,13 +110,13 @@ def _few_shot(line: dict[str, str]) -> dict[str, float]:
 
 
 def published_on_sets(
-    rows: Sequence[Row], pairs: Sequence[BaseNew], sample: bool = False
+    rows: Sequence[Row], pairs: Sequence[BaseNew], spread: str = "std"
 ) -> list[Table | Notes]:
     """Tables of our results beside the published ones, and notes on runs that do not match.
 
     Args:
         rows: of runs on all classes. pairs: of runs on base and on new classes.
-        sample: the sample standard deviation instead of the population's.
+        spread: what follows ±, one of SPREADS.
     """
     on_sets = [p for p in pairs if _dataset(p.base) in SETS and p.base.shots in (0, BASE_NEW_SHOTS)]
     all_classes = [r for r in rows if r.runs and _dataset(r) in SETS and _classes(r) == "all"]
@@ -129,7 +129,7 @@ def published_on_sets(
             f"Base to new at {BASE_NEW_SHOTS} shots on CoOp's datasets",
             SIDES,
             base_new_sources(),
-            _ours_base_new(on_sets, sample),
+            _ours_base_new(on_sets, spread),
         ),
         Direction(
             "Few-shot on CoOp's datasets", SHOTS, few_shot_sources(), _ours_few_shot(all_classes)
@@ -167,10 +167,10 @@ def _remarks(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{place}: differs in {'; '.join(differs)}"
 
 
-def _ours_base_new(pairs: Sequence[BaseNew], sample: bool) -> dict[tuple[str, str], Values]:
+def _ours_base_new(pairs: Sequence[BaseNew], spread: str) -> dict[tuple[str, str], Values]:
     found: dict[tuple[str, str], Values] = {}
     for pair in sorted(pairs, key=lambda pair: SETS.index(_dataset(pair.base))):
-        sides = pair.base.stat(OVERALL, sample), pair.new.stat(OVERALL, sample)
+        sides = pair.base.stat(OVERALL, spread), pair.new.stat(OVERALL, spread)
         found[_dataset(pair.base), pair.base.method] = _with_h(*sides)
     for method in dict.fromkeys(method for _, method in found):
         members = [found.get((name, method)) for name in SETS]

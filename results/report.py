@@ -23,14 +23,14 @@ class Choices:
 
     Args:
         order: methods in the order of the rows; others follow by name.
-        sample: the sample standard deviation instead of the population's.
+        spread: what follows ±, one of SPREADS.
         reference: the method that others are compared with; "": every pair.
         published: add the published numbers.
         extra: columns beside the accuracies.
     """
 
     order: tuple[str, ...] = ()
-    sample: bool = False
+    spread: str = "std"
     reference: str = ""
     published: bool = False
     extra: ExtraColumns = USUAL
@@ -66,16 +66,16 @@ class Report:
         pairs = base_and_new(self._counted, choices.order)
         parts: list[Table | Notes] = [
             *held_out_tables(self.runs, choices.order),
-            *shot_tables(rows, choices.sample, choices.extra),
+            *shot_tables(rows, choices.spread, choices.extra),
             *base_new_tables(pairs, choices.extra),
-            *(_published(rows, pairs, choices.sample) if choices.published else []),
+            *(_published(rows, pairs, choices.spread) if choices.published else []),
         ]
         differences = paired_differences(rows, choices.reference)
         if differences:
             parts.append(difference_table(differences))
         if pairs_of_images := paired_images(rows, choices.reference):
             parts.append(image_table(pairs_of_images))
-        for table in task_tables(rows, choices.sample, choices.extra):
+        for table in task_tables(rows, choices.spread, choices.extra):
             title = table.title.replace(f"{table.suite}:", f"{table.suite}, task by task:", 1)
             parts.append(replace(table, title=title))
         return [*parts, *_notes(rows, self._counted)]
@@ -90,13 +90,13 @@ class Report:
         if not self._counted:
             return held_out
         unfinished = [run for run in self._counted if not run.complete]
-        sample, extra = self.choices.sample, self.choices.extra
-        return held_out + format_table(self.rows, form, unfinished, sample, extra)
+        spread, extra = self.choices.spread, self.choices.extra
+        return held_out + format_table(self.rows, form, unfinished, spread, extra)
 
 
-def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], sample: bool) -> list[Table | Notes]:
+def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], spread: str) -> list[Table | Notes]:
     """The published numbers on CoOp's datasets and on SoftCPT's suites, where there are runs."""
-    on_sets = published_on_sets(rows, pairs, sample)
+    on_sets = published_on_sets(rows, pairs, spread)
     on_suites = published_parts(rows)
     return on_sets if on_sets and not any(compare(rows)) else [*on_sets, *on_suites]
 

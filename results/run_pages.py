@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils import flat
+from dassl.utils.calibration import BINS
 
 from .aggregate import Row
-from .calibration import BINS
 from .compare import shots_phrase
 from .embedded import figure_source
 from .figures import draw_training

@@ -15,12 +15,14 @@ STATUSES = ("running", "interrupted", "failed", "complete")
 # Configuration keys that do not change what a run computes, only where and how.
 NOT_HASHED = (
     "OUTPUT_DIR",
+    "LOGGERS",
     "RESUME",
     "USE_CUDA",
     "VERBOSE",
     "MODEL.INIT_FROM",  # hashed by the content of its checkpoints instead
     "COMPUTE.CHANNELS_LAST",
     "COMPUTE.COMPILE",
+    "COMPUTE.FUSED_OPTIMIZER",
     "COMPUTE.GRAPHS",
     "COMPUTE.TF32",
     "DATASET.ROOT",
@@ -38,6 +40,7 @@ NOT_HASHED = (
 # Keys that older runs do not have, with the value that has no effect: left out then, so that older
 # runs keep their hash.
 NEWER: dict[str, Any] = {
+    "TEST.CALIBRATION": "",
     "INPUT.EXIF": "ignore",
     "DATALOADER.TRAIN_X.TEMPERATURE": 2.0,
     "DATALOADER.TRAIN_X.EPOCH": "images",

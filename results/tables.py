@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from .aggregate import Row, Stat, columns, measure_columns
+from .aggregate import SPREADS, Row, Stat, columns, measure_columns
 from .compare import BaseNew, Difference, means_of
 from .extra_columns import USUAL, ExtraColumns
 from .read import OVERALL, Run
@@ -16,14 +16,13 @@ from .rendering import Cell, Notes, Table, render
 FIRST = ("method", "shots", "seeds")
 MEAN_ERROR = "MAE"  # a measure that is best when low, and no percentage
 MEAN_ERROR_NOTE = "MAE: mean absolute error, in steps of the order of the classes; low is good"
-SEEDS = "mean ± std over seeds, in %"
 
 
 def format_table(
     rows: Sequence[Row],
     form: str = "text",
     unfinished: Sequence[Run] = (),
-    sample: bool = False,
+    spread: str = "std",
     extra: ExtraColumns = USUAL,
 ) -> str:
     """A table per suite: mean and standard deviation in percent, a row per method and shots.
@@ -32,10 +31,10 @@ def format_table(
         rows: sorted by suite, as :func:`~results.aggregate.aggregate` gives them.
         form: ``text``, ``md``, ``csv`` or ``latex``.
         unfinished: runs that no row counts; they are named below the table.
-        sample: the sample standard deviation instead of the population's.
+        spread: what follows ±, one of SPREADS.
         extra: the last columns.
     """
-    parts: list[Table | Notes] = [*task_tables(rows, sample, extra)]
+    parts: list[Table | Notes] = [*task_tables(rows, spread, extra)]
     if unfinished:
         lines = tuple(f"{run.folder}: {run.status}" for run in unfinished)
         parts.append(Notes("Not complete, not counted", lines))
@@ -43,7 +42,7 @@ def format_table(
 
 
 def task_tables(
-    rows: Sequence[Row], sample: bool = False, extra: ExtraColumns = USUAL
+    rows: Sequence[Row], spread: str = "std", extra: ExtraColumns = USUAL
 ) -> list[Table]:
     """A table per suite: a row per method and shots, a column per mean and per task."""
     tables = []
@@ -53,7 +52,7 @@ def task_tables(
         body = []
         for _, block in groupby(members, key=lambda row: row.shots):
             block = list(block)
-            stats = [[row.stat(key, sample) for key, _ in keys] for row in block]
+            stats = [[row.stat(key, spread) for key, _ in keys] for row in block]
             by_column = zip(zip(*stats, strict=True), errors, strict=True)
             cells = [best_of(column, is_error) for column, is_error in by_column]
             for row, values in zip(block, zip(*cells, strict=True), strict=True):
@@ -62,7 +61,7 @@ def task_tables(
         head = (*FIRST, *(title for _, title in keys), *extra.head())
         tables.append(
             Table(
-                title=f"{suite}: {SEEDS}",
+                title=f"{suite}: {_seeds(spread)}",
                 head=head,
                 rows=tuple(body),
                 keys=len(FIRST),
@@ -75,7 +74,7 @@ def task_tables(
 
 
 def shot_tables(
-    rows: Sequence[Row], sample: bool = False, extra: ExtraColumns = USUAL
+    rows: Sequence[Row], spread: str = "std", extra: ExtraColumns = USUAL
 ) -> list[Table]:
     """A table per suite and mean: a row per method, a column per number of shots."""
     tables = []
@@ -85,16 +84,21 @@ def shot_tables(
         by_place = {(row.method, row.shots): row for row in members}
         for key in means_of(members):
             stats = {
-                name: [_stat(by_place.get((name, number)), key, sample) for number in shots]
+                name: [_stat(by_place.get((name, number)), key, spread) for number in shots]
                 for name in methods
             }
             name = f"{suite}, {key}" if key != OVERALL else suite
-            tables.append(_shot_table((name, suite), shots, stats, by_place, extra))
+            tables.append(_shot_table((name, suite), shots, stats, by_place, extra, spread))
     return tables
 
 
 def _shot_table(
-    names: tuple[str, str], shots: list, stats: dict, by_place: dict, extra: ExtraColumns
+    names: tuple[str, str],
+    shots: list,
+    stats: dict,
+    by_place: dict,
+    extra: ExtraColumns,
+    spread: str,
 ) -> Table:
     """The table of a suite's mean; ``names`` are its title and the suite."""
     trained = [number for number in shots if number != 0]
@@ -102,7 +106,7 @@ def _shot_table(
     most = trained[-1] if trained else 0
     if averaged:
         places = [shots.index(number) for number in trained]
-        stats = {m: [*row, _average([row[i] for i in places])] for m, row in stats.items()}
+        stats = {m: [*row, _average([row[i] for i in places], spread)] for m, row in stats.items()}
     wanted = max((len(row.runs) + len(row.unfinished) for row in by_place.values()), default=1)
     columns_of_cells = [
         [_with_gap(cell, number, wanted) for cell in best_of(column)]
@@ -120,7 +124,7 @@ def _shot_table(
     ]
     title, suite = names
     return Table(
-        title=f"{title}, by shots: {SEEDS}",
+        title=f"{title}, by shots: {_seeds(spread)}",
         head=(*head, *(["mean"] if averaged else [])),
         rows=tuple(body),
         keys=1,
@@ -138,16 +142,20 @@ def _with_gap(cell: Cell, shots: int | None, seeds: int) -> Cell:
     return replace(cell, text=f"{cell.text} ({cell.n} of {seeds})")
 
 
-def _stat(row: Row | None, key: str, sample: bool) -> Stat:
-    return row.stat(key, sample) if row else Stat(None, None, 0)
+def _stat(row: Row | None, key: str, spread: str) -> Stat:
+    return row.stat(key, spread) if row else Stat(None, None, 0)
 
 
-def _average(stats: Sequence[Stat]) -> Stat:
-    """Mean of means and of spreads, as published tables have it; None if one is missing."""
+def _average(stats: Sequence[Stat], kind: str) -> Stat:
+    """Mean of means and of spreads, as published tables have it; None if one is missing.
+
+    The mean of intervals is no interval, so it is left out.
+    """
     if any(stat.mean is None for stat in stats):
         return Stat(None, None, 0)
     spreads = [stat.spread for stat in stats]
-    spread = None if None in spreads else math.fsum(spreads) / len(spreads)
+    unknown = None in spreads or kind == "interval"
+    spread = None if unknown else math.fsum(spreads) / len(spreads)
     n = min(stat.n for stat in stats)
     return Stat(math.fsum(stat.mean for stat in stats) / len(stats), spread, n)
 
@@ -173,7 +181,7 @@ def base_new_tables(pairs: Sequence[BaseNew], extra: ExtraColumns = USUAL) -> li
                 body.append((*first, *(side[i] for side in sides), *last))
         tables.append(
             Table(
-                title=f"{suite}, base to new: {SEEDS}",
+                title=f"{suite}, base to new: {_seeds()}",
                 head=("task", "method", "shots", "base", "new", "H", *extra.head()),
                 rows=tuple(body),
                 keys=3,
@@ -237,6 +245,11 @@ def signed(value: float, digits: int) -> str:
     """A number with its sign, a minus sign instead of a hyphen; zero has none."""
     text = f"{value:+.{digits}f}".replace("-", "−")
     return text if text.strip("+−0.") else text[1:]
+
+
+def _seeds(spread: str = "std") -> str:
+    """What the cells of a table hold, for its title."""
+    return f"mean ± {SPREADS[spread]}, in %"
 
 
 def shots_name(shots: int) -> str:

@@ -33,14 +33,29 @@ def read_tasks(folder: Path) -> TaskSpace | None:
     from dassl.data import Task, TaskSpace
     from dassl.data.label_kinds import kind_of_json
 
-    path = folder / FILE
-    if not path.exists():
-        return None
+    tasks = read_words(folder)
     try:
-        tasks = read_json(path)["tasks"]
         for task in tasks:
             if "kind" in task:  # in runs of earlier versions all labels are single
                 task["kind"] = kind_of_json(task["kind"])
-        return TaskSpace(tuple(Task(**task) for task in tasks))
+        return TaskSpace(tuple(Task(**task) for task in tasks)) if tasks else None
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} does not hold the tasks of a run: {error}") from None
+        raise UserError(f"{folder / FILE} does not hold the tasks of a run: {error}") from None
+
+
+def read_words(folder: Path) -> list[dict]:
+    """The content of ``tasks.json``, task by task; empty if the run did not write any.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    content = read_json(path)
+    tasks = content.get("tasks") if isinstance(content, dict) else None
+    if not isinstance(tasks, list) or not all(
+        isinstance(one, dict) and {"name", "classnames"} <= one.keys() for one in tasks
+    ):
+        raise UserError(f"{path} does not hold the tasks of a run")
+    return tasks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,7 @@ from clip._openai import OPENAI_ARCHS
 from clip._weights import to_custom_text
 from dassl.utils import UserError, write_json
 
-from .export_folder import (
-    describe_input,
-    describe_source,
-    describe_tasks,
-    new_folder,
-    refuse_existing,
-    result_lines,
-    with_orientation,
-)
+from . import export_folder
 from .run import LoadedRun
 
 ARCHITECTURE_FILE, BACKBONE_FILE = "backbone.json", "backbone.safetensors"
@@ -48,7 +39,7 @@ for path in images:
     cosines = torch.nn.functional.normalize(feature, dim=-1) @ weights[task["weights"]].T
 """
 ONE_CLASS = """\
-    probability, label = (info["logit_scale"] * cosines).softmax(dim=-1)[0].max(dim=0)
+    probability, label = (task["logit_scale"] * cosines).softmax(dim=-1)[0].max(dim=0)
     print(path, task["classes"][label], f"{probability:.4f}", sep="\\t")
 """
 SET_OF_CLASSES = """\
@@ -62,8 +53,9 @@ README = """\
 # {method} on {suite}: class weights
 
 One weight vector of {width} numbers per class. The classifier is zero-shot CLIP's: the logits of an
-image are {scale:.4g} times the cosines of its feature and the weights of a task's classes. It
-needs `open_clip_torch` and `safetensors`, and these lines, run in this folder:
+image are the cosines of its feature and the weights of a task's classes, times the task's
+`logit_scale`{calibrated}. It needs `open_clip_torch` and `safetensors`, and these lines, run in
+this folder:
 
 ```python
 {code}```
@@ -81,19 +73,24 @@ The licence of the backbone's weights also applies to what is computed from them
 """
 
 
-def export_weights(run: LoadedRun, folder: Path, task: int | str | None = None) -> list[Path]:
+def export_weights(
+    run: LoadedRun, folder: Path, task: int | str | None = None, calibrated: bool = False
+) -> list[Path]:
     """Write class weights, their description and a README; the files.
+
+    Args:
+        calibrated: divide the logit scale of each task by its temperature.
 
     Raises:
         UserError: the folder exists, or the logits of the method are no scaled cosines of image
             features and one weight per class.
     """
-    refuse_existing(folder)
+    export_folder.refuse_existing(folder)
     ids = run.task_ids(task)
     weights = _class_weights(run, ids)
-    with new_folder(folder) as place:
+    with export_folder.new_folder(folder) as place:
         model = _describe_model(_scoring_clip(run, ids), place)
-        info = _describe(run, ids, model)
+        info = _describe(run, ids, model, calibrated)
         write_json(info, place / "weights.json")
         save_file({f"task{t}": x for t, x in weights.items()}, place / "weights.safetensors")
         text = _readme(run, ids, info, embedded=(place / BACKBONE_FILE).exists())
@@ -128,19 +125,9 @@ def _class_weights(run: LoadedRun, ids: Sequence[int]) -> dict[int, torch.Tensor
 
 def _scoring_clip(run: LoadedRun, ids: Sequence[int]) -> CLIP:
     """The CLIP that encodes images: the frozen one, or a copy with what was learned in it."""
-    trainer = run.trainers[ids[0] if len(run.trainers) > 1 else 0]
-    merged = trainer.model.prompter.merged_weights(trainer.clip)
-    if merged is None:
-        return trainer.clip
-    if len(ids) > 1:
-        raise UserError(
-            f"{type(trainer).__name__} learns in the towers, for each task in its own: choose one "
-            "task with --task"
-        )
-    clip = copy.deepcopy(trainer.clip)
-    clip.load_state_dict(merged)
-    clip.name = f"{clip.name} (merged)"  # which has no public weights
-    return clip
+    trainer = run.place_of(ids[0])[0]
+    adapts = getattr(trainer.model.prompter, "adapts_visual", False)
+    return (export_folder.merged_clip(run, ids) if adapts else None) or trainer.clip
 
 
 def _other_ways(run: LoadedRun) -> str:
@@ -170,17 +157,20 @@ def _describe_model(clip: CLIP, place: Path) -> dict[str, Any]:
     return {"model_name": Path(ARCHITECTURE_FILE).stem, "pretrained": BACKBONE_FILE}
 
 
-def _describe(run: LoadedRun, ids: Sequence[int], model: dict[str, Any]) -> dict[str, Any]:
+def _describe(
+    run: LoadedRun, ids: Sequence[int], model: dict[str, Any], calibrated: bool
+) -> dict[str, Any]:
     """The content of ``weights.json``."""
-    options = describe_input(run)
+    options = export_folder.describe_input(run)
     height, width = options.pop("size")
     if options["interpolation"] == "nearest":
         raise UserError("open_clip does not resize with INPUT.INTERPOLATION nearest; use --as onnx")
     options["image_size"] = height if height == width else [height, width]
-    tasks = describe_tasks(run, ids)
+    tasks = export_folder.describe_tasks(run, ids)
     own_bias = run.trainers[0].clip.logit_bias
     for t, one in zip(ids, tasks, strict=True):
         one["weights"] = f"task{t}"
+        one["logit_scale"] = logit_scale(run) / (run.temperature(t) if calibrated else 1)
         if "bias" in one and own_bias is not None:
             one["bias"] += own_bias.item()
     return {
@@ -189,8 +179,17 @@ def _describe(run: LoadedRun, ids: Sequence[int], model: dict[str, Any]) -> dict
         "logit_scale": logit_scale(run),
         "temperature": 1 / logit_scale(run),
         "tasks": tasks,
-        "source": describe_source(run),
+        "source": export_folder.describe_source(run),
     }
+
+
+def _scales(info: dict[str, Any]) -> str:
+    """What the logit scales of the tasks are, in words."""
+    own = sorted({task["logit_scale"] for task in info["tasks"]})
+    if own == [info["logit_scale"]]:
+        return f"{own[0]:.4g}, CLIP's"
+    shown = f"{own[0]:.4g}" if len(own) == 1 else f"{own[0]:.4g} to {own[-1]:.4g}"
+    return f"{shown}: CLIP's {info['logit_scale']:.4g} over a fitted temperature"
 
 
 def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: bool) -> str:
@@ -202,10 +201,9 @@ def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: 
         else ""
     )
     return README.format(
-        code=with_orientation(run, CODE.replace("{register}", register) + answer),
-        scale=info["logit_scale"],
+        code=export_folder.with_orientation(run, CODE.replace("{register}", register) + answer),
+        calibrated=f" ({_scales(info)})",
         width=run.trainers[0].clip.text_tower.out_dim,
         files=files,
-        results=result_lines(run, ids),
-        **{key: info["source"][key] for key in ("method", "suite", "backbone", "shots", "seed")},
+        **export_folder.readme_values(run, ids),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import secrets
 import shutil
@@ -14,6 +15,8 @@ from dassl.data.label_kinds import MultiLabel, SingleLabel
 from dassl.utils import UserError
 
 if TYPE_CHECKING:
+    from clip import CLIP
+
     from .run import LoadedRun
 
 
@@ -115,6 +118,13 @@ def describe_source(run: LoadedRun) -> dict[str, Any]:
     }
 
 
+def readme_values(run: LoadedRun, ids: Sequence[int]) -> dict[str, Any]:
+    """What the README of every export names: method, data, backbone, results."""
+    source = describe_source(run)
+    keys = ("method", "suite", "backbone", "shots", "seed")
+    return {**{key: source[key] for key in keys}, "results": result_lines(run, ids)}
+
+
 def result_lines(run: LoadedRun, ids: Sequence[int]) -> str:
     """A Markdown table of what the run measured on its test images."""
     lines = ["| task | classes | metric | % | test images |", "|---|---|---|---|---|"]
@@ -124,3 +134,25 @@ def result_lines(run: LoadedRun, ids: Sequence[int]) -> str:
         row = (task["name"], len(task["classes"]), test.get("metric", ""), value)
         lines.append(f"| {' | '.join(map(str, row))} | {test.get('total', '')} |")
     return "\n".join(lines)
+
+
+def merged_clip(run: LoadedRun, ids: Sequence[int]) -> CLIP | None:
+    """A copy of the run's CLIP with what was learned in the weights of its towers; None if nothing.
+
+    Raises:
+        UserError: each task has learned weights of its own, and several are chosen.
+    """
+    trainer = run.place_of(ids[0])[0]
+    prompter = getattr(getattr(trainer, "model", None), "prompter", None)
+    merged = prompter.merged_weights(trainer.clip) if prompter else None
+    if merged is None:
+        return None
+    if len(ids) > 1:
+        raise UserError(
+            f"{type(trainer).__name__} learns in the towers, for each task in its own: choose one "
+            "task with --task"
+        )
+    clip = copy.deepcopy(trainer.clip)
+    clip.load_state_dict(merged)
+    clip.name = f"{clip.name} (merged)"  # which has no public weights
+    return clip

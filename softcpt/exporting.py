@@ -6,36 +6,55 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dassl.utils import unknown_name
+from dassl.utils import UserError, unknown_name
 
 if TYPE_CHECKING:
     from .run import LoadedRun
 
-KINDS = ("weights", "onnx", "prompts")
+KINDS = ("weights", "onnx", "open_clip", "prompts")
 
 
 def export_run(
-    run: LoadedRun, folder: str | os.PathLike, kind: str = "weights", task: int | str | None = None
+    run: LoadedRun,
+    folder: str | os.PathLike,
+    kind: str = "weights",
+    task: int | str | None = None,
+    calibrated: bool = False,
 ) -> list[Path]:
     """Write a run into a new folder, for use by others; the files.
 
     Args:
         kind: "weights", one vector per class, for open_clip without this project; "onnx", image
-            tower and classifier, for onnxruntime; "prompts", the learned parameters.
-        task: one task, as in :meth:`LoadedRun.task_ids`; None all. "prompts" are always all.
+            tower and classifier, for onnxruntime; "open_clip", the backbone with what was learned
+            in its weights; "prompts", the learned parameters.
+        task: one task, as in ``LoadedRun.task_ids``; None all. "prompts" are always all.
+        calibrated: of "weights": include the temperatures of ``TEST.CALIBRATION``. "prompts"
+            always hold them.
 
     Raises:
-        UserError: the folder exists, or the method does not allow this kind.
+        UserError: the folder exists, the method does not allow this kind, or the run has no
+            temperatures.
     """
+    if calibrated and (kind != "weights" or "calibration" not in run.record):
+        raise UserError(
+            f"{run.folder} was trained without TEST.CALIBRATION, so it has no temperatures to "
+            "export; train with TEST.CALIBRATION run or task, or leave out --calibrated"
+            if kind == "weights"
+            else f"--calibrated goes with --as weights, not with --as {kind}"
+        )
     place = Path(folder).expanduser()
     if kind == "weights":
         from .class_weights import export_weights
 
-        return export_weights(run, place, task)
+        return export_weights(run, place, task, calibrated)
     if kind == "onnx":
         from .onnx_model import export_onnx
 
         return export_onnx(run, place, task)
+    if kind == "open_clip":
+        from .merged_model import export_model
+
+        return export_model(run, place, task)
     if kind == "prompts":
         from .learned_parameters import export_parameters
 

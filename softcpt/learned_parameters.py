@@ -1,12 +1,14 @@
-"""Export of what a run learned as a small folder, which :func:`softcpt.load_run` loads again."""
+"""Export of what a run learned as a small folder, which ``softcpt.load_run`` loads again."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -16,16 +18,19 @@ from dassl.utils import UserError
 from results.schema import FILE as RECORD
 from results.task_words import FILE as TASKS
 
-from .export_folder import describe_source, new_folder, refuse_existing, result_lines
+from .export_folder import (
+    describe_source,
+    describe_tasks,
+    new_folder,
+    refuse_existing,
+    result_lines,
+)
 from .run import LoadedRun
 from .run_folder import CONFIG, PARAMETERS
 
 README = """\
 ---
-library_name: softcpt
-pipeline_tag: image-classification
-tags: [clip, prompt-tuning, few-shot]
----
+{front}---
 
 # {method} on {suite}, {shots} shots, seed {seed}
 
@@ -88,6 +93,7 @@ def export_parameters(run: LoadedRun, folder: Path) -> list[Path]:
 def _readme(run: LoadedRun, tensors: dict[str, torch.Tensor]) -> str:
     """The model card."""
     return README.format(
+        front=yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True),
         **describe_source(run),
         trainer=run.cfg.TRAINER.NAME,
         count=sum(x.numel() for x in tensors.values()),
@@ -99,8 +105,31 @@ def _readme(run: LoadedRun, tensors: dict[str, torch.Tensor]) -> str:
     )
 
 
+def _front_matter(run: LoadedRun) -> dict[str, Any]:
+    """What the Hugging Face hub reads of a model card, the metrics among it."""
+    source = describe_source(run)
+    results = [
+        {
+            "task": {"type": "image-classification", "name": task["name"]},
+            "dataset": {"name": source["suite"], "type": source["suite"].lower()},
+            "metrics": [
+                {"type": "accuracy", "name": task["test"]["metric"], "value": task["test"]["value"]}
+            ],
+        }
+        for task in describe_tasks(run, run.task_ids())
+        if task["test"] and task["test"]["value"] is not None
+    ]
+    return {
+        "library_name": "softcpt",
+        "pipeline_tag": "image-classification",
+        "tags": ["clip", "prompt-tuning", "few-shot"],
+        "license": "other",  # that of the backbone and of the images: see the text
+        "model-index": [{"name": f"{source['method']} on {source['suite']}", "results": results}],
+    }
+
+
 def load_parameters(trainer: TrainerBase, folder: Path) -> None:
-    """Load what :func:`export_parameters` wrote.
+    """Load what ``export_parameters`` wrote.
 
     Raises:
         UserError: the file is broken, or of another configuration, backbone or set of names.

@@ -22,6 +22,7 @@ from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, build_tra
 from dassl.utils import UserError, unknown_name
 from results.task_words import read_tasks
 
+from .hub import local_folder
 from .learned_parameters import load_parameters
 from .run import LoadedRun, find_tasks
 from .run_folder import CONFIG, PARAMETERS, read_record
@@ -40,14 +41,15 @@ def load_run(
     classes: Sequence[str] = (),
     task_name: str = "",
 ) -> LoadedRun:
-    """The trained model of a run directory.
+    """The trained model of a run directory, or of exported prompts.
 
     Args:
+        folder: the directory, or ``hf-hub:owner/name``.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
         epoch: the checkpoint to load; None: the one that the run evaluated.
         backbone: where the backbone is now, if its file has moved; the weights must be the same.
         root: folder of the datasets; only needed for runs without ``tasks.json`` (older ones).
-        task: the task whose names are replaced, as in :meth:`LoadedRun.task_ids`; needed if the
+        task: the task whose names are replaced, as in ``LoadedRun.task_ids``; needed if the
             run has several.
         classes: class names that replace the task's, where the method's parameters allow it.
         task_name: a name that replaces the task's, likewise.
@@ -56,12 +58,13 @@ def load_run(
         UserError: no complete run, another schema, a backbone that is missing or has other
             weights, or names that the learned parameters are not for.
     """
-    path = Path(folder).expanduser()
+    path = local_folder(os.fspath(folder))
     record = read_record(path, epoch)
     cfg = _read_config(path, device, backbone, root)
     space = read_tasks(path)
     if classes or task_name:
         space = _rename(space, path, task, classes, task_name)
+        record.pop("calibration", None)  # fitted with the names of the training
     dataset = None if space is None else _without_images(space, record)
     with contextlib.redirect_stdout(io.StringIO()):  # what a training prints when it is built
         trainer = _build(cfg, dataset)
@@ -118,7 +121,9 @@ def _rename(
     tasks = list(space.tasks)
     t = find_tasks(space.tasknames, task)[0]
     classnames = tuple(classes) or tasks[t].classnames
-    tasks[t] = replace(tasks[t], name=task_name or tasks[t].name, classnames=classnames)
+    if task_name:
+        tasks[t] = replace(tasks[t], name=task_name, name_in_prompts="")
+    tasks[t] = replace(tasks[t], classnames=classnames)
     return TaskSpace(tuple(tasks))
 
 

@@ -18,15 +18,7 @@ from dassl.engine import SimpleTrainer
 from dassl.utils import UserError, write_json
 from prompting.prompted_clip import PromptedCLIP
 
-from .export_folder import (
-    describe_input,
-    describe_source,
-    describe_tasks,
-    new_folder,
-    refuse_existing,
-    result_lines,
-    with_orientation,
-)
+from . import export_folder
 from .run import LoadedRun
 
 PACKAGES = ("onnx", "onnxscript")
@@ -127,7 +119,7 @@ def export_onnx(run: LoadedRun, folder: Path, task: int | str | None = None) -> 
         UserError: the folder exists, a package is missing, or the text features of the method
             depend on the image.
     """
-    refuse_existing(folder)
+    export_folder.refuse_existing(folder)
     if run.depends_on_image:
         raise UserError(
             f"{type(run.trainers[0]).__name__} encodes text anew for every image, which is no "
@@ -135,23 +127,22 @@ def export_onnx(run: LoadedRun, folder: Path, task: int | str | None = None) -> 
         )
     require(PACKAGES)
     ids = run.task_ids(task)
-    with new_folder(folder) as place:
+    with export_folder.new_folder(folder) as place:
         _write_graph(run, ids, place / "model.onnx")
-        tasks, first = describe_tasks(run, ids), 0
+        tasks, first = export_folder.describe_tasks(run, ids), 0
         for one in tasks:
             one["first"], first = first, first + len(one["classes"])
-        given, source = describe_input(run), describe_source(run)
+        given, source = export_folder.describe_input(run), export_folder.describe_source(run)
         write_json({**given, "tasks": tasks, "source": source}, place / "model.json")
         height, width = given["size"]
         sets = any("threshold" in one for one in tasks)
         text = README.format(
-            code=with_orientation(run, CODE.replace("{sets}", SETS if sets else "")),
+            code=export_folder.with_orientation(run, CODE.replace("{sets}", SETS if sets else "")),
             sigmoid=", or the sigmoid of logit + bias in a multi-label task" if sets else "",
             classes=first,
             height=height,
             width=width,
-            results=result_lines(run, ids),
-            **{key: source[key] for key in ("method", "suite", "backbone", "shots", "seed")},
+            **export_folder.readme_values(run, ids),
         )
         (place / "README.md").write_text(text, encoding="utf-8")
     return sorted(folder.iterdir())

@@ -32,5 +32,5 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """The probability of :attr:`label`; 0 if there is none."""
+        """The probability of ``label``; 0 if there is none."""
         return self.probabilities[0] if self.probabilities else 0.0

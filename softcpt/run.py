@@ -20,7 +20,7 @@ from .prediction import Prediction
 
 
 class LoadedRun:
-    """A finished run that classifies new images; :func:`softcpt.load_run` makes one.
+    """A finished run that classifies new images; ``softcpt.load_run`` makes one.
 
     Attributes:
         folder: the run directory.
@@ -74,6 +74,11 @@ class LoadedRun:
         """
         return find_tasks([one.name for one in self.tasks], task)
 
+    def temperature(self, t: int) -> float:
+        """What the logits of a task are divided by for probabilities: of ``TEST.CALIBRATION``."""
+        fitted = self.record.get("calibration", {}).get("tasks", [])
+        return {task["id"]: task["temperature"] for task in fitted}.get(t, 1.0)
+
     def predict(
         self,
         images: ImageSource | Iterable[ImageSource],
@@ -85,7 +90,7 @@ class LoadedRun:
 
         Args:
             images: paths or PIL images, or a single one.
-            task: as in :meth:`task_ids`.
+            task: as in ``task_ids``.
             top: number of classes per image, at most those of the task; a multi-label task gives
                 all classes above its threshold.
             batch_size: images per batch; 0: as in the run's evaluation.
@@ -107,7 +112,7 @@ class LoadedRun:
         batch_size: int = 0,
         workers: int = 0,
     ) -> Iterator[Prediction]:
-        """As :meth:`predict`, one by one; an image that cannot be read has one, with ``error``.
+        """As ``predict``, one by one; an image that cannot be read has one, with ``error``.
 
         Args:
             workers: processes that read images.
@@ -117,7 +122,8 @@ class LoadedRun:
         ids, place = self.task_ids(task), 0
         for logits, errors in self._batches(images, ids, batch_size, workers):
             best = [
-                self.tasks[t].kind.predict(rows, top) for t, rows in zip(ids, logits, strict=True)
+                self.tasks[t].kind.predict(rows / self.temperature(t), top)
+                for t, rows in zip(ids, logits, strict=True)
             ]
             row = 0
             for error in errors:
@@ -137,6 +143,8 @@ class LoadedRun:
         batch_size: int = 0,
     ) -> torch.Tensor:
         """Logits (N, C), fp32 on the CPU; C counts the classes of the chosen tasks, in order.
+
+        They are not divided by the :meth:`temperature`.
 
         Raises:
             UserError: an image cannot be read, or there is no such task.
@@ -247,7 +255,7 @@ class LoadedRun:
 
 
 def find_tasks(names: list[str], task: int | str | None) -> list[int]:
-    """Numbers of the chosen tasks; see :meth:`LoadedRun.task_ids`."""
+    """Numbers of the chosen tasks; see ``LoadedRun.task_ids``."""
     if task is None:
         return list(range(len(names)))
     if task in names:

@@ -33,7 +33,7 @@ class Writer:
         self.file = file
         self.tasks = [run.tasks[t] for t in ids]
         self.top = max(t.kind.most_shown(top, len(t.classnames)) for t in self.tasks)
-        self.image_width = max(map(len, images))
+        self.image_width = max(len("image"), *map(len, images))
         self.begin()
 
     def begin(self) -> None:
@@ -45,11 +45,19 @@ class Writer:
 
 
 class Table(Writer):
-    """Aligned columns; images that cannot be read are left out."""
+    """Aligned columns below a line of titles; images that cannot be read are left out."""
 
     def begin(self) -> None:
-        self._task_width = max(len(task.name) for task in self.tasks)
-        self._class_width = max(len(name) for task in self.tasks for name in task.classnames)
+        self._task_width = max(len("task"), *(len(task.name) for task in self.tasks))
+        names = [name for task in self.tasks for name in task.classnames]
+        self._class_width = max(len("class 2"), *map(len, names))
+        head = [f"{'image':<{self.image_width}}"]
+        if len(self.tasks) > 1:
+            head.append(f"{'task':<{self._task_width}}")
+        for rank in range(1, self.top + 1):
+            title = "class" if rank == 1 else f"class {rank}"
+            head.append(f"{'%':>6} {title:<{self._class_width}}")
+        print("  ".join(head).rstrip(), file=self.file)
 
     def write(self, found: Prediction) -> None:
         if found.error:

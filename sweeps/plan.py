@@ -9,6 +9,7 @@ from typing import Any
 
 from dassl.config.node import read_yaml
 from dassl.utils import UserError, unknown_name
+from results.aggregate import SPREADS
 
 from .grid import grid_runs
 from .protocols import PlannedRun, check_protocol_keys, override_words
@@ -40,7 +41,11 @@ METHOD_KEYS = {
     "once": bool,  # neither shots nor seeds change anything: one run per dataset
     "optional": bool,  # run only if --methods names it
 }
-REPORT_KEYS = {"table": str, "figure": str}  # files in the output folder
+REPORT_KEYS = {
+    "table": str,  # a file in the output folder
+    "figure": str,  # another
+    "spread": str,  # what follows ± in the table: one of SPREADS; std if left out
+}
 CLUSTER_KEYS = {
     "engine": str,  # debug (in this process), local (a pool of workers) or slurm
     "workers": int,  # local: processes; 0: one per GPU, or per core up to 4 without GPUs
@@ -76,6 +81,7 @@ class Sweep:
     methods: tuple[str, ...]
     report: dict[str, Path]
     cluster: dict[str, Any]
+    spread: str = "std"
 
     def only(self, choice: str) -> Sweep:
         """The part of the sweep that a choice such as ``method=CoOp|CoOp-MT,seed=1`` selects.
@@ -137,16 +143,16 @@ def read_sweep(
         raise UserError(f"{path}: {unknown_name('engine', cluster['engine'], ENGINES)}")
     _check_protocol(content.get("protocol"), configs, path)
     check_protocol_keys(content, path)
-    report = content.get("report") or {}
-    _check(report, REPORT_KEYS, "report key", f"{path}: ")
+    report = _checked_report(content, path)
     output = Path(output or content["output"]).expanduser()
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
     return Sweep(
         output=output,
         runs=tuple(grid_runs(content, output, shared, configs)),
         methods=tuple(content["methods"]),
-        report={key: output / name for key, name in report.items()},
+        report={key: output / name for key, name in report.items() if key != "spread"},
         cluster=cluster,
+        spread=report["spread"],
     )
 
 
@@ -203,6 +209,15 @@ def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
         held = f"; {file.parent} holds {', '.join(near)}" if near else ""
         raise UserError(f"{where}there is no configuration file {file}{held}")
     _pairs(method.get("opts"), path)
+
+
+def _checked_report(content: dict, path: Path) -> dict[str, Any]:
+    """The files of the report, and what follows ± in its table."""
+    report = {"spread": "std", **(content.get("report") or {})}
+    _check(report, REPORT_KEYS, "report key", f"{path}: ")
+    if report["spread"] not in SPREADS:
+        raise UserError(f"{path}: {unknown_name('spread', report['spread'], SPREADS)}")
+    return report
 
 
 def _chosen(methods: dict[str, dict], wanted: str, path: Path) -> dict[str, dict]:

@@ -127,7 +127,7 @@ def report(sweep: Sweep, results: list[Run]) -> None:
         print("no run is complete: no report")  # and the files of an earlier one stay
         return
     print()
-    found = Report(results, Choices(tuple(sweep.methods)))
+    found = Report(results, Choices(tuple(sweep.methods), sweep.spread))
     print(found.format_rows("text"))
     table, figure = sweep.report.get("table"), sweep.report.get("figure")
     if table:

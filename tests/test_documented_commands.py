@@ -16,17 +16,18 @@ from dassl.engine import TRAINER_REGISTRY
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NEEDS_EARLIER = re.compile(r"\b(SWEEP|RUN|DIR|FILE|TaskShift|my_groups\.yaml)\b|--group-by")
 PROGRAMS = r"(?:train|sweep|predict|export|parse_test_res)\.py"
 COMMAND = re.compile(rf"^    (?:python|torchrun [\w ]+) ({PROGRAMS}) (.*)$", re.M)
 
 
 def documented():
-    """(page, program, arguments) of every whole command; placeholders and ellipses are left out."""
+    """(page, program, arguments) of every whole command that needs no earlier one."""
     for page in DOCUMENTS:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for program, words in COMMAND.findall(text):
             words = re.split(r"\s[#>]\s", f"{words} ")[0]
-            if "..." not in words and not re.search(r"\b(SWEEP|RUN|DIR|FILE|TaskShift)\b", words):
+            if "..." not in words and not NEEDS_EARLIER.search(words):
                 yield page.name, program, shlex.split(words)
 
 

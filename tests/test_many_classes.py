@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 TASKS, CLASSES = 10, 1000
 ROOM = 600_000_000  # bytes beside what the program itself maps
-STEP = ["OPTIM.MAX_EPOCH", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "500"]
+STEP = ["OPTIM.MAX_EPOCH", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "1000"]
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +34,17 @@ def suite(tmp_path_factory):
     return folder
 
 
-def mapped(program):
-    """Bytes of address space that a program has when it is through."""
+@pytest.fixture(scope="module")
+def limit():
+    """Bytes of address space that a run may map."""
+    program = "import train; from clip import load_backbone; load_backbone('tiny/random')"
     program += "; print(open('/proc/self/statm').read().split()[0])"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1]) * resource.getpagesize()
+    return int(done.stdout.split()[-1]) * resource.getpagesize() + ROOM
 
 
-def train(suite, output, *opts):
-    limit = mapped("import train; from clip import load_backbone; load_backbone('tiny/random')")
-    limit += ROOM
+def train(suite, output, limit, *opts):
     command = [sys.executable, "train.py", "--trainer", "MTCoOp", "--backbone", "tiny/random"]
     command += ["--dataset-config-file", "configs/datasets/manifest.yaml", "--root", str(suite)]
     command += ["--output-dir", str(output), "--seed", "1", "DATASET.NUM_SHOTS", "1"]
@@ -59,12 +59,12 @@ def train(suite, output, *opts):
 
 
 @pytest.mark.slow
-def test_they_train_in_chunks_where_all_at_once_would_not_fit(suite, tmp_path):
-    done = train(suite, tmp_path / "auto")
+def test_they_train_in_chunks_where_all_at_once_would_not_fit(suite, tmp_path, limit):
+    done = train(suite, tmp_path / "auto", limit)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "10010 prompts, " in done.stdout and "; in chunks of " in done.stdout
     record = json.loads((tmp_path / "auto" / "results.json").read_text())
     assert record["status"] == "complete" and len(record["tasks"]) == TASKS
 
-    whole = train(suite, tmp_path / "whole", "MODEL.TEXT_CHUNK", "0")
+    whole = train(suite, tmp_path / "whole", limit, "MODEL.TEXT_CHUNK", "0")
     assert whole.returncode == 1 and "memory" in whole.stderr

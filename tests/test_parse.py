@@ -41,6 +41,11 @@ def test_other_measures_of_spread(tmp_path, capsys):
     assert f"* overall_metric: {mean:.2f}% +- {half:.2f}%" in lines
     _, lines, _ = parse(capsys, tmp_path, "--sample-std", "--test-log")
     assert f"* overall_metric: {mean:.2f}% +- {statistics.stdev(MEANS):.2f}%" in lines
+    _, lines, _ = parse(capsys, tmp_path, "--interval")
+    half = 4.302653 * statistics.stdev(MEANS) / 3**0.5  # Student's t, 2 degrees of freedom
+    assert f"* overall_metric: {mean:.2f}% +- {half:.2f}%" in lines
+    code, _, err = parse(capsys, tmp_path, "--interval", "--ci95")
+    assert code == 2 and "--interval" in err
 
 
 def test_one_seed_has_no_sample_std(tmp_path, capsys):

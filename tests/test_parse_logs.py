@@ -1,5 +1,6 @@
 """Folders that hold only logs, as CoOp, SoftCPT and their relatives write them."""
 
+import re
 import statistics
 
 import pytest
@@ -10,7 +11,7 @@ import parse_test_res
 import train
 from results.logs import parse_log
 from tests._records import write
-from tests.conftest import toy_args
+from tests.conftest import TASKS, toy_args
 
 # Written here after the published formats; the numbers are invented.
 HEAD = """\
@@ -230,6 +231,15 @@ def test_our_own_log_says_what_the_record_says(toy, tmp_path, capsys, dataset):
         path.unlink()
     code, from_log, _ = parse(capsys, tmp_path / "runs")
     assert code == 0 and from_log == with_record
+
+
+def test_a_task_trained_by_itself_has_its_number_of_the_suite(toy, tmp_path, capsys):
+    capsys.readouterr()
+    opts = ("OPTIM.MAX_EPOCH", 1, "TEST.PER_TASK_RESULT", "True")
+    train.main(toy_args("CoOp", *opts, output=tmp_path / "run"))
+    text = (tmp_path / "run" / "log.txt").read_text()
+    numbers = re.findall(r"^\* task: (\d) \((.*?)\)", text, re.MULTILINE)
+    assert numbers == [(str(t), task.name) for t, task in enumerate(TASKS)]
 
 
 def test_a_record_is_believed_before_a_log(tmp_path, capsys):

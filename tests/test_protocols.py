@@ -9,6 +9,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from datasets._core.mini import make_mini
 from tests.conftest import TASKS, toy_class
+from tests.trainers._methods import preset
 
 SINGLE = ("DATASET.SUBSAMPLE_TASKS", "task2")
 METHODS = [name for name in ("CoOp", "CoCoOp", "CoT", "MTCoOp") if name in TRAINER_REGISTRY]
@@ -189,3 +190,27 @@ def mean_row(tables):
     """The cells of the line of means in the table from base to new."""
     lines = tables.partition("base to new")[2].splitlines()
     return next(line for line in lines if line.startswith("mean")).split()
+
+
+@pytest.fixture(scope="module")
+def plant6(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plant6")
+    make_mini("Plant6", folder, per_class=4)
+    return folder
+
+
+IN_TOWERS = ("VPT", "IVLP", "MaPLe", "PromptSRC", "TCP", "CLIPLoRA", "TwoStage")
+HEADS = ("TaskRes", "LPPlusPlus", "DePT")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", (*IN_TOWERS, *HEADS))
+def test_presets_on_a_published_suite(plant6, tmp_path, method):
+    """A method's preset, unchanged but for one epoch, on Plant-6 in its original layout."""
+    words = ["--trainer", method, "--config-file", str(preset(method)), "--root", str(plant6)]
+    words += ["--dataset-config-file", str(train.CONFIGS / "datasets/plant6.yaml"), "--quiet"]
+    words += ["--protocol", "few_shot", "--seed", "1", "--output-dir", str(tmp_path / "run")]
+    words += ["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "FEATURES.DIR", str(plant6)]
+    content = train.main(train.parse_args(words))
+    assert content["status"] == "complete"
+    assert len(content["tasks"]) == 6 and all(task["total"] for task in content["tasks"])

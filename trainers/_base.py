@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from clip import TextEncoder
+from clip.text import index_rows
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.data.tasks import TaskSpace
@@ -39,10 +40,10 @@ from prompting.upstream import load_learned, read_released
 
 
 class PromptTrainer(TrainerX):
-    """Base of the methods: declare KEY and DEFAULTS, and override :meth:`build_prompter`.
+    """Base of the methods: declare KEY and DEFAULTS, and override ``build_prompter``.
 
     The hooks of a method come first, then the code that calls them. The other attributes that a
-    class declares are documented in :class:`~dassl.engine.base.TrainerBase`.
+    class declares are documented in ``TrainerBase``.
     """
 
     suite = "each"
@@ -151,7 +152,8 @@ class PromptTrainer(TrainerX):
         if learned:
             rate = self.cfg.OPTIM.TASK_WEIGHT_LR
             learned = [*learned, *self.task_weights.parameter_groups(rate)]
-        optim = build_optimizer(learned, self.cfg.OPTIM) if learned else None
+        how = {"fused": self.cfg.COMPUTE.FUSED_OPTIMIZER}
+        optim = build_optimizer(learned, self.cfg.OPTIM, **how) if learned else None
         sched = build_lr_scheduler(optim, self.cfg.OPTIM) if optim else None
         self.register_model("prompt_learner", prompter, optim, sched)
 
@@ -282,7 +284,7 @@ class PromptTrainer(TrainerX):
             stored = {name: to_device(batch[field_of(name)], self.device) for name in names}
             return stored | questions
         images = len(batch["label"])
-        task = batch["task"][distributed.share(images)]  # of the images of this process
+        task = index_rows(batch["task"], torch.tensor(distributed.padded_share(images)))
         with self.clock.part("image"):
             found = self.model.encode_image(to_device(batch["img"], self.device), task)
         gathered = {name: distributed.gather_rows(x, images) for name, x in found.items()}

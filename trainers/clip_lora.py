@@ -49,11 +49,8 @@ class LowRankPrompter(AdaptedPrompter):
         self.updates = nn.ModuleList(updates.values())
 
     @torch.no_grad()
-    def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
-        """The weights of ``clip`` by name, with the updates added; None if its image tower has
-        none."""
-        if not self.adapts_visual:
-            return None
+    def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor]:
+        """The weights of ``clip`` by name, with the updates added."""
         state = dict(clip.state_dict())
         for path, update in zip(self.paths, self.updates, strict=True):
             key = f"{path}.{'weight' if path.endswith('.qkv') else 'in_proj_weight'}"

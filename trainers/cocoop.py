@@ -46,7 +46,7 @@ class ConditionalPrompter(Prompter):
         image_features: torch.Tensor,
         class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Text features (B, C, e) for normalised image features (B, e)."""
+        """Text features (B, k, e) of the masked classes, for normalised image features (B, e)."""
         contexts = self.prompts.ctx + self.meta_net(image_features)[:, None]  # (B, m, d)
         return encode_per_image(text, self.prompts, contexts, class_mask, self.chunk)
 

@@ -17,7 +17,7 @@ from prompting.anchors import anchor_losses, teacher_features
 from prompting.deep_prompts import check_depth
 from prompting.equal_names import refuse_equal_tasks
 from prompting.meta_net import META_NETS
-from prompting.precision import PRECISIONS
+from prompting.precision import PRECISIONS, to_device
 from prompting.prompt_learner import POSITIONS
 from prompting.prompter import ModelOutput, Prompter
 from prompting.soft_deep import DeepSoftPrompter
@@ -144,7 +144,9 @@ class MTCoOp(PromptTrainer):
         image = output.image_features if frozen else teacher_features(self.clip, batch)
         task, device = batch["task"], output.logits.device
         # owner: task of each logit column
-        columns = self.dm.space.owner.to(device) == task.to(device)[:, None]  # (B, C)
+        columns = (
+            to_device(self.dm.space.owner, device) == to_device(task, device)[:, None]
+        )  # (B, C)
         found = anchor_losses(self.model, output, image, self.templates.features, columns)
         return losses | {name: weight * found[name] for name, weight in self.anchors.items()}
 

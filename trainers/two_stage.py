@@ -73,10 +73,9 @@ class TwoStagePrompter(AdaptedPrompter):
 
     @torch.no_grad()
     def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
-        """The weights of ``clip`` by name, with the tuned norms; None if its image tower has
-        none."""
+        """The weights of ``clip`` by name, with the tuned norms; None if they have other names."""
         state = dict(clip.state_dict())
-        if not self.adapts_visual or f"{self.paths[0]}.weight" not in state:
+        if any(f"{path}.weight" not in state for path in self.paths):
             return None
         for path, norm in zip(self.paths, self.norms, strict=True):
             state |= {f"{path}.{name}": p.detach() for name, p in norm.named_parameters()}

@@ -38,6 +38,7 @@ class DigestCache:
         self.root, self.read = Path(root), read
         self._known: dict[str, tuple[Stat, str]] = {}
         self._looked_up: set[str] = set()
+        self._folders: dict[str, str] = {}  # relative to the root
 
     def of(self, paths: Sequence[str]) -> list[str]:
         """The digest of each file.
@@ -118,10 +119,15 @@ class DigestCache:
                 )
 
     def _name(self, path: str) -> str:
-        try:
-            return os.path.relpath(path, self.root)
-        except ValueError:  # another drive
-            return ""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:  # the images of a folder share this slow step
+            try:
+                relative = os.path.relpath(folder or ".", self.root)
+            except ValueError:  # another drive
+                relative = ""
+            self._folders[folder] = relative
+        relative = self._folders[folder]
+        return relative and os.path.normpath(os.path.join(relative, name))
 
     @contextlib.contextmanager
     def _database(self, make: bool = False) -> Iterator[sqlite3.Connection | None]:

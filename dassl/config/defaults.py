@@ -23,6 +23,7 @@ def get_cfg_default() -> CfgNode:
             "SEED": Key(-1, least=-1, most=MOST_SEED),  # -1 draws a seed and records it
             "USE_CUDA": True,  # a GPU if there is one
             "VERBOSE": True,
+            "LOGGERS": Key(("tensorboard",), choices=("tensorboard", "csv", "wandb")),  # of curves
             "PROTOCOL": "few_shot",  # name of the protocol, as in configs/protocols/
             "INPUT": _input(),
             "DATASET": _dataset(),
@@ -41,6 +42,9 @@ def get_cfg_default() -> CfgNode:
                 # False: beside the results, those without being told the task of each image
                 "TASK_GIVEN": True,
                 "SPLIT": Key("test", choices=("test", "val")),
+                # temperature of the logits, fitted on the validation images (or else the training
+                # images), one for the run or one per task; "": none
+                "CALIBRATION": Key("", choices=("", "run", "task")),
                 "FINAL_MODEL": Key("last_step", choices=("last_step", "best_val")),
             },
             "TRAINER": {"NAME": ""},
@@ -52,6 +56,7 @@ def get_cfg_default() -> CfgNode:
                 # in it: a third more time, a fraction of the memory
                 "IMAGE_CHECKPOINT": False,
                 "GRAPHS": True,  # on a GPU, text passes that repeat are replayed as CUDA graphs
+                "FUSED_OPTIMIZER": False,  # step all learned tensors in one kernel
             },
             "FEATURES": _features(),
         }
@@ -98,7 +103,9 @@ def _dataset() -> dict:
         "SUBSAMPLE_TASKS": "all",
         # auto: the first of the others whose file exists
         "SPLIT": Key("auto", choices=("auto", "zhou", "dk", "own")),
-        "TASK_NAMES": (),  # words for the prompts of all tasks, instead of the dataset's
+        # a list: other names of all tasks. For an ablation of the prompts alone: true, synonym,
+        # shuffled (each task has another's name), random (words), or a mapping {name: words}
+        "TASK_NAMES": Key((), also=(str, dict)),
         "TEMPLATE": "",  # a sentence with {} for all tasks, instead of the dataset's
         "METRIC": Key("", choices=("", "overall_acc", "mean_acc")),  # of all tasks; "": their own
         "MANIFEST": "manifest.csv",  # the table of a Manifest or of TaskColumns, in ROOT

@@ -21,6 +21,7 @@ class Key:
         above, below: exclusive bounds of a number.
         refused: a value within the bounds that is not allowed.
         about: what the number counts, for the message of an error.
+        also: types that are accepted besides the default's.
     """
 
     default: Any
@@ -31,6 +32,7 @@ class Key:
     below: float | None = None
     refused: float | None = None
     about: str = ""
+    also: tuple[type, ...] = ()
 
     def check(self, value: Any, where: str) -> None:
         """Refuse a value out of range.

@@ -126,7 +126,7 @@ def read_yaml(path: Path) -> dict:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the configuration file {path}: {error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -152,7 +152,7 @@ def _merge(node: CfgNode, values: dict, path: tuple[str, ...], where: str) -> No
                 raise UserError(f"{where}{full} holds the keys {', '.join(old)}; got {value!r}")
             _merge(old, value, (*path, str(key)), where)
         else:
-            value = _coerce(value, old, where + full)
+            value = _coerce(value, old, _spec(node, key), where + full)
             _spec(node, key).check(value, where + full)
             node[key] = value
 
@@ -172,12 +172,13 @@ def _spec(node: CfgNode, key: str) -> Key:
     return _specs(node).get(key) or Key(node[key])
 
 
-def _coerce(value: Any, default: Any, where: str) -> Any:
-    """``value`` in the type of the default.
+def _coerce(value: Any, old: Any, spec: Key, where: str) -> Any:
+    """``value`` in the type of the default, or in another that the key accepts.
 
     Raises:
         UserError: it has another type.
     """
+    default = spec.default if spec.also else old
     if isinstance(default, str):
         if value is None or value == "None":  # yacs reads both as None
             return ""
@@ -189,7 +190,7 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
         return type(default)(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is type(default):
+    if type(value) in (type(default), *spec.also):
         return value
     example = f" such as {default!r}" if default and not isinstance(default, bool) else ""
     raise UserError(f"{where} takes {KINDS[type(default)]}{example}; got {value!r}")

@@ -29,6 +29,8 @@ class TaskIdentity:
         hashes: sha256 of the sorted (relative path, label) of each split.
         contents: sha256 of the sorted (relative path, sha256 of the file) of each split; empty
             unless :func:`identify` was asked to read the files.
+        name_in_prompts: other words for the name, which follow from the configuration and may
+            depend on the seed: they count for the draw, not for what seeds share.
     """
 
     name: str
@@ -37,6 +39,7 @@ class TaskIdentity:
     counts: dict[str, int]
     hashes: dict[str, str]
     contents: dict[str, str]
+    name_in_prompts: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def identify(dataset: DatasetBase, content: bool = False) -> DataIdentity:
     )
     return DataIdentity(
         tasks,
-        draw=_sha256([_words(task, SPLITS) for task in tasks]),
+        draw=_sha256([_words(task, SPLITS) + _other_name(task) for task in tasks]),
         shared=_sha256([_words(task, ("test",)) for task in tasks]),
         content=_sha256([task.contents for task in tasks]) if content else "",
     )
@@ -140,6 +143,9 @@ def _task_differences(before: dict, now: dict) -> Iterator[str]:
     where = f"task {now['name']!r}"
     if before["name"] != now["name"]:
         yield f"task {before['name']!r} before, {now['name']!r} now"
+    old, new = (task.get("name_in_prompts", task["name"]) for task in (before, now))
+    if old != new:
+        yield f"{where}: called {old!r} in prompts before, {new!r} now"
     if before["classes"] != now["classes"]:
         yield f"{where}: {before['classes']} classes before, {now['classes']} now"
     if before["classnames"] != now["classnames"]:
@@ -162,8 +168,10 @@ def _summarize(task: TaskIdentity) -> dict[str, Any]:
         splits[split] = {"items": task.counts[split], "hash": task.hashes[split]}
         if task.contents:
             splits[split]["content"] = task.contents[split]
+    other_name = {"name_in_prompts": task.name_in_prompts} if task.name_in_prompts else {}
     return {
         "name": task.name,
+        **other_name,
         "classes": len(task.classnames),
         "classnames": _sha256(task.classnames),
         "templates": list(task.templates),
@@ -175,6 +183,11 @@ def _words(task: TaskIdentity, splits: Sequence[str]) -> list:
     """What a hash covers of a task."""
     hashes = [task.hashes[split] for split in splits]
     return [task.name, task.classnames, task.templates, hashes]
+
+
+def _other_name(task: TaskIdentity) -> list[str]:
+    """The task's name in prompts, where it is another; hashes of earlier runs stay."""
+    return [task.name_in_prompts] if task.name_in_prompts else []
 
 
 def _common_folders(lists: list[list[Datum]], num_tasks: int) -> list[str]:

@@ -22,10 +22,7 @@ class ShareOfBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for indices in self.whole:
-            mine = indices[distributed.share(len(indices))]
-            # a share may be short or empty; its padding is dropped when shares are gathered
-            missing = distributed.largest_share(len(indices)) - len(mine)
-            yield [*mine, *([indices[-1]] * missing)]
+            yield [indices[i] for i in distributed.padded_share(len(indices))]
 
     def __len__(self) -> int:
         return len(self.whole)

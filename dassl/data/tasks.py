@@ -27,7 +27,8 @@ class Task:
         templates: sentences with one ``{}`` for the class name.
         metric: overall_acc (correct / total) or mean_acc (mean of the per-class recalls).
         group: averages are within a group; "" if there is one group.
-        kind: what the labels are; see :mod:`~dassl.data.label_kinds`.
+        kind: what the labels are; see ``label_kinds``.
+        name_in_prompts: words that replace the name in prompts; "" for the name itself.
 
     Raises:
         UserError: no classes, a duplicate class name, a template without ``{}``, an unknown metric.
@@ -39,6 +40,7 @@ class Task:
     metric: str = "overall_acc"
     group: str = ""
     kind: SingleLabel = SINGLE_LABEL
+    name_in_prompts: str = ""
 
     def __post_init__(self):
         object.__setattr__(self, "classnames", tuple(self.classnames))
@@ -98,6 +100,11 @@ class TaskSpace:
         """Name of each task."""
         return [task.name for task in self.tasks]
 
+    @property
+    def prompt_names(self) -> list[str]:
+        """Name of each task in prompts."""
+        return [task.name_in_prompts or task.name for task in self.tasks]
+
     @cached_property
     def owner(self) -> Tensor:
         """Task of each column: (C,)."""
@@ -140,7 +147,9 @@ class TaskSpace:
     def task_words(self, t: int) -> dict[str, str | tuple[str, ...]]:
         """Name, class names and templates of task ``t``, as they count for the data's identity."""
         task = self.tasks[t]
-        return {"name": task.name, "classnames": task.classnames, "templates": task.templates}
+        words = {"name": task.name, "classnames": task.classnames, "templates": task.templates}
+        reworded = {"name_in_prompts": task.name_in_prompts} if task.name_in_prompts else {}
+        return words | reworded
 
     def label_content(self, item) -> int | list:
         """What an item's label means, as it counts for the data's identity."""
@@ -191,7 +200,7 @@ class TaskSpace:
         label_smoothing: float = 0.0,
         weigh: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Mean over the batch of the loss of each image, see :meth:`image_losses`.
+        """Mean over the batch of the loss of each image, see ``image_losses``.
 
         The weight of a task is its number of images in the batch, as in SoftCPT, unless ``weigh``
         gives the loss of a batch from those of its images (B,) and their tasks (B,).

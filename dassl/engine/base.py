@@ -19,6 +19,7 @@ from dassl.utils import (
 )
 
 from .checkpoints import check_metadata, checkpoint_file, load_optimizer, load_strictly
+from .loggers import Logger, open_loggers
 from .loss_check import LossCheck
 
 MODES = ("train", "test", "eval")
@@ -58,7 +59,7 @@ class TrainerBase:
         self._optims: OrderedDict[str, torch.optim.Optimizer | None] = OrderedDict()
         self._scheds: OrderedDict[str, object | None] = OrderedDict()
         self.best_result = float("-inf")  # on the validation images, so far
-        self._writer = None
+        self.loggers: list[Logger] = []
         self._loss_check = LossCheck()
         self.optim_steps_per_batch = 1
         self.sched_steps_per_epoch = 1
@@ -277,23 +278,21 @@ class TrainerBase:
         """
         raise NotImplementedError(f"{type(self).__name__} must override forward_backward")
 
-    def init_writer(self, log_dir) -> None:
-        """Open the TensorBoard event file."""
-        if self._writer is None and distributed.is_main():
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-            self._writer = SummaryWriter(log_dir=str(log_dir))
+    def init_writer(self, log_dir=None) -> None:
+        """Open the loggers of the curves; ``log_dir``, Dassl's argument, is not used."""
+        if not self.loggers and distributed.is_main():
+            self.loggers = open_loggers(self.cfg, Path(self.cfg.OUTPUT_DIR))
 
     def close_writer(self) -> None:
-        """Close the TensorBoard event file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Close the loggers of the curves."""
+        for logger in self.loggers:
+            logger.close()
+        self.loggers = []
 
     def write_scalar(self, tag, scalar_value, global_step=None) -> None:
-        """Add a point to a TensorBoard curve, if a file is open."""
-        if self._writer is not None:
-            self._writer.add_scalar(tag, scalar_value, global_step)
+        """Add a point to a curve, in the loggers that are open."""
+        for logger in self.loggers:
+            logger.add(tag, scalar_value, global_step)
 
 
 def _distinct(items) -> list:

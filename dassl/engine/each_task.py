@@ -29,6 +29,7 @@ class EachTask(TrainerBase):
         self._trainers, self._random = [], []
         for t, task in enumerate(self.space.tasks):
             own = {"OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"task{t}"), "VERBOSE": False}
+            own["TEST.PER_TASK_RESULT"] = False  # it would number every task 0; see _report
             own["RESUME"] = str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else ""
             print(f"Task {t} ({task.name}): {len(task.classnames)} classes, {self._sizes(t)}")
             if cfg.SEED >= 0:
@@ -107,6 +108,7 @@ class EachTask(TrainerBase):
             "tasks": tasks,
             "suite": summarize(tasks),
             "trainable": {"parameters": sum(p["trainable"]["parameters"] for p in parts)},
+            **_calibration_of([part.get("calibration") for part in parts]),
         }
 
     def describe(self) -> list[str]:
@@ -126,3 +128,13 @@ class EachTask(TrainerBase):
     def _report(self) -> None:
         out = self.results()
         print("\n".join(format_report(out["tasks"], out["suite"], self.cfg.TEST.PER_TASK_RESULT)))
+
+
+def _calibration_of(sections: list[dict | None]) -> dict[str, dict]:
+    """The section of all tasks from those of each; every task has a temperature of its own."""
+    found = [(t, section) for t, section in enumerate(sections) if section]
+    if not found:
+        return {}
+    tasks = [{**task, "id": t} for t, section in found for task in section["tasks"]]
+    fitted_on = "+".join(dict.fromkeys(section["fitted_on"] for _, section in found))
+    return {"calibration": {"by": "task", "fitted_on": fitted_on, "tasks": tasks}}

@@ -22,9 +22,11 @@ from dassl.utils import (
 )
 
 from .base import TrainerBase
+from .calibration import Calibration, check_calibration, fit_calibration
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
+from .loggers import check_loggers
 from .resume import load_resume, save_resume
 from .suite_check import check_suite
 from .task_weights import build_task_weights, check_task_weights
@@ -43,6 +45,7 @@ class SimpleTrainer(TrainerBase):
         dataset: the data to train on; None builds what ``cfg.DATASET`` names.
     """
 
+    calibration: Calibration | None = None  # fitted before an evaluation
     weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -50,6 +53,7 @@ class SimpleTrainer(TrainerBase):
         if not self.supports_distributed:
             distributed.refuse(type(self).__name__)
         cfg.check()
+        check_loggers(cfg.LOGGERS)
         self.check_cfg(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.cfg = cfg
@@ -78,6 +82,7 @@ class SimpleTrainer(TrainerBase):
         if not self.cfg.TEST.NO_TEST:
             self.loader_of(where)
             check_unknown_task(self)
+            check_calibration(self)
         if chosen := self.validation_selected():
             self.loader_of("val")
             if where == "test":
@@ -129,10 +134,13 @@ class SimpleTrainer(TrainerBase):
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, continuing a stopped run in the same folder, then test."""
-        super().train(
-            self.start_epoch if start_epoch is None else start_epoch,
-            self.max_epoch if max_epoch is None else max_epoch,
-        )
+        try:
+            super().train(
+                self.start_epoch if start_epoch is None else start_epoch,
+                self.max_epoch if max_epoch is None else max_epoch,
+            )
+        finally:
+            self.close_writer()
 
     def training_state(self) -> dict:
         return {**super().training_state(), "task_weights": self.task_weights.state_dict()}
@@ -142,7 +150,7 @@ class SimpleTrainer(TrainerBase):
         load_strictly(self.task_weights, state.get("task_weights", {}), path)
 
     def before_train(self) -> None:
-        """Restore the state of a stopped run; open the TensorBoard file."""
+        """Restore the state of a stopped run; open the loggers of the curves."""
         if self.optimizers() and self.train_loader_x is None:
             raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
         check_task_weights(self.cfg.OPTIM, self.dm.space)
@@ -151,7 +159,7 @@ class SimpleTrainer(TrainerBase):
             self.start_epoch = load_resume(self, self.cfg.RESUME)
         if self.start_epoch:
             print(f"Resuming after epoch {self.start_epoch} of {self.max_epoch}")
-        self.init_writer(self.output_dir / "tensorboard")
+        self.init_writer()
         self.time_start = time.time()
         self.state_saved = time.monotonic()
 
@@ -162,7 +170,6 @@ class SimpleTrainer(TrainerBase):
             self.test()
         elapsed = datetime.timedelta(seconds=round(time.time() - self.time_start))
         print(f"Elapsed: {elapsed}")
-        self.close_writer()
 
     def deploy(self) -> None:
         """Select the model to test, as in ``TEST.FINAL_MODEL``."""
@@ -202,7 +209,9 @@ class SimpleTrainer(TrainerBase):
         loader = self.loader_of(split)
         infer = self.build_inference(split)
         calibrate(self, infer)
-        predictions = Predictions(self.dm.space)
+        self.calibration = fit_calibration(self, infer)
+        temperatures = self.calibration and self.calibration.temperatures
+        predictions = Predictions(self.dm.space, temperatures)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):
             for batch in loader:
@@ -255,12 +264,13 @@ class SimpleTrainer(TrainerBase):
 
     def results(self) -> dict:
         """Tasks, suite, number of learned parameters and weights of tasks, for the run's record."""
-        weights = self.task_weights.current()
+        weights, fitted = self.task_weights.current(), self.calibration
         return {
             "tasks": getattr(self.evaluator, "tasks", []),
             "suite": getattr(self.evaluator, "suite", {}),
             "trainable": {"parameters": sum(map(count_learned, self.models()))},
             **({"balance": {"last_weights": weights}} if weights else {}),
+            **({"calibration": fitted.results(self.predictions)} if fitted else {}),
         }
 
     def bound_tensors(self) -> dict[str, list[str]]:

@@ -69,7 +69,7 @@ class TrainerX(SimpleTrainer):
     def log_step(
         self, step: Step, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
     ) -> None:
-        """Write a log line, and a point of each TensorBoard curve."""
+        """Write a log line, and a point of each curve."""
         batches_left = self.max_epoch * step.num_batches - step.number - 1
         eta = datetime.timedelta(seconds=int(batch_time.avg * batches_left))
         shown = str(losses)  # synchronizes with the GPU, so that the rate below is true

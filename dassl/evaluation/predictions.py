@@ -19,10 +19,13 @@ class Predictions:
     Args:
         space: the tasks; nothing is kept for captions and questions, nor for the images of a
             multi-label task, whose answer is not one class.
+        temperatures: of the logits of each task; None: 1, and the probabilities without them are
+            not kept besides.
     """
 
-    def __init__(self, space: TaskSpace):
+    def __init__(self, space: TaskSpace, temperatures: Sequence[float] | None = None):
         self.space = space
+        self.temperatures = None if temperatures is None else torch.tensor(temperatures)
         self._batches: list[dict[str, torch.Tensor]] = []
 
     def add(
@@ -51,6 +54,15 @@ class Predictions:
             self.space.owner.to(device) != task[:, None], float("-inf")
         )
         log_p = masked.log_softmax(dim=1)  # (B, C)
+        place = label[:, None] + offset
+        uncalibrated = {}
+        if self.temperatures is not None:
+            uncalibrated = {
+                "uncalibrated_probability": log_p.amax(dim=1).exp(),
+                "uncalibrated_label_probability": log_p.gather(1, place)[:, 0].exp(),
+            }
+            temperature = self.temperatures.to(device, masked.dtype)[task]
+            log_p = (masked / temperature[:, None]).log_softmax(dim=1)
         best = log_p.topk(min(TOP, logits.shape[1]), dim=1)
         self._batches.append(
             {
@@ -60,7 +72,8 @@ class Predictions:
                 # a task with fewer classes than TOP has -1 in the places that are left
                 "classes": torch.where(best.values.isinf(), -1, best.indices - offset),
                 "probabilities": best.values.exp(),
-                "label_probability": log_p.gather(1, label[:, None] + offset)[:, 0].exp(),
+                "label_probability": log_p.gather(1, place)[:, 0].exp(),
+                **uncalibrated,
             }
         )
 
@@ -71,7 +84,9 @@ class Predictions:
     def arrays(self) -> dict[str, np.ndarray]:
         """All images in the order of their index; empty if nothing was kept.
 
-        task, label, label_probability (N,); classes and probabilities (N, TOP or fewer).
+        task, label, label_probability (N,); classes and probabilities (N, TOP or fewer); with
+        temperatures uncalibrated_probability, of the predicted class, and
+        uncalibrated_label_probability (N,).
         """
         if not any(len(batch["label"]) for batch in self._batches):
             return {}

@@ -15,12 +15,14 @@ def build_optimizer(
     model: nn.Module | Iterable[torch.Tensor | dict],
     optim_cfg: CfgNode,
     param_groups: Iterable[torch.Tensor | dict] | None = None,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
     """The optimizer that ``cfg.OPTIM`` names, over the tensors that require gradients.
 
     Args:
         model: a module, or parameters, or groups of them (dicts with ``params``).
         param_groups: overrides the model's parameters.
+        fused: step all tensors in one kernel; equal up to rounding.
 
     Raises:
         UserError: a value out of range, a learning rate of 0, or nothing to train.
@@ -35,6 +37,7 @@ def build_optimizer(
             "nothing needs no optimizer"
         )
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
+    common["fused"] = fused or None  # None is torch's choice
     if optim_cfg.NAME == "sgd":
         return torch.optim.SGD(
             groups,

@@ -72,6 +72,15 @@ class Parser(argparse.ArgumentParser):
                 flags |= dict.fromkeys(f for p in action.choices.values() for f in p._flags())
         return list(flags)
 
+    def format_help(self) -> str:
+        """The help; started as ``softcpt train``, its commands begin with that."""
+        text, started = super().format_help(), sys.argv[0]
+        if not started.startswith("softcpt "):
+            return text
+        words = self.prog.split()  # those of a sub-command follow
+        program = " ".join(words[:3] if words[0] == "python" else words[:1])
+        return re.sub(rf"(python )?{re.escape(program)}\b", started, text)
+
     def error(self, message: str):
         """Raise argparse's message as a UserError."""
         raise UserError(f"{message}; --help shows the flags")

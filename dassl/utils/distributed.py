@@ -108,6 +108,15 @@ def largest_share(n: int) -> int:
     return -(-n // world_size())
 
 
+def padded_share(n: int) -> list[int]:
+    """Indices of the rows that this process computes, padded to the largest share by the last row.
+
+    A share may be short or empty; its padding is dropped when shares are gathered.
+    """
+    mine = list(range(n)[share(n)])
+    return mine + [n - 1] * (largest_share(n) - len(mine))
+
+
 def gather_rows(own: Tensor, n: int) -> Tensor:
     """All n rows (n, ...), gathered from the processes' slices (:func:`share`), with gradients.
 

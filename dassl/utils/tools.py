@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -41,10 +42,17 @@ def collect_env_info() -> str:
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
         lines.append(f"GPU {i}: {gpu.name}, {gpu.total_memory / 2**30:.1f} GiB")
+    return "\n".join([*lines, *_package_lines()])
+
+
+@functools.cache
+def _package_lines() -> list[str]:
+    """Name and version of each installed package of SHOWN_PACKAGES."""
+    lines = []
     for name in SHOWN_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             lines.append(f"{name}: {importlib.metadata.version(name)}")
-    return "\n".join(lines)
+    return lines
 
 
 def count_num_param(

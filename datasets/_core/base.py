@@ -19,10 +19,11 @@ from .folders import (
     shared_images,
 )
 from .layout import find_folder
-from .shots import FewShotSample, all_labels
+from .shots import FewShotSample, all_labels, draw_shots
 from .splits import Split, read_split, to_json
 from .stored_files import find, store
 from .subsets import TaskImages, subsample_classes, subsample_tasks
+from .task_names import name_tasks
 
 SPLIT_SEED = 0  # there is one own split per dataset, whatever the seed of the run
 
@@ -38,7 +39,7 @@ class ImageTasks(DatasetBase):
 
     def _finish(self, cfg, images: TaskImages, split: str) -> None:
         """Select tasks and classes, and initialize the dataset with them."""
-        images.tasks = _renamed(images.tasks, cfg.DATASET)
+        images.tasks = _changed(images.tasks, cfg)
         images = subsample_tasks(images, cfg.DATASET.SUBSAMPLE_TASKS)
         self.images = subsample_classes(images, cfg.DATASET.SUBSAMPLE_CLASSES)
         train, val, test = self.images.absolute()
@@ -70,6 +71,7 @@ class FewShotDataset(ImageTasks):
         val_is_test: whether validation and test images are the same on purpose.
         sizes: published numbers of images: train, val, test; or all; or none if unknown.
         num_tasks, num_columns: published numbers of tasks and of their classes together.
+        draw_shots: the rule of few-shot draws.
     """
 
     dataset_dir = ""
@@ -87,6 +89,7 @@ class FewShotDataset(ImageTasks):
     sizes: tuple[int, ...] = ()
     num_tasks = 1
     num_columns = 0
+    draw_shots = staticmethod(draw_shots)
     has_columns = False  # whether DATASET.COLUMNS applies
 
     def __init__(self, cfg, store_split: bool = True):  # False: leave the data folder as it is
@@ -104,7 +107,8 @@ class FewShotDataset(ImageTasks):
         if (shots := cfg.DATASET.NUM_SHOTS) >= 1 and split.train:
             name = f"{self.split_name}-{kind}"
             labelled = split.train
-            sample = FewShotSample(self.root, self.image_root, name, shots, cfg.SEED)
+            where = self.root, self.image_root
+            sample = FewShotSample(*where, name, shots, cfg.SEED, self.draw_shots)
             sample.subset(split, [task.kind for task in tasks])
             if cfg.DATASET.SHARE_SHOTS:
                 split.train = all_labels(split.train, labelled)
@@ -256,16 +260,12 @@ def full_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def _renamed(tasks: list[Task], options) -> list[Task]:
+def _changed(tasks: list[Task], cfg: CfgNode) -> list[Task]:
     """The tasks with the configuration's names, template and metric."""
-    names = options.TASK_NAMES or [task.name for task in tasks]
-    if len(names) != len(tasks) or not all(isinstance(n, str) and n.strip() for n in names):
-        raise UserError(
-            f"DATASET.TASK_NAMES must name each of the {len(tasks)} tasks, but is {list(names)}"
-        )
-    changes: dict = {}
+    options, changes = cfg.DATASET, {}
     if options.TEMPLATE:
         changes["templates"] = (options.TEMPLATE,)
     if options.METRIC:
         changes["metric"] = options.METRIC
-    return [replace(t, name=name, **changes) for t, name in zip(tasks, names, strict=True)]
+    named = name_tasks(tasks, options.TASK_NAMES, cfg.SEED)
+    return [replace(task, **changes) for task in named]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from dassl.utils import UserError, write_json
+from dassl.utils import UserError, read_json, write_json
 
 from .stored_files import user_cache
 
@@ -44,6 +45,16 @@ def digit_folder() -> Path:
                 "a cache folder that can be written"
             ) from None
     return folder
+
+
+def divided_digits(folder: Path) -> list[list[tuple[str, int]]]:
+    """The (file name, digit) of the images for train, val and test, the same for all questions."""
+    digits = read_json(folder / "digits.json")
+    order = list(range(len(digits)))
+    random.Random(0).shuffle(order)
+    images = [(f"{i:04d}.png", digits[i]) for i in order]
+    pool = N_TRAIN + N_VAL
+    return [images[:N_TRAIN], images[N_TRAIN:pool], images[pool:]]
 
 
 def _write(folder: Path) -> None:

@@ -8,7 +8,7 @@ import posixpath
 import random
 import re
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from dassl.data import SPLITS, Datum
@@ -80,11 +80,13 @@ class ImageTable(FewShotDataset):
             classes.setdefault(row["task"], set()).add(row["class"])
         tasks = list(classes)
         names = [tuple(sorted(classes[task])) for task in tasks]
+        numbers = {task: t for t, task in enumerate(tasks)}
+        labels = [{name: label for label, name in enumerate(own)} for own in names]
         split = Split(names, tasknames=tuple(tasks) if tasks != [""] else ())
         groups: dict[tuple[int, int], list[Datum]] = {}
         for row in self.rows:
-            task = tasks.index(row["task"])
-            item = Datum(row["path"], names[task].index(row["class"]), task=task)
+            task = numbers[row["task"]]
+            item = Datum(row["path"], labels[task][row["class"]], task=task)
             if row["split"]:
                 split.parts[SPLITS.index(row["split"])].append(item)
             groups.setdefault((task, item.label), []).append(item)
@@ -152,9 +154,16 @@ def fields_of(head: list[str], fields: list[str], where: str) -> dict[str, str]:
     if len(fields) != len(head):
         raise UserError(f"{where}: expected {len(head)} fields ({', '.join(head)}): {fields!r}")
     return {
-        k: v.strip() if k == "path" else " ".join(v.split())
-        for k, v in zip(head, fields, strict=True)
+        k: v.strip() if k == "path" else _one_blank(v) for k, v in zip(head, fields, strict=True)
     }
+
+
+@lru_cache(maxsize=4096)  # names of classes and tasks repeat from line to line
+def _one_blank(text: str) -> str:
+    return " ".join(text.split())
+
+
+_is_name = lru_cache(maxsize=4096)(is_text)
 
 
 def checked_row(row: dict[str, str], named: Iterable[str], where: str) -> dict[str, str]:
@@ -165,7 +174,7 @@ def checked_row(row: dict[str, str], named: Iterable[str], where: str) -> dict[s
     """
     row = {**row, "where": where}
     for name in named:
-        if not is_text(row[name]):
+        if not _is_name(row[name]):
             raise UserError(f"{where}: the {name} is {row[name]!r}, which is no name")
     inside = stays_inside(row["path"]) and "://" not in row["path"]
     row["path"] = posixpath.normpath(row["path"])

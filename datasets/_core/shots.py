@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,27 @@ def draw_shots(
     return drawn
 
 
+def draw_shared_shots(
+    items: list[Datum], shots: int, rng: random.Random, kinds: Sequence[SingleLabel] = ()
+) -> list[Datum]:
+    """At most ``shots`` labels of every class of every single-label task, on few images.
+
+    The images come in random order. An image gives every label of it whose class has fewer than
+    ``shots`` so far, so that it serves several tasks at once.
+    """
+    by_image: dict[str, list[Datum]] = defaultdict(list)
+    for item in items:
+        by_image[item.impath].append(item)
+    counts: Counter[tuple[int, int]] = Counter()
+    drawn = []
+    for image in rng.sample(list(by_image), len(by_image)):
+        for item in by_image[image]:
+            if counts[item.task, item.label] < shots:
+                counts[item.task, item.label] += 1
+                drawn.append(item)
+    return drawn
+
+
 def draw_sets(items: list[Datum], kind: SingleLabel, shots: int, rng: random.Random) -> list[Datum]:
     """Images of a multi-label task, such that ``shots`` or more of them have each class.
 
@@ -82,6 +103,7 @@ class FewShotSample:
         root: the dataset's folder, beside whose images the record is kept.
         image_root: what the paths of the images start from.
         name: of the dataset and the kind of its split, such as ``OxfordPets-zhou``.
+        draw: the rule, :func:`draw_shots` or another.
     """
 
     root: Path
@@ -89,6 +111,7 @@ class FewShotSample:
     name: str
     shots: int
     seed: int
+    draw: Callable[..., list[Datum]] = draw_shots
 
     @property
     def file(self) -> str:
@@ -110,8 +133,8 @@ class FewShotSample:
             self.from_file(old, split, path)
         else:
             rng = random.Random(self.seed)
-            split.train = draw_shots(split.train, self.shots, rng, kinds)
-            split.val = draw_shots(split.val, min(self.shots, 4), rng, kinds)
+            split.train = self.draw(split.train, self.shots, rng, kinds)
+            split.val = self.draw(split.val, min(self.shots, 4), rng, kinds)
         if path is None:
             store(self.record(split), self.root, self.file)
         else:

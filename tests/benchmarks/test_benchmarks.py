@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _sides, evaluation, memory, methods, step, text
+from benchmarks import _sides, evaluation, full_data, memory, methods, step, text
 from benchmarks.gpu import VARIANTS
 from dassl.utils import UserError
 
@@ -90,6 +90,14 @@ def test_both_sides_under_both_settings(monkeypatch):
         assert row["ours"] > 0 and row["notes"].startswith("peak ")
     with pytest.raises(RuntimeError, match=r"benchmarks.text ours .* failed:(.|\n)*no backbone"):
         _sides.in_a_process("benchmarks.text", "ours", {**case, "backbone": "RN5"}, "malloc keeps")
+
+
+@pytest.mark.slow
+def test_full_data_in_miniature(monkeypatch):
+    monkeypatch.setattr(full_data, "METHODS", 2)
+    rows = full_data.measure(small=True)
+    assert len(rows) == 11 and rows[-1][0] == "table of 30 runs"
+    assert all(float(value) >= 0 for row in rows for value in row[1:])
 
 
 def test_command(monkeypatch, tmp_path, capsys):

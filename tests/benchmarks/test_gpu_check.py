@@ -184,7 +184,7 @@ def test_the_command_line(capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_the_script_in_miniature(tmp_path):
-    command = [ROOT / "benchmarks" / "gpu_check.sh", "--small", "--case", "MTCoOp", tmp_path]
+    command = [ROOT / "benchmarks" / "gpu_check.sh", "--small", "--case", "ProtoNet", tmp_path]
     environment = {**os.environ, "USE_WHEELS": "0", "PYTHON": _workers.sys.executable}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,7 @@ from dassl.config import get_cfg_default
 from dassl.data import DataManager
 from dassl.utils import UserError
 from datasets import digits7
-from datasets._core import digits, stored_files
+from datasets._core import digit_tasks, digits, stored_files
 
 CONFIG = Path(__file__).parents[2] / "configs/datasets/digits7.yaml"
 
@@ -69,11 +69,13 @@ def test_images_and_labels_are_those_of_scikit_learn(suite):
 
 def test_answers_are_right():
     answers = {
-        digits7.OddOrEven: lambda d: ["even", "odd"][d % 2],
-        digits7.NumberSize: lambda d: "less than five" if d < 5 else "at least five",
-        digits7.PrimeOrNot: lambda d: "prime" if d in (2, 3, 5, 7) else "not prime",
-        digits7.MultipleOfThree: lambda d: ("" if d % 3 == 0 else "not a ") + "multiple of three",
-        digits7.NumberOfLoops: lambda d: (
+        digit_tasks.OddOrEven: lambda d: ["even", "odd"][d % 2],
+        digit_tasks.NumberSize: lambda d: "less than five" if d < 5 else "at least five",
+        digit_tasks.PrimeOrNot: lambda d: "prime" if d in (2, 3, 5, 7) else "not prime",
+        digit_tasks.MultipleOfThree: lambda d: (
+            ("" if d % 3 == 0 else "not a ") + "multiple of three"
+        ),
+        digit_tasks.NumberOfLoops: lambda d: (
             {0: "one", 4: "one", 6: "one", 8: "two", 9: "one"}.get(d, "no")
             + (" loop" if d in (0, 4, 6, 9) else " loops")
         ),

@@ -21,6 +21,7 @@ OWN = (
     "Manifest",
     "Suite",
     "Digits7",
+    "PartlyLabelledDigits",
 )  # no published layout
 SUITES = {
     "General10": [100, 47, 10, 100, 101, 102, 37, 196, 397, 101],

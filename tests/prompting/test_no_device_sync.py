@@ -11,6 +11,7 @@ from clip import TextTower, _layout, _tiles, backbones
 from dassl.engine import Step
 from tests.trainers._device import THERE, PretendDevice, There
 
+ONE = ("DATASET.SUBSAMPLE_TASKS", "task2")
 CASES = {
     "CoOp-MT": ("MTCoOpHard",),
     "CoOp-MT per task": ("MTCoOpHard", "TRAINER.MTCOOPH.TSC", True),
@@ -21,11 +22,26 @@ CASES = {
         *("MTCoOp", "TRAINER.MTCOOP.CSC", True, "TRAINER.MTCOOP.CLASS_CSC", True),
         *("TRAINER.MTCOOP.TASK_CSC", True, "TRAINER.MTCOOP.TASK_TOKEN_POSITION", "middle"),
     ),
-    "CoOp": ("CoOp", "DATASET.SUBSAMPLE_TASKS", "task2"),
-    "CoOp per class": ("CoOp", "DATASET.SUBSAMPLE_TASKS", "task2", "TRAINER.COOP.CSC", True),
-    "CoCoOp": ("CoCoOp", "DATASET.SUBSAMPLE_TASKS", "task2"),
-    "KgCoOp": ("KgCoOp", "DATASET.SUBSAMPLE_TASKS", "task2"),
-    "CoT": ("CoT", "DATASET.SUBSAMPLE_TASKS", "task2", "TRAINER.COT.AGGREGATOR", "attention"),
+    "CoOp": ("CoOp", *ONE),
+    "CoOp per class": ("CoOp", *ONE, "TRAINER.COOP.CSC", True),
+    "CoCoOp": ("CoCoOp", *ONE),
+    "KgCoOp": ("KgCoOp", *ONE),
+    "CoT": ("CoT", *ONE, "TRAINER.COT.AGGREGATOR", "attention"),
+    "TCP": ("TCP", *ONE, "TRAINER.TCP.LAYER", 1),
+    "TaskRes": ("TaskRes", *ONE),
+    "DePT": ("DePT", *ONE),
+    "VPT": ("VPT", *ONE),
+    "IVLP": ("IVLP", *ONE),
+    "MaPLe": ("MaPLe", *ONE),
+    "PromptSRC": ("PromptSRC", *ONE),
+    "CLIP-LoRA": (  # without dropout, as the stand-in device has no generator
+        *("CLIPLoRA", *ONE, "TRAINER.CLIPLORA.ITERATIONS", 0, "TRAINER.CLIPLORA.DROPOUT", 0.0),
+    ),
+    "2SFS": ("TwoStage", *ONE, "TRAINER.TWOSTAGE.ITERATIONS", 0),
+    "SoftCPT in depth": (
+        *("MTCoOp", "MODEL.BACKBONE.NAME", "tiny-vit/random", "TRAINER.MTCOOP.DEPTH", 2),
+        *("TRAINER.MTCOOP.IMAGE_PROMPTS", True, "TRAINER.MTCOOP.ANCHOR_LOGITS", 1.0),
+    ),
     "CoOp on questions": ("CoOp", "DATASET.NAME", "ToyQuestions"),
     "CoCoOp on questions": ("CoCoOp", "DATASET.NAME", "ToyQuestions", "MODEL.TEXT_CHUNK", 64),
 }

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 import parse_test_res
-from results.calibration import mean_calibration, reliability
+from dassl.utils.calibration import reliability
+from results.calibration import mean_calibration
 from results.mistakes import BLOCK, WHOLE_MATRIX, find_mistakes
 from results.predictions import BETWEEN, FILE, TYPES
 from tests._records import write
@@ -109,3 +110,12 @@ def test_columns_of_every_table(tmp_path, capsys):
     assert "learned" not in capsys.readouterr().out
     assert parse_test_res.command([str(tmp_path), "--table", "md", "--columns", "eec"]) == 2
     assert "'eec'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [FILE, "tasks.json"])
+def test_damaged_files(name, tmp_path, capsys):
+    predict(tmp_path / "run", 2, [0, 1], [1, 0], [0.9, 0.8])
+    (tmp_path / "run" / name).write_text('{"a": 1}')
+    assert parse_test_res.command([str(tmp_path), "--format", "html"]) == 2
+    err = capsys.readouterr().err
+    assert name in err and err.count("\n") == 1 and not (tmp_path / "report.html").exists()

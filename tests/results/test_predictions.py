@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dassl.utils import UserError
+from dassl.utils.calibration import calibration_error
 from results.aggregate import aggregate
-from results.calibration import calibration_error
 from results.html_report import write_report
 from results.mistakes import find_mistakes
 from results.paired_images import mcnemar, paired_images

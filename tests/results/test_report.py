@@ -87,7 +87,7 @@ def test_tables_by_shots(tmp_path):
         ["B", "", "", "", "60.0 (1 of 2)", "–", "–"],
     ]
     assert [cell.best for cell in table.rows[0]] == [*[False] * 4, True, False, False]
-    sampled = Report(a, Choices(sample=True)).parts()[0]
+    sampled = Report(a, Choices(spread="sample")).parts()[0]
     assert cells(sampled)[0][4] == "62.0 ± 2.8"
     by_task = next(p for p in Report(a, Choices()).parts() if "task by task" in p.title)
     assert by_task.head[-3:] == ("learned", "s", "MB")

@@ -98,7 +98,18 @@ def test_tasks_of_one_name_are_kept_apart(tmp_path):
 def test_values_that_are_not_there_are_left_out():
     assert statistic([None, 2.0, 4.0]).mean == 3.0
     assert statistic([None]).mean is None
-    assert statistic([5.0], sample=True).spread is None
+    assert statistic([5.0], "sample").spread is None
+
+
+def test_the_interval_is_students(tmp_path):
+    stat = statistic([50.0, 52.0, 57.0], "interval")
+    assert stat.mean == 53.0
+    assert stat.spread == pytest.approx(4.302653 * (13 / 3) ** 0.5)  # t of 2 degrees of freedom
+    assert statistic([50.0], "interval").spread is None
+    tasks = {s: (("oak", "", 50.0 + s),) for s in (1, 2)}
+    runs = [make_run(tmp_path / str(s), record(seed=s, tasks=t)) for s, t in tasks.items()]
+    table = format_table(aggregate(runs), "md", spread="interval")
+    assert "51.5 ± 6.4" in table and "95 % interval" in table
 
 
 def test_wide_text_tables_are_cut_into_parts(tmp_path):

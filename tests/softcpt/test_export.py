@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import export
@@ -34,14 +35,14 @@ def command(capsys):
     return go
 
 
-def run_readme(folder, *images):
-    """What the README's code prints in a process that does not find this repository."""
+def run_readme(folder, *images, more=""):
+    """What the README's code, and ``more`` after it, print without finding this repository."""
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)[1]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     if extra := os.environ.get("PYTHONPATH"):  # of optional packages
         environment["PYTHONPATH"] = os.path.abspath(extra)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code, *map(str, images)],
+        [sys.executable, "-P", "-c", code + more, *map(str, images)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -152,6 +153,9 @@ def test_prompts_are_loaded_again(method, command, runs, loaded, held_out, tmp_p
     assert torch.equal(again.logits(path), loaded(method).logits(path))
     card = (folder / "README.md").read_text()
     assert again.record["protocol"]["method"] in card and "stripes" in card
+    front = yaml.safe_load(card.split("---")[1])
+    values = [one["metrics"][0]["value"] for one in front["model-index"][0]["results"]]
+    assert values == [task["value"] for task in again.record["tasks"]]
     files = {file.name for file in folder.iterdir()}
     assert files == {
         *("README.md", "config.yaml", "results.json", "tasks.json", "parameters.safetensors")

@@ -79,8 +79,10 @@ def test_csv_and_table(command, runs, photos, tmp_path):
     assert rows[1]["label_2"] and not rows[1]["label_3"]  # a task of two classes
     _, table, _ = command(runs("CoOp"), photos, "--task", "stripes", "--top", 2)
     lines = table.splitlines()
-    assert len(lines) == 3 and lines[0].count("%") == 2
-    assert lines[0].startswith(str(photos / "a.jpg"))
+    assert lines[0].split() == ["image", "%", "class", "%", "class", "2"]
+    assert len(lines) == 4 and lines[1].count("%") == 2
+    assert lines[1].startswith(str(photos / "a.jpg"))
+    assert lines[0].index("class") == lines[1].index("%") + 2  # titles stand above their columns
 
 
 def test_images_that_cannot_be_read(command, runs, photos):
@@ -91,7 +93,7 @@ def test_images_that_cannot_be_read(command, runs, photos):
     assert "z.png" in rows[2]["error"] and "z.png" in err and "1 of 4" in err
     missing = f"{photos}/a.jpg\n{photos}/gone.jpg\n"
     code, out, err = command(runs("CoOp"), "-", "--task", 0, stdin=missing)
-    assert code == 1 and len(out.splitlines()) == 1 and "gone.jpg" in err
+    assert code == 1 and len(out.splitlines()) == 2 and "gone.jpg" in err
 
 
 def test_other_names(command, runs, photos, tmp_path):

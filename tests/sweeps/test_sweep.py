@@ -284,6 +284,13 @@ def test_a_run_that_another_process_is_at_comes_last(place, train, capsys, monke
     assert folder in train.seen[-1] and "5/5" in lines[5]
 
 
+def test_the_table_may_show_intervals(place, train, capsys):
+    run(capsys, report={"table": "table.md", "spread": "interval"})
+    assert "95 % interval" in (place / "out" / "table.md").read_text(encoding="utf-8")
+    code, _, err = run(capsys, report={"spread": "intervall"})
+    assert code == 2 and "did you mean interval" in err
+
+
 def test_the_demo_is_a_valid_sweep():
     plan = read_sweep(sweep.ROOT / "configs/sweeps/demo.yaml", configs=sweep.ROOT / "configs")
     assert len(plan.runs) == 1 + 3 * 3 * 3

@@ -27,9 +27,7 @@ SMALL_CONTEXTS = {
 # without training, zero-shot CLIP teaches the opposite of the labels
 SMALL_CONTEXTS |= {"PROGRAD.LAMBDA": 0.5, "TCP.W": 0.5}
 SMALL_CONTEXTS["TCP.LAYER"] = 1  # the tiny text tower has two blocks
-# the tiny image tower is a ResNet; two epochs
-SMALL_CONTEXTS |= {"CLIPLORA.ENCODER": "text", "CLIPLORA.ITERATIONS": 0}
-SMALL_CONTEXTS["TWOSTAGE.ITERATIONS"] = 0
+SMALL_CONTEXTS |= {"CLIPLORA.ITERATIONS": 0, "TWOSTAGE.ITERATIONS": 0}  # two epochs
 # Forms of the methods: learned parameters with T = 3 tasks and C = 9 classes, name in tables.
 FORMS = {
     ("CoOp",): (3 * M * D, "CoOp-CA"),
@@ -72,8 +70,8 @@ FORMS = {
     ("CLIPAdapter",): (3 * 2 * E * E // 4, "CLIP-Adapter"),
     ("TaskRes",): (9 * E, "TaskRes"),
     ("TCP",): (3 * (M * D + (E + 1) * E // 4 + (E // 4 + 1) * M * D), "TCP"),
-    ("CLIPLoRA",): (3 * 2 * 3 * 2 * 2 * D, "CLIP-LoRA"),
-    ("TwoStage",): (3 * 5 * 2 * D + 9 * E, "2SFS"),
+    ("CLIPLoRA",): (3 * (2 + 3) * 3 * 2 * 2 * D, "CLIP-LoRA"),
+    ("TwoStage",): (3 * (5 + 8) * 2 * D + 9 * E, "2SFS"),
     ("DePT",): (3 * (M * D + 4 * E) + 9 * (E + 1), "CoOp-CA+DePT"),
     ("LPPlusPlus",): (9 * (E + 2), "LP++"),
     ("VPT",): (3 * 3 * 8 * D, "VPT"),

@@ -24,6 +24,11 @@ CSTA = ("MTCOOP.CSC", "MTCOOP.CLASS_CSC")
 # rate rounding alone, which the share of a batch changes, grows to 1e-5 in these steps.
 SLOWLY = ("OPTIM.MAX_EPOCH", 20, "OPTIM.LR", 0.002)
 QUESTIONS = (*SLOWLY, "OPTIM.MAX_EPOCH", 5, "DATASET.NAME", "ToyQuestions")
+FEW = (*SLOWLY, "OPTIM.MAX_EPOCH", 2)
+DEEP = (
+    *("MODEL.BACKBONE.NAME", "tiny-vit/random", "TRAINER.MTCOOP.DEPTH", 2, "OPTIM.MAX_EPOCH", 2),
+    *("TRAINER.MTCOOP.IMAGE_PROMPTS", True, "TRAINER.MTCOOP.ANCHOR_LOGITS", 1.0),
+)
 SHALLOW = ("TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 3, "TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2)
 RUNS = {
     "NATA": ("MTCoOp", STEPS),
@@ -33,10 +38,16 @@ RUNS = {
     "CoOp-CS": ("CoOp", SLOWLY, "COOP.CSC"),
     "MaPLe": ("MaPLe", (*SLOWLY, "OPTIM.MAX_EPOCH", 4, "TRAINER.MAPLE.PROMPT_DEPTH", 2)),
     "PromptSRC": ("PromptSRC", (*SLOWLY, "OPTIM.MAX_EPOCH", 4, *SHALLOW)),
+    "TCP": ("TCP", (*FEW, "TRAINER.TCP.LAYER", 1, "TRAINER.TCP.N_CTX", 4)),
+    "DePT": ("DePT", FEW),
+    "TaskRes": ("TaskRes", FEW),
+    "VPT": ("VPT", FEW),
+    "IVLP": ("IVLP", FEW),
+    "SoftCPT in depth": ("MTCoOp", (*STEPS, *DEEP)),
     "questions": ("CoOp", (*QUESTIONS, "MODEL.TEXT_CHUNK", 32)),
 }
 
-SLOW = ("CSTS", "CoOp-CS", "MaPLe", "PromptSRC")
+SLOW = ("CSTS", "CoOp-CS", "PromptSRC", "TCP", "DePT", "TaskRes", "VPT", "IVLP")
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +87,7 @@ def distance(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            name, marks=[pytest.mark.slow] if name in ("CSTS", "CoOp-CS", "PromptSRC") else []
-        )
-        for name in RUNS
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in RUNS],
 )
 def test_two_processes_learn_what_one_does(run, asked, tmp_path, name):
     method, steps, *switches = RUNS[name]

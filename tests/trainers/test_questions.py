@@ -259,9 +259,9 @@ def shuffled():
 @pytest.mark.parametrize("method", ["CoOp", "CoT"])
 def test_learned_answers_beat_zero_shot_and_shuffled_ones_do_not(tmp_path, shuffled, method):
     """VQA accuracy on held-out digits: at least 5 points, from true answers only."""
-    preset = f"{method}/tiny_questions"
+    data = "digit_questions", "DigitQuestions", shuffled
     zero_shot, learned, misled = values_of(
-        tmp_path, method, preset, "digit_questions", "DigitQuestions", shuffled
+        tmp_path, method, f"{method}/tiny_questions", *data, epochs=5
     )
     assert learned >= zero_shot + 5
     assert misled < zero_shot + 5

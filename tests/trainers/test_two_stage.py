@@ -128,7 +128,8 @@ def test_other_classes_are_scored_by_the_tuned_text_tower(build, tmp_path):
     assert same.model.prompter.classifies
     assert same.test() == trained.test()
     with pytest.raises(UserError, match="does not fit"):
-        build("TwoStage", *ONE, f"{KEY}.ITERATIONS", 0).load_model(tmp_path / "run")
+        convolutional = ("MODEL.BACKBONE.NAME", "tiny/random")
+        build("TwoStage", *convolutional, *ONE, f"{KEY}.ITERATIONS", 0).load_model(tmp_path / "run")
 
 
 @pytest.mark.parametrize(("share", "classifies"), [(1.0, False), (0.0, True)])

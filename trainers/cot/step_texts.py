@@ -78,8 +78,8 @@ def step_texts(options, space: TaskSpace, text: TextEncoder, n_ctx: int) -> list
         )
     steps = [
         [
-            _fill(template, task.name, name, task.templates[0])
-            for task in space.tasks
+            _fill(template, task_name, name, task.templates[0])
+            for task, task_name in zip(space.tasks, space.prompt_names, strict=True)
             for name in task.classnames
         ]
         for template in options.TEMPLATES

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip import TextEncoder
+from clip.text import index_rows
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
@@ -20,12 +21,19 @@ from dassl.utils import UserError
 from image_text import ItemSpace
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
-from prompting.prompt_learner import INIT_STD, POSITIONS, PromptLearner, need_context
+from prompting.prompt_learner import (
+    INIT_STD,
+    POSITIONS,
+    PromptLearner,
+    mask_to_indices,
+    need_context,
+)
 from prompting.prompter import ModelOutput, Prompter
 from prompting.stored_features import training_loader
 from prompting.words import embed_words
 
 from .._base import PromptTrainer
+from .contrast import batch_contrast
 from .image_words import ImageWords
 from .step_texts import GENERATORS, check_generator, check_image_words, step_sources, step_texts
 
@@ -133,7 +141,7 @@ class ChainPrompter(Prompter):
         self.query = None
         if self.aggregator == "attention":
             with torch.no_grad():
-                names = [f"{task.name.replace('_', ' ')}." for task in space.tasks]
+                names = [f"{name.replace('_', ' ')}." for name in space.prompt_names]
                 start = F.normalize(text.encode_text(names).float(), dim=-1)
             self.query = nn.Parameter(start.clone())  # (T, e)
             self.register_buffer("owner", space.owner, persistent=False)
@@ -144,7 +152,7 @@ class ChainPrompter(Prompter):
         image_features: torch.Tensor,
         class_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Text features (B, C, e) for normalised image features (B, e)."""
+        """Text features (B, k, e) of the masked classes, for normalised image features (B, e)."""
         contexts = self.chain(image_features)[-len(self.steps) :]
         sentences = self.image_words and self.image_words(text, image_features)
         features = [
@@ -153,16 +161,19 @@ class ChainPrompter(Prompter):
         ]
         if self.aggregator == "last":
             return features[0]
-        steps = F.normalize(torch.stack(features), dim=-1)  # (N, B, C, e)
+        steps = F.normalize(torch.stack(features), dim=-1)  # (N, B, k, e)
         if self.query is None:
             return steps.mean(dim=0)
-        query = self.query[self.owner]  # (C, e)
+        owner = self.owner
+        if class_mask is not None:
+            owner = index_rows(owner, mask_to_indices(class_mask))
+        query = self.query[owner]  # (k, e)
         with torch.autocast(steps.device.type, enabled=False):  # amp would round the products
             weights = torch.einsum("nbce,ce->nbc", steps, query).softmax(dim=0)
             return torch.einsum("nbc,nbce->bce", weights, steps)
 
     def _encode(self, text, words, contexts, class_mask, sentences):
-        """Features (B, C, e) of a step; ``sentences``: the images and embedded words of each."""
+        """Features (B, k, e) of a step; ``sentences``: the images and embedded words of each."""
         if sentences is None:
             return encode_per_image(text, words, contexts, class_mask, self.chunk)
         parts = [
@@ -183,21 +194,6 @@ class ChainPrompter(Prompter):
             lines.append(f"step {which} of {total} says {' and '.join(kinds)}:")
             lines += [f"  {line}" for line in words.show()]
         return lines
-
-
-def batch_contrast(logits, column, task):
-    """Cross-entropy of an image's class text between the images of its task in the batch.
-
-    For image b of column y, every image b' of the task is scored against class y in its own
-    prompts; the images of that class share the target evenly.
-
-    Args:
-        logits: (B, C). column, task: (B,), the column of each image's class, and its task.
-    """
-    scores = logits[:, column].T  # (B, B): row b holds every image against b's class
-    scores = scores.masked_fill(task[:, None] != task, float("-inf")).log_softmax(dim=1)
-    same = column[:, None] == column
-    return -(scores.masked_fill(~same, 0.0).sum(dim=1) / same.sum(dim=1)).mean()
 
 
 @TRAINER_REGISTRY.register()

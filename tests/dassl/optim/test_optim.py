@@ -55,6 +55,22 @@ def test_curve_stepped_four_times_per_epoch():
     assert rates[49] == pytest.approx(1.95e-3, rel=5e-3)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_fused_steps_are_the_same(name):
+    start = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    found = []
+    for fused in (False, True):
+        weight = nn.Parameter(start.clone())
+        optimizer = build_optimizer([weight], optim_cfg(NAME=name, LR=0.1), fused=fused)
+        assert bool(optimizer.param_groups[0]["fused"]) == fused
+        for _ in range(10):
+            optimizer.zero_grad()
+            weight.sin().sum().backward()
+            optimizer.step()
+        found.append(weight.detach())
+    assert (found[1] - found[0]).norm() <= 1e-6 * (found[0] - start).norm()
+
+
 @pytest.mark.parametrize("recount", [True, False])
 @pytest.mark.parametrize("warmup", [-1, 1, 3])
 @pytest.mark.parametrize(

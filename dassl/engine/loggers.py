@@ -1,0 +1,168 @@
+"""Where the curves of a training are written (``LOGGERS``): TensorBoard, a CSV, wandb.
+
+Each run has its own files. A resumed run continues the CSV and the wandb run of its folder and
+writes no point twice; TensorBoard gets a new file, whose points count.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dassl.config import CfgNode
+from dassl.utils import UserError
+
+CSV_FILE = "scalars.csv"
+HEAD = ("name", "step", "value")
+
+
+class Logger(ABC):
+    """A place for points of named curves."""
+
+    @abstractmethod
+    def add(self, name: str, value: float, step: int) -> None:
+        """Write a point.
+
+        Args:
+            name: such as ``train/loss``.
+            step: number of the batch, or of the epoch for evaluations.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what is missing, and close the files."""
+
+
+class TensorBoardLogger(Logger):
+    """Event files in the folder ``tensorboard``."""
+
+    def __init__(self, folder: Path):
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self._writer = SummaryWriter(log_dir=str(folder / "tensorboard"))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class CsvLogger(Logger):
+    """The file ``scalars.csv``: a line with name, step and value for each point."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        complete, self._known = _read_points(path)
+        self._file = path.open("r+" if complete else "w", encoding="utf-8", newline="")
+        self._file.seek(complete)
+        self._file.truncate()  # a line that was being written when the run was killed
+        self._writer = csv.writer(self._file)
+        if not complete:
+            self._writer.writerow(HEAD)
+
+    def is_known(self, name: str, step: int) -> bool:
+        """Whether the file holds this point already."""
+        return (name, step) in self._known
+
+    def add(self, name: str, value: float, step: int) -> None:
+        if not self.is_known(name, step):
+            self._known.add((name, step))
+            self._writer.writerow((name, step, repr(float(value))))
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _read_points(path: Path) -> tuple[int, set[tuple[str, int]]]:
+    """The length in bytes of the complete lines of a file, and the points in them.
+
+    A file that holds something else counts as empty.
+    """
+    if not path.exists():
+        return 0, set()
+    content = path.read_bytes()
+    content = content[: content.rfind(b"\n") + 1]
+    rows = list(csv.reader(content.decode("utf-8", "replace").splitlines()))
+    if not rows or tuple(rows[0]) != HEAD:
+        return 0, set()
+    return len(content), {(row[0], int(row[1])) for row in rows[1:] if len(row) == len(HEAD)}
+
+
+class WandbLogger(Logger):
+    """A run of Weights & Biases; ``WANDB_MODE`` and ``WANDB_PROJECT`` are read as usual.
+
+    A run directory is always the same wandb run. Which points it has is kept in
+    ``wandb/logged.csv``, so that a resumed run adds only new ones.
+    """
+
+    def __init__(self, folder: Path, cfg: CfgNode):
+        import wandb
+
+        place = folder.resolve()
+        try:
+            self._run: Any = wandb.init(
+                dir=str(place),
+                project=os.environ.get("WANDB_PROJECT", "softcpt"),
+                id=hashlib.sha256(str(place).encode()).hexdigest()[:16],
+                name="/".join(place.parts[-3:]),
+                config=cfg.to_dict(),
+                resume="allow",
+                reinit="create_new",  # several runs of a process may be open at a time
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except Exception as error:  # wandb has several, for a missing login and for the network
+            raise UserError(
+                f"LOGGERS wandb: wandb cannot start a run ({error}); log in with wandb login, set "
+                "WANDB_MODE=offline, or leave wandb out of LOGGERS"
+            ) from None
+        self._logged = CsvLogger(place / "wandb" / "logged.csv")
+        for kind, axis in (("train", "batch"), ("val", "epoch"), ("test", "epoch")):
+            self._run.define_metric(f"{kind}/*", step_metric=axis)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        if not self._logged.is_known(name, step):
+            axis = "batch" if name.startswith("train/") else "epoch"
+            self._run.log({name: float(value), axis: step})
+            self._logged.add(name, value, step)
+
+    def close(self) -> None:
+        self._run.finish()
+        self._logged.close()
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """Refuse LOGGERS that cannot be used.
+
+    Raises:
+        UserError: wandb is not installed, or a name occurs twice.
+    """
+    if len(set(names)) < len(names):
+        raise UserError(f"LOGGERS holds a name twice: {', '.join(names)}")
+    if "wandb" in names and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            "LOGGERS has wandb, which is not installed: pip install wandb, or take csv or "
+            "tensorboard"
+        )
+
+
+def open_loggers(cfg: CfgNode, folder: Path) -> list[Logger]:
+    """The loggers of ``cfg.LOGGERS`` for a run directory, created if it does not exist."""
+    check_loggers(cfg.LOGGERS)
+    folder.mkdir(parents=True, exist_ok=True)
+    opened: list[Logger] = []
+    for name in cfg.LOGGERS:
+        if name == "tensorboard":
+            opened.append(TensorBoardLogger(folder))
+        elif name == "csv":
+            opened.append(CsvLogger(folder / CSV_FILE))
+        else:
+            opened.append(WandbLogger(folder, cfg))
+    return opened

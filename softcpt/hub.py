@@ -1,0 +1,89 @@
+"""The Hugging Face hub: exported prompts are pushed to it, and loaded from it by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dassl.utils import UserError
+from results.schema import FILE as RECORD
+from results.task_words import FILE as TASKS
+
+from .run_folder import CONFIG, PARAMETERS
+
+PREFIX = "hf-hub:"  # of names, as for backbones
+
+
+def local_folder(name: str) -> Path:
+    """The folder of a run: the given one, or that of ``hf-hub:owner/name`` in the hub's cache.
+
+    Only the files of an export of prompts are downloaded; none of them holds code.
+
+    Raises:
+        UserError: the repository is not on this machine and cannot be downloaded.
+    """
+    if not name.startswith(PREFIX):
+        return Path(name).expanduser()
+    from clip._fetch import find_hub_folder
+
+    files = [PARAMETERS, CONFIG, TASKS, RECORD]
+    return find_hub_folder(name.removeprefix(PREFIX), [PARAMETERS], files, "the exported run")
+
+
+def check_push(name: str) -> None:
+    """Check, before an export, that it could be pushed; nothing is created.
+
+    Raises:
+        UserError: no valid name, no token, or one that the hub does not accept.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise UserError(f"--push-to takes a name such as owner/my-prompts; got {name!r}") from None
+    _ask(name, lambda api: api.whoami())
+
+
+def push(folder: Path, name: str, public: bool = False) -> str:
+    """Upload a folder to the repository ``name``, made if there is none; its address.
+
+    Args:
+        public: a new repository is visible to everybody; otherwise it is private.
+
+    Raises:
+        UserError: no token, no permission, or no connection.
+    """
+
+    def upload(api) -> str:
+        made = api.create_repo(name, private=not public, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Upload prompts")
+        return str(made)
+
+    return _ask(name, upload)
+
+
+def _ask(name: str, question):
+    """What ``question(api)`` returns; the hub's errors as one line."""
+    import huggingface_hub as hf
+    from huggingface_hub.utils import HfHubHTTPError
+
+    if hf.constants.HF_HUB_OFFLINE:
+        raise UserError(f"cannot push to {name}: HF_HUB_OFFLINE is set")
+    if not hf.get_token():
+        raise UserError(
+            f"cannot push to {name}: no token of the Hugging Face hub is known; run "
+            "`hf auth login`, or set HF_TOKEN to one that may write"
+        )
+    try:
+        return question(hf.HfApi(endpoint=hf.constants.ENDPOINT))
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        why = f"the hub answers {status}: {str(error).strip().splitlines()[0]}"
+        if status in (401, 403):
+            why = f"the hub does not accept the token ({status}); it must be one that may write"
+        raise UserError(f"cannot push to {name}: {why}") from None
+    except Exception as error:  # the hub's library has used requests and httpx for connections
+        package = type(error).__module__.split(".")[0]
+        if not isinstance(error, OSError) and package not in ("httpx", "httpcore", "requests"):
+            raise
+        raise UserError(f"cannot push to {name}: no connection to the hub ({error})") from None

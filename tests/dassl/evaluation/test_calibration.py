@@ -1,0 +1,147 @@
+"""Temperatures fitted after training: against a grid, and what they change in a run."""
+
+import json
+
+import numpy as np
+import pytest
+
+import softcpt
+from dassl.utils import UserError
+from dassl.utils.calibration import (
+    HIGHEST,
+    LOWEST,
+    calibration_error,
+    calibration_measures,
+    fit_temperature,
+    mean_nll,
+)
+from results.predictions import read_predictions
+
+RNG = np.random.default_rng(0)
+
+
+def drawn(images, classes, scale):
+    """Logits and labels of images that a model of logits / scale classifies."""
+    logits = scale * RNG.normal(size=(images, classes))
+    shares = np.exp(logits / scale)
+    shares /= shares.sum(axis=1, keepdims=True)
+    labels = np.array([RNG.choice(classes, p=row) for row in shares])
+    return logits, labels
+
+
+def naive_nll(logits, labels, temperature):
+    total = 0.0
+    for row, label in zip(logits, labels, strict=True):
+        shares = np.exp(row / temperature) / np.exp(row / temperature).sum()
+        total -= np.log(shares[label])
+    return total / len(labels)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
+def test_the_temperature_is_that_of_a_fine_grid(scale):
+    tasks = [drawn(60, 3, scale), drawn(40, 5, scale)]
+    logits, labels = zip(*tasks, strict=True)
+    grid = np.geomspace(0.05, 20, 6001)
+    best = min(grid, key=lambda t: mean_nll(logits, labels, t))
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(best, rel=1e-3)
+    naive = (60 * naive_nll(*tasks[0], found) + 40 * naive_nll(*tasks[1], found)) / 100
+    assert mean_nll(logits, labels, found) == pytest.approx(naive)
+
+
+def test_images_that_are_all_right_or_all_wrong_stop_at_the_bounds():
+    logits = np.array([[5.0, 1.0], [4.0, 1.0]])
+    assert LOWEST <= fit_temperature([logits], [np.array([0, 0])]) < 2 * LOWEST
+    assert fit_temperature([logits], [np.array([1, 1])]) == pytest.approx(HIGHEST, rel=1e-3)
+
+
+def test_measures_against_loops():
+    probability = np.array([0.9, 0.95, 0.3, 0.31])
+    correct = np.array([True, False, False, True])
+    gaps = {}
+    for p, right in zip(probability, correct, strict=True):
+        gaps.setdefault(int(p * 15), []).append(right - p)
+    expected = sum(abs(sum(gap)) for gap in gaps.values()) / 4
+    assert calibration_error(probability, correct) == pytest.approx(expected)
+    found = calibration_measures(probability, correct, np.array([0.9, 0.05, 0.1, 0.31]))
+    assert found["ece"] == pytest.approx(100 * expected)
+    assert found["nll"] == pytest.approx(-np.log([0.9, 0.05, 0.1, 0.31]).mean())
+
+
+@pytest.mark.parametrize(("method", "by"), [("MTCoOp", "run"), ("MTCoOp", "task"), ("CoOp", "run")])
+def test_a_run_records_before_and_after(run, tmp_path, method, by):
+    plain = run(method, output=tmp_path / "plain")
+    record = run(method, "TEST.CALIBRATION", by, output=tmp_path / "fitted")
+    values = [[task["value"] for task in one["tasks"]] for one in (plain, record)]
+    assert values[0] == values[1] and "calibration" not in plain
+    section = record["calibration"]
+    assert section["by"] == ("task" if method == "CoOp" else by)
+    assert section["fitted_on"] == "val" and [t["id"] for t in section["tasks"]] == [0, 1, 2]
+    temperatures = [task["temperature"] for task in section["tasks"]]
+    assert len(set(temperatures)) == (1 if section["by"] == "run" else 3)
+    before, after = (read_predictions(tmp_path / name) for name in ("plain", "fitted"))
+    assert np.array_equal(before.classes[:, 0], after.classes[:, 0])
+    for t, task in enumerate(section["tasks"]):
+        mine = before.task == t
+        for found, suffix in ((before, "_before"), (after, "")):
+            likelihood = found.label_probability[mine]
+            assert task[f"nll{suffix}"] == pytest.approx(-np.log(likelihood).mean(), rel=1e-4)
+    trained = softcpt.load_run(tmp_path / "fitted")
+    images = [item.impath for item in trained_test_items(tmp_path, after, 2)]
+    shown = trained.predict(images, task=2, top=1)
+    assert [one.probability for one in shown] == pytest.approx(
+        after.probabilities[after.task == 2][:, 0].tolist(), abs=2e-3
+    )
+
+
+def trained_test_items(tmp_path, found, t):
+    """The test images of a task, in the order of its predictions."""
+    from dassl.data import Datum
+
+    folder = json.loads((tmp_path / "images.json").read_text())
+    return [
+        Datum(f"{folder}/{path}")
+        for path, task in zip(found.paths, found.task, strict=True)
+        if task == t
+    ]
+
+
+@pytest.fixture(autouse=True)
+def images(toy, tmp_path):
+    (tmp_path / "images.json").write_text(json.dumps(str(toy)))
+
+
+def test_the_likelihood_of_the_images_fitted_on_rises(build):
+    trainer = build("MTCoOp", "TEST.CALIBRATION", "task")
+    trainer.test("val")
+    section = trainer.calibration.results(trainer.predictions)
+    assert section["fitted_on"] == "val"
+    for task in section["tasks"]:
+        assert task["nll"] < task["nll_before"] and task["temperature"] != 1
+
+
+def test_without_validation_images_the_training_images_are_used(run, build, tmp_path):
+    record = run("MTCoOpHard", "TEST.CALIBRATION", "run", "TEST.SPLIT", "val")
+    assert record["calibration"]["fitted_on"] == "train"
+    assert [t["fitted_images"] for t in record["calibration"]["tasks"]] == [12, 8, 16]
+
+
+def test_captions_have_no_probabilities_to_calibrate(cli):
+    words = ("TEST.CALIBRATION", "run", "DATASET.SUBSAMPLE_TASKS", "all", "DATASET.NUM_SHOTS", "4")
+    code, _, err = cli(*words, trainer="CoOp", dataset="DigitCaptions")
+    assert code == 2 and "TEST.CALIBRATION" in err and "pairs" in err
+
+
+def test_export_includes_temperatures_when_asked(run, tmp_path):
+    run("MTCoOp", "TEST.CALIBRATION", "task", output=tmp_path / "fitted")
+    trained = softcpt.load_run(tmp_path / "fitted", device="cpu")
+    softcpt.export_run(trained, tmp_path / "plain")
+    softcpt.export_run(trained, tmp_path / "scaled", calibrated=True)
+    infos = [json.loads((tmp_path / n / "weights.json").read_text()) for n in ("plain", "scaled")]
+    for t, (plain, scaled) in enumerate(zip(*(i["tasks"] for i in infos), strict=True)):
+        assert plain["logit_scale"] == infos[0]["logit_scale"]
+        assert scaled["logit_scale"] * trained.temperature(t) == pytest.approx(plain["logit_scale"])
+    run("MTCoOp", output=tmp_path / "other")
+    with pytest.raises(UserError, match=r"TEST.CALIBRATION run or task"):
+        softcpt.export_run(softcpt.load_run(tmp_path / "other"), tmp_path / "none", calibrated=True)
+    assert not (tmp_path / "none").exists()

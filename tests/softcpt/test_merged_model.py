@@ -1,0 +1,79 @@
+"""export.py --as open_clip: a plain model of open_clip with what was learned in the towers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+import export
+import softcpt
+from softcpt.images import load_images
+from tests.softcpt.test_export import run_readme
+
+LORA = ("CLIPLoRA", "MODEL.BACKBONE.NAME", "tiny-vit/random", "OPTIM.LR", 0.01)
+TWO_STAGE = ("TwoStage", "MODEL.BACKBONE.NAME", "tiny-vit/random", "OPTIM.LR", 0.01)
+
+PLAIN = """\
+import json, open_clip
+from safetensors.torch import load_file, save_file
+config = json.load(open("open_clip_config.json"))["model_cfg"]
+json.dump(config, open("../plain.json", "w"))
+open_clip.add_model_config("../plain.json")
+model = open_clip.create_model("plain", pretrained="open_clip_model.safetensors").eval()
+features = model.encode_image(load_file("../pixels.safetensors")["x"], normalize=True)
+save_file({"x": features.detach()}, "../features.safetensors")
+"""
+
+
+def command(*words):
+    return export.command([str(word) for word in words])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [LORA, TWO_STAGE], ids=["CLIPLoRA", "TwoStage"])
+def test_open_clip_gives_the_features_of_the_run(options, runs, held_out, tmp_path):
+    folder, run = tmp_path / "merged", softcpt.load_run(runs(*options))
+    assert command(runs(*options), folder, "--as", "open_clip", "--task", "stripes") == 0
+    images = [path for path, _ in held_out(2)]
+    pixels = next(load_images(run.cfg, images, 100)).pixels
+    save_file({"x": pixels}, tmp_path / "pixels.safetensors")
+    rows = run_readme(folder, *images, more=PLAIN)
+    found = load_file(tmp_path / "features.safetensors")["x"]
+    with torch.no_grad():
+        theirs = run.place_of(2)[0].model.encode_image(pixels, torch.zeros(len(pixels)))["global"]
+    torch.testing.assert_close(found, F.normalize(theirs, dim=-1), atol=1e-5, rtol=0)
+    assert [row[0] for row in rows] == images
+    if options[0] == "CLIPLoRA":  # whose text tower is merged too
+        expected = run.predict(images, "stripes", top=1)
+        assert [row[1] for row in rows] == [one.label for one in expected]
+        for row, one in zip(rows, expected, strict=True):
+            assert float(row[2]) == pytest.approx(one.probability, abs=2e-4)
+
+
+def test_updates_of_the_text_tower_alone_are_merged(runs, tmp_path):
+    options = ("CLIPLoRA", "TRAINER.CLIPLORA.ENCODER", "text", "OPTIM.LR", 0.01)
+    words = (runs(*options), tmp_path / "out", "--as", "open_clip", "--task", 0)
+    assert command(*words) == 0
+    assert "are recognised by their phrases" in (tmp_path / "out" / "README.md").read_text()
+
+
+REFUSED = {
+    "CoOp": "--as weights",
+    "CoCoOp": "--as prompts",
+    "VPT": "tokens",
+    "ProtoNet": "classifier",
+    "CLIPAdapter": "frozen",
+}
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_methods_that_cannot_be_merged_say_why(method, runs, tmp_path, capsys):
+    assert command(runs(method), tmp_path / "out", "--as", "open_clip") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and method in err and REFUSED[method] in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_model_per_task(runs, tmp_path, capsys):
+    assert command(runs(*LORA), tmp_path / "out", "--as", "open_clip") == 2
+    assert "--task" in capsys.readouterr().err and not list(tmp_path.iterdir())
