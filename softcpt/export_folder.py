@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dassl.data.label_kinds import MultiLabel, SingleLabel
 from dassl.utils import UserError
 
 if TYPE_CHECKING:
     from clip import CLIP
+    from dassl.data.label_kinds import SingleLabel
 
     from .run import LoadedRun
 
@@ -102,6 +102,8 @@ def describe_tasks(run: LoadedRun, ids: Sequence[int]) -> list[dict[str, Any]]:
 
 def _describe_kind(kind: SingleLabel) -> dict[str, Any]:
     """What :func:`describe_tasks` says of a kind of label."""
+    from dassl.data.label_kinds import MultiLabel, SingleLabel  # imports torch, slowly
+
     if isinstance(kind, MultiLabel):
         return {"kind": kind.name, "bias": kind.bias, "threshold": kind.threshold}
     return {} if type(kind) is SingleLabel else {"kind": kind.name}
