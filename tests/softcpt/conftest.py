@@ -1,5 +1,7 @@
 """Runs on the toy suite that the tests of this folder share; the suite is gone when they load."""
 
+import io
+
 import pytest
 
 import softcpt
@@ -9,6 +11,21 @@ from tests.conftest import COUNTS, TASKS, toy_args, toy_class
 from tests.trainers._methods import optimizer, options
 
 SEARCH = ("TRAINER.TIP.ALPHA_STEPS", 3, "TRAINER.TIP.BETA_STEPS", 3)
+
+
+@pytest.fixture
+def command(request, capsys, monkeypatch):
+    """``command(*words, stdin="")``: exit code, stdout and stderr of the module's PROGRAM."""
+
+    def go(*words, stdin=""):
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        code = request.module.PROGRAM.command([str(word) for word in words])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return go
 
 
 @pytest.fixture(scope="session")

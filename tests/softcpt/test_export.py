@@ -18,21 +18,9 @@ from dassl.utils import UserError
 from softcpt.export_folder import describe_input
 from tests.clip._families import STAND_INS, make_family
 
+PROGRAM = export
+
 NO_ONNX = any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript"))
-
-
-@pytest.fixture
-def command(capsys):
-    """``command(*words)``: exit code, stdout, stderr of export.py."""
-
-    def go(*words):
-        capsys.readouterr()
-        code = export.command([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return go
 
 
 def run_readme(folder, *images, more=""):

@@ -14,19 +14,7 @@ import predict
 import softcpt
 from softcpt.run_folder import PARAMETERS
 
-
-@pytest.fixture
-def command(capsys):
-    """``command(*words)``: exit code, stdout, stderr of export.py."""
-
-    def go(*words):
-        capsys.readouterr()
-        code = export.command([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return go
+PROGRAM = export
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import softcpt
 from softcpt.images import load_images
 from tests.softcpt.test_export import run_readme
 
+PROGRAM = export
 LORA = ("CLIPLoRA", "MODEL.BACKBONE.NAME", "tiny-vit/random", "OPTIM.LR", 0.01)
 TWO_STAGE = ("TwoStage", "MODEL.BACKBONE.NAME", "tiny-vit/random", "OPTIM.LR", 0.01)
 
@@ -25,15 +26,11 @@ save_file({"x": features.detach()}, "../features.safetensors")
 """
 
 
-def command(*words):
-    return export.command([str(word) for word in words])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [LORA, TWO_STAGE], ids=["CLIPLoRA", "TwoStage"])
-def test_open_clip_gives_the_features_of_the_run(options, runs, held_out, tmp_path):
+def test_open_clip_gives_the_features_of_the_run(options, runs, held_out, tmp_path, command):
     folder, run = tmp_path / "merged", softcpt.load_run(runs(*options))
-    assert command(runs(*options), folder, "--as", "open_clip", "--task", "stripes") == 0
+    assert command(runs(*options), folder, "--as", "open_clip", "--task", "stripes")[0] == 0
     images = [path for path, _ in held_out(2)]
     pixels = next(load_images(run.cfg, images, 100)).pixels
     save_file({"x": pixels}, tmp_path / "pixels.safetensors")
@@ -50,10 +47,10 @@ def test_open_clip_gives_the_features_of_the_run(options, runs, held_out, tmp_pa
             assert float(row[2]) == pytest.approx(one.probability, abs=2e-4)
 
 
-def test_updates_of_the_text_tower_alone_are_merged(runs, tmp_path):
+def test_updates_of_the_text_tower_alone_are_merged(runs, tmp_path, command):
     options = ("CLIPLoRA", "TRAINER.CLIPLORA.ENCODER", "text", "OPTIM.LR", 0.01)
     words = (runs(*options), tmp_path / "out", "--as", "open_clip", "--task", 0)
-    assert command(*words) == 0
+    assert command(*words)[0] == 0
     assert "are recognised by their phrases" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -67,13 +64,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("method", REFUSED)
-def test_methods_that_cannot_be_merged_say_why(method, runs, tmp_path, capsys):
-    assert command(runs(method), tmp_path / "out", "--as", "open_clip") == 2
-    out, err = capsys.readouterr()
+def test_methods_that_cannot_be_merged_say_why(method, runs, tmp_path, command):
+    code, out, err = command(runs(method), tmp_path / "out", "--as", "open_clip")
+    assert code == 2
     assert out == "" and err.count("\n") == 1 and method in err and REFUSED[method] in err
     assert not list(tmp_path.iterdir())
 
 
-def test_one_model_per_task(runs, tmp_path, capsys):
-    assert command(runs(*LORA), tmp_path / "out", "--as", "open_clip") == 2
-    assert "--task" in capsys.readouterr().err and not list(tmp_path.iterdir())
+def test_one_model_per_task(runs, tmp_path, command):
+    code, _, err = command(runs(*LORA), tmp_path / "out", "--as", "open_clip")
+    assert code == 2 and "--task" in err and not list(tmp_path.iterdir())

@@ -10,20 +10,7 @@ from PIL import Image
 import predict
 from tests.conftest import TASKS
 
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """``command(*words, stdin="")``: exit code, stdout, stderr of predict.py."""
-
-    def go(*words, stdin=""):
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        code = predict.command([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return go
+PROGRAM = predict
 
 
 @pytest.fixture
