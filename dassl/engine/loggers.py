@@ -7,9 +7,9 @@ writes no point twice; TensorBoard gets a new file, whose points count.
 from __future__ import annotations
 
 import csv
-import hashlib
 import importlib.util
 import os
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import Any
 
 from dassl.config import CfgNode
 from dassl.utils import UserError
+from dassl.utils.files import atomic_path
 
 CSV_FILE = "scalars.csv"
+LOGGED = "logged.csv"  # points that the wandb run has
 HEAD = ("name", "step", "value")
 
 
@@ -99,8 +101,9 @@ def _read_points(path: Path) -> tuple[int, set[tuple[str, int]]]:
 class WandbLogger(Logger):
     """A run of Weights & Biases; ``WANDB_MODE`` and ``WANDB_PROJECT`` are read as usual.
 
-    A run directory is always the same wandb run. Which points it has is kept in
-    ``wandb/logged.csv``, so that a resumed run adds only new ones.
+    A run directory is always the same wandb run, wherever it is moved: its id is in
+    ``wandb/run_id``. Which points it has is kept in ``wandb/logged.csv``, so that a resumed run
+    adds only new ones.
     """
 
     def __init__(self, folder: Path, cfg: CfgNode):
@@ -111,7 +114,7 @@ class WandbLogger(Logger):
             self._run: Any = wandb.init(
                 dir=str(place),
                 project=os.environ.get("WANDB_PROJECT", "softcpt"),
-                id=hashlib.sha256(str(place).encode()).hexdigest()[:16],
+                id=_wandb_id(place / "wandb" / "run_id"),
                 name="/".join(place.parts[-3:]),
                 config=cfg.to_dict(),
                 resume="allow",
@@ -123,7 +126,7 @@ class WandbLogger(Logger):
                 f"LOGGERS wandb: wandb cannot start a run ({error}); log in with wandb login, set "
                 "WANDB_MODE=offline, or leave wandb out of LOGGERS"
             ) from None
-        self._logged = CsvLogger(place / "wandb" / "logged.csv")
+        self._logged = CsvLogger(place / "wandb" / LOGGED)
         for kind, axis in (("train", "batch"), ("val", "epoch"), ("test", "epoch")):
             self._run.define_metric(f"{kind}/*", step_metric=axis)
 
@@ -136,6 +139,20 @@ class WandbLogger(Logger):
     def close(self) -> None:
         self._run.finish()
         self._logged.close()
+
+
+def _wandb_id(path: Path) -> str:
+    """The id in a file; if there is none, a random one is drawn and kept there.
+
+    A new run has no points yet, so the list of those that another one had is removed.
+    """
+    if path.is_file() and (kept := path.read_text(encoding="utf-8").strip()):
+        return kept
+    (path.parent / LOGGED).unlink(missing_ok=True)
+    new = secrets.token_hex(8)
+    with atomic_path(path) as temporary:
+        temporary.write_text(new + "\n", encoding="utf-8")
+    return new
 
 
 def check_loggers(names: Sequence[str]) -> None:
