@@ -37,12 +37,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; ``None`` reads ``sys.argv``."""
     parser = Parser(
         prog="parse_test_res.py",
-        description="Mean and standard deviation over the seeds of an experiment.",
+        description="Mean and std over the seeds of an experiment; tables and reports of many.",
         epilog=EPILOG,
     )
     parser.add_argument("directory", metavar="DIR", type=path, help="runs, a subfolder per seed")
-    parser.add_argument("--multi-exp", action="store_true", help="DIR holds experiments of runs")
-    parser.add_argument("--ci95", action="store_true", help="1.96 std / sqrt(n) instead of std")
+    parser.add_argument("--multi-exp", action="store_true", help="DIR holds experiments")
+    parser.add_argument("--ci95", action="store_true", help="± 1.96 std / sqrt(n) instead of std")
     parser.add_argument("--sample-std", action="store_true", help="std with n - 1 instead of n")
     parser.add_argument(
         "--interval", action="store_true", help="half of Student's 95 %% interval instead of std"

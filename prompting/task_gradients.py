@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from clip import without_graphs
+from dassl.data.task_samplers import ROUND_ROBIN
 from dassl.engine import Step
 from dassl.engine.task_weights import TaskWeights
 from dassl.utils import UserError, distributed
@@ -114,7 +115,8 @@ def task_gradients(trainer) -> list[TaskGradients]:
     """The observer that ``TRAIN.TASK_GRADIENTS`` asks for, if any; a single task has none.
 
     Raises:
-        UserError: the tasks share no learned tensor, or several processes train.
+        UserError: the tasks share no learned tensor, batches have one task each, or several
+            processes train.
     """
     every = trainer.cfg.TRAIN.TASK_GRADIENTS
     if not every or len(trainer.dm.space.tasks) < 2 or not trainer.optimizers():
@@ -123,6 +125,12 @@ def task_gradients(trainer) -> list[TaskGradients]:
         raise UserError(
             f"TRAIN.TASK_GRADIENTS {every} works in one process, not in "
             f"{distributed.world_size()}; set it to 0, or train without torchrun"
+        )
+    if trainer.cfg.DATALOADER.TRAIN_X.SAMPLER == ROUND_ROBIN:
+        raise UserError(
+            f"TRAIN.TASK_GRADIENTS {every} compares the tasks of a batch, but with "
+            f"DATALOADER.TRAIN_X.SAMPLER {ROUND_ROBIN} a batch has one task; choose "
+            "another sampler, such as EqualTaskSampler, or set TRAIN.TASK_GRADIENTS to 0"
         )
     bound = trainer.bound_tensors()
     (prompter,) = trainer.models()

@@ -105,7 +105,7 @@ def aggregate(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Row]:
         order: methods in the order of the rows; others follow by name.
     """
     groups = _group(runs)
-    distinguishing = _distinguishing_keys(groups)
+    distinguishing = distinguishing_keys(groups)
     rows = [_make_row(key, members, distinguishing[key[:2]]) for key, members in groups.items()]
     return sorted(rows, key=lambda row: _sort_key(row, list(order)))
 
@@ -185,7 +185,12 @@ def _group_key(
     return (suite, run.method, run.shots, tuple(sorted(run.settings.items())))
 
 
-def _distinguishing_keys(groups: Iterable[GroupKey]) -> dict[tuple[str, str], set[str]]:
+def settings_without(run: Run, *keys: str) -> tuple[tuple[str, str], ...]:
+    """The sorted settings of a run, except for some keys."""
+    return tuple(sorted(item for item in run.settings.items() if item[0] not in keys))
+
+
+def distinguishing_keys(groups: Iterable[GroupKey]) -> dict[tuple[str, str], set[str]]:
     """For each suite and method: settings in which groups with the same shots differ."""
     settings: dict[tuple[str, str, int], list[dict]] = {}
     for suite, method, shots, items in groups:
@@ -198,18 +203,22 @@ def _distinguishing_keys(groups: Iterable[GroupKey]) -> dict[tuple[str, str], se
     return distinguishing
 
 
+def name_method(key: GroupKey, distinguishing: set[str]) -> str:
+    """The method of a group, followed by the distinguishing settings in brackets."""
+    named = ", ".join(f"{k} {v}" for k, v in key[3] if k in distinguishing)
+    return f"{key[1]} ({named})" if named else key[1]
+
+
 def _make_row(key: GroupKey, members: list[Run], distinguishing: set[str]) -> Row:
-    suite, method, shots, settings = key
-    named = ", ".join(f"{k} {v}" for k, v in settings if k in distinguishing)
     by_seed: dict[int | None, Run] = {}
     for run in members:
         if run.complete:
             by_seed.setdefault(run.seed, run)
     counted = tuple(by_seed.values())
     return Row(
-        suite=suite,
-        method=f"{method} ({named})" if named else method,
-        shots=shots,
+        suite=key[0],
+        method=name_method(key, distinguishing),
+        shots=key[2],
         runs=counted,
         unfinished=tuple(run for run in members if not run.complete),
         repeats=tuple(run for run in members if run.complete and run not in counted),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dassl.config.protocols import LEAVE_ONE_TASK_OUT
 
-from .aggregate import Stat, mean_and_interval, statistic
+from .aggregate import Stat, mean_and_interval, settings_without, statistic
 from .read import Run
 from .rendering import Cell, Table
 from .tables import best_of, shots_name, signed
@@ -111,8 +111,7 @@ def _rows(runs: Sequence[Run], order: Sequence[str]) -> list[HeldOut]:
     rows: dict[tuple, HeldOut] = {}
     tests = [run for run in runs if re.fullmatch(r"task\d+", run.settings.get("tasks", ""))]
     for run in sorted(tests, key=lambda run: int(run.settings["tasks"][4:])):
-        settings = tuple(sorted(s for s in run.settings.items() if s[0] not in ("tasks", "data")))
-        key = (run.suite, run.method, run.shots, settings)
+        key = (run.suite, run.method, run.shots, settings_without(run, "tasks", "data"))
         row = rows.setdefault(key, HeldOut(run.suite, run.method, run.shots, {}))
         for name in run.tasks:
             if (value := run.get(name)) is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dassl.utils import UserError, read_json, write_json
 
-from .aggregate import statistic
+from .aggregate import GroupKey, distinguishing_keys, name_method, settings_without, statistic
 from .compare import mean_and_interval
 from .read import Run
 from .rendering import Cell, Table
@@ -27,10 +27,12 @@ NOTES = (
 
 
 def save_relations(trainer: Any, folder: Path) -> None:
-    """Write what the trainer recorded about its tasks, if it did."""
+    """Write what the trainer's observers recorded about its tasks; others have no ``relations``."""
     for observer in getattr(trainer, "observers", ()):
-        if observer.steps:
-            write_json(observer.relations(), folder / FILE)
+        relations = getattr(observer, "relations", None)
+        content = relations() if relations else {}
+        if content.get("steps"):
+            write_json(content, folder / FILE)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Relations:
     """The tasks of joint runs with one method, over seeds.
 
     Args:
+        method: followed by the settings that distinguish it from other relations, in brackets.
         gradients: (T, T) mean cosines; None for pairs that no batch had.
         contexts: (T, T) mean cosines of generated contexts; None without a meta network.
         joint, alone: values of each task by seed.
@@ -59,24 +62,44 @@ class Relations:
 
 
 def relations_of(runs: Sequence[Run]) -> list[Relations]:
-    """The relations of the tasks, per suite, method and number of shots.
+    """The relations of the tasks, per suite, method, shots and settings; a seed counts once.
 
     Of runs on several parts of a suite, those with the most tasks count. Runs on single tasks are
-    found by suite, method, shots, seed and name of the task.
+    found by these, seed and name of the task, whatever balances the tasks.
 
     Raises:
         UserError: a file of relations is broken, or runs of one method have other tasks.
     """
-    groups: dict[tuple[str, str, int], list[Run]] = {}
+    groups: dict[GroupKey, list[Run]] = {}
     for run in runs:
         if run.complete and len(run.tasks) > 1 and (run.folder / FILE).is_file():
-            groups.setdefault((run.suite, run.method, run.shots), []).append(run)
+            groups.setdefault(_key(run), []).append(run)
+    alone: dict[GroupKey, list[Run]] = {}
+    for run in runs:
+        if run.complete and re.fullmatch(r"task\d+", run.settings.get("tasks", "")):
+            alone.setdefault(_without_balance(_key(run)), []).append(run)
+    distinguishing = distinguishing_keys(groups)
     found = []
     for key, members in groups.items():
         most = max(len(run.tasks) for run in members)
-        joint = [(run, _read(run.folder / FILE)) for run in members if len(run.tasks) == most]
-        found.append(_relations(*key, joint, runs))
+        by_seed: dict[int | None, Run] = {}
+        for run in members:
+            if len(run.tasks) == most:
+                by_seed.setdefault(run.seed, run)
+        method = name_method(key, distinguishing[key[:2]])
+        singles = alone.get(_without_balance(key), [])
+        found.append(_relations(method, list(by_seed.values()), singles))
     return found
+
+
+def _key(run: Run) -> GroupKey:
+    """What the joint runs of one comparison have in common, and runs on one of their tasks."""
+    return run.suite, run.method, run.shots, settings_without(run, "name", "tasks", "data")
+
+
+def _without_balance(key: GroupKey) -> GroupKey:
+    """The key for runs on a single task, which has no other task to be balanced with."""
+    return *key[:3], tuple(item for item in key[3] if item[0] != "balance")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -91,39 +114,40 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _relations(
-    suite: str, method: str, shots: int, members: list[tuple[Run, dict]], runs: Sequence[Run]
-) -> Relations:
-    tasks = list(members[0][0].tasks)
-    for run, _ in members:
+def _relations(method: str, members: Sequence[Run], singles: Sequence[Run]) -> Relations:
+    """The relations from joint runs, one per seed, and runs on single tasks."""
+    first = members[0]
+    tasks = list(first.tasks)
+    for run in members:
         if list(run.tasks) != tasks:
-            raise UserError(f"{members[0][0].folder} and {run.folder} have other tasks")
-    alone: list[dict[int | None, float]] = [{} for _ in tasks]
-    for run in runs:
-        single = re.fullmatch(r"task\d+", run.settings.get("tasks", ""))
-        if run.complete and single and (run.suite, run.method, run.shots) == (suite, method, shots):
-            for name in run.tasks:
-                if name in tasks and (value := run.get(name)) is not None:
-                    alone[tasks.index(name)].setdefault(run.seed, value)
-    joint = [
-        {run.seed: value for run, _ in members if (value := run.get(name)) is not None}
-        for name in tasks
-    ]
-    seeds = [_mean(content["cosines"]) for _, content in members]
-    contexts = [content["contexts"] for _, content in members if content["contexts"]]
+            raise UserError(
+                f"{first.folder} and {run.folder} have other tasks: {', '.join(tasks)}; "
+                f"{', '.join(run.tasks)}; give a folder with runs on the same tasks"
+            )
+    contents = [_read(run.folder / FILE) for run in members]
+    contexts = [content["contexts"] for content in contents if content["contexts"]]
     return Relations(
-        suite,
+        first.suite,
         method,
-        shots,
+        first.shots,
         tasks,
-        _mean(seeds),
-        _mean(contexts) if contexts else None,
-        joint,
-        alone,
+        mean_matrix([mean_matrix(content["cosines"]) for content in contents]),
+        mean_matrix(contexts) if contexts else None,
+        joint=[_by_seed(members, name) for name in tasks],
+        alone=[_by_seed(singles, name) for name in tasks],
     )
 
 
-def _mean(matrices: Sequence[Matrix]) -> Matrix:
+def _by_seed(runs: Sequence[Run], task: str) -> dict[int | None, float]:
+    """The values of a task; the first run of a seed counts."""
+    values: dict[int | None, float] = {}
+    for run in runs:
+        if task in run.tasks and (value := run.get(task)) is not None:
+            values.setdefault(run.seed, value)
+    return values
+
+
+def mean_matrix(matrices: Sequence[Matrix]) -> Matrix:
     """The mean of each entry over the matrices that have it."""
     size = len(matrices[0])
 

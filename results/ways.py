@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dassl.config.protocols import TASK_GROUPS, TRANSFER
 
-from .aggregate import statistic
+from .aggregate import distinguishing_keys, name_method, settings_without, statistic
 from .compare import mean_and_interval
 from .read import Run
 from .rendering import Cell, Table
@@ -16,6 +17,7 @@ from .tables import best_of, shots_name, signed
 
 SCRATCH, SOURCE = "from scratch", "from source"
 ALONE, GROUPED, TOGETHER = "alone", "in groups", "all together"
+FROM = "from "  # how the name of a way starts that trains from a source; it follows
 GROUPS = "groups "  # how the name of a way starts that trains groups of tasks; they follow
 TITLES = {TRANSFER: "from source tasks", TASK_GROUPS: "groups of tasks"}
 BASELINE = {TRANSFER: SCRATCH, TASK_GROUPS: ALONE}
@@ -33,22 +35,33 @@ class Block:
 
     Args:
         place: protocol, suite and target tasks, see :func:`_place`.
+        settings: those that all ways of training share.
         ways: values by way of training.
+        ungrouped: names of the tasks that no group holds.
+        label: the method, followed by the settings that distinguish it from other blocks.
     """
 
     place: tuple[str, str, str]
     method: str
     shots: int
+    settings: tuple[tuple[str, str], ...] = ()
     ways: dict[str, ByTask] = field(default_factory=dict)
+    ungrouped: set[str] = field(default_factory=set)
+    label: str = ""
+
+    @property
+    def backbone(self) -> str:
+        """The backbone; "" if it was not recorded."""
+        return dict(self.settings).get("backbone", "")
 
     def tasks(self) -> list[str]:
         """Names of the tasks, in the order of the runs."""
         return list(dict.fromkeys(name for values in self.ways.values() for name in values))
 
     def seeds(self, way: str, task: str) -> dict[int | None, float]:
-        """Values by seed; a group of a single task is that task alone."""
+        """Values by seed; in groups, a task that no group holds is that task alone."""
         own = self.ways.get(way, {}).get(task)
-        if own is None and way.startswith(GROUPS):
+        if own is None and way.startswith(GROUPS) and task in self.ungrouped:
             own = self.ways.get(ALONE, {}).get(task)
         return own or {}
 
@@ -70,13 +83,17 @@ def way_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
     Args:
         order: methods in the order of the rows; others follow as they come.
     """
-    found = [run for run in runs if run.complete and compares_ways(run)]
-    zero_shot = {_place(run): run for run in found if run.shots == 0}
+    found = [run for run in runs if compares_ways(run)]  # a failed group is a group
+    zero_shot: dict[tuple, Run] = {}
+    for run in found:
+        if run.complete and run.shots == 0:
+            zero_shot.setdefault((_place(run), run.settings.get("backbone", "")), run)
     blocks = _blocks([run for run in found if run.shots != 0], order)
     tables = []
     for kind in dict.fromkeys(block.place[:2] for block in blocks):
         members = [block for block in blocks if block.place[:2] == kind]
-        tables.append(_table(*kind, [(block, zero_shot.get(block.place)) for block in members]))
+        references = [zero_shot.get((block.place, block.backbone)) for block in members]
+        tables.append(_table(*kind, list(zip(members, references, strict=True))))
     return tables
 
 
@@ -87,49 +104,114 @@ def _place(run: Run) -> tuple[str, str, str]:
 
 
 def _blocks(runs: Sequence[Run], order: Sequence[str]) -> list[Block]:
-    """The runs by method, shots and the settings that all ways share; sources are left out."""
-    groupings = _groupings({run.settings.get("tasks", "all") for run in runs})
+    """Complete runs by method, shots and the settings that all ways share; sources are left out."""
+    groupings = _groupings_by_place(runs)
     blocks: dict[tuple, Block] = {}
     for run in runs:
-        own = ("tasks", "data", "init_from")
-        settings = tuple(sorted(item for item in run.settings.items() if item[0] not in own))
+        if not run.complete:
+            continue
+        settings = settings_without(run, "tasks", "data", "init_from")
         key = (_place(run), run.method, run.shots, settings)
-        block = blocks.setdefault(key, Block(*key[:3]))
-        values = block.ways.setdefault(_way(run, groupings), {})
-        for name in run.tasks:
-            if (value := run.get(name)) is not None:
-                values.setdefault(name, {}).setdefault(run.seed, value)
+        block = blocks.setdefault(key, Block(*key))
+        grouping = groupings[_place(run)]
+        for way in _ways(run, grouping):
+            values = block.ways.setdefault(way, {})
+            for name in run.tasks:
+                if (value := run.get(name)) is not None:
+                    values.setdefault(name, {}).setdefault(run.seed, value)
+            if way == ALONE and not _is_grouped(run, grouping):
+                block.ungrouped.update(run.tasks)
     ranks = {name: i for i, name in enumerate(order)}
     compared = [block for block in blocks.values() if len(block.ways) > 1]
+    for block in compared:
+        _drop_hashes(block)
+    _name_blocks(compared)
     return sorted(
         compared, key=lambda block: (block.place, ranks.get(block.method, len(ranks)), block.shots)
     )
 
 
-def _way(run: Run, groupings: dict[str, str]) -> str:
-    """How a run was trained."""
+def _name_blocks(blocks: Sequence[Block]) -> None:
+    """Label each block with the settings in which it differs from others of its table."""
+    backbones: dict[tuple, set[str]] = {}
+    for block in blocks:
+        backbones.setdefault(block.place[:2], set()).add(block.backbone)
+    # apart by backbone, so that the hash of its weights does not count as a difference
+    keys = [
+        (" ".join((*block.place, block.backbone)), block.method, block.shots, block.settings)
+        for block in blocks
+    ]
+    distinguishing = distinguishing_keys(keys)
+    for block, key in zip(blocks, keys, strict=True):
+        several = {"backbone"} if len(backbones[block.place[:2]]) > 1 else set()
+        block.label = name_method(key, distinguishing[key[:2]] | several)
+
+
+def _drop_hashes(block: Block) -> None:
+    """Name sources without their hash, unless the block has another of that name."""
+    titles = {
+        way: way.rpartition(" ")[0] for way in block.ways if way.startswith(FROM) and way != SCRATCH
+    }
+    count = Counter(titles.values())
+    block.ways = {
+        titles[way] if count[titles.get(way)] == 1 else way: values
+        for way, values in block.ways.items()
+    }
+
+
+def _ways(run: Run, groupings: dict[str, list[str]]) -> list[str]:
+    """How a run was trained; a group of tasks may belong to several ways."""
     if run.settings["name"] == TRANSFER:
-        source = run.settings.get("init_from", "").rpartition(" ")[0]  # without its hash
-        return f"from {source}" if source else SCRATCH
+        source = run.settings.get("init_from", "")
+        return [f"{FROM}{source}" if source else SCRATCH]
     tasks = run.settings.get("tasks", "all")
-    return TOGETHER if tasks == "all" else groupings.get(tasks, ALONE)
+    return [TOGETHER] if tasks == "all" else groupings.get(tasks, [ALONE])
 
 
-def _groupings(choices: Iterable[str]) -> dict[str, str]:
-    """The way of each choice of several tasks; groups that share a task are of different ways."""
-    ways: list[list[str]] = []
-    for choice in sorted(choices):
-        numbers = re.fullmatch(r"task(\d+(?:\+\d+)+)", choice)
-        if numbers is None:
-            continue
-        tasks = set(numbers[1].split("+"))
-        free = (way for way in ways if all(tasks.isdisjoint(group.split("+")) for group in way))
-        way = next(free, None)
-        if way is None:
-            ways.append([numbers[1]])
-        else:
-            way.append(numbers[1])
-    return {f"task{group}": f"{GROUPS}{', '.join(way)}" for way in ways for group in way}
+def _is_grouped(run: Run, groupings: dict[str, list[str]]) -> bool:
+    """Whether a group holds the single task of a run."""
+    number = run.settings["tasks"].removeprefix("task")
+    return any(number in choice.removeprefix("task").split("+") for choice in groupings)
+
+
+def _groupings_by_place(runs: Sequence[Run]) -> dict[tuple, dict[str, list[str]]]:
+    """The ways of each choice of several tasks, by place, from complete runs and others."""
+    choices: dict[tuple, set[str]] = {}
+    for run in runs:
+        choices.setdefault(_place(run), set()).add(run.settings.get("tasks", "all"))
+    return {place: _groupings(found) for place, found in choices.items()}
+
+
+def _groupings(choices: Iterable[str]) -> dict[str, list[str]]:
+    """The ways of each choice of several tasks.
+
+    Groups that share a task are of different ways; a group belongs to all ways that it fits into.
+    """
+    matches = filter(None, (re.fullmatch(r"task(\d+(?:\+\d+)+)", choice) for choice in choices))
+    groups = sorted([int(number) for number in match[1].split("+")] for match in matches)
+    ways: list[list[list[int]]] = []
+    for group in groups:
+        free = [way for way in ways if _fits(group, way)]
+        for way in free:
+            way.append(group)
+        if not free:
+            ways.append([group])
+    found: dict[str, list[str]] = {f"task{_plus(group)}": [] for group in groups}
+    for way in ways:
+        way += [group for group in groups if _fits(group, way)]  # those before its first group
+        name = f"{GROUPS}{', '.join(map(_plus, sorted(way)))}"
+        for group in way:
+            found[f"task{_plus(group)}"].append(name)
+    return found
+
+
+def _fits(group: list[int], way: list[list[int]]) -> bool:
+    """Whether a group shares no task with the groups of a way."""
+    return all(set(group).isdisjoint(other) for other in way)
+
+
+def _plus(group: list[int]) -> str:
+    return "+".join(map(str, group))
 
 
 def _table(protocol: str, suite: str, members: Sequence[tuple[Block, Run | None]]) -> Table:
@@ -140,9 +222,9 @@ def _table(protocol: str, suite: str, members: Sequence[tuple[Block, Run | None]
     if len(others) == 1:
         (words,) = others
         names[words] = GROUPED if words.startswith(GROUPS) else SOURCE
-        notes.append(f"{names[words]}: {words.removeprefix('from ').removeprefix(GROUPS)}")
+        notes.append(f"{names[words]}: {words.removeprefix(FROM).removeprefix(GROUPS)}")
     if protocol == TASK_GROUPS:
-        notes.append("a group of a single task is that task alone")
+        notes.append("a task that no group holds is that task alone")
     baseline = BASELINE[protocol]
     compared = [way for way in ways if way != baseline]
     has_zero_shot = any(run for _, run in members)
@@ -175,12 +257,12 @@ def _rows(
     """A row per task, and one of the means over tasks."""
     tasks = block.tasks()
     compared = [way for way in ways if way != baseline]
-    first = Cell(block.method), Cell(shots_name(block.shots))
+    first = Cell(block.label), Cell(shots_name(block.shots))
     wins = dict.fromkeys(compared, 0)
     known = [zero_shot.get(task) if zero_shot else None for task in tasks]
     for task, value in zip(tasks, known, strict=True):
         seeds = {way: block.seeds(way, task) for way in ways}
-        gains = {way: _gains(seeds[way], seeds[baseline]) for way in compared}
+        gains = {way: _gains(seeds[way], block.seeds(baseline, task)) for way in compared}
         for way, gain in gains.items():
             wins[way] += bool(gain) and sum(gain) > 0
         stats = [statistic([value]), *(statistic(seeds[way].values()) for way in ways)]
@@ -189,7 +271,7 @@ def _rows(
     zero = None if None in known else sum(v for v in known if v is not None) / len(known)
     stats = [statistic([zero]), *(statistic(means[way].values()) for way in ways)]
     gain_cells = [
-        _gain_cell(_gains(means[way], means[baseline]), f", {wins[way]} of {len(tasks)}")
+        _gain_cell(_gains(means[way], block.mean(baseline)), f", {wins[way]} of {len(tasks)}")
         for way in compared
     ]
     yield (*first, Cell("mean"), *best_of(stats), *gain_cells)

@@ -11,14 +11,14 @@ from dassl.config.node import read_yaml
 from dassl.config.protocols import TASK_GROUPS
 from dassl.utils import UserError, atomic_path
 from results.read import find_runs
-from results.task_relations import FILE, Matrix, relations_of
+from results.task_relations import FILE, Matrix, mean_matrix, relations_of
 
 
 def group_tasks(cosines: Matrix, count: int) -> list[list[int]]:
     """Tasks in ``count`` groups or fewer, by average linkage of 1 - cosine.
 
     Args:
-        cosines: (T, T) of the tasks' gradients; a pair that was never recorded counts as 0.
+        cosines: (T, T) of the tasks' gradients, all known.
 
     Returns:
         Numbers of tasks, each group sorted, in the order of their first tasks.
@@ -27,7 +27,7 @@ def group_tasks(cosines: Matrix, count: int) -> list[list[int]]:
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    known = np.array([[0.0 if v is None else v for v in row] for row in cosines])
+    known = np.array(cosines, dtype=float)
     distance = 1 - (known + known.T) / 2
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance, checks=False), method="average")
@@ -48,8 +48,8 @@ def write_groups(sweep: str | Path, recorded: str | Path, count: int, out: str |
         Lines on the groups and on the file.
 
     Raises:
-        UserError: no run recorded gradients, runs have other tasks, the YAML has another protocol,
-            or ``out`` exists.
+        UserError: no run recorded gradients, or never those of two tasks in one batch, runs have
+            other tasks, the YAML has another protocol, or ``out`` exists.
     """
     content, out = read_yaml(Path(sweep)), Path(out)
     if content.get("protocol") != TASK_GROUPS:
@@ -76,7 +76,9 @@ def write_groups(sweep: str | Path, recorded: str | Path, count: int, out: str |
             f"--groups takes a number from 2 to {len(tasks) - 1}, fewer than the {len(tasks)} "
             f"tasks, but is {count}"
         )
-    groups = group_tasks(_mean([each.gradients for each in found]), count)
+    cosines = mean_matrix([each.gradients for each in found])
+    _check_all_known(cosines, tasks, recorded)
+    groups = group_tasks(cosines, count)
     head = f"# {sweep}, with groups from the gradients of the runs in {recorded}.\n"
     with atomic_path(out) as path:
         body = yaml.safe_dump({**content, "groups": groups}, sort_keys=False)
@@ -85,7 +87,13 @@ def write_groups(sweep: str | Path, recorded: str | Path, count: int, out: str |
     return "\n".join([*lines, f"sweep: {out}"])
 
 
-def _mean(matrices: Sequence[Matrix]) -> Matrix:
-    """The mean of each entry; None counts as 0."""
-    size = range(len(matrices[0]))
-    return [[sum(m[i][j] or 0 for m in matrices) / len(matrices) for j in size] for i in size]
+def _check_all_known(cosines: Matrix, tasks: Sequence[str], recorded: str | Path) -> None:
+    """Refuse cosines without a pair of tasks, as nothing says whether these belong together."""
+    for t, row in enumerate(cosines):
+        for u in range(t):
+            if row[u] is None:
+                raise UserError(
+                    f"the runs below {recorded} recorded no cosine of {tasks[u]} and {tasks[t]}, "
+                    "which were never in one recorded batch; train with a lower "
+                    "TRAIN.TASK_GRADIENTS or a larger batch, and without RoundRobinTaskSampler"
+                )

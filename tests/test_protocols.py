@@ -8,7 +8,7 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from datasets._core.mini import make_mini
-from tests.conftest import TASKS, toy_class
+from tests.conftest import TASKS, backbone_of, toy_class
 from tests.trainers._methods import preset
 
 SINGLE = ("DATASET.SUBSAMPLE_TASKS", "task2")
@@ -206,11 +206,12 @@ HEADS = ("TaskRes", "LPPlusPlus", "DePT")
 @pytest.mark.slow
 @pytest.mark.parametrize("method", (*IN_TOWERS, *HEADS))
 def test_presets_on_a_published_suite(plant6, tmp_path, method):
-    """A method's preset, unchanged but for one epoch, on Plant-6 in its original layout."""
+    """A method's preset with one epoch and an untrained tower, on Plant-6's original layout."""
     words = ["--trainer", method, "--config-file", str(preset(method)), "--root", str(plant6)]
     words += ["--dataset-config-file", str(train.CONFIGS / "datasets/plant6.yaml"), "--quiet"]
     words += ["--protocol", "few_shot", "--seed", "1", "--output-dir", str(tmp_path / "run")]
     words += ["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "FEATURES.DIR", str(plant6)]
+    words += ["MODEL.BACKBONE.NAME", backbone_of(method)]
     content = train.main(train.parse_args(words))
     assert content["status"] == "complete"
     assert len(content["tasks"]) == 6 and all(task["total"] for task in content["tasks"])

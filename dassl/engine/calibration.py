@@ -5,18 +5,21 @@ Dividing the logits of a task by a positive number changes no prediction, only i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from dassl.data import build_data_loader
+from dassl.config import CfgNode
+from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.tasks import TaskSpace
 from dassl.evaluation.predictions import Predictions
 from dassl.utils import UserError
-from dassl.utils.calibration import LOWEST, calibration_measures, fit_temperature
+from dassl.utils.calibration import HIGHEST, LOWEST, calibration_measures, fit_temperature
+
+from .plain_images import training_images
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -32,20 +35,23 @@ class Calibration:
         by: run (one temperature) or task.
         fitted_on: val or train.
         images: number of images that they were fitted on, by task.
-        temperatures: of each task; 1 for one that has none.
+        temperatures: of each task. One without images to fit on has the common temperature, or 1
+            if each task has its own.
+        left_out: numbers of the multi-label tasks, which have the temperature 1 and no record.
     """
 
     by: str
     fitted_on: str
     images: tuple[int, ...]
     temperatures: tuple[float, ...]
+    left_out: tuple[int, ...] = ()
 
     def results(self, predictions: Predictions | None) -> dict[str, Any]:
         """The section of ``results.json``: calibration error and likelihood before and after."""
         found = predictions.arrays() if predictions else {}
         tasks = []
         for t, (images, temperature) in enumerate(zip(self.images, self.temperatures, strict=True)):
-            if images:
+            if t not in self.left_out:
                 own = {"id": t, "temperature": temperature, "fitted_images": images}
                 tasks.append(own | _before_and_after(found, t))
         return {"by": self.by, "fitted_on": self.fitted_on, "tasks": tasks}
@@ -65,25 +71,26 @@ def _before_and_after(found: dict[str, np.ndarray], t: int) -> dict[str, float]:
     return {f"{name}_before": value for name, value in before.items()} | after
 
 
-def check_calibration(trainer: SimpleTrainer) -> None:
+def check_calibration(cfg: CfgNode, dataset: DatasetBase) -> None:
     """Refuse TEST.CALIBRATION where nothing can be fitted.
 
     Raises:
         UserError: the labels are not single classes, or there is no image to fit on.
     """
-    cfg, space = trainer.cfg, trainer.dm.space
     if not cfg.TEST.CALIBRATION:
         return
+    space = dataset.space
     if space.content or len(space.set_tasks) == len(space.tasks):
         what = space.content or "multi-label tasks"
         raise UserError(
             f"{KEY} fits probabilities of one class per image, but {cfg.DATASET.NAME} has {what}; "
             "leave it empty"
         )
-    if not trainer.dataset.val and not trainer.dataset.train_x:
+    if not _fitting_split(cfg, dataset):
         raise UserError(
-            f"{KEY} needs validation or training images, but {cfg.DATASET.NAME} has none; leave it "
-            "empty"
+            f"{KEY} {cfg.TEST.CALIBRATION} needs images that are not evaluated and have one class "
+            f"each: validation or training images of {_names(_single_class(space), space)}. "
+            f"{cfg.DATASET.NAME} has none; leave the key empty"
         )
 
 
@@ -98,7 +105,8 @@ def fit_calibration(trainer: SimpleTrainer, infer: Callable) -> Calibration | No
     by = trainer.cfg.TEST.CALIBRATION
     if not by or trainer.selecting_model:
         return None
-    space, (split, loader) = trainer.dm.space, _images(trainer)
+    space, split = trainer.dm.space, _fitting_split(trainer.cfg, trainer.dataset)
+    loader = trainer.val_loader if split == "val" else training_images(trainer)
     rows, labels, tasks = [], [], []
     for batch in loader:
         images, label = trainer.parse_batch_test(batch)
@@ -109,27 +117,55 @@ def fit_calibration(trainer: SimpleTrainer, infer: Callable) -> Calibration | No
     calibration = _fit(space, by, split, by_task)
     shown = ", ".join(f"{value:.3f}" for value in dict.fromkeys(calibration.temperatures))
     print(f"Temperature of the logits ({KEY} {by}), fitted on the {split} images: {shown}")
-    if min(calibration.temperatures) < 2 * LOWEST:
-        print("A temperature is at its lower bound: the model is right on all of these images")
+    for line in _at_bounds(calibration, space):
+        print(line)
     return calibration
 
 
-def _images(trainer: SimpleTrainer) -> tuple[str, Any]:
-    """The validation images, or else the training images without augmentation: name and loader.
+def _at_bounds(found: Calibration, space: TaskSpace) -> list[str]:
+    """Lines on temperatures that stopped at a bound of the search: what that says of the model."""
+    tasks = [t for t in _single_class(space) if found.images[t]]
+    low = [t for t in tasks if found.temperatures[t] < 2 * LOWEST]
+    high = [t for t in tasks if found.temperatures[t] > HIGHEST / 1.01]
+    lines = []
+    if low:
+        lines.append(
+            f"The temperature of {_names(low, space)} is near its lower bound {LOWEST:g}, as where "
+            "the model is right on all images that it was fitted on: do not rely on it"
+        )
+    if high:
+        lines.append(
+            f"The temperature of {_names(high, space)} is at its upper bound {HIGHEST:g}: on the "
+            "images that it was fitted on the model is no better than equal probabilities"
+        )
+    return lines
 
-    Validation images that are evaluated themselves do not count.
+
+def _names(tasks: Iterable[int], space: TaskSpace) -> str:
+    return ", ".join(repr(space.tasks[t].name) for t in tasks)
+
+
+def _single_class(space: TaskSpace) -> list[int]:
+    """The tasks whose images have one class each."""
+    return [t for t in range(len(space.tasks)) if t not in space.set_tasks]
+
+
+def _fitting_split(cfg: CfgNode, dataset: DatasetBase) -> str:
+    """Which images temperatures are fitted on: "val", else "train", or "" if there are none.
+
+    Only images of one class count, and no validation images that are evaluated themselves.
     """
-    cfg, dataset = trainer.cfg, trainer.dataset
+    single = set(_single_class(dataset.space))
+
+    def usable(items: Iterable[Datum] | None) -> list[Datum]:
+        return [item for item in items or () if item.task in single]
+
     tested = {(item.task, item.impath) for item in dataset.test or ()}
-    held_out = dataset.val and not any((d.task, d.impath) in tested for d in dataset.val)
-    if held_out and cfg.TEST.SPLIT != "val":
-        return "val", trainer.val_loader
-    return "train", build_data_loader(
-        cfg,
-        data_source=dataset.train_x,
-        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
-        is_train=False,
-    )
+    val = usable(dataset.val)
+    apart = not any((item.task, item.impath) in tested for item in val)
+    if val and apart and cfg.TEST.SPLIT != "val":
+        return "val"
+    return "train" if usable(dataset.train_x) else ""
 
 
 ByTask = dict[int, tuple[np.ndarray, np.ndarray]]  # logits (n, C) and labels (n,)
@@ -153,6 +189,6 @@ def _fit(space: TaskSpace, by: str, split: str, by_task: ByTask) -> Calibration:
         temperatures |= {t: fit_temperature([x], [y]) for t, (x, y) in by_task.items()}
     else:
         common = fit_temperature(*zip(*by_task.values(), strict=True))
-        temperatures |= {t: common for t in range(num_tasks) if t not in space.set_tasks}
+        temperatures |= dict.fromkeys(_single_class(space), common)
     images = tuple(len(by_task[t][1]) if t in by_task else 0 for t in range(num_tasks))
-    return Calibration(by, split, images, tuple(temperatures.values()))
+    return Calibration(by, split, images, tuple(temperatures.values()), tuple(space.set_tasks))

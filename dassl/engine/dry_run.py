@@ -25,7 +25,8 @@ def describe_trainer(trainer: SimpleTrainer) -> list[str]:
         ]
     steps = 0
     if trainer.optimizers() and trainer.train_loader_x:
-        check_task_weights(trainer.cfg.OPTIM, trainer.dm.space)
+        sampler = trainer.cfg.DATALOADER.TRAIN_X.SAMPLER
+        check_task_weights(trainer.cfg.OPTIM, trainer.dm.space, sampler)
         steps = len(trainer.train_loader_x)
         rules = balance_of(trainer.cfg)
         lines += (

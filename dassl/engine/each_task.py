@@ -10,6 +10,7 @@ from dassl.evaluation import format_report, summarize
 from dassl.utils import set_random_seed
 
 from .base import TrainerBase
+from .calibration import check_calibration
 from .resume import random_state, set_random_state
 
 
@@ -27,10 +28,14 @@ class EachTask(TrainerBase):
         super().__init__()
         self.cfg, self.dataset, self.space = cfg, dataset, dataset.space
         self._trainers, self._random = [], []
+        if not cfg.TEST.NO_TEST:
+            check_calibration(cfg, dataset)
         for t, task in enumerate(self.space.tasks):
             own = {"OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"task{t}"), "VERBOSE": False}
             own["TEST.PER_TASK_RESULT"] = False  # it would number every task 0; see _report
             own["RESUME"] = str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else ""
+            if t in self.space.set_tasks:
+                own["TEST.CALIBRATION"] = ""  # it leaves multi-label tasks out
             print(f"Task {t} ({task.name}): {len(task.classnames)} classes, {self._sizes(t)}")
             if cfg.SEED >= 0:
                 set_random_seed(cfg.SEED)

@@ -7,9 +7,9 @@ writes no point twice; TensorBoard gets a new file, whose points count.
 from __future__ import annotations
 
 import csv
-import hashlib
 import importlib.util
 import os
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,10 @@ from typing import Any
 
 from dassl.config import CfgNode
 from dassl.utils import UserError
+from dassl.utils.files import atomic_path
 from dassl.utils.scalars import CSV_FILE, HEAD, read_points
+
+LOGGED = "logged.csv"  # points that the wandb run has
 
 
 class Logger(ABC):
@@ -83,8 +86,9 @@ class CsvLogger(Logger):
 class WandbLogger(Logger):
     """A run of Weights & Biases; ``WANDB_MODE`` and ``WANDB_PROJECT`` are read as usual.
 
-    A run directory is always the same wandb run. Which points it has is kept in
-    ``wandb/logged.csv``, so that a resumed run adds only new ones.
+    A run directory is always the same wandb run, wherever it is moved: its id is in
+    ``wandb/run_id``. Which points it has is kept in ``wandb/logged.csv``, so that a resumed run
+    adds only new ones.
     """
 
     def __init__(self, folder: Path, cfg: CfgNode):
@@ -95,7 +99,7 @@ class WandbLogger(Logger):
             self._run: Any = wandb.init(
                 dir=str(place),
                 project=os.environ.get("WANDB_PROJECT", "softcpt"),
-                id=hashlib.sha256(str(place).encode()).hexdigest()[:16],
+                id=_wandb_id(place / "wandb" / "run_id"),
                 name="/".join(place.parts[-3:]),
                 config=cfg.to_dict(),
                 resume="allow",
@@ -107,7 +111,7 @@ class WandbLogger(Logger):
                 f"LOGGERS wandb: wandb cannot start a run ({error}); log in with wandb login, set "
                 "WANDB_MODE=offline, or leave wandb out of LOGGERS"
             ) from None
-        self._logged = CsvLogger(place / "wandb" / "logged.csv")
+        self._logged = CsvLogger(place / "wandb" / LOGGED)
         for kind, axis in (("train", "batch"), ("val", "epoch"), ("test", "epoch")):
             self._run.define_metric(f"{kind}/*", step_metric=axis)
 
@@ -120,6 +124,20 @@ class WandbLogger(Logger):
     def close(self) -> None:
         self._run.finish()
         self._logged.close()
+
+
+def _wandb_id(path: Path) -> str:
+    """The id in a file; if there is none, a random one is drawn and kept there.
+
+    A new run has no points yet, so the list of those that another one had is removed.
+    """
+    if path.is_file() and (kept := path.read_text(encoding="utf-8").strip()):
+        return kept
+    (path.parent / LOGGED).unlink(missing_ok=True)
+    new = secrets.token_hex(8)
+    with atomic_path(path) as temporary:
+        temporary.write_text(new + "\n", encoding="utf-8")
+    return new
 
 
 def check_loggers(names: Sequence[str]) -> None:

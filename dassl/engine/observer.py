@@ -8,7 +8,10 @@ from .step import Step
 
 
 class Observer(Protocol):
-    """Called before every training step; its state is stored with that of the training."""
+    """Called before every training step; its state is stored with that of the training.
+
+    An observer may also have ``relations()``, the content of ``task_relations.json``.
+    """
 
     def before_step(self, batch: dict, step: Step) -> None:
         """Look at a batch; random generators and gradients must stay as they are."""

@@ -30,7 +30,7 @@ from .loggers import check_loggers
 from .resume import load_resume, save_resume
 from .suite_check import check_suite
 from .task_weights import build_task_weights, check_task_weights
-from .unknown_task import calibrate, check_unknown_task
+from .unknown_task import check_unknown_task, fit_task_choice
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
 PARTS = ("data", "image", "text", "rest")
@@ -82,7 +82,7 @@ class SimpleTrainer(TrainerBase):
         if not self.cfg.TEST.NO_TEST:
             self.loader_of(where)
             check_unknown_task(self)
-            check_calibration(self)
+            check_calibration(self.cfg, self.dataset)
         if chosen := self.validation_selected():
             self.loader_of("val")
             if where == "test":
@@ -153,7 +153,8 @@ class SimpleTrainer(TrainerBase):
         """Restore the state of a stopped run; open the loggers of the curves."""
         if self.optimizers() and self.train_loader_x is None:
             raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
-        check_task_weights(self.cfg.OPTIM, self.dm.space)
+        sampler = self.cfg.DATALOADER.TRAIN_X.SAMPLER
+        check_task_weights(self.cfg.OPTIM, self.dm.space, sampler)
         self.start_epoch = load_resume(self, self.output_dir)
         if not self.start_epoch and self.cfg.RESUME:
             self.start_epoch = load_resume(self, self.cfg.RESUME)
@@ -208,7 +209,7 @@ class SimpleTrainer(TrainerBase):
         split = split or self.cfg.TEST.SPLIT
         loader = self.loader_of(split)
         infer = self.build_inference(split)
-        calibrate(self, infer)
+        fit_task_choice(self, infer)
         self.calibration = fit_calibration(self, infer)
         temperatures = self.calibration and self.calibration.temperatures
         predictions = Predictions(self.dm.space, temperatures)

@@ -5,7 +5,8 @@ and w_t the weight of its task:
 
     none          1
     given         OPTIM.TASK_WEIGHT_VALUES, one number per task, used as they are
-    by_size       N / (T n_t), with n_t of the N training images: every task counts the same
+    by_size       N / (T n_t), with n_t of the N training images: every task counts the same;
+                  not together with a sampler of tasks, which would balance them twice
     uncertainty   exp(-s_t), with learned s_t; the loss has s_t / 2 added per image.
                   Kendall et al., https://arxiv.org/abs/1705.07115, for s = log of the variance
     running_mean  1 / m_t, where m_t is a running mean of the task's loss over the batches with it
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dassl.config import CfgNode
+from dassl.config.defaults import TASK_SAMPLERS
 from dassl.data.datasets import Datum
 from dassl.data.tasks import TaskSpace
 from dassl.utils import UserError
@@ -135,15 +137,27 @@ def build_task_weights(optim_cfg: CfgNode, space: TaskSpace, items: Sequence[Dat
     return RunningMeanWeights(num_tasks) if rule == "running_mean" else TaskWeights()
 
 
-def check_task_weights(optim_cfg: CfgNode, space: TaskSpace) -> None:
+def check_task_weights(
+    optim_cfg: CfgNode, space: TaskSpace, sampler: str = "RandomSampler"
+) -> None:
     """Refuse values that do not suit the rule or the tasks, before a training.
 
     An evaluation does not use them, and may be of other tasks.
 
+    Args:
+        sampler: ``DATALOADER.TRAIN_X.SAMPLER``.
+
     Raises:
-        UserError: values for another rule, of another number than the tasks, or all of them 0.
+        UserError: values for another rule, of another number than the tasks, or all of them 0; a
+            rule for tasks drawn by their size together with a sampler that draws them otherwise.
     """
     rule, values = optim_cfg.TASK_WEIGHTS, tuple(optim_cfg.TASK_WEIGHT_VALUES)
+    if rule == "by_size" and sampler in TASK_SAMPLERS:
+        raise UserError(
+            "OPTIM.TASK_WEIGHTS by_size makes tasks count the same whose images are all drawn once "
+            f"per epoch, but DATALOADER.TRAIN_X.SAMPLER {sampler} draws them otherwise, so the "
+            "small tasks would count for more; leave out one of the two keys"
+        )
     names = ", ".join(space.tasknames)
     if values and rule != "given":
         raise UserError(

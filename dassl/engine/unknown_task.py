@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from dassl.config import CfgNode
-from dassl.data import build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.tasks import TaskSpace
 from dassl.evaluation.task_choice import ClassificationOfUnknownTask, TaskChoice, best_scores
 from dassl.utils import UserError
+
+from .plain_images import training_images
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -78,25 +79,19 @@ def _refuse_shared(items: Iterable[Datum], space: TaskSpace) -> None:
             )
 
 
-def calibrate(trainer: SimpleTrainer, infer: Callable) -> None:
-    """Calibrate the evaluator on the training images, without augmentation, if it chooses tasks.
+def fit_task_choice(trainer: SimpleTrainer, infer: Callable) -> None:
+    """Fit on the training images how the evaluator chooses the task of an image, if it does.
 
     While a model is selected on the validation images tasks are given.
 
     Args:
         infer: logits (B, C) of the images of a batch.
     """
-    evaluator, cfg = trainer.evaluator, trainer.cfg
+    evaluator = trainer.evaluator
     if not isinstance(evaluator, ClassificationOfUnknownTask) or trainer.selecting_model:
         return
-    loader = build_data_loader(
-        cfg,
-        data_source=trainer.dataset.train_x,
-        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
-        is_train=False,
-    )
     scores, tasks = [], []
-    for batch in loader:
+    for batch in training_images(trainer):
         images, _ = trainer.parse_batch_test(batch)
         scores.append(best_scores(infer(images), trainer.dm.space))
         tasks.append(batch["task"].to(scores[-1].device))

@@ -7,7 +7,8 @@ import yaml
 
 import parse_test_res
 import sweep
-from results.task_relations import FILE
+from results.read import find_runs
+from results.task_relations import FILE, relations_of, save_relations
 from sweeps.grouping import group_tasks
 from tests._records import record
 
@@ -77,11 +78,47 @@ def test_tasks_whose_gradients_agree_are_grouped():
     cosines = [
         [1, -0.3, 0.6, 0.1],
         [-0.3, 1, -0.2, 0.5],
-        [0.6, -0.2, 1, None],
-        [0.1, 0.5, None, 1],
+        [0.6, -0.2, 1, 0],
+        [0.1, 0.5, 0, 1],
     ]
     assert group_tasks(cosines, 2) == [[0, 2], [1, 3]]
     assert group_tasks(cosines, 3) == [[0, 2], [1], [3]]
+
+
+def test_backbones_are_not_mixed_and_a_seed_counts_once(runs):
+    other = dict(seed=1, backbone="ViT-B/16")
+    write(runs / "another", dict.fromkeys(NAMES, 90.0), **other)
+    write(runs / "another0", {NAMES[0]: 80.0}, "task0", **other)
+    write(runs / "joint1_again", dict.fromkeys(NAMES, 10.0), seed=1)
+    for name in ("another", "joint1_again"):
+        (runs / name / FILE).write_text((runs / "joint1" / FILE).read_text())
+    # the samplers of tasks have no effect on one task, so its run is found all the same
+    balanced = json.loads((runs / "another/results.json").read_text())
+    balanced["balance"] = {"sampler": "EqualTaskSampler"}
+    (runs / "another/results.json").write_text(json.dumps(balanced))
+    found = {relation.gains(0)[0]: relation for relation in relations_of(find_runs(runs))}
+    assert list(found) == [10.0, 2.0]
+    assert "backbone ViT-B/16" in found[10.0].method and "backbone RN50" in found[2.0].method
+    assert found[2.0].gains(0) == [2.0, 4.0]
+
+
+def test_a_pair_that_was_never_in_one_batch_is_refused(runs, tmp_path, capsys):
+    for path in runs.rglob(FILE):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "cosines": content["cosines"][1:]}))
+    words = ["configs/sweeps/task_groups.yaml", "--group-by", str(runs), "--groups", "2"]
+    assert sweep.command([*words, "--out", str(tmp_path / "new.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert NAMES[2] in error and "RoundRobinTaskSampler" in error
+    assert not (tmp_path / "new.yaml").exists()
+
+
+def test_an_observer_without_relations_writes_nothing(tmp_path):
+    class Trainer:
+        observers = (object(),)
+
+    save_relations(Trainer(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_writes_a_sweep_of_the_groups(runs, tmp_path, capsys):

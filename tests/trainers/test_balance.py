@@ -131,6 +131,12 @@ def test_a_wrong_list_is_refused_before_the_first_batch(cli):
         assert code == 2 and "TASK_WEIGHT_VALUES" in err and "3 tasks" in err and "(1, 2)" in err
 
 
+def test_tasks_are_not_balanced_twice(cli):
+    for more in ((), ("--dry-run",)):
+        code, _, err = cli(*more, *EQUAL, "OPTIM.TASK_WEIGHTS", "by_size", trainer="MTCoOpHard")
+        assert code == 2 and "by_size" in err and "EqualTaskSampler" in err and "leave out" in err
+
+
 def test_a_run_of_another_rule_cannot_be_continued(whole, build, tmp_path):
     trainer = build("MTCoOpHard", *SMALL, "RESUME", whole["uncertainty"][0])
     with pytest.raises(UserError, match=r"OPTIM\.TASK_WEIGHTS"):

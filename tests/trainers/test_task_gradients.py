@@ -117,5 +117,7 @@ def test_only_every_nth_step_is_recorded(run, tmp_path):
 def test_where_there_is_nothing_to_compare(build):
     assert not build("CoOp", *EVERY_STEP, "DATASET.SUBSAMPLE_TASKS", "task0").observers
     assert not build("MTCoOp", *EVERY_STEP, "DATASET.SUBSAMPLE_TASKS", "task0").observers
+    with pytest.raises(UserError, match=r"TASK_GRADIENTS 1 .* RoundRobinTaskSampler"):
+        build("MTCoOpHard", *EVERY_STEP, "DATALOADER.TRAIN_X.SAMPLER", "RoundRobinTaskSampler")
     with pytest.raises(UserError, match=r"TASK_GRADIENTS 1 .* CoOp-MT \(per task\)"):
         build("MTCoOpHard", *EVERY_STEP, "TRAINER.MTCOOPH.TSC", "True")

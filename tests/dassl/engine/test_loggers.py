@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from dassl.engine.loggers import CsvLogger, check_loggers
+from dassl.engine.loggers import CsvLogger, _wandb_id, check_loggers
 from dassl.utils import UserError
 from results.training_curves import read_curves
 from trainers.mtcoop_hard import MTCoOpHard
@@ -106,6 +106,17 @@ def wandb_records(path):
             record.ParseFromString(b"".join(parts))
             parts = []
             yield record
+
+
+def test_the_wandb_run_belongs_to_the_folder_and_not_to_its_path(tmp_path):
+    logged = tmp_path / "run" / "wandb" / "logged.csv"
+    logged.parent.mkdir(parents=True)
+    logged.write_text("name,step,value\n")  # of a run whose id is not known
+    first = _wandb_id(tmp_path / "run" / "wandb" / "run_id")
+    assert not logged.exists()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert _wandb_id(tmp_path / "moved" / "wandb" / "run_id") == first
+    assert _wandb_id(tmp_path / "run" / "wandb" / "run_id") != first
 
 
 @pytest.mark.slow

@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 
 import softcpt
+from dassl.config import get_cfg_default
+from dassl.data import Datum, Task, TaskSpace
+from dassl.data.datasets import DatasetBase
+from dassl.data.label_kinds import MultiLabel
+from dassl.engine.calibration import _at_bounds, _fit, _fitting_split, check_calibration
 from dassl.utils import UserError
 from dassl.utils.calibration import (
     HIGHEST,
@@ -96,8 +101,6 @@ def test_a_run_records_before_and_after(run, tmp_path, method, by):
 
 def trained_test_items(tmp_path, found, t):
     """The test images of a task, in the order of its predictions."""
-    from dassl.data import Datum
-
     folder = json.loads((tmp_path / "images.json").read_text())
     return [
         Datum(f"{folder}/{path}")
@@ -145,3 +148,58 @@ def test_export_includes_temperatures_when_asked(run, tmp_path):
     with pytest.raises(UserError, match=r"TEST.CALIBRATION run or task"):
         softcpt.export_run(softcpt.load_run(tmp_path / "other"), tmp_path / "none", calibrated=True)
     assert not (tmp_path / "none").exists()
+
+
+SUITE = TaskSpace(
+    (
+        Task("size", ("small", "large")),
+        Task("colour", ("red", "green")),
+        Task("shown", ("sun", "moon"), kind=MultiLabel()),
+    )
+)
+
+
+def test_a_task_without_images_to_fit_on_is_recorded_with_its_temperature():
+    by_task = {0: drawn(60, 2, 3.0)}
+    common = _fit(SUITE, "run", "val", by_task).results(None)["tasks"]
+    assert [(t["id"], t["fitted_images"]) for t in common] == [(0, 60), (1, 0)]
+    assert common[0]["temperature"] == common[1]["temperature"] != 1
+    own = _fit(SUITE, "task", "val", by_task).results(None)["tasks"]
+    assert own[0]["temperature"] == common[0]["temperature"] and own[1]["temperature"] == 1
+
+
+def dataset_of(train=(), val=(), test=(0,)):
+    """A dataset that has an image of each of these tasks."""
+    parts = [
+        [Datum(f"{name}{t}.png", task=t) for t in tasks]
+        for name, tasks in (("train", train), ("val", val), ("test", test))
+    ]
+    return DatasetBase(parts[0], None, parts[1], parts[2], SUITE)
+
+
+def test_only_images_of_one_class_are_fitted_on():
+    cfg = get_cfg_default()
+    cfg.TEST.CALIBRATION = "run"
+    assert _fitting_split(cfg, dataset_of(train=(0,), val=(2,))) == "train"
+    assert _fitting_split(cfg, dataset_of(train=(0,), val=(0, 2))) == "val"
+    with pytest.raises(UserError, match=r"validation or training images of 'size', 'colour'"):
+        check_calibration(cfg, dataset_of(train=(2,), val=(2,)))
+    cfg.TEST.SPLIT = "val"
+    with pytest.raises(UserError, match=r"not evaluated"):
+        check_calibration(cfg, dataset_of(val=(0, 1)))
+
+
+def test_methods_of_separate_tasks_leave_multi_label_tasks_out(build):
+    words = ("TEST.CALIBRATION", "task", "DATASET.NUM_SHOTS", 1)
+    trainer = build("CoOp", *words, dataset="DigitLabels")
+    labels = [t.cfg.TEST.CALIBRATION for t in trainer.task_trainers]
+    multi = trainer.space.set_tasks
+    assert multi and labels == ["" if t in multi else "task" for t in range(len(labels))]
+
+
+def test_a_temperature_at_a_bound_is_said_of_its_task_only():
+    logits = np.array([[5.0, 1.0], [4.0, 1.0]])
+    by_task = {t: (logits, np.full(2, t)) for t in range(2)}
+    low, high = _at_bounds(_fit(SUITE, "task", "val", by_task), SUITE)
+    assert "'size' is near its lower" in low and "'colour'" not in low
+    assert "'colour' is at its upper" in high and "'size'" not in high
