@@ -213,6 +213,9 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
         return trainer.train()
+    from results.unseen import refuse_fitting_on_unseen
+
+    refuse_fitting_on_unseen(trainer.cfg, trainer.dataset.space, args.model_dir)
     trainer.load_model(args.model_dir, epoch=args.load_epoch)
     return trainer.test()
 

@@ -4,10 +4,14 @@ import pytest
 
 import parse_test_res
 import train
+from dassl.config import get_cfg_default
+from dassl.data import Task, TaskSpace
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from datasets._core.mini import make_mini
+from results.task_words import write_tasks
+from results.unseen import refuse_fitting_on_unseen
 from tests.conftest import TASKS, backbone_of, toy_class
 from tests.trainers._methods import preset
 
@@ -85,6 +89,24 @@ def test_leave_one_task_out(run, tmp_path, method):
         flags=evaluating(tmp_path / "run", "leave_one_task_out"),
     )
     assert [task["name"] for task in tested["tasks"]] == [held_out]
+    with pytest.raises(UserError, match=rf"CALIBRATION would be fitted .*{held_out}.*Leave"):
+        run(
+            method,
+            *("DATASET.SUBSAMPLE_TASKS", "task1", "TEST.CALIBRATION", "run"),
+            output=tmp_path / "calibrated",
+            flags=evaluating(tmp_path / "run", "leave_one_task_out"),
+        )
+
+
+def test_nothing_is_fitted_on_images_of_unseen_classes(tmp_path):
+    cfg, kind = get_cfg_default(), "kind of fish"
+    base, new = (TaskSpace((Task(kind, names),)) for names in (("cod", "eel"), ("ray", "tuna")))
+    write_tasks(base, tmp_path)
+    refuse_fitting_on_unseen(cfg, new, str(tmp_path))
+    cfg.TEST.TASK_GIVEN = False
+    refuse_fitting_on_unseen(cfg, base, str(tmp_path))
+    with pytest.raises(UserError, match=r"2 classes of 'kind of fish' \('ray', .*TASK_GIVEN True"):
+        refuse_fitting_on_unseen(cfg, new, str(tmp_path))
 
 
 @pytest.mark.parametrize(
