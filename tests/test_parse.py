@@ -230,7 +230,7 @@ def test_flags_of_the_report_alone(tmp_path, capsys):
     for flags, message in {
         ("--published",): "--published and --reference go with --format",
         ("--format", "md", "--table", "md"): "--format holds what --table shows",
-        ("--format", "md", "--multi-exp"): "--format too",
+        ("--format", "md", "--multi-exp"): "leave --multi-exp out",
     }.items():
         assert parse_test_res.command([str(tmp_path), *flags]) == 2
         assert message in capsys.readouterr().err
