@@ -61,7 +61,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     what.add_argument("--task-name", default="", metavar="NAME", help="another name of the task")
     how = parser.add_argument_group("how")
     how.add_argument("--format", default="", metavar="NAME", help="table, csv or jsonl")
-    how.add_argument("--out", default="", metavar="FILE", type=path, help="instead of the terminal")
+    how.add_argument(
+        "--out",
+        default="",
+        metavar="FILE",
+        type=path,
+        help="write there, not to the terminal; .csv or .jsonl chooses the format",
+    )
     how.add_argument("--device", default="auto", help="auto, cpu or cuda")
     how.add_argument("--batch-size", type=int, default=0, metavar="N", help="images per batch")
     how.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read")
@@ -71,10 +77,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def add_run_flags(group) -> None:
     """The flags that say how a run is loaded."""
-    group.add_argument("--load-epoch", type=int, default=None, metavar="N", help="its checkpoint")
+    group.add_argument(
+        "--load-epoch",
+        type=int,
+        default=None,
+        metavar="N",
+        help="epoch of the checkpoint; by default the run's final model",
+    )
     group.add_argument("--backbone", default="", help="where the backbone's file is now")
     group.add_argument(
-        "--root", default="", metavar="DIR", type=path, help="datasets, for runs without tasks.json"
+        "--root",
+        default="",
+        metavar="DIR",
+        type=path,
+        help="folder of the datasets, for old runs that have no tasks.json",
     )
 
 

@@ -43,7 +43,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("sweep", metavar="YAML", type=path, help="the grid, such as configs/sweeps/demo.yaml")
     add("--output-dir", default="", metavar="DIR", type=path, help="instead of the YAML's")
-    add("--methods", default="", metavar="A,B,...", help="run these only; all: optional ones too")
+    add(
+        "--methods",
+        default="",
+        metavar="A,B,...",
+        help="only these; all adds the optional ones",
+    )
     add("--dry-run", action="store_true", help="show the runs and their commands, and stop")
     add("--status", action="store_true", help="show the runs that are not complete, and stop")
     add("--retry-failed", action="store_true", help="repeat runs that failed before")
@@ -51,10 +56,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--only",
         default="",
         metavar="KEY=A|B,...",
-        help="run a part of the grid; keys: method, dataset, backbone, shots, seed",
+        help="run a part of the grid, in quotes; keys: method, dataset, backbone, shots, seed",
     )
     add("--cluster", choices=ENGINES, help="where to run, instead of the YAML's")
-    add("--workers", type=int, default=0, metavar="N", help="processes of --cluster local")
+    add("--workers", type=int, default=0, metavar="N", help="processes, with --cluster local")
     add("--together", metavar="N", help="runs per process that share text passes; or auto")
     group = parser.add_argument_group("instead of running, group the tasks of a suite")
     add = group.add_argument

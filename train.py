@@ -32,6 +32,7 @@ from dassl.utils.command_line import Parser, path, run_program
 
 CONFIGS = Path(__file__).parent / "configs"
 STOPPED = "interrupted: the same command continues from here"
+LOAD_EPOCH = "epoch of the checkpoint to load; by default the run's final model"
 INIT_FROM = "start from what finished runs learned on other tasks, or from their mean"
 LISTS = ("all", "trainers", "datasets", "backbones")
 EPILOG = """\
@@ -77,14 +78,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     where.add_argument("--new-data-path", default="", help="its replacement")
     how = parser.add_argument_group("how")
     how.add_argument("--eval-only", action="store_true", help="evaluate only; see --model-dir")
-    how.add_argument("--model-dir", help="run whose checkpoint is evaluated", **folder)
-    how.add_argument("--load-epoch", type=int, default=None, metavar="N", help="its epoch")
+    how.add_argument("--model-dir", help="with --eval-only: the run to evaluate", **folder)
+    how.add_argument("--load-epoch", type=int, default=None, metavar="N", help=LOAD_EPOCH)
     how.add_argument("--no-train", action="store_true", help="build everything, train nothing")
-    how.add_argument("--dry-run", action="store_true", help="show what would be learned, and stop")
+    how.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show what would be learned, and stop (the division of own images is stored)",
+    )
     how.add_argument("--show-prompts", action="store_true", help="show the prompts, and stop")
     how.add_argument("--transforms", nargs="+", default=None, help="augmentations in training")
-    how.add_argument("--source-domains", nargs="+", default=None, help="source domains (Dassl)")
-    how.add_argument("--target-domains", nargs="+", default=None, help="target domains (Dassl)")
+    how.add_argument("--source-domains", nargs="+", default=None, help="domains to train on")
+    how.add_argument("--target-domains", nargs="+", default=None, help="domains to test on")
     how.add_argument(
         "--list", nargs="?", const="all", choices=LISTS, help="show the names, and stop"
     )
@@ -208,6 +213,9 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
         return trainer.train()
+    from results.unseen import refuse_fitting_on_unseen
+
+    refuse_fitting_on_unseen(trainer.cfg, trainer.dataset.space, args.model_dir)
     trainer.load_model(args.model_dir, epoch=args.load_epoch)
     return trainer.test()
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from clip import TextEncoder
-from dassl.data import TaskSpace
+from dassl.data import Task, TaskSpace
 from image_text import FreeText
 
 from .prompter import Prompter
@@ -35,6 +35,7 @@ class TemplatePrompter(Prompter):
 
     def __init__(self, space, text, extra=(), normalised=True):
         super().__init__()
+        self.space, self.extra = space, extra
         features = average_templates(space, text, extra, normalised)
         features = F.normalize(features, dim=-1)  # (C, e)
         self.register_buffer("features", features, persistent=False)
@@ -42,6 +43,15 @@ class TemplatePrompter(Prompter):
     def forward(self, text, image_features, class_mask=None):
         """Text features (C, e)."""
         return self.features
+
+    def show(self) -> list[str]:
+        """The sentences of each task, one per line, as they are encoded."""
+        lines = []
+        for task in self.space.tasks:
+            lines.append(f"{task.name}:")
+            for template in _templates(task, self.extra):
+                lines += [f"  {template.format(name)}" for name in _words(task)]
+        return lines
 
     def distance(self, text_features: torch.Tensor) -> torch.Tensor:
         """The mean over classes of 1 - cosine to normalised text features (C, e)."""
@@ -59,8 +69,7 @@ def average_templates(
     """
     parts = []
     for task in space.tasks:
-        templates = dict.fromkeys((*task.templates, *extra))
-        names = [name.replace("_", " ") for name in task.classnames]
+        templates, names = _templates(task, extra), _words(task)
         if isinstance(task.classnames, FreeText):
             names = cut_texts(names, text)
         each = [text.encode_text([t.format(n) for n in names]).float() for t in templates]
@@ -68,6 +77,14 @@ def average_templates(
             each = [F.normalize(features, dim=-1) for features in each]
         parts.append(torch.stack(each).mean(dim=0))
     return torch.cat(parts)
+
+
+def _templates(task: Task, extra: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys((*task.templates, *extra)))
+
+
+def _words(task: Task) -> list[str]:
+    return [name.replace("_", " ") for name in task.classnames]
 
 
 def with_template(space: TaskSpace, template: str) -> TaskSpace:

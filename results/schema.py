@@ -42,12 +42,17 @@ NOT_HASHED = (
 NEWER: dict[str, Any] = {
     "TEST.CALIBRATION": "",
     "INPUT.EXIF": "ignore",
+    "DATASET.COLUMNS": [],
     "DATALOADER.TRAIN_X.TEMPERATURE": 2.0,
     "DATALOADER.TRAIN_X.EPOCH": "images",
     "TEST.TASK_GIVEN": True,
     "OPTIM.TASK_WEIGHTS": "none",
     "OPTIM.TASK_WEIGHT_VALUES": [],
     "OPTIM.TASK_WEIGHT_LR": 0.05,
+    "OPTIM.MULTI_LABEL_LOSS": "binary",
+    "OPTIM.POSITIVE_WEIGHT": 1.0,
+    "OPTIM.LOGIT_BIAS": 0.0,
+    "OPTIM.ORDINAL_WEIGHT": 1.0,
 }
 
 

@@ -4,11 +4,15 @@ import pytest
 
 import parse_test_res
 import train
+from dassl.config import get_cfg_default
+from dassl.data import Task, TaskSpace
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from datasets._core.mini import make_mini
-from tests.conftest import TASKS, toy_class
+from results.task_words import write_tasks
+from results.unseen import refuse_fitting_on_unseen
+from tests.conftest import TASKS, backbone_of, toy_class
 from tests.trainers._methods import preset
 
 SINGLE = ("DATASET.SUBSAMPLE_TASKS", "task2")
@@ -85,6 +89,24 @@ def test_leave_one_task_out(run, tmp_path, method):
         flags=evaluating(tmp_path / "run", "leave_one_task_out"),
     )
     assert [task["name"] for task in tested["tasks"]] == [held_out]
+    with pytest.raises(UserError, match=rf"CALIBRATION would be fitted .*{held_out}.*Leave"):
+        run(
+            method,
+            *("DATASET.SUBSAMPLE_TASKS", "task1", "TEST.CALIBRATION", "run"),
+            output=tmp_path / "calibrated",
+            flags=evaluating(tmp_path / "run", "leave_one_task_out"),
+        )
+
+
+def test_nothing_is_fitted_on_images_of_unseen_classes(tmp_path):
+    cfg, kind = get_cfg_default(), "kind of fish"
+    base, new = (TaskSpace((Task(kind, names),)) for names in (("cod", "eel"), ("ray", "tuna")))
+    write_tasks(base, tmp_path)
+    refuse_fitting_on_unseen(cfg, new, str(tmp_path))
+    cfg.TEST.TASK_GIVEN = False
+    refuse_fitting_on_unseen(cfg, base, str(tmp_path))
+    with pytest.raises(UserError, match=r"2 classes of 'kind of fish' \('ray', .*TASK_GIVEN True"):
+        refuse_fitting_on_unseen(cfg, new, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -206,11 +228,12 @@ HEADS = ("TaskRes", "LPPlusPlus", "DePT")
 @pytest.mark.slow
 @pytest.mark.parametrize("method", (*IN_TOWERS, *HEADS))
 def test_presets_on_a_published_suite(plant6, tmp_path, method):
-    """A method's preset, unchanged but for one epoch, on Plant-6 in its original layout."""
+    """A method's preset with one epoch and an untrained tower, on Plant-6's original layout."""
     words = ["--trainer", method, "--config-file", str(preset(method)), "--root", str(plant6)]
     words += ["--dataset-config-file", str(train.CONFIGS / "datasets/plant6.yaml"), "--quiet"]
     words += ["--protocol", "few_shot", "--seed", "1", "--output-dir", str(tmp_path / "run")]
     words += ["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "FEATURES.DIR", str(plant6)]
+    words += ["MODEL.BACKBONE.NAME", backbone_of(method)]
     content = train.main(train.parse_args(words))
     assert content["status"] == "complete"
     assert len(content["tasks"]) == 6 and all(task["total"] for task in content["tasks"])

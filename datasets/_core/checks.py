@@ -102,12 +102,11 @@ def _splits(report: Report, dataset: FewShotDataset) -> None:
 def _numbers(report: Report, dataset: FewShotDataset) -> None:
     found = tuple(len(part) for part in dataset.images.parts)
     counts = ", ".join(f"{n:,} {part}" for n, part in zip(found, SPLITS, strict=True))
-    suffixes = Counter(
-        Path(d.impath).suffix.lower() or "no suffix" for part in dataset.images.parts for d in part
-    )
+    images = {d.impath for part in dataset.images.parts for d in part}
+    suffixes = Counter(Path(image).suffix.lower() or "no suffix" for image in images)
     kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in suffixes.most_common())
     unit = "labels" if len(dataset.space.tasks) > 1 else "images"
-    report.notes.append(f"{unit}: {counts} ({kinds})")
+    report.notes.append(f"{unit}: {counts} (files: {kinds})")
     wanted = dataset.sizes
     if is_mini(dataset.root):
         report.notes.append("a miniature: its numbers of images are not the published ones")

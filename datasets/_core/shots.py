@@ -50,10 +50,13 @@ def draw_shots(
 def draw_shared_shots(
     items: list[Datum], shots: int, rng: random.Random, kinds: Sequence[SingleLabel] = ()
 ) -> list[Datum]:
-    """At most ``shots`` labels of every class of every single-label task, on few images.
+    """At most ``shots`` labels of every class of every task, on few images.
 
     The images come in random order. An image gives every label of it whose class has fewer than
     ``shots`` so far, so that it serves several tasks at once.
+
+    Args:
+        kinds: not used; every task must have one class per image.
     """
     by_image: dict[str, list[Datum]] = defaultdict(list)
     for item in items:
@@ -127,6 +130,7 @@ class FewShotSample:
         Raises:
             UserError: the record is of another split, or an image of it has changed since.
         """
+        self._warn_of_small_classes(split, kinds)
         path = find(self.root, self.file)
         old = load_json(path) if path else {}
         if isinstance(old, dict) and old.get("imported"):
@@ -139,6 +143,16 @@ class FewShotSample:
             store(self.record(split), self.root, self.file)
         else:
             _compare(old, self.record(split), path)
+
+    def _warn_of_small_classes(self, split: Split, kinds: Sequence[SingleLabel]) -> None:
+        labels = [(d.task, d.label) for d in split.train if not kinds[d.task].is_set]
+        small = [n for n in Counter(labels).values() if n < self.shots]
+        if small:
+            print(
+                f"{self.name}: {len(small)} of {len(set(labels))} classes have fewer than "
+                f"{self.shots} training images (the smallest has {min(small)}); all of them are "
+                "used"
+            )
 
     def record(self, split: Split) -> dict:
         """The content of the file: a hash, and each image's relative path and size in bytes."""
@@ -190,8 +204,9 @@ def _compare(old: object, new: dict, path: Path) -> None:
     old = old if isinstance(old, dict) else {}
     if any(old.get(key) != new[key] for key in ("hash", "train", "val")):
         raise UserError(
-            f"{path} holds another few-shot draw than this one, so the split has changed "
-            "since; put the old split back, or delete the file to use the new one"
+            f"{path} holds another few-shot draw than this one, so the split, the labels or "
+            "the kinds of the columns have changed since; put the old ones back, or delete the "
+            "file to use the new ones"
         )
     before = old["bytes"] if isinstance(old.get("bytes"), dict) else {}
     if changed := [name for name, size in new["bytes"].items() if before.get(name) != size]:

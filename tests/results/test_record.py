@@ -7,7 +7,7 @@ import pytest
 
 from dassl.config import get_cfg_default
 from dassl.utils import read_json
-from results.record import Busy, Interrupted, RunRecord, is_locked
+from results.record import Busy, Interrupted, RunRecord, config_hash, is_locked
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,8 @@ def test_a_handler_that_is_there_is_left_alone(tmp_path):
         finally:
             signal.signal(signal.SIGTERM, before)
     assert heard == [1]
+
+
+def test_a_new_key_leaves_the_hash_of_older_runs():
+    # of the default configuration; a new key goes into schema.NEWER or schema.NOT_HASHED
+    assert config_hash(get_cfg_default()) == "f5431b3963bf099a"
