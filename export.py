@@ -6,11 +6,12 @@ python export.py output/run exported/run
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.utils import unknown_name
+from dassl.utils import UserError, unknown_name
 from dassl.utils.command_line import Parser, path, run_program
 from predict import add_run_flags
 from softcpt.export_folder import refuse_existing
@@ -69,7 +70,8 @@ def main(args: argparse.Namespace) -> None:
     """Write the export, and print its files.
 
     Raises:
-        UserError: no such run, an existing folder, or a kind that the method does not allow.
+        UserError: no such run, an existing folder, a kind that the method does not allow, or
+            the export was written and not uploaded.
     """
     if args.kind not in KINDS:
         raise unknown_name("kind of export", args.kind, KINDS)
@@ -86,7 +88,23 @@ def main(args: argparse.Namespace) -> None:
     for file in export_run(run, folder, args.kind, args.task, args.calibrated):
         print(f"{file}  {file.stat().st_size / 2**20:.2f} MiB")
     if args.push_to:
-        print(f"pushed to {push(folder, args.push_to, args.public)}")
+        print(f"pushed to {_push(folder, args.push_to, args.public)}")
+
+
+def _push(folder: Path, name: str, public: bool) -> str:
+    """Upload the export; its address.
+
+    Raises:
+        UserError: it was not uploaded; the message says where it is, and how to try again.
+    """
+    try:
+        return push(folder, name, public)
+    except UserError as error:
+        private = "" if public else " --private"
+        raise UserError(
+            f"{error}; the export is complete in {folder}: upload it later with `hf upload {name} "
+            f"{shlex.quote(str(folder))}{private}`"
+        ) from None
 
 
 def command(argv: Sequence[str] | None = None) -> int:

@@ -104,10 +104,8 @@ def _add_flags_of_reports(below: argparse._ArgumentGroup) -> None:
 
 
 def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
-    if (args.table or args.format) and (args.multi_exp or args.ci95 or args.keyword != OVERALL):
-        parser.error(
-            "--table goes with --sample-std, --interval, --out and --figure only; --format too"
-        )
+    if args.table or args.format:
+        _refuse_flags_of_one_experiment(parser, args)
     if args.interval and (args.sample_std or args.ci95):
         parser.error("--interval takes the place of --sample-std and --ci95; give one of them")
     if args.table and args.format:
@@ -120,6 +118,17 @@ def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--root goes with --format html")
     if args.root and not Path(args.root).is_dir():
         parser.error(f"--root takes the folder of the datasets, but there is no folder {args.root}")
+
+
+def _refuse_flags_of_one_experiment(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse what a report over every run below DIR does not read."""
+    report = "--table" if args.table else "--format"
+    if args.multi_exp:
+        parser.error(f"{report} reads every run below DIR by itself; leave --multi-exp out")
+    if args.ci95:
+        parser.error(f"{report} does not go with --ci95; --interval shows Student's interval")
+    if args.keyword != OVERALL:
+        parser.error(f"{report} shows all values, not one by --keyword; leave --keyword out")
 
 
 def _spread(args: argparse.Namespace) -> str:

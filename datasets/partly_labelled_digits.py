@@ -6,10 +6,9 @@ import random
 from pathlib import Path
 
 from dassl.data import DATASET_REGISTRY, Datum, Task
-from dassl.utils import UserError
 
 from ._core.base import FewShotDataset
-from ._core.digit_tasks import QUESTIONS
+from ._core.digit_tasks import QUESTIONS, refuse_other_splits
 from ._core.digits import digit_folder, divided_digits
 from ._core.shots import draw_shared_shots
 from ._core.splits import Split
@@ -35,11 +34,7 @@ class PartlyLabelledDigits(FewShotDataset):
 
     def load_split(self, choice: str) -> tuple[Split, str]:
         """The images of Digits7, in its division."""
-        if choice not in ("auto", "own"):
-            raise UserError(
-                f"DATASET.SPLIT is {choice!r}, but PartlyLabelledDigits has one split: take auto "
-                "or own"
-            )
+        refuse_other_splits(type(self).__name__, choice)
         train, val, test = divided_digits(self.root)
         rng = random.Random(0)
         return Split(

@@ -89,9 +89,14 @@ class SoftPrompter(Prompter):
     def class_features(
         self, text: TextEncoder, class_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Features (k, e) of the classes in ``class_mask``; computed once if not learned."""
+        """Features (k, e) of the classes in ``class_mask``; computed once if not learned.
+
+        Raises:
+            RuntimeError: the prompts have no contexts per class.
+        """
         classes = self.classes
-        assert classes is not None  # with CSC
+        if classes is None:
+            raise RuntimeError("class_features needs contexts per class, which are made if CSC")
         if not self.frozen_classes:
             return text.encode(classes(class_mask=class_mask)).float()
         ctx = classes.ctx

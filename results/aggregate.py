@@ -185,11 +185,6 @@ def _group_key(
     return (suite, run.method, run.shots, tuple(sorted(run.settings.items())))
 
 
-def settings_without(run: Run, *keys: str) -> tuple[tuple[str, str], ...]:
-    """The sorted settings of a run, except for some keys."""
-    return tuple(sorted(item for item in run.settings.items() if item[0] not in keys))
-
-
 def distinguishing_keys(groups: Iterable[GroupKey]) -> dict[tuple[str, str], set[str]]:
     """For each suite and method: settings in which groups with the same shots differ."""
     settings: dict[tuple[str, str, int], list[dict]] = {}

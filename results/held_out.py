@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from dassl.config.protocols import LEAVE_ONE_TASK_OUT
 
-from .aggregate import Stat, mean_and_interval, settings_without, statistic
+from .aggregate import GroupKey, Stat, mean_and_interval, statistic
+from .by_task import ByTask, add_run, backbone_of, label_methods, mean_over_tasks, settings_without
 from .read import Run
 from .rendering import Cell, Table
 from .tables import best_of, shots_name, signed
@@ -32,13 +33,16 @@ class HeldOut:
     """One method's accuracy on tasks that it was not trained on.
 
     Args:
+        method: followed by the settings that distinguish it from other rows, in brackets.
+        backbone: "" if it was not recorded.
         values: accuracy by task and seed.
     """
 
     suite: str
     method: str
     shots: int
-    values: dict[str, dict[int | None, float]]
+    backbone: str
+    values: ByTask
 
     def task(self, name: str) -> Stat:
         """Mean and spread over seeds of a task."""
@@ -46,12 +50,7 @@ class HeldOut:
 
     def mean(self, names: Sequence[str]) -> Stat:
         """Mean over tasks of each seed that tested all of them; its mean and spread over seeds."""
-        by_task = [self.values.get(name, {}) for name in names]
-        seeds = set.intersection(*map(set, by_task)) if by_task else set()
-        return statistic(
-            sum(values[seed] for values in by_task) / len(by_task)
-            for seed in sorted(seeds, key=str)
-        )
+        return statistic(mean_over_tasks(self.values.get(name, {}) for name in names).values())
 
 
 def is_held_out(run: Run) -> bool:
@@ -83,7 +82,8 @@ def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Tabl
         means = best_of([row.mean(names) for row in members])
         body = []
         for i, row in enumerate(members):
-            zero_shot = next((r for r in members if r.shots == 0 and r is not row), None)
+            others = (r for r in members if r is not row and r.backbone == row.backbone)
+            zero_shot = next((r for r in others if r.shots == 0), None)
             body.append(
                 (
                     Cell(row.method),
@@ -108,18 +108,18 @@ def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Tabl
 
 def _rows(runs: Sequence[Run], order: Sequence[str]) -> list[HeldOut]:
     """The tests of single tasks by method, shots and the settings that all tasks share."""
-    rows: dict[tuple, HeldOut] = {}
+    values: dict[GroupKey, ByTask] = {}
     tests = [run for run in runs if re.fullmatch(r"task\d+", run.settings.get("tasks", ""))]
     for run in sorted(tests, key=lambda run: int(run.settings["tasks"][4:])):
         key = (run.suite, run.method, run.shots, settings_without(run, "tasks", "data"))
-        row = rows.setdefault(key, HeldOut(run.suite, run.method, run.shots, {}))
-        for name in run.tasks:
-            if (value := run.get(name)) is not None:
-                row.values.setdefault(name, {}).setdefault(run.seed, value)
+        add_run(values.setdefault(key, {}), run)
     ranks = {name: i for i, name in enumerate(order)}
-    return sorted(
-        rows.values(), key=lambda row: (row.suite, row.shots, ranks.get(row.method, len(ranks)))
-    )
+    rows = [
+        (key[1], HeldOut(key[0], label, key[2], backbone_of(key[3]), values[key]))
+        for key, label in zip(values, label_methods(list(values)), strict=True)
+    ]
+    rows.sort(key=lambda pair: (pair[1].suite, pair[1].shots, ranks.get(pair[0], len(ranks))))
+    return [row for _, row in rows]
 
 
 def _against(row: HeldOut, zero_shot: HeldOut | None, names: Sequence[str]) -> tuple[Cell, Cell]:

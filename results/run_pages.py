@@ -21,7 +21,7 @@ from .thumbnails import Thumbnails
 from .training_curves import read_curves
 
 LOG_LINES = 40
-DRAWN = 200  # runs whose training curves and mistakes are shown: each takes time and 50 kB
+DRAWN = 200  # runs whose curves and mistakes are shown beside INSPECTED: each takes 50 kB
 INSPECTED = 40  # runs whose confusions and most confident mistakes are shown
 THUMBNAIL_BYTES = 4_000_000  # of all thumbnails together
 USUAL_THUMBNAIL = 3_000  # bytes of one
@@ -39,14 +39,15 @@ def run_pages(rows: Sequence[Row], place: Path, root: str = "") -> list[dict[str
     runs = [(run, row) for row in rows for run in (*row.runs, *row.unfinished, *row.repeats)]
     inspected = _inspected(rows)
     ids = {str(run.folder): f"run{i}" for i, (run, _) in enumerate(runs)}
-    found = {str(run.folder): find_mistakes(run.folder) for run, _ in runs[:DRAWN]}
+    drawn = {str(run.folder) for run, _ in runs[:DRAWN]} | set(inspected.values())
+    found = {folder: find_mistakes(Path(folder)) for folder in drawn}
     tasks = sum(len(found.get(folder, ())) for folder in inspected.values())
     shown = max(1, min(SHOWN, THUMBNAIL_BYTES // (USUAL_THUMBNAIL * max(1, tasks))))
     thumbnails = Thumbnails(THUMBNAIL_BYTES)
     pages = []
-    for i, (run, row) in enumerate(runs):
+    for run, row in runs:
         folder = str(run.folder)
-        page = _page(run, row, place, i < DRAWN)
+        page = _page(run, row, place, folder in drawn)
         page["id"] = ids[folder]
         page["tasks"] = found.get(folder, [])
         chosen = inspected.get(_method_key(row), "")

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 def check_sources(cfg: CfgNode, eval_only: bool = False) -> str:
     """The weights that the training starts from, by a hash of their content; "" without any.
 
+    The runs must have the trainer of ``cfg``. Its options are not compared with theirs: those that
+    change the shape of a tensor are refused when it is loaded, others may differ.
+
     Raises:
-        UserError: nothing is trained, a folder is no complete run with the method of ``cfg``, or
+        UserError: nothing is trained, a folder is no complete run with the trainer of ``cfg``, or
             the runs differ in method or backbone.
     """
     folders = cfg.MODEL.INIT_FROM

@@ -11,7 +11,8 @@ from typing import Any
 
 from dassl.utils import UserError, read_json, write_json
 
-from .aggregate import GroupKey, distinguishing_keys, name_method, settings_without, statistic
+from .aggregate import GroupKey, statistic
+from .by_task import BySeed, ByTask, add_run, label_methods, settings_without
 from .compare import mean_and_interval
 from .read import Run
 from .rendering import Cell, Table
@@ -52,8 +53,8 @@ class Relations:
     tasks: list[str]
     gradients: Matrix
     contexts: Matrix | None
-    joint: list[dict[int | None, float]]
-    alone: list[dict[int | None, float]]
+    joint: list[BySeed]
+    alone: list[BySeed]
 
     def gains(self, t: int) -> list[float]:
         """Jointly minus alone of task ``t``, for the seeds that both have."""
@@ -78,15 +79,14 @@ def relations_of(runs: Sequence[Run]) -> list[Relations]:
     for run in runs:
         if run.complete and re.fullmatch(r"task\d+", run.settings.get("tasks", "")):
             alone.setdefault(_without_balance(_key(run)), []).append(run)
-    distinguishing = distinguishing_keys(groups)
     found = []
-    for key, members in groups.items():
+    labels = label_methods(list(groups))
+    for (key, members), method in zip(groups.items(), labels, strict=True):
         most = max(len(run.tasks) for run in members)
         by_seed: dict[int | None, Run] = {}
         for run in members:
             if len(run.tasks) == most:
                 by_seed.setdefault(run.seed, run)
-        method = name_method(key, distinguishing[key[:2]])
         singles = alone.get(_without_balance(key), [])
         found.append(_relations(method, list(by_seed.values()), singles))
     return found
@@ -124,6 +124,7 @@ def _relations(method: str, members: Sequence[Run], singles: Sequence[Run]) -> R
                 f"{first.folder} and {run.folder} have other tasks: {', '.join(tasks)}; "
                 f"{', '.join(run.tasks)}; give a folder with runs on the same tasks"
             )
+    joint, alone = _values(members), _values(singles)
     contents = [_read(run.folder / FILE) for run in members]
     contexts = [content["contexts"] for content in contents if content["contexts"]]
     return Relations(
@@ -133,17 +134,15 @@ def _relations(method: str, members: Sequence[Run], singles: Sequence[Run]) -> R
         tasks,
         mean_matrix([mean_matrix(content["cosines"]) for content in contents]),
         mean_matrix(contexts) if contexts else None,
-        joint=[_by_seed(members, name) for name in tasks],
-        alone=[_by_seed(singles, name) for name in tasks],
+        joint=[joint.get(name, {}) for name in tasks],
+        alone=[alone.get(name, {}) for name in tasks],
     )
 
 
-def _by_seed(runs: Sequence[Run], task: str) -> dict[int | None, float]:
-    """The values of a task; the first run of a seed counts."""
-    values: dict[int | None, float] = {}
+def _values(runs: Sequence[Run]) -> ByTask:
+    values: ByTask = {}
     for run in runs:
-        if task in run.tasks and (value := run.get(task)) is not None:
-            values.setdefault(run.seed, value)
+        add_run(values, run)
     return values
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from csv import DictReader
+import csv
 from pathlib import Path
+
+from dassl.utils.scalars import CSV_FILE, Point, read_points
 
 Curve = list[tuple[int, float]]  # steps and values
 
@@ -14,7 +16,7 @@ def read_curves(folder: Path, prefix: str = "train/") -> dict[str, dict[str, Cur
     A file that cannot be read is left out: curves are an extra, the results are in the record.
     """
     found: dict[str, dict[str, dict[int, float]]] = {}
-    for path in sorted(folder.glob("**/scalars.csv")):
+    for path in sorted(folder.glob(f"**/{CSV_FILE}")):
         points = _points(path)
         name = _part(path.parent, folder)
         for tag, step, value in points:
@@ -28,14 +30,11 @@ def read_curves(folder: Path, prefix: str = "train/") -> dict[str, dict[str, Cur
     }
 
 
-def _points(path: Path) -> list[tuple[str, int, float]]:
-    """Name, step and value of the complete lines of a CSV; none if it holds something else."""
+def _points(path: Path) -> list[Point]:
+    """The points of a CSV; none if it cannot be read."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [
-                (row["name"], int(row["step"]), float(row["value"])) for row in DictReader(file)
-            ]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_points(path)[1]
+    except (OSError, csv.Error):
         return []
 
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 
 from dassl.config.protocols import TASK_GROUPS, TRANSFER
 
-from .aggregate import distinguishing_keys, name_method, settings_without, statistic
+from .aggregate import statistic
+from .by_task import (
+    BySeed,
+    ByTask,
+    add_run,
+    backbone_of,
+    label_methods,
+    mean_over_tasks,
+    settings_without,
+)
 from .compare import mean_and_interval
 from .read import Run
 from .rendering import Cell, Table
@@ -26,7 +35,6 @@ NOTES = (
     "minus: paired over seeds, ± half the width of Student's 95 % interval over seeds; for the "
     "mean, the number of tasks above the baseline follows",
 )
-ByTask = dict[str, dict[int | None, float]]  # value by task and seed
 
 
 @dataclass
@@ -49,27 +57,20 @@ class Block:
     ungrouped: set[str] = field(default_factory=set)
     label: str = ""
 
-    @property
-    def backbone(self) -> str:
-        """The backbone; "" if it was not recorded."""
-        return dict(self.settings).get("backbone", "")
-
     def tasks(self) -> list[str]:
         """Names of the tasks, in the order of the runs."""
         return list(dict.fromkeys(name for values in self.ways.values() for name in values))
 
-    def seeds(self, way: str, task: str) -> dict[int | None, float]:
+    def seeds(self, way: str, task: str) -> BySeed:
         """Values by seed; in groups, a task that no group holds is that task alone."""
         own = self.ways.get(way, {}).get(task)
         if own is None and way.startswith(GROUPS) and task in self.ungrouped:
             own = self.ways.get(ALONE, {}).get(task)
         return own or {}
 
-    def mean(self, way: str) -> dict[int | None, float]:
+    def mean(self, way: str) -> BySeed:
         """The mean over tasks of each seed that has all of them."""
-        values = [self.seeds(way, task) for task in self.tasks()]
-        seeds = set.intersection(*map(set, values)) if values else set()
-        return {seed: sum(v[seed] for v in values) / len(values) for seed in sorted(seeds, key=str)}
+        return mean_over_tasks(self.seeds(way, task) for task in self.tasks())
 
 
 def compares_ways(run: Run) -> bool:
@@ -92,7 +93,9 @@ def way_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
     tables = []
     for kind in dict.fromkeys(block.place[:2] for block in blocks):
         members = [block for block in blocks if block.place[:2] == kind]
-        references = [zero_shot.get((block.place, block.backbone)) for block in members]
+        references = [
+            zero_shot.get((block.place, backbone_of(block.settings))) for block in members
+        ]
         tables.append(_table(*kind, list(zip(members, references, strict=True))))
     return tables
 
@@ -115,36 +118,18 @@ def _blocks(runs: Sequence[Run], order: Sequence[str]) -> list[Block]:
         block = blocks.setdefault(key, Block(*key))
         grouping = groupings[_place(run)]
         for way in _ways(run, grouping):
-            values = block.ways.setdefault(way, {})
-            for name in run.tasks:
-                if (value := run.get(name)) is not None:
-                    values.setdefault(name, {}).setdefault(run.seed, value)
+            add_run(block.ways.setdefault(way, {}), run)
             if way == ALONE and not _is_grouped(run, grouping):
                 block.ungrouped.update(run.tasks)
     ranks = {name: i for i, name in enumerate(order)}
     compared = [block for block in blocks.values() if len(block.ways) > 1]
-    for block in compared:
+    keys = [(" ".join(b.place[:2]), b.method, b.shots, b.settings) for b in compared]
+    for block, label in zip(compared, label_methods(keys), strict=True):
+        block.label = label
         _drop_hashes(block)
-    _name_blocks(compared)
     return sorted(
         compared, key=lambda block: (block.place, ranks.get(block.method, len(ranks)), block.shots)
     )
-
-
-def _name_blocks(blocks: Sequence[Block]) -> None:
-    """Label each block with the settings in which it differs from others of its table."""
-    backbones: dict[tuple, set[str]] = {}
-    for block in blocks:
-        backbones.setdefault(block.place[:2], set()).add(block.backbone)
-    # apart by backbone, so that the hash of its weights does not count as a difference
-    keys = [
-        (" ".join((*block.place, block.backbone)), block.method, block.shots, block.settings)
-        for block in blocks
-    ]
-    distinguishing = distinguishing_keys(keys)
-    for block, key in zip(blocks, keys, strict=True):
-        several = {"backbone"} if len(backbones[block.place[:2]]) > 1 else set()
-        block.label = name_method(key, distinguishing[key[:2]] | several)
 
 
 def _drop_hashes(block: Block) -> None:
@@ -277,7 +262,7 @@ def _rows(
     yield (*first, Cell("mean"), *best_of(stats), *gain_cells)
 
 
-def _gains(values: dict[int | None, float], baseline: dict[int | None, float]) -> list[float]:
+def _gains(values: BySeed, baseline: BySeed) -> list[float]:
     """Differences of the seeds that both have."""
     return [values[seed] - baseline[seed] for seed in values if seed in baseline]
 

@@ -28,6 +28,8 @@ from .export_folder import (
 from .run import LoadedRun
 from .run_folder import CONFIG, PARAMETERS
 
+HUB_METRICS = {"mAP": "mean_average_precision"}  # the hub's names; the others are accuracies
+
 README = """\
 ---
 {front}---
@@ -113,7 +115,11 @@ def _front_matter(run: LoadedRun) -> dict[str, Any]:
             "task": {"type": "image-classification", "name": task["name"]},
             "dataset": {"name": source["suite"], "type": source["suite"].lower()},
             "metrics": [
-                {"type": "accuracy", "name": task["test"]["metric"], "value": task["test"]["value"]}
+                {
+                    "type": HUB_METRICS.get(task["test"]["metric"], "accuracy"),
+                    "name": task["test"]["metric"],
+                    "value": task["test"]["value"],
+                }
             ],
         }
         for task in describe_tasks(run, run.task_ids())

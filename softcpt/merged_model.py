@@ -35,15 +35,17 @@ from PIL import Image
 info = json.load(open("task.json"))
 model = open_clip.create_model("local-dir:.").eval()
 prepare = open_clip.image_transform(is_train=False, **info["preprocessing"])
-for path in sys.argv[1:]:
+{once}for path in sys.argv[1:]:
     with torch.no_grad():
         image = prepare(Image.open(path).convert("RGB"))[None]
         feature = model.encode_image(image, normalize=True)
 """
+NAMES = """\
+tokens = open_clip.get_tokenizer("local-dir:.")(info["phrases"])
+with torch.no_grad():
+    names = model.encode_text(tokens, normalize=True)
+"""
 CLASSIFY = """\
-    tokens = open_clip.get_tokenizer("local-dir:.")(info["phrases"])
-    with torch.no_grad():
-        names = model.encode_text(tokens, normalize=True)
     probability, label = (info["logit_scale"] * feature @ names.T).softmax(-1)[0].max(0)
     print(path, info["classes"][label], f"{probability:.4f}", sep="\\t")
 """
@@ -80,7 +82,8 @@ def export_model(run: LoadedRun, folder: Path, task: int | str | None = None) ->
     The features of the merged model are compared with the run's before anything is written.
 
     Raises:
-        UserError: the folder exists, or what the method learns is no change of the towers' weights.
+        UserError: the folder exists, what the method learns is no change of the towers' weights,
+            or the features differ.
     """
     export_folder.refuse_existing(folder)
     ids = run.task_ids(task)
@@ -130,7 +133,11 @@ def _check(run: LoadedRun, clip: CLIP, t: int) -> bool:
     theirs = F.normalize(clip.encode_image(pixels).float(), dim=-1)
     difference = (ours - theirs).abs().max().item()
     if difference > TOLERANCE:
-        raise RuntimeError(f"features of the merged model differ by {difference:.1e}")
+        raise UserError(
+            f"the merged model would not be the run's: their image features differ by "
+            f"{difference:.1e}, and {TOLERANCE:.0e} is allowed; use --as prompts, which is loaded "
+            "as it was trained"
+        )
     phrases = cast(AdaptedPrompter, model.prompter).phrases[columns]
     text = F.normalize(clip.text_tower.encode_text(phrases).float(), dim=-1)
     return bool((text.cpu() - run.text_features(t)).abs().max() < TOLERANCE)
@@ -171,8 +178,10 @@ def _readme(run: LoadedRun, ids: list[int], info: dict[str, Any], classifies: bo
         if classifies
         else "its classifier is not part of it: `export.py --as weights` writes that"
     )
+    once, each = (NAMES, CLASSIFY) if classifies else ("", SHOW)
+    code = FEATURES.replace("{once}", once) + each
     return README.format(
-        code=export_folder.with_orientation(run, FEATURES + (CLASSIFY if classifies else SHOW)),
+        code=export_folder.with_orientation(run, code),
         text=text,
         task=info["name"],
         weights_file=WEIGHTS_FILE,

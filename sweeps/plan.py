@@ -121,8 +121,8 @@ def read_sweep(
             for those that are not optional.
 
     Raises:
-        UserError: a key is unknown, missing or holds something else; a file is missing; no
-            unknown method.
+        UserError: a key is unknown, missing or holds something else; a file is missing; or
+            ``methods`` names one that is not in the YAML.
     """
     path, configs = Path(path).expanduser(), Path(configs)
     content = read_yaml(path)

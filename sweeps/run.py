@@ -136,6 +136,6 @@ def report(sweep: Sweep, results: list[Run]) -> None:
             path.write_text(text, encoding="utf-8")
         print(f"table: {table}")
     if figure and not any(row.runs for row in found.rows):
-        print("figure: not drawn, since held-out tasks have no few-shot curve")
+        print("figure: not drawn, since the runs of this protocol have no few-shot curve")
     elif figure:
         print(f"figure: {draw_curves(found.rows, figure)}")

@@ -79,6 +79,22 @@ def test_a_trainer_that_knows_one_class_per_image_is_refused(kinds, cli):
     assert code == 2 and "ProtoNet" in err and "'stripes'" in err and "multi_label" in err
 
 
+@pytest.mark.parametrize(
+    ("trainer", "key", "value", "off"),
+    [
+        ("MTCoOp", "TRAINER.MTCOOP.ANCHOR_LOGITS", 0.5, 0),
+        ("CLIPAdapter", "TRAINER.CLIP_ADAPTER.SEARCH", True, False),
+        ("CoT", "TRAINER.COT.BATCH_CONTRAST", 0.5, 0),
+    ],
+)
+def test_a_refusal_because_of_a_key_advises_to_change_it(trainer, key, value, off, kinds, build):
+    with pytest.raises(UserError) as error:
+        words = (*options(), "DATASET.SUBSAMPLE_TASKS", "task2", key, value)
+        build(trainer, *words, dataset="ToyKinds")
+    assert f"set {key} to {off}" in str(error.value)
+    assert "another method" not in str(error.value)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_on_every_kind_or_says_why_not(kinds, build, method):

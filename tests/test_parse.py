@@ -202,9 +202,12 @@ def test_figure_alone_says_what_is_not_counted(tmp_path, capsys):
     assert code == 1 and "x0: failed" in lines[0] and lines[0].endswith("and 2 more")
 
 
-def test_flags_that_do_not_go_together(tmp_path, capsys):
-    assert parse_test_res.command([str(tmp_path), "--table", "md", "--ci95"]) == 2
-    assert "--table goes with" in capsys.readouterr().err
+@pytest.mark.parametrize("flags", [("--ci95",), ("--multi-exp",), ("--keyword", "macro_f1")])
+@pytest.mark.parametrize("report", ["--table", "--format"])
+def test_flags_that_do_not_go_together(report, flags, tmp_path, capsys):
+    assert parse_test_res.command([str(tmp_path), report, "md", *flags]) == 2
+    err = capsys.readouterr().err
+    assert report in err and flags[0] in err
 
 
 @pytest.mark.parametrize("form", ["text", "md", "csv", "latex"])
@@ -227,7 +230,7 @@ def test_flags_of_the_report_alone(tmp_path, capsys):
     for flags, message in {
         ("--published",): "--published and --reference go with --format",
         ("--format", "md", "--table", "md"): "--format holds what --table shows",
-        ("--format", "md", "--multi-exp"): "--format too",
+        ("--format", "md", "--multi-exp"): "leave --multi-exp out",
     }.items():
         assert parse_test_res.command([str(tmp_path), *flags]) == 2
         assert message in capsys.readouterr().err

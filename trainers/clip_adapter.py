@@ -59,6 +59,7 @@ class CLIPAdapter(PromptTrainer):
     def check_cfg(self, cfg: CfgNode) -> None:
         if cfg.TRAINER.CLIP_ADAPTER.SEARCH:
             self.refused_labels = {"multi_label": "SEARCH chooses RATIO by the accuracy"}
+            self.label_remedy = "set TRAINER.CLIP_ADAPTER.SEARCH to False"
 
     @torch.no_grad()
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

@@ -75,6 +75,7 @@ class MTCoOp(PromptTrainer):
         options = cfg.TRAINER.MTCOOP
         if options.ANCHOR_LOGITS:
             self.refused_labels = {"multi_label": "ANCHOR_LOGITS compares softmax probabilities"}
+            self.label_remedy = "set TRAINER.MTCOOP.ANCHOR_LOGITS to 0"
         if options.CLS_SAMPLE_RATE and not options.CSC:
             raise UserError(
                 "TRAINER.MTCOOP.CLS_SAMPLE_RATE needs contexts per class: set CSC True, or the "

@@ -1,6 +1,6 @@
 """Samplers that decide how many images of each task an epoch has, as a function of (seed, epoch).
 
-An image of a task is drawn again only after all others of the task.
+Within an epoch, an image of a task is drawn again only after all others of the task.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ class TrainerBase:
     suite: str | None = None  # how to train several tasks: "joint", "each"; None refuses them
     pairs = False  # whether it also trains on images with captions or questions
     refused_labels: dict[str, str] | None = None  # see dassl.engine.label_check
+    label_remedy = ""  # what a refusal by refused_labels advises; "": to choose another method
     supports_distributed = False  # whether several processes (torchrun) can share one run
     steps_rule = "one step per batch"
 

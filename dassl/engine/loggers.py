@@ -18,10 +18,9 @@ from typing import Any
 from dassl.config import CfgNode
 from dassl.utils import UserError
 from dassl.utils.files import atomic_path
+from dassl.utils.scalars import CSV_FILE, HEAD, read_points
 
-CSV_FILE = "scalars.csv"
 LOGGED = "logged.csv"  # points that the wandb run has
-HEAD = ("name", "step", "value")
 
 
 class Logger(ABC):
@@ -61,7 +60,8 @@ class CsvLogger(Logger):
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        complete, self._known = _read_points(path)
+        complete, points = read_points(path)
+        self._known = {(name, step) for name, step, _ in points}
         self._file = path.open("r+" if complete else "w", encoding="utf-8", newline="")
         self._file.seek(complete)
         self._file.truncate()  # a line that was being written when the run was killed
@@ -81,21 +81,6 @@ class CsvLogger(Logger):
 
     def close(self) -> None:
         self._file.close()
-
-
-def _read_points(path: Path) -> tuple[int, set[tuple[str, int]]]:
-    """The length in bytes of the complete lines of a file, and the points in them.
-
-    A file that holds something else counts as empty.
-    """
-    if not path.exists():
-        return 0, set()
-    content = path.read_bytes()
-    content = content[: content.rfind(b"\n") + 1]
-    rows = list(csv.reader(content.decode("utf-8", "replace").splitlines()))
-    if not rows or tuple(rows[0]) != HEAD:
-        return 0, set()
-    return len(content), {(row[0], int(row[1])) for row in rows[1:] if len(row) == len(HEAD)}
 
 
 class WandbLogger(Logger):

@@ -33,4 +33,4 @@ def check_suite(trainer: SimpleTrainer) -> None:
             f"{name} is for classes, but {suite} contains {space.content}: choose one of "
             f"{', '.join(of_pairs())}"
         )
-    refuse_labels(name, trainer.refused_labels, space)
+    refuse_labels(name, trainer.refused_labels, space, trainer.label_remedy)

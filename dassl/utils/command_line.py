@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from .errors import Interrupted, UserError, unknown_name
 from .logger import redirect_to_null, setup_logger
 
-CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
+# The first words of all keys of a configuration, here since --help does without dassl.config
+SINGLE_KEYS = ("OUTPUT_DIR", "RESUME", "SEED", "USE_CUDA", "VERBOSE", "LOGGERS", "PROTOCOL")
+SECTIONS = (
+    *("INPUT", "DATASET", "DATALOADER", "MODEL", "OPTIM", "TRAIN", "TEST", "TRAINER", "COMPUTE"),
+    "FEATURES",
+)
+CONFIG_KEY = re.compile(rf"{'|'.join(SINGLE_KEYS)}|({'|'.join(SECTIONS)})(\.[A-Z][A-Z0-9_]*)+")
 DONE, FAILED, WRONG_COMMAND, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 

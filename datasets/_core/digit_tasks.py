@@ -13,6 +13,16 @@ from .digits import WORDS, digit_folder, divided_digits
 from .splits import Split
 
 
+def refuse_other_splits(name: str, choice: str) -> None:
+    """Refuse a ``DATASET.SPLIT`` that a dataset of digits does not have.
+
+    Raises:
+        UserError: it is neither auto nor own.
+    """
+    if choice not in ("auto", "own"):
+        raise UserError(f"DATASET.SPLIT is {choice!r}, but {name} has one split: take auto or own")
+
+
 class DigitTask(FewShotDataset):
     """One question about a digit.
 
@@ -30,14 +40,12 @@ class DigitTask(FewShotDataset):
 
     def find_root(self, cfg) -> Path:
         """The cache folder; ``cfg.DATASET.ROOT`` is not used."""
+        self._suite = cfg.DATASET.NAME
         return digit_folder()
 
     def load_split(self, choice: str) -> tuple[Split, str]:
         """The only split, the same for all questions."""
-        if choice not in ("auto", "own"):
-            raise UserError(
-                f"DATASET.SPLIT is {choice!r}, but Digits7 has one split: take auto or own"
-            )
+        refuse_other_splits(self._suite, choice)
         parts = _labelled(self.root, self.answers)
         return Split([self.classnames], *map(list, parts)), "own"
 

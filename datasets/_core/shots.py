@@ -50,10 +50,13 @@ def draw_shots(
 def draw_shared_shots(
     items: list[Datum], shots: int, rng: random.Random, kinds: Sequence[SingleLabel] = ()
 ) -> list[Datum]:
-    """At most ``shots`` labels of every class of every single-label task, on few images.
+    """At most ``shots`` labels of every class of every task, on few images.
 
     The images come in random order. An image gives every label of it whose class has fewer than
     ``shots`` so far, so that it serves several tasks at once.
+
+    Args:
+        kinds: not used; every task must have one class per image.
     """
     by_image: dict[str, list[Datum]] = defaultdict(list)
     for item in items:

@@ -12,7 +12,7 @@ from sklearn import datasets as sklearn_datasets
 from dassl.config import get_cfg_default
 from dassl.data import DataManager
 from dassl.utils import UserError
-from datasets import digits7
+from datasets import digit_labels, digits7
 from datasets._core import digit_tasks, digits, stored_files
 
 CONFIG = Path(__file__).parents[2] / "configs/datasets/digits7.yaml"
@@ -126,6 +126,9 @@ def test_split_files_of_others_are_refused(cfg):
     cfg.DATASET.SPLIT = "zhou"
     with pytest.raises(UserError, match="Digits7 has one split: take auto or own"):
         digits7.Digits7(cfg)
+    cfg.DATASET.NAME = "DigitLabels"
+    with pytest.raises(UserError, match="DigitLabels has one split: take auto or own"):
+        digit_labels.DigitLabels(cfg)
 
 
 def _write(cache):

@@ -129,3 +129,9 @@ def test_a_class_context_that_is_not_learned_is_read_once(build):
     prompter.load_state_dict(other.model.prompter.state_dict())
     assert torch.equal(prompter.class_features(text), other.model.prompter.class_features(text))
     assert not torch.equal(prompter.class_features(text), first)
+
+
+def test_class_features_need_contexts_per_class(build):
+    trainer = make(build, "NATA")
+    with pytest.raises(RuntimeError, match="CSC"):
+        trainer.model.prompter.class_features(trainer.clip.text_tower)

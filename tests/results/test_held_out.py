@@ -71,3 +71,16 @@ def test_other_runs_keep_their_tables(runs, capsys):
 def test_the_html_report_has_it(runs, capsys):
     assert report(runs, capsys, "--format", "html")[0] == 0
     assert "held-out tasks" in (runs / "report.html").read_text(encoding="utf-8")
+
+
+def test_each_backbone_is_compared_with_its_own_zero_shot(runs, capsys):
+    for method, value in (("zero-shot", 80.0), ("CoOp-MT", 83.0)):
+        for t, name in enumerate(NAMES):
+            place, who = runs / "ViT" / method / f"task{t}", dict(method=method, seed=1)
+            held_out_run(place, f"task{t}", name, value, backbone="ViT-B/16", **who)
+    _, text = report(runs, capsys, "--format", "md")
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if "CoOp-MT (" in line]
+    assert {row[0]: row[3].split()[0] for row in lines} == {
+        "CoOp-MT (backbone RN50)": "+2.5",
+        "CoOp-MT (backbone ViT-B/16)": "+3.0",
+    }

@@ -58,6 +58,11 @@ def test_curves_are_read_back(tree):
     assert read_curves(tree / "B" / "1" / "seed1") == {}
 
 
+def test_a_line_cut_by_a_kill_hides_no_curve(tmp_path):
+    (tmp_path / "scalars.csv").write_text("name,step,value\ntrain/loss,9,0.5\ntrain/loss,10")
+    assert read_curves(tmp_path) == {"loss": {"": [(9, 0.5)]}}
+
+
 def test_the_report_needs_no_network_and_holds_every_run(tree, capsys):
     code = parse_test_res.command([str(tree), "--format", "html"])
     assert code == 1  # one run is not complete

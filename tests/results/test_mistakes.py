@@ -8,6 +8,7 @@ from PIL import Image
 
 import parse_test_res
 from dassl.utils.calibration import reliability
+from results import run_pages
 from results.calibration import mean_calibration
 from results.mistakes import BLOCK, WHOLE_MATRIX, find_mistakes
 from results.predictions import BETWEEN, FILE, TYPES
@@ -119,3 +120,9 @@ def test_damaged_files(name, tmp_path, capsys):
     assert parse_test_res.command([str(tmp_path), "--format", "html"]) == 2
     err = capsys.readouterr().err
     assert name in err and err.count("\n") == 1 and not (tmp_path / "report.html").exists()
+
+
+def test_the_inspected_run_is_shown_wherever_it_is_in_the_report(tmp_path, page, monkeypatch):
+    predict(tmp_path / "run", 2, [0, 1], [1, 1], [0.9, 0.8])
+    monkeypatch.setattr(run_pages, "DRAWN", 0)
+    assert "Confusion matrix</h4>" in page()

@@ -141,3 +141,14 @@ def test_blocks_of_several_backbones_have_names_and_zero_shot_of_their_own(tmp_p
         ["**40.0**", "n/a", "n/a"],
         ["n/a", "70.0", "**74.0**"],
     ]
+
+
+def test_blocks_with_other_options_name_them(tmp_path, capsys):
+    for length in (4, 16):
+        own = dict(options={"N_CTX": length})
+        values = dict.fromkeys(NAMES, 50.0 + length)
+        write_alone(tmp_path / f"{length}", NAMES, **own)
+        write(tmp_path / f"all{length}", "task_groups", values, "all", **own)
+    _, _, lines = rows_of(tmp_path, capsys)
+    labels = [line.strip("| ").split(" | ")[0] for line in lines if "| mean |" in line]
+    assert labels == ["CoOp-CA (N_CTX 16)", "CoOp-CA (N_CTX 4)"]

@@ -15,6 +15,7 @@ from PIL import Image
 import export
 import softcpt
 from dassl.utils import UserError
+from softcpt import learned_parameters
 from softcpt.export_folder import describe_input
 from tests.clip._families import STAND_INS, make_family
 
@@ -148,6 +149,14 @@ def test_prompts_are_loaded_again(method, command, runs, loaded, held_out, tmp_p
     assert files == {
         *("README.md", "config.yaml", "results.json", "tasks.json", "parameters.safetensors")
     }
+
+
+def test_the_hub_reads_which_metric_it_is(loaded, monkeypatch):
+    tasks = [{"name": x, "test": {"metric": x, "value": 50.0}} for x in ("mAP", "mean_acc")]
+    monkeypatch.setattr(learned_parameters, "describe_tasks", lambda run, ids: tasks)
+    found = learned_parameters._front_matter(loaded("CoOp"))["model-index"][0]["results"]
+    types = [one["metrics"][0]["type"] for one in found]
+    assert types == ["mean_average_precision", "accuracy"]
 
 
 def test_exported_prompts_need_their_backbone_and_names(runs, loaded, tmp_path):

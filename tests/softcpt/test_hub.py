@@ -56,6 +56,19 @@ def test_push(command, runs, hub, tmp_path):
     assert hub[2][1]["private"] is False
 
 
+def test_a_failed_upload_says_where_the_export_is(command, runs, hub, tmp_path, monkeypatch):
+    def upload_folder(self, **how):
+        raise OSError("the line is down")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
+    folder = tmp_path / "out"
+    words = ("--as", "prompts", "--push-to", "owner/prompts")
+    code, _, err = command(runs("CoOp"), folder, *words)
+    assert code == 2 and "the line is down" in err and err.count("\n") == 1
+    assert f"hf upload owner/prompts {folder} --private" in err
+    assert (folder / PARAMETERS).is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [

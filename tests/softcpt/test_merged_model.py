@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 import export
 import softcpt
+from softcpt import merged_model
 from softcpt.images import load_images
 from tests.softcpt.test_export import run_readme
 
@@ -51,7 +52,17 @@ def test_updates_of_the_text_tower_alone_are_merged(runs, tmp_path, command):
     options = ("CLIPLoRA", "TRAINER.CLIPLORA.ENCODER", "text", "OPTIM.LR", 0.01)
     words = (runs(*options), tmp_path / "out", "--as", "open_clip", "--task", 0)
     assert command(*words)[0] == 0
-    assert "are recognised by their phrases" in (tmp_path / "out" / "README.md").read_text()
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "are recognised by their phrases" in text
+    assert text.index("encode_text") < text.index("for path in")  # once, not for every image
+
+
+def test_a_merged_model_with_other_features_is_refused(runs, tmp_path, command, monkeypatch):
+    monkeypatch.setattr(merged_model, "TOLERANCE", -1)
+    options = ("CLIPLoRA", "TRAINER.CLIPLORA.ENCODER", "text", "OPTIM.LR", 0.01)
+    code, _, err = command(runs(*options), tmp_path / "out", "--as", "open_clip", "--task", 0)
+    assert code == 2 and "features differ" in err and "--as prompts" in err
+    assert not list(tmp_path.iterdir())
 
 
 REFUSED = {

@@ -7,10 +7,15 @@ import pytest
 import yaml
 
 import sweep
+from results.read import read_run
+from sweeps.plan import Sweep
+from sweeps.run import report
+from tests._records import write
 from tests._sweeps import run
 
 ROOT = Path(sweep.__file__).parent
 TASKS = "DATASET.SUBSAMPLE_TASKS"
+TREE = (("kind of tree", "", 50.0),)
 
 
 def words_of(place, train, capsys, protocol, **changes):
@@ -81,3 +86,13 @@ def test_transfer_on_digits7(tmp_path, capsys):
     tasks = ["kind of strokes", "prime or not", "multiple of three", "mean"]
     assert re.findall(cells, table) == tasks
     assert "not counted" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("protocol", ["transfer", "task_groups", "leave_one_task_out"])
+def test_no_few_shot_curve_says_why_in_words_for_every_protocol(protocol, tmp_path, capsys):
+    write(tmp_path / "run", name=protocol, tasks=TREE)
+    wanted = Sweep(tmp_path, (), ("CoOp-CA",), {"figure": tmp_path / "curves.png"}, {})
+    report(wanted, [read_run(tmp_path / "run")])
+    out = capsys.readouterr().out
+    assert "the runs of this protocol have no few-shot curve" in out
+    assert not (tmp_path / "curves.png").exists()

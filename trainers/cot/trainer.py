@@ -237,6 +237,7 @@ class CoT(PromptTrainer):
         need_context(self.KEY, options.N_CTX, options.CTX_INIT)
         if options.BATCH_CONTRAST:
             self.refused_labels = {"multi_label": "BATCH_CONTRAST needs one class per image"}
+            self.label_remedy = "set TRAINER.COT.BATCH_CONTRAST to 0"
         if len(options.LINK_RANGE) != 2:
             raise UserError(
                 f"TRAINER.COT.LINK_RANGE takes two numbers, low and high; got {options.LINK_RANGE}"

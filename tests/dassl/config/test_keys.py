@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from dassl.config import CfgNode, Key, get_cfg_default
+from dassl.utils.command_line import SECTIONS, SINGLE_KEYS, Parser
 from dassl.utils.errors import UserError
 
 REFUSED = [
@@ -127,3 +128,27 @@ def test_a_range_goes_with_its_node():
 
 def test_defaults_are_in_range():
     get_cfg_default().check()
+
+
+def test_the_command_line_knows_the_first_word_of_every_key():
+    whole = get_cfg_default()
+    sections = [name for name, value in whole.items() if isinstance(value, CfgNode)]
+    assert sorted(SECTIONS) == sorted(sections)
+    assert sorted(SINGLE_KEYS) == sorted(set(whole) - set(sections))
+
+
+@pytest.mark.parametrize(
+    ("words", "folders"),
+    [
+        (("a", "b", "USE_CUDA", "False"), ["a", "b"]),
+        (("a", "TRAINER.COOP.N_CTX", "4"), ["a"]),
+        (("runs", "2024.01", "2024.02"), ["runs", "2024.01", "2024.02"]),
+        (("OLD.RUN", "MODEL", "SEED", "1"), ["OLD.RUN", "MODEL"]),
+    ],
+)
+def test_keys_after_a_flag_with_several_values(words, folders):
+    parser = Parser()
+    parser.add_argument("--init-from", nargs="+")
+    parser.add_overrides("")
+    args = parser.parse_args(["--init-from", *words])
+    assert args.init_from == folders and args.opts == list(words[len(folders) :])
