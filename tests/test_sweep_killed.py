@@ -1,16 +1,19 @@
 """Sweeps whose workers, launchers or jobs are killed: run again, and they go on."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 GRID = {
@@ -178,7 +181,14 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 @pytest.fixture
-def cluster(tmp_path_factory, monkeypatch):
+def alone():
+    """Holds a lock of this machine: a second Slurm would find the port of the first taken."""
+    with FileLock(Path(tempfile.gettempdir(), "softcpt-tests-slurm.lock"), timeout=600):
+        yield
+
+
+@pytest.fixture
+def cluster(alone, tmp_path_factory, monkeypatch):
     """A Slurm of one node on this machine; what was started is stopped by its process id."""
     needed = ("slurmctld", "slurmd", "sbatch", "munged", "runuser")
     missing = [name for name in needed if not shutil.which(name)]
@@ -206,7 +216,8 @@ def cluster(tmp_path_factory, monkeypatch):
         wait_for(lambda: "idle" in said("sinfo", "--noheader", "--format=%T"), 40)
         yield folder
     finally:
-        said("scancel", "--user=root")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            said("scancel", "--user=root")
         for process in [*daemons[::-1], *([munge] if munge else [])]:
             process.terminate()
             process.wait(30)
@@ -219,7 +230,8 @@ def start_now():
 
 
 def said(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout
 
 
 def test_slurm_with_a_preemption(tmp_path, cluster, straight):
