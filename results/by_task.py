@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .aggregate import GroupKey, distinguishing_keys, name_method
+from .compare import mean_and_interval
 from .read import Run
+from .rendering import Cell
+from .tables import signed
 
 BySeed = dict[int | None, float]
 ByTask = dict[str, BySeed]
@@ -28,6 +31,24 @@ def mean_over_tasks(tasks: Iterable[BySeed]) -> BySeed:
     values = list(tasks)
     seeds = set.intersection(*map(set, values)) if values else set()
     return {seed: sum(v[seed] for v in values) / len(values) for seed in sorted(seeds, key=str)}
+
+
+def gains_over(values: BySeed, baseline: BySeed) -> list[float]:
+    """Differences of the seeds that both have."""
+    return [values[seed] - baseline[seed] for seed in values if seed in baseline]
+
+
+def gain_cell(gains: Sequence[float], remark: str = "") -> Cell:
+    """The mean of differences, ± half the width of Student's 95 % interval.
+
+    Args:
+        remark: follows the numbers.
+    """
+    if not gains:
+        return Cell("n/a", n=0)
+    mean, half = mean_and_interval(gains)
+    width = "" if half is None else f" ± {half:.1f}"
+    return Cell(f"{signed(mean, 1)}{width}{remark}", mean, half, len(gains))
 
 
 def backbone_of(settings: tuple[tuple[str, str], ...]) -> str:

@@ -12,11 +12,19 @@ from dataclasses import dataclass
 
 from dassl.config.protocols import LEAVE_ONE_TASK_OUT
 
-from .aggregate import GroupKey, Stat, mean_and_interval, statistic
-from .by_task import ByTask, add_run, backbone_of, label_methods, mean_over_tasks, settings_without
+from .aggregate import GroupKey, Stat, statistic
+from .by_task import (
+    ByTask,
+    add_run,
+    backbone_of,
+    gain_cell,
+    label_methods,
+    mean_over_tasks,
+    settings_without,
+)
 from .read import Run
 from .rendering import Cell, Table
-from .tables import best_of, shots_name, signed
+from .tables import best_of, shots_name
 from .task_relations import relation_tables
 from .ways import compares_ways, way_tables
 
@@ -130,7 +138,4 @@ def _against(row: HeldOut, zero_shot: HeldOut | None, names: Sequence[str]) -> t
     gains = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
     if not gains:
         return Cell(""), Cell("")
-    mean, half = mean_and_interval(gains)
-    width = "" if half is None else f" ± {half:.1f}"
-    wins = Cell(f"{sum(gain > 0 for gain in gains)} of {len(gains)}")
-    return Cell(f"{signed(mean, 1)}{width}", mean, half, len(gains)), wins
+    return gain_cell(gains), Cell(f"{sum(gain > 0 for gain in gains)} of {len(gains)}")

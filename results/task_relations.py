@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dassl.utils import UserError, read_json, write_json
 
 from .aggregate import GroupKey, statistic
-from .by_task import BySeed, ByTask, add_run, label_methods, settings_without
-from .compare import mean_and_interval
+from .by_task import (
+    BySeed,
+    ByTask,
+    add_run,
+    gain_cell,
+    gains_over,
+    label_methods,
+    settings_without,
+)
 from .read import Run
 from .rendering import Cell, Table
 from .tables import shots_name, signed
@@ -58,8 +65,7 @@ class Relations:
 
     def gains(self, t: int) -> list[float]:
         """Jointly minus alone of task ``t``, for the seeds that both have."""
-        alone = self.alone[t]
-        return [value - alone[seed] for seed, value in self.joint[t].items() if seed in alone]
+        return gains_over(self.joint[t], self.alone[t])
 
 
 def relations_of(runs: Sequence[Run]) -> list[Relations]:
@@ -179,7 +185,7 @@ def _rows(found: Relations) -> Iterator[tuple[Cell, ...]]:
             Cell("") if u == t else _pair(found.gradients[t][u], found.contexts, t, u)
             for u in range(len(found.tasks))
         ]
-        yield (Cell(name), *values, _gain(found.gains(t)), *pairs)
+        yield (Cell(name), *values, _marked(gain_cell(found.gains(t))), *pairs)
 
 
 def _value(values: Sequence[float]) -> Cell:
@@ -190,12 +196,10 @@ def _value(values: Sequence[float]) -> Cell:
     return Cell(f"{stat.mean:.1f}{spread}", stat.mean, stat.spread, stat.n)
 
 
-def _gain(gains: Sequence[float]) -> Cell:
-    if not gains:
-        return Cell("n/a", n=0)
-    mean, half = mean_and_interval(gains)
-    text = signed(mean, 1) + ("" if half is None else f" ± {half:.1f}")
-    return Cell(text, mean, half, len(gains), best=half is not None and mean > half)
+def _marked(gain: Cell) -> Cell:
+    """A gain, marked as best if its interval lies above 0."""
+    mean, half = gain.mean, gain.spread
+    return replace(gain, best=mean is not None and half is not None and mean > half)
 
 
 def _pair(cosine: float | None, contexts: Matrix | None, t: int, u: int) -> Cell:

@@ -15,14 +15,15 @@ from .by_task import (
     ByTask,
     add_run,
     backbone_of,
+    gain_cell,
+    gains_over,
     label_methods,
     mean_over_tasks,
     settings_without,
 )
-from .compare import mean_and_interval
 from .read import Run
 from .rendering import Cell, Table
-from .tables import best_of, shots_name, signed
+from .tables import best_of, shots_name
 
 SCRATCH, SOURCE = "from scratch", "from source"
 ALONE, GROUPED, TOGETHER = "alone", "in groups", "all together"
@@ -247,29 +248,16 @@ def _rows(
     known = [zero_shot.get(task) if zero_shot else None for task in tasks]
     for task, value in zip(tasks, known, strict=True):
         seeds = {way: block.seeds(way, task) for way in ways}
-        gains = {way: _gains(seeds[way], block.seeds(baseline, task)) for way in compared}
+        gains = {way: gains_over(seeds[way], block.seeds(baseline, task)) for way in compared}
         for way, gain in gains.items():
             wins[way] += bool(gain) and sum(gain) > 0
         stats = [statistic([value]), *(statistic(seeds[way].values()) for way in ways)]
-        yield (*first, Cell(task), *best_of(stats), *map(_gain_cell, gains.values()))
+        yield (*first, Cell(task), *best_of(stats), *map(gain_cell, gains.values()))
     means = {way: block.mean(way) for way in ways}
     zero = None if None in known else sum(v for v in known if v is not None) / len(known)
     stats = [statistic([zero]), *(statistic(means[way].values()) for way in ways)]
     gain_cells = [
-        _gain_cell(_gains(means[way], block.mean(baseline)), f", {wins[way]} of {len(tasks)}")
+        gain_cell(gains_over(means[way], block.mean(baseline)), f", {wins[way]} of {len(tasks)}")
         for way in compared
     ]
     yield (*first, Cell("mean"), *best_of(stats), *gain_cells)
-
-
-def _gains(values: BySeed, baseline: BySeed) -> list[float]:
-    """Differences of the seeds that both have."""
-    return [values[seed] - baseline[seed] for seed in values if seed in baseline]
-
-
-def _gain_cell(gains: Sequence[float], remark: str = "") -> Cell:
-    if not gains:
-        return Cell("n/a", n=0)
-    mean, half = mean_and_interval(gains)
-    width = "" if half is None else f" ± {half:.1f}"
-    return Cell(f"{signed(mean, 1)}{width}{remark}", mean, half, len(gains))
