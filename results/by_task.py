@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .aggregate import GroupKey, distinguishing_keys, name_method
-from .compare import mean_and_interval
+from .aggregate import GroupKey, distinguishing_keys, mean_and_interval, name_method
 from .read import Run
 from .rendering import Cell
 from .tables import signed

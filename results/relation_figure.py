@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dassl.utils import UserError
 
-from .compare import mean_and_interval
+from .aggregate import mean_and_interval
 from .drawing import COLOURS, STYLE, check_suffix, save_figure
 from .figures import draw_fields
 from .read import Run
