@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def describe_trainer(trainer: SimpleTrainer) -> list[str]:
     """Lines on a trainer: learned tensors, their shapes, steps per epoch, balance of the tasks."""
+    trainer.check_validation()
     lines = []
     for name, model in zip(trainer.get_model_names(), trainer.models(), strict=True):
         lines.append(f"{name}: {count_learned(model):,} trainable parameters")

@@ -83,10 +83,14 @@ class SimpleTrainer(TrainerBase):
             self.loader_of(where)
             check_unknown_task(self)
             check_calibration(self.cfg, self.dataset)
-        if chosen := self.validation_selected():
+        chosen = self.validation_selected()
+        if chosen and where == "test":
+            self.dataset.keep_apart(" and ".join(chosen))
+
+    def check_validation(self) -> None:
+        """Refuse a training that selects something on validation images if there are none."""
+        if self.validation_selected():
             self.loader_of("val")
-            if where == "test":
-                self.dataset.keep_apart(" and ".join(chosen))
 
     def validation_selected(self) -> list[str]:
         """What the validation images select: the model ("best_val"), values of the method."""
@@ -134,6 +138,7 @@ class SimpleTrainer(TrainerBase):
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, continuing a stopped run in the same folder, then test."""
+        self.check_validation()
         try:
             super().train(
                 self.start_epoch if start_epoch is None else start_epoch,
