@@ -12,7 +12,7 @@ from dassl.utils import UserError, unknown_name
 from results.aggregate import SPREADS
 
 from .grid import grid_runs
-from .protocols import PlannedRun, check_protocol_keys, override_words
+from .protocols import PlannedRun, check_fitting, check_protocol_keys, override_words
 
 KEYS = {
     "output": str,  # folder of all runs
@@ -146,6 +146,7 @@ def read_sweep(
     report = _checked_report(content, path)
     output = Path(output or content["output"]).expanduser()
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
+    check_fitting(content.get("protocol"), shared, path)
     return Sweep(
         output=output,
         runs=tuple(grid_runs(content, output, shared, configs)),
