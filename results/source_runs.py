@@ -57,7 +57,7 @@ def _check_options(cfg: CfgNode, folder: str, reader: RecordReader) -> None:
     """
     from dassl.engine import TRAINER_REGISTRY  # imports torch
 
-    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    trainer: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     there = reader.get("protocol.options", dict)
     differing = {}
     for node in trainer.config_keys(cfg):
