@@ -213,9 +213,11 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
         return trainer.train()
-    from results.unseen import refuse_fitting_on_unseen
+    from results.unseen import stored_temperatures
 
-    refuse_fitting_on_unseen(trainer.cfg, trainer.dataset.space, args.model_dir)
+    stored = stored_temperatures(trainer.cfg, trainer.dataset.space, args.model_dir)
+    for part in trainer.task_trainers:
+        part.stored_temperatures = stored
     trainer.load_model(args.model_dir, epoch=args.load_epoch)
     return trainer.test()
 

@@ -85,6 +85,7 @@ class CLIPLoRA(StepTrainer):
         TEMPLATE="a photo of a {}.",  # one for every dataset; empty: the dataset's own
         **STEP_KEYS,
     )
+    free_options = ("DROPOUT", "ITERATIONS", "MIN_LR", "TEMPLATE")
     supports_distributed = False  # each process would draw other dropout masks
 
     def check_cfg(self, cfg: CfgNode) -> None:

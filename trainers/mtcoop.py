@@ -70,6 +70,14 @@ class MTCoOp(PromptTrainer):
         UPSTREAM_STEPS=False,  # as many optimizer and schedule steps as the released code
     )
     suite = "joint"
+    free_options = (
+        "ANCHOR_TEXT",
+        "ANCHOR_IMAGE",
+        "ANCHOR_LOGITS",
+        "CLS_SAMPLE_RATE",
+        "FREEZE_CLS_PROMPT",
+        "UPSTREAM_STEPS",
+    )
 
     def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.MTCOOP

@@ -40,6 +40,14 @@ class PromptSRC(PromptTrainer):
         GPA_MEAN=Key(15.0, least=0),  # epoch that weighs most in the average of the weights
         GPA_STD=Key(1.0, least=0),  # its spread in epochs; 0: the weights of the last epoch
     )
+    free_options = (
+        "TEXT_LOSS_WEIGHT",
+        "IMAGE_LOSS_WEIGHT",
+        "LOGITS_LOSS_WEIGHT",
+        "NUM_TEMPLATES",
+        "GPA_MEAN",
+        "GPA_STD",
+    )
     uses_templates = True
     refused_labels = {"multi_label": "its divergence compares softmax probabilities"}
     needs_all_classes = True  # the losses are means over all classes

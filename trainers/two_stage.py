@@ -103,6 +103,7 @@ class TwoStage(StepTrainer):
         FIRST_STAGE=Key(0.6, least=0, most=1),  # share of the steps that tune the norms
         **STEP_KEYS | {"ITERATIONS": Key(300, least=0)},
     )
+    free_options = ("FIRST_STAGE", "ITERATIONS", "MIN_LR", "TEMPLATE")
     supports_distributed = False  # the processes would have to start the classifier alike
 
     def stored_features(self, options: CfgNode) -> str:

@@ -42,6 +42,7 @@ class VPT(PromptTrainer):
         PROMPT_DEPTH_VISION=Key(12, least=1),  # image blocks with tokens of their own
         TEMPLATE="a photo of a {}.",  # with {} for the class; empty: the dataset's own
     )
+    free_options = ("TEMPLATE",)
 
     def stored_features(self, options: CfgNode) -> str:
         return "none"

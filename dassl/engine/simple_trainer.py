@@ -22,7 +22,7 @@ from dassl.utils import (
 )
 
 from .base import TrainerBase
-from .calibration import Calibration, check_calibration, fit_calibration
+from .calibration import Temperatures, check_calibration, fit_temperatures
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
@@ -45,7 +45,10 @@ class SimpleTrainer(TrainerBase):
         dataset: the data to train on; None builds what ``cfg.DATASET`` names.
     """
 
-    calibration: Calibration | None = None  # fitted before an evaluation
+    temperatures: Temperatures | None = None  # of the last evaluation, as in TEST.CALIBRATION
+    stored_temperatures: dict[str, float] = {}  # by task name, to use instead of fitting them
+    # options that may differ from those of a run to start from, beside PREC (MODEL.INIT_FROM)
+    free_options: tuple[str, ...] = ()
     weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -215,9 +218,8 @@ class SimpleTrainer(TrainerBase):
         loader = self.loader_of(split)
         infer = self.build_inference(split)
         fit_task_choice(self, infer)
-        self.calibration = fit_calibration(self, infer)
-        temperatures = self.calibration and self.calibration.temperatures
-        predictions = Predictions(self.dm.space, temperatures)
+        self.temperatures = fit_temperatures(self, infer)
+        predictions = Predictions(self.dm.space, self.temperatures and self.temperatures.values)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):
             for batch in loader:
@@ -270,7 +272,7 @@ class SimpleTrainer(TrainerBase):
 
     def results(self) -> dict:
         """Tasks, suite, number of learned parameters and weights of tasks, for the run's record."""
-        weights, fitted = self.task_weights.current(), self.calibration
+        weights, fitted = self.task_weights.current(), self.temperatures
         return {
             "tasks": getattr(self.evaluator, "tasks", []),
             "suite": getattr(self.evaluator, "suite", {}),

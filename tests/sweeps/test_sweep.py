@@ -256,11 +256,20 @@ def test_each_task_is_tested_with_prompts_of_the_others(place, train, capsys):
         ({"held_out": [1]}, "held_out.*go together"),
         ({"protocol": "leave_one_task_out", "held_out": [0, 0]}, "different numbers.*0, 0"),
         ({"protocol": "leave_one_task_out", "held_out": [-1]}, "different numbers.*-1"),
+        (
+            {
+                "protocol": "leave_one_task_out",
+                "held_out": [0],
+                "overrides": {"TEST.CALIBRATION": "task"},
+            },
+            "TEST.CALIBRATION task; set run",
+        ),
+        ({"protocol": "base_to_new", "overrides": {"TEST.TASK_GIVEN": False}}, "leave it True"),
     ],
 )
 def test_keys_of_protocols_are_checked(place, train, capsys, changes, message):
     (place / "configs/protocols").mkdir()
-    for protocol in ("leave_one_task_out", "transfer", "task_groups"):
+    for protocol in ("base_to_new", "leave_one_task_out", "transfer", "task_groups"):
         (place / f"configs/protocols/{protocol}.yaml").write_text("")
     code, _, errors = run(capsys, **changes)
     assert code == 2 and not train.seen and re.search(message, errors)
