@@ -9,6 +9,7 @@ from torch import nn
 from dassl.utils import count_num_param
 
 from .balance import balance_of
+from .suite_check import check_validation
 from .task_weights import check_task_weights
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def describe_trainer(trainer: SimpleTrainer) -> list[str]:
     """Lines on a trainer: learned tensors, their shapes, steps per epoch, balance of the tasks."""
-    trainer.check_validation()
+    check_validation(trainer)
     lines = []
     for name, model in zip(trainer.get_model_names(), trainer.models(), strict=True):
         lines.append(f"{name}: {count_learned(model):,} trainable parameters")

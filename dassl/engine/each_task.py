@@ -14,6 +14,7 @@ from dassl.utils import UserError, set_random_seed
 from .base import TrainerBase
 from .calibration import check_calibration
 from .resume import random_state, set_random_state
+from .suite_check import check_validation
 
 
 class EachTask(TrainerBase):
@@ -70,7 +71,7 @@ class EachTask(TrainerBase):
         """Train and test the tasks one after another; finished ones are only tested again."""
         for t, trainer in enumerate(self._trainers):
             with self._naming_task(t):
-                trainer.check_validation()
+                check_validation(trainer)
         for t, trainer in enumerate(self._trainers):
             print(f"Task {t} ({self.space.tasks[t].name})")
             set_random_state(self._random[t])

@@ -28,7 +28,7 @@ from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
 from .loggers import check_loggers
 from .resume import load_resume, save_resume
-from .suite_check import check_suite
+from .suite_check import check_suite, check_validation
 from .task_weights import build_task_weights, check_task_weights
 from .unknown_task import check_unknown_task, fit_task_choice
 
@@ -90,11 +90,6 @@ class SimpleTrainer(TrainerBase):
         if chosen and where == "test":
             self.dataset.keep_apart(" and ".join(chosen))
 
-    def check_validation(self) -> None:
-        """Refuse a training that selects something on validation images if there are none."""
-        if self.validation_selected():
-            self.loader_of("val")
-
     def validation_selected(self) -> list[str]:
         """What the validation images select: the model ("best_val"), values of the method."""
         best = self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST
@@ -141,7 +136,7 @@ class SimpleTrainer(TrainerBase):
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, continuing a stopped run in the same folder, then test."""
-        self.check_validation()
+        check_validation(self)
         try:
             super().train(
                 self.start_epoch if start_epoch is None else start_epoch,
