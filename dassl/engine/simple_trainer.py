@@ -28,9 +28,10 @@ from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
 from .loggers import check_loggers
 from .resume import load_resume, save_resume
-from .suite_check import check_suite, check_validation
+from .suite_check import check_suite
 from .task_weights import build_task_weights, check_task_weights
 from .unknown_task import check_unknown_task, fit_task_choice
+from .validation_check import check_validation
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
 PARTS = ("data", "image", "text", "rest")

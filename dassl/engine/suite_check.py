@@ -1,4 +1,4 @@
-"""Refuses tasks and images that a trainer cannot be trained on."""
+"""Refuses tasks that a trainer cannot be trained on."""
 
 from __future__ import annotations
 
@@ -34,9 +34,3 @@ def check_suite(trainer: SimpleTrainer) -> None:
             f"{', '.join(of_pairs())}"
         )
     refuse_labels(name, trainer.refused_labels, space, trainer.label_remedy)
-
-
-def check_validation(trainer: SimpleTrainer) -> None:
-    """Refuse to train if something is to be selected on validation images and there are none."""
-    if trainer.validation_selected():
-        trainer.loader_of("val")
