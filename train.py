@@ -239,7 +239,7 @@ def _build_trainer(cfg: CfgNode):
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     if torch.cuda.is_available() and cfg.USE_CUDA:
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = cfg.COMPUTE.CUDNN_BENCHMARK
     return build_trainer(cfg)
 
 
