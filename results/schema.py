@@ -51,7 +51,7 @@ NEWER: dict[str, Any] = {
     "OPTIM.TASK_WEIGHT_LR": 0.05,
     "OPTIM.MULTI_LABEL_LOSS": "binary",
     "OPTIM.POSITIVE_WEIGHT": 1.0,
-    "OPTIM.LOGIT_BIAS": 0.0,
+    "OPTIM.LOGIT_BIAS": "auto",
     "OPTIM.ORDINAL_WEIGHT": 1.0,
 }
 
