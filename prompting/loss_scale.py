@@ -8,8 +8,8 @@ import torch
 class LossScaler(torch.amp.GradScaler):
     """torch's loss scaler, which counts and reports the steps that it skips.
 
-    The scale begins at 65,536. When a scaled gradient overflows fp16, the optimizer step is skipped
-    and the scale is halved, so the first steps of a run may have no effect.
+    The scale begins at OPTIM.LOSS_SCALE. When a scaled gradient overflows fp16, the optimizer step
+    is skipped and the scale is halved, so the first steps of a run may have no effect.
 
     Attributes:
         skipped: number of skipped steps.

@@ -117,7 +117,9 @@ class ChunkedText:
             chunk = fitting_chunk(rows, self.tower.row_bytes, free)
         self.encoder = self.tower = self.tower.with_chunk(chunk)
         self.planned, self.chunked = True, 0 < chunk < rows
-        lockstep.report_share(1.0 if self.chunked else rows * self.tower.row_bytes / max(free, 1))
+        # one run keeps a GPU busy, and joined prompts synchronize with it (docs/speed.md)
+        alone = self.chunked or device.type == "cuda"
+        lockstep.report_share(1.0 if alone else rows * self.tower.row_bytes / max(free, 1))
         if counter.rows:
             print(describe(counter, chunk, free))
 

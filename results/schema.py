@@ -49,6 +49,7 @@ NEWER: dict[str, Any] = {
     "OPTIM.TASK_WEIGHTS": "none",
     "OPTIM.TASK_WEIGHT_VALUES": [],
     "OPTIM.TASK_WEIGHT_LR": 0.05,
+    "OPTIM.LOSS_SCALE": 65536.0,
     "OPTIM.MULTI_LABEL_LOSS": "binary",
     "OPTIM.POSITIVE_WEIGHT": 1.0,
     "OPTIM.LOGIT_BIAS": "auto",

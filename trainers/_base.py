@@ -143,7 +143,8 @@ class PromptTrainer(TrainerX):
         self.model = model.to(self.device)
         time_text(self.clock, prompter)
         distributed.same_everywhere(prompter.state_dict().values())
-        self.scaler = LossScaler(self.device.type, enabled=self.precision == "amp")
+        amp, scale = self.precision == "amp", self.cfg.OPTIM.LOSS_SCALE
+        self.scaler = LossScaler(self.device.type, init_scale=scale, enabled=amp)
         learned = self.parameter_groups(prompter) if self.sgd else []
         if learned:
             rate = self.cfg.OPTIM.TASK_WEIGHT_LR

@@ -179,6 +179,9 @@ def _optim() -> dict:
         "TASK_WEIGHTS": Key("none", choices=TASK_WEIGHTS),
         "TASK_WEIGHT_VALUES": Key((), least=0),  # of given: one number per task
         "TASK_WEIGHT_LR": Key(0.05, above=0),  # of uncertainty's learned values
+        # PREC amp: the scale of the loss at the start, halved at every overflow, whose step is
+        # skipped; torch's default, as in CoOp's code
+        "LOSS_SCALE": Key(65536.0, above=0),
         "LR_SCHEDULER": Key("cosine", choices=("cosine", "multi_step", "single_step", "constant")),
         # multi_step: the epochs at which the rate is multiplied by GAMMA; single_step: their period
         "STEPSIZE": Key((-1,), least=-1),
