@@ -240,7 +240,7 @@ def _build_trainer(cfg: CfgNode, args: argparse.Namespace):
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     if torch.cuda.is_available() and cfg.USE_CUDA:
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = cfg.COMPUTE.CUDNN_BENCHMARK
     trainer: Any = build_trainer(cfg)
     if args.eval_only and args.model_dir and cfg.OPTIM.LOGIT_BIAS == "auto":
         from results.task_words import use_stored_biases

@@ -127,6 +127,9 @@ def _large(common: tuple[str, ...]) -> list[Case]:
         rounded = "TF32" in about  # so it cannot equal the CPU
         opts, checks = ((*opts, *tf32), halves) if rounded else (opts, FEW)
         cases += [Case(f"{name}, {about}", name, opts, checks, exact=False) for name in names]
+    opts = _digits("task1", *common, "MODEL.BACKBONE.NAME", "RN50/random")
+    opts += ("COMPUTE.CUDNN_BENCHMARK", "False")
+    cases += [Case("CoOp, RN50 without search", "CoOp", opts, ("fp32",), exact=False)]
     tiny = _digits("task1", *common, "MODEL.BACKBONE.NAME", "tiny", "COMPUTE.COMPILE", "True")
     compiled = [Case("CoOp, compiled", "CoOp", tiny, halves)]
     compiled += [Case("CoOp, compiled, in TF32", "CoOp", (*tiny, *tf32), halves)]

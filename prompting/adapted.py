@@ -93,5 +93,10 @@ class AdaptedPrompter(Prompter):
         """Image features (B, e) by the adapted tower; gradients reach what it learns."""
         if not self.adapts_visual:
             return super().encode_image(clip, images, outputs, task)
-        self.visual.set_grad_checkpointing(self.recompute_images)
-        return {"global": self.visual(images)}
+
+        def encode(count: int, recompute: bool) -> torch.Tensor:
+            self.visual.set_grad_checkpointing(recompute)
+            return self.visual(images[:count])
+
+        self.announce_memory(clip, encode, len(images), "in a tower with learned parts")
+        return {"global": encode(len(images), self.recompute_images)}

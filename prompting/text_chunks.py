@@ -140,12 +140,16 @@ def describe(counter: RowCounter, chunk: int, free: int) -> str:
     row_bytes = counter.tower.row_bytes
     how = "all at once"
     if chunk and chunk < counter.rows:
-        how = f"in chunks of {chunk} rows ({_size(chunk * row_bytes)}), recomputed in backward"
+        how = (
+            f"in chunks of {chunk} rows ({format_size(chunk * row_bytes)}), recomputed in backward"
+        )
+    size = format_size(counter.rows * row_bytes)
     return (
-        f"Text of a step: {counter.prompts} prompts, {counter.rows} rows, about "
-        f"{_size(counter.rows * row_bytes)} of {_size(free)} free memory; {how} (MODEL.TEXT_CHUNK)"
+        f"Text of a step: {counter.prompts} prompts, {counter.rows} rows, about {size} of "
+        f"{format_size(free)} free memory; {how} (MODEL.TEXT_CHUNK)"
     )
 
 
-def _size(n: float) -> str:
+def format_size(n: float) -> str:
+    """A number of bytes in words."""
     return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"

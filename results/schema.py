@@ -22,6 +22,7 @@ NOT_HASHED = (
     "MODEL.INIT_FROM",  # hashed by the content of its checkpoints instead
     "COMPUTE.CHANNELS_LAST",
     "COMPUTE.COMPILE",
+    "COMPUTE.CUDNN_BENCHMARK",
     "COMPUTE.FUSED_OPTIMIZER",
     "COMPUTE.GRAPHS",
     "COMPUTE.TF32",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import format_report, summarize
-from dassl.utils import set_random_seed
+from dassl.utils import UserError, set_random_seed
 
 from .base import TrainerBase
 from .calibration import check_calibration
 from .resume import random_state, set_random_state
+from .validation_check import check_validation
 
 
 class EachTask(TrainerBase):
@@ -67,6 +70,9 @@ class EachTask(TrainerBase):
     def train(self, start_epoch=None, max_epoch=None) -> None:
         """Train and test the tasks one after another; finished ones are only tested again."""
         for t, trainer in enumerate(self._trainers):
+            with self._naming_task(t):
+                check_validation(trainer)
+        for t, trainer in enumerate(self._trainers):
             print(f"Task {t} ({self.space.tasks[t].name})")
             set_random_state(self._random[t])
             trainer.train(start_epoch, max_epoch)
@@ -92,7 +98,16 @@ class EachTask(TrainerBase):
         if whole:
             print(f"{source} was trained on one task; it is evaluated on all tasks")
         for t, trainer in enumerate(self._trainers):
-            trainer.load_model(whole or source / f"task{t}", epoch)
+            with self._naming_task(t):
+                trainer.load_model(whole or source / f"task{t}", epoch)
+
+    @contextlib.contextmanager
+    def _naming_task(self, t: int) -> Iterator[None]:
+        """Errors of a user say which task they are about."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"task {t} ({self.space.tasks[t].name}): {error}") from None
 
     def _is_single(self, source: Path) -> bool:
         names = self.first.get_model_names()

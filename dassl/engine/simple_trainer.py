@@ -32,6 +32,7 @@ from .resume import load_resume, save_resume
 from .suite_check import check_suite
 from .task_weights import build_task_weights, check_task_weights
 from .unknown_task import check_unknown_task, fit_task_choice
+from .validation_check import check_validation
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
 PARTS = ("data", "image", "text", "rest")
@@ -88,10 +89,9 @@ class SimpleTrainer(TrainerBase):
             self.loader_of(where)
             check_unknown_task(self)
             check_calibration(self.cfg, self.dataset)
-        if chosen := self.validation_selected():
-            self.loader_of("val")
-            if where == "test":
-                self.dataset.keep_apart(" and ".join(chosen))
+        chosen = self.validation_selected()
+        if chosen and where == "test":
+            self.dataset.keep_apart(" and ".join(chosen))
 
     def validation_selected(self) -> list[str]:
         """What the validation images select: the model ("best_val"), values of the method."""
@@ -139,6 +139,7 @@ class SimpleTrainer(TrainerBase):
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, continuing a stopped run in the same folder, then test."""
+        check_validation(self)
         try:
             super().train(
                 self.start_epoch if start_epoch is None else start_epoch,
