@@ -19,6 +19,7 @@ from benchmarks._plain import plain_clip
 from benchmarks._sides import NAIVE, compare, row
 from benchmarks.gpu import STEP, Size, make_batch, make_space, make_trainer, measure, precision_key
 from clip import backbones
+from prompting.stored_features import Storable
 from trainers import lp_plus_plus
 
 PLAIN = {
@@ -124,7 +125,7 @@ def prepare(
         learned = list(_learned(trainer).values())
         if side == "warm":
             features = trainer.clip.encode_image(data["img"])
-            if trainer.stored_features(trainer.cfg.TRAINER[trainer.KEY]) == "teacher":
+            if trainer.stored_features(trainer.cfg.TRAINER[trainer.KEY]) == Storable.TEACHER:
                 data["teacher"] = features
             else:
                 del data["img"]

@@ -15,6 +15,7 @@ from dassl.engine import Step, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, distributed
 from prompting.equal_names import refuse_equal_classes
+from prompting.feature_encoder import FeatureEncoder
 from prompting.fitting import NO_FITTING, Fitting, split_features
 from prompting.loss_scale import LossScaler
 from prompting.precision import (
@@ -28,7 +29,7 @@ from prompting.prompt_learner import contexts_per_name, show_prompts
 from prompting.prompted_clip import PromptedCLIP
 from prompting.prompter import Features, ModelOutput, Prompter
 from prompting.questions import questions_of
-from prompting.stored_features import FeatureEncoder, Loaders, field_of, with_stored_features
+from prompting.stored_features import Loaders, Storable, field_of, with_stored_features
 from prompting.task_gradients import task_gradients
 from prompting.templates import TemplatePrompter, with_template
 from prompting.text_chunks import parse_chunk
@@ -66,8 +67,8 @@ class PromptTrainer(TrainerX):
         return [p for p in prompter.parameters() if p.requires_grad]
 
     def stored_features(self, options: CfgNode) -> str:
-        """Hook: which image features can be stored; a key of prompting.stored_features.STORED."""
-        return "model"
+        """Hook: which image features can be stored; a value of ``Storable``."""
+        return Storable.ALL
 
     def build_fitting(self, options: CfgNode) -> Fitting:
         """Hook: how the method learns without SGD; by default it does not."""
@@ -123,8 +124,8 @@ class PromptTrainer(TrainerX):
             self.clip, self.image_outputs, self.cfg, self.precision, self.autocast, self.clock
         )
         loaders = Loaders(self.train_loader_x, self.val_loader, self.test_loader)
-        whose = self.stored_features(self.cfg.TRAINER[self.KEY])
-        loaders = with_stored_features(self.encoder, loaders, self.max_epoch, whose)
+        storable = self.stored_features(self.cfg.TRAINER[self.KEY])
+        loaders = with_stored_features(self.encoder, loaders, self.max_epoch, storable)
         self.train_loader_x, self.val_loader, self.test_loader = loaders
 
     def build_model(self) -> None:

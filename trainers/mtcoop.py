@@ -22,6 +22,7 @@ from prompting.prompt_learner import POSITIONS
 from prompting.prompter import ModelOutput, Prompter
 from prompting.soft_deep import DeepSoftPrompter
 from prompting.soft_prompter import SoftPrompter
+from prompting.stored_features import Storable
 from prompting.templates import TemplatePrompter
 from prompting.upstream import context_of, same_names, tensor_of
 
@@ -122,8 +123,8 @@ class MTCoOp(PromptTrainer):
 
     def stored_features(self, options: CfgNode) -> str:
         if not options.IMAGE_PROMPTS:
-            return "model"
-        return "teacher" if options.ANCHOR_IMAGE or options.ANCHOR_LOGITS else "none"
+            return Storable.ALL
+        return Storable.TEACHER if options.ANCHOR_IMAGE or options.ANCHOR_LOGITS else Storable.NONE
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if not options.TASK_VECTORS:

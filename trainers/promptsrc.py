@@ -13,6 +13,7 @@ from prompting.averaging import GaussianAverage
 from prompting.deep_prompts import IndependentPrompter, check_depth
 from prompting.precision import PRECISIONS
 from prompting.prompter import ModelOutput, Prompter
+from prompting.stored_features import Storable
 from prompting.templates import TemplatePrompter, with_templates
 from prompting.upstream_deep import independent_prompts_of
 
@@ -53,7 +54,7 @@ class PromptSRC(PromptTrainer):
     needs_all_classes = True  # the losses are means over all classes
 
     def stored_features(self, options: CfgNode) -> str:
-        return "teacher"
+        return Storable.TEACHER
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         depths = {"TEXT": text.layers, "VISION": self.clip.image_layers}

@@ -175,7 +175,8 @@ def _optim() -> dict:
         # of multi-label tasks; see dassl/data/label_kinds.py
         "MULTI_LABEL_LOSS": Key("binary", choices=("binary", "asymmetric")),
         "POSITIVE_WEIGHT": Key(1.0, above=0),  # factor of the loss of a class that an image has
-        "LOGIT_BIAS": 0.0,  # added to the logits before the sigmoid
+        # added to the logits before the sigmoid; auto: from the training images
+        "LOGIT_BIAS": Key("auto", choices=("auto",), also=(float,)),
         "ORDINAL_WEIGHT": Key(1.0, least=0),  # of the squared earth mover's distance
         # weight of each task in the loss of a joint training; see dassl/engine/task_weights.py
         "TASK_WEIGHTS": Key("none", choices=TASK_WEIGHTS),

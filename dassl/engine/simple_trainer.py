@@ -26,6 +26,7 @@ from .calibration import Temperatures, check_calibration, fit_temperatures
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
+from .label_bias import set_label_biases
 from .loggers import check_loggers
 from .resume import load_resume, save_resume
 from .suite_check import check_suite
@@ -74,6 +75,7 @@ class SimpleTrainer(TrainerBase):
         self.build_model()
         if cfg.MODEL.INIT_WEIGHTS:
             self.load_init_weights(cfg.MODEL.INIT_WEIGHTS)
+        set_label_biases(self)
         self.carried = init_from_runs(self, cfg.MODEL.INIT_FROM) if cfg.MODEL.INIT_FROM else {}
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname, space=self.dm.space)
 

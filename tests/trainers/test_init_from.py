@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import softcpt
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from dassl.utils.checkpoint import load_checkpoint
@@ -102,6 +103,7 @@ def test_the_record_names_the_sources(run, source, tmp_path, capsys):
     elsewhere = first.rename(tmp_path / "elsewhere")
     again = run("MTCoOp", *TARGET, flags=("--init-from", str(elsewhere)), **how)
     assert again == content  # complete: nothing to do
+    assert softcpt.load_run(tmp_path / "moved").record == content  # which needs no source
     with pytest.raises(UserError, match="other checkpoints"):
         run("MTCoOp", *TARGET, flags=("--init-from", str(second)), **how)
     other = run(
