@@ -215,6 +215,7 @@ class MTCoOp(PromptTrainer):
             name = f"SoftCPT* ({cls})" if options.CSC else "SoftCPT*"
         own = [f"depth {options.DEPTH}"] if options.DEPTH > 1 else []
         own += ["images"] if options.IMAGE_PROMPTS else []
+        own += [f"rank {options.RANK}"] if own and options.RANK else []
         return ", ".join([name, *own, *(["anchors"] if self.anchors else [])])
 
 
