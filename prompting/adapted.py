@@ -53,7 +53,7 @@ class AdaptedPrompter(Prompter):
                 self.register_buffer("fixed", self.encode(), persistent=False)  # (C, e)
 
     def _embed(self, phrases: list[str], text: TextTower) -> None:
-        """Keep the embedded phrases: the tokens that all begin with, and each one's others."""
+        """Store the embedded phrases: the tokens that all begin with, and the others of each."""
         tokens = text.tokenize(phrases)  # (C, L)
         eot = text.eot(tokens).cpu()  # (C,)
         same = (tokens == tokens[:1]).all(dim=0).cpu()  # (L,)

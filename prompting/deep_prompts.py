@@ -22,8 +22,8 @@ class DeepContext(nn.Module):
     """A learned context for each of the first J text blocks, shared by all class names.
 
     Prompts are ``[SOS] v_1 ... v_m words name . [EOT]``. If m is at most the number of words of
-    ``ctx_init``, the first m start the context and the others stand behind it, fixed; otherwise the
-    context starts at random and there are no words. So do the contexts of later blocks.
+    ``ctx_init``, the first m start the context and the others follow it, fixed; otherwise the
+    context starts at random and there are no words. Contexts of later blocks start at random.
 
     Args:
         n_ctx: m.

@@ -138,15 +138,15 @@ def fitting_chunk(rows: int, row_bytes: int, free: int) -> int:
 def describe(counter: RowCounter, chunk: int, free: int) -> str:
     """The log line on a step's text."""
     row_bytes = counter.tower.row_bytes
-    how = "all at once"
+    pieces = "all at once"
     if chunk and chunk < counter.rows:
-        how = (
+        pieces = (
             f"in chunks of {chunk} rows ({format_size(chunk * row_bytes)}), recomputed in backward"
         )
     size = format_size(counter.rows * row_bytes)
     return (
         f"Text of a step: {counter.prompts} prompts, {counter.rows} rows, about {size} of "
-        f"{format_size(free)} free memory; {how} (MODEL.TEXT_CHUNK)"
+        f"{format_size(free)} free memory; {pieces} (MODEL.TEXT_CHUNK)"
     )
 
 

@@ -30,12 +30,8 @@ def describe_trainer(trainer: SimpleTrainer) -> list[str]:
         sampler = trainer.cfg.DATALOADER.TRAIN_X.SAMPLER
         check_task_weights(trainer.cfg.OPTIM, trainer.dm.space, sampler)
         steps = len(trainer.train_loader_x)
-        rules = balance_of(trainer.cfg)
-        lines += (
-            [f"balance of tasks: {', '.join(f'{k} {v}' for k, v in rules.items())}"]
-            if rules
-            else []
-        )
+        if rules := balance_of(trainer.cfg):
+            lines.append(f"balance of tasks: {', '.join(f'{k} {v}' for k, v in rules.items())}")
     epochs = trainer.max_epoch if steps else 0
     return [*lines, f"{steps} steps per epoch, {epochs} epochs, {trainer.steps_rule}"]
 

@@ -34,9 +34,12 @@ class EachTask(TrainerBase):
         if not cfg.TEST.NO_TEST:
             check_calibration(cfg, dataset)
         for t, task in enumerate(self.space.tasks):
-            own = {"OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"task{t}"), "VERBOSE": False}
-            own["TEST.PER_TASK_RESULT"] = False  # it would number every task 0; see _report
-            own["RESUME"] = str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else ""
+            own = {
+                "OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"task{t}"),
+                "RESUME": str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else "",
+                "TEST.PER_TASK_RESULT": False,  # it would number every task 0; see _report
+                "VERBOSE": False,
+            }
             if t in self.space.set_tasks:
                 own["TEST.CALIBRATION"] = ""  # it leaves multi-label tasks out
             print(f"Task {t} ({task.name}): {len(task.classnames)} classes, {self._sizes(t)}")
@@ -94,12 +97,12 @@ class EachTask(TrainerBase):
         if not directory:
             return
         source = Path(directory)
-        whole = source if self._is_single(source) else None
-        if whole:
+        single = self._holds_one_task(source)
+        if single:
             print(f"{source} was trained on one task; it is evaluated on all tasks")
         for t, trainer in enumerate(self._trainers):
             with self._naming_task(t):
-                trainer.load_model(whole or source / f"task{t}", epoch)
+                trainer.load_model(source if single else source / f"task{t}", epoch)
 
     @contextlib.contextmanager
     def _naming_task(self, t: int) -> Iterator[None]:
@@ -109,7 +112,7 @@ class EachTask(TrainerBase):
         except UserError as error:
             raise UserError(f"task {t} ({self.space.tasks[t].name}): {error}") from None
 
-    def _is_single(self, source: Path) -> bool:
+    def _holds_one_task(self, source: Path) -> bool:
         names = self.first.get_model_names()
         there = bool(names) and all((source / name).is_dir() for name in names)
         return there and not (source / "task0").exists()
