@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets  # noqa: F401  (its classes are imported when their names are looked up)
 import trainers  # noqa: F401  (likewise)
@@ -167,7 +168,7 @@ def main(args: argparse.Namespace) -> dict:
     if cfg.RESUME and not any(Path(cfg.RESUME).rglob("resume*.pt")):
         raise UserError(f"--resume names {cfg.RESUME}, which holds no resume.pt of a run")
     if args.dry_run or args.show_prompts:
-        trainer = _build_trainer(cfg)
+        trainer = _build_trainer(cfg, args)
         print("\n".join(trainer.show_prompts() if args.show_prompts else trainer.describe()))
         return {}
     from dassl.utils import distributed
@@ -200,7 +201,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
     record.begin(seed=cfg.SEED)
     with record.watched():
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
-        trainer = _build_trainer(cfg)
+        trainer = _build_trainer(cfg, args)
         description = describe_run(cfg, trainer)
         record.describe(trainer.dataset.space, **description)
         print("Computing in {precision} on {device}".format(**description["run"]))
@@ -213,9 +214,11 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
         return trainer.train()
-    from results.unseen import refuse_fitting_on_unseen
+    from results.unseen import stored_temperatures
 
-    refuse_fitting_on_unseen(trainer.cfg, trainer.dataset.space, args.model_dir)
+    stored = stored_temperatures(trainer.cfg, trainer.dataset.space, args.model_dir)
+    for part in trainer.task_trainers:
+        part.stored_temperatures = stored
     trainer.load_model(args.model_dir, epoch=args.load_epoch)
     return trainer.test()
 
@@ -223,13 +226,13 @@ def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
 def _run_other_rank(args: argparse.Namespace, cfg: CfgNode, seed: int | None) -> dict:
     """The work of torchrun's processes but the first: the same, without record and log."""
     if seed is not None:  # None: the run is complete
-        trainer = _build_trainer(cfg.with_values({"SEED": seed}))
+        trainer = _build_trainer(cfg.with_values({"SEED": seed}), args)
         if not args.no_train:
             _train_or_evaluate(args, trainer)
     return {}
 
 
-def _build_trainer(cfg: CfgNode):
+def _build_trainer(cfg: CfgNode, args: argparse.Namespace):
     import torch
 
     from dassl.engine import build_trainer
@@ -237,8 +240,13 @@ def _build_trainer(cfg: CfgNode):
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     if torch.cuda.is_available() and cfg.USE_CUDA:
-        torch.backends.cudnn.benchmark = True
-    return build_trainer(cfg)
+        torch.backends.cudnn.benchmark = cfg.COMPUTE.CUDNN_BENCHMARK
+    trainer: Any = build_trainer(cfg)
+    if args.eval_only and args.model_dir and cfg.OPTIM.LOGIT_BIAS == "auto":
+        from results.task_words import use_stored_biases
+
+        use_stored_biases(trainer.dataset.space, Path(args.model_dir))
+    return trainer
 
 
 def _with_seed(cfg: CfgNode, earlier: dict | None) -> CfgNode:

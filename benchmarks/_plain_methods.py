@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 
 class PlainMethod:
-    """A training step on one task, in fp32, with frozen towers and given text features.
+    """A training step on one task, with frozen towers and given text features.
 
     Args:
         model: from :func:`benchmarks._plain.plain_clip`.
         classes: names.
         learned: a state dict of our prompter.
         fixed: frozen tensors by name, see the classes below.
+        amp: whether to compute in mixed precision, else in fp32.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class PlainMethod:
         learned: dict[str, Tensor],
         fixed: dict[str, Tensor],
         lr: float,
+        amp: bool = False,
     ):
-        self.model, self.fixed = model, fixed
+        self.model, self.fixed, self.amp = model, fixed, amp
+        self.device = model.logit_scale.device
         self.names = [name.replace("_", " ") for name in classes]
         self.learned = {k: v.detach().clone().requires_grad_() for k, v in learned.items()}
         self.optim = torch.optim.SGD(self.groups(lr), lr, momentum=0.9, weight_decay=5e-4)
@@ -40,6 +43,10 @@ class PlainMethod:
     def groups(self, lr: float) -> list[dict]:
         """Groups of learned tensors, as torch takes them."""
         return [{"params": list(self.learned.values())}]
+
+    def tokens(self, template: str) -> Tensor:
+        """Token ids (C, 77) of all names in a template."""
+        return open_clip.tokenize([template.format(name) for name in self.names]).to(self.device)
 
     def encode_prompts(self, contexts: dict[int, Tensor], words: Tensor | None = None) -> Tensor:
         """Text features (C, e) of names behind a context, which is overwritten before later blocks.
@@ -50,7 +57,7 @@ class PlainMethod:
         """
         model = self.model
         start = contexts[0] if words is None else torch.cat([contexts[0], words])
-        tokens = open_clip.tokenize([f"{'X ' * len(start)}{name}." for name in self.names])
+        tokens = self.tokens(f"{'X ' * len(start)}{{}}.")
         x = model.token_embedding(tokens)  # (C, 77, d)
         x = torch.cat([x[:, :1], start.expand(len(x), -1, -1), x[:, 1 + len(start) :]], 1)
         x = x + model.positional_embedding
@@ -82,7 +89,8 @@ class PlainMethod:
 
     def __call__(self, images: Tensor, label: Tensor) -> float:
         """One optimizer step; the loss."""
-        loss = self.loss(images, label)
+        with torch.autocast(self.device.type, enabled=self.amp):
+            loss = self.loss(images, label)
         self.optim.zero_grad()
         loss.backward()
         self.optim.step()
@@ -186,8 +194,7 @@ class PlainAdapted(PlainMethod):
     """A method whose learned tensors are in the towers; the text is "a photo of a {}."."""
 
     def text(self) -> Tensor:
-        tokens = open_clip.tokenize([f"a photo of a {name}." for name in self.names])
-        return self.model.encode_text(tokens)
+        return self.model.encode_text(self.tokens("a photo of a {}."))
 
     def image(self, images: Tensor) -> Tensor:
         return self.model.encode_image(images)

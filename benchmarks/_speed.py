@@ -19,11 +19,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, methods
 from benchmarks._progress import Report, elapsed, say, table
 from benchmarks._sides import row
+from dassl.data.tasks import TaskSpace
 
 JOINT = ("NATA", "CSTA", "CoOp-MT")
+TOGETHER = (3,)  # runs side by side: the seeds of a number of shots
 HEADER = ("", "naive, ms", "ours, ms", "ratio", "")
 MARGIN = 1.2  # a row is begun if the time is left that the longest took, times this
 
@@ -42,6 +44,10 @@ def jobs(small: bool) -> dict[str, Callable[[], list[dict]]]:
             found[f"{backbone} {name}"] = _job(gpu.compare, backbone, name, size, space)
         for name, own in alone.items():
             found[f"{backbone} {name}"] = _job(compare_alone, backbone, name, own)
+        found[f"{backbone} together"] = _job(compare_together, backbone, size, space)
+        if backbone == size.backbones[0]:
+            for method in methods.chosen(small):
+                found[method] = _job(methods.compare_on_gpu, method, small)
     return found
 
 
@@ -60,6 +66,17 @@ def compare_alone(backbone: str, variant: str, size: gpu.Size) -> list[dict]:
         about = f"peak {' and '.join(peaks)} GiB; {size.classes[0]} classes, batch {size.batch}"
         what = f"{backbone.split('/')[0]} {variant}: step, {says}"
         rows.append(row(what, found["naive"][0], found[side][0], about))
+    return rows
+
+
+def compare_together(backbone: str, size: gpu.Size, space: TaskSpace) -> list[dict]:
+    """Rows of NATA: a step of a run alone, in place of the naive side, and of one of several."""
+    alone, _ = gpu.measure_together(backbone, "NATA", size, space, 1)
+    rows = []
+    for runs in TOGETHER:
+        seconds, peak = gpu.measure_together(backbone, "NATA", size, space, runs)
+        what = f"{backbone.split('/')[0]} NATA: step of a run alone, and of one of {runs} together"
+        rows.append(row(what, alone, seconds, f"peak {peak / 2**30:.1f} GiB of {runs}"))
     return rows
 
 

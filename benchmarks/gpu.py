@@ -9,6 +9,7 @@ Weights are random and images synthetic: neither changes the time of a step. The
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import time
@@ -20,10 +21,12 @@ import torch
 import train
 from benchmarks._plain import PlainConditionalStep, PlainStep, plain_clip
 from benchmarks._sides import row
+from clip._graphs import AFTER
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.tasks import Task, TaskSpace
 from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import set_random_seed
+from dassl.utils.lockstep import Lockstep, Strand
 
 # General-10: Caltech101, Pets, Cars, Flowers, Food, Aircraft, SUN397, DTD, EuroSAT, UCF101.
 CLASSES = (100, 37, 196, 102, 101, 100, 397, 47, 10, 101)
@@ -101,6 +104,16 @@ def make_trainer(variant: str, backbone: str, size: Size, space: TaskSpace, *opt
     trainer = TRAINER_REGISTRY.get(name)(cfg, dataset=dataset)
     trainer.set_model_mode("train")
     return trainer
+
+
+def precision_key(trainer: str, *words: str) -> str:
+    """The key of a method's precision; DePT's is that of the method that the KEY VALUE words name.
+
+    Args:
+        trainer: its name.
+    """
+    cfg = train.setup_cfg(train.parse_args(["--trainer", trainer, *words]))
+    return f"TRAINER.{TRAINER_REGISTRY.get(trainer).config_keys(cfg)[-1]}.PREC"
 
 
 STEP = Step(0, 0, 10**9)  # no step is the last of an epoch
@@ -185,6 +198,43 @@ def measure_all(
         trainer.train_step(stored, STEP)
     found["graphed"] = measure(lambda: trainer.train_step(stored, STEP), size.steps, device)
     return found
+
+
+def measure_together(
+    backbone: str, variant: str, size: Size, space: TaskSpace, runs: int
+) -> tuple[float, int]:
+    """Seconds of a step of one of several runs that share their text passes, warm features and
+    graphs if there are any; and the peak of the GPU's memory in bytes."""
+    with Lockstep() as lockstep:
+        for number in range(runs):
+            lockstep.start(number, functools.partial(_own_steps, backbone, variant, size, space))
+        ended: list[Strand] = []
+        while lockstep.strands:
+            ended += lockstep.round()
+    for strand in ended:
+        if strand.error is not None:
+            raise strand.error
+    starts, ends, peaks = zip(*(strand.result for strand in ended), strict=True)
+    return (max(ends) - min(starts)) / size.steps / runs, max(peaks)
+
+
+def _own_steps(
+    backbone: str, variant: str, size: Size, space: TaskSpace
+) -> tuple[float, float, int]:
+    """When the steps of a run begin and end, and the peak memory by then."""
+    trainer = make_trainer(variant, backbone, size, space)
+    batch = make_batch(trainer, size)
+    images = batch.pop("img").to(trainer.device)
+    batch["feat"] = trainer.image_features({**batch, "img": images})["global"]
+    times = []
+    for steps in (AFTER + 1, size.steps):
+        for _ in range(steps):
+            trainer.train_step(batch, STEP)
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter())
+    peak = torch.cuda.max_memory_allocated() if trainer.device.type == "cuda" else 0
+    return times[0], times[1], peak
 
 
 def compare(backbone: str, variant: str, size: Size, space: TaskSpace) -> list[dict]:

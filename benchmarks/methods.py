@@ -16,9 +16,10 @@ import torch
 
 from benchmarks import _plain_methods as plain
 from benchmarks._plain import plain_clip
-from benchmarks._sides import NAIVE, compare
-from benchmarks.gpu import ON_CPU, STEP, Size, make_batch, make_space, make_trainer
+from benchmarks._sides import NAIVE, compare, row
+from benchmarks.gpu import STEP, Size, make_batch, make_space, make_trainer, measure, precision_key
 from clip import backbones
+from prompting.stored_features import Storable
 from trainers import lp_plus_plus
 
 PLAIN = {
@@ -43,17 +44,23 @@ SMALL_OPTIONS = {  # the blocks of tiny-vit's towers
     "TCP": {"LAYER": 1},
 }
 SHOTS, ITERATIONS = 16, 300  # of LP++
+FULL = {"classes": 47, "batch": 4, "backbone": "ViT-B-16/random"}
+SMALL = {"classes": 5, "batch": 3, "backbone": "tiny-vit/random"}
+WARM_UP, TIMES = 3, 20  # steps on a GPU; a text pass that comes a third time is a CUDA graph then
 
 
 def run(small: bool = False) -> list[dict]:
-    """All rows."""
-    size = (5, 3, "tiny-vit/random") if small else (47, 4, "ViT-B-16/random")
-    keys = ("classes", "batch", "backbone")
+    """All rows of a CPU."""
     rows = []
-    for method in ("PromptSRC", "LPPlusPlus") if small else METHODS:
-        case = {"method": method, **dict(zip(keys, size, strict=True))}
+    for method in chosen(small):
+        case = {"method": method, **(SMALL if small else FULL)}
         rows += compare("benchmarks.methods", {method: case}, sides_of(method))
     return rows
+
+
+def chosen(small: bool) -> tuple[str, ...]:
+    """The methods that are measured."""
+    return ("PromptSRC", "LPPlusPlus") if small else METHODS
 
 
 def sides_of(method: str) -> dict[str, str]:
@@ -64,36 +71,66 @@ def sides_of(method: str) -> dict[str, str]:
     return {"images": "", **warm}
 
 
+def compare_on_gpu(method: str, small: bool = False) -> list[dict]:
+    """Rows of a method in fp32 and in mixed precision, timed in this process, on a GPU if any."""
+    size = SMALL if small else FULL
+    rows = []
+    for precision in ("fp32", "amp"):
+        case = {**size, "method": method, "gpu": torch.cuda.is_available(), "precision": precision}
+        found = {}
+        for side in (NAIVE, *sides_of(method)):
+            step = prepare(side, **case)
+            for _ in range(WARM_UP):
+                step()
+            times = 1 if method == "LPPlusPlus" else TIMES
+            found[side] = measure(step, times, torch.device("cuda" if case["gpu"] else "cpu"))
+            del step
+        for side, says in sides_of(method).items():
+            peak = f"peak {found[NAIVE][1] / 2**30:.1f} and {found[side][1] / 2**30:.1f} GiB"
+            what = ", ".join(filter(None, (method, says, precision)))
+            rows.append(row(what, found[NAIVE][0], found[side][0], peak))
+    return rows
+
+
 def prepare(
-    side: str, method: str, classes: int, batch: int, backbone: str
+    side: str,
+    method: str,
+    classes: int,
+    batch: int,
+    backbone: str,
+    gpu: bool = False,
+    precision: str = "fp32",
 ) -> Callable[[], list[torch.Tensor]]:
     """A training step, or a fit of LP++; it returns the learned tensors."""
     size = Size((backbone,), (classes,), batch, steps=1)
     options = OPTIONS.get(method, {})
     options = options | (SMALL_OPTIONS.get(method, {}) if backbone.startswith("tiny") else {})
     words = [w for k, v in options.items() for w in (f"TRAINER.{method.upper()}.{k}", str(v))]
+    words += ["USE_CUDA", str(gpu), precision_key(method), precision]
     if side == "checkpoint":
         words += ["COMPUTE.IMAGE_CHECKPOINT", "True"]
-    trainer = make_trainer(method, backbone, size, make_space(size.classes), *ON_CPU, *words)
+    trainer = make_trainer(method, backbone, size, make_space(size.classes), *words)
     trainer.epoch = 0
     if method == "LPPlusPlus":
         return _fit(trainer, side, classes)
-    data = make_batch(trainer, size)
+    data = {key: value.to(trainer.device) for key, value in make_batch(trainer, size).items()}
     if side == NAIVE:
         naive = _plain(trainer, PLAIN[method])
         step = functools.partial(naive, data["img"], data["label"])
         learned = list(naive.learned.values())
         del trainer
-        backbones._cached.cache_clear()
+        if not gpu:  # else its memory would count as the naive side's
+            backbones._cached.cache_clear()
     else:
         learned = list(_learned(trainer).values())
         if side == "warm":
             features = trainer.clip.encode_image(data["img"])
-            if trainer.stored_features(trainer.cfg.TRAINER[trainer.KEY]) == "teacher":
+            if trainer.stored_features(trainer.cfg.TRAINER[trainer.KEY]) == Storable.TEACHER:
                 data["teacher"] = features
             else:
                 del data["img"]
                 data["feat"] = features
+        data["label"], data["task"] = data["label"].cpu(), data["task"].cpu()  # as a loader's
         step = functools.partial(trainer.train_step, data, STEP)
 
     def timed():
@@ -122,11 +159,12 @@ def _plain(trainer, kind: type[plain.PlainMethod]) -> plain.PlainMethod:
         "anchors": trainer.templates.features if trainer.uses_templates else None,
     }
     return kind(
-        plain_clip(clip_model.config, state),
+        plain_clip(clip_model.config, state).to(trainer.device),
         trainer.dm.space.classnames,
         _learned(trainer),
         {name: tensor for name, tensor in fixed.items() if tensor is not None},
         lr=trainer.cfg.OPTIM.LR,
+        amp=trainer.precision == "amp",
     )
 
 
@@ -135,6 +173,7 @@ def _fit(trainer, side: str, classes: int) -> Callable[[], list[torch.Tensor]]:
     probe, generator = trainer.model.prompter, torch.Generator().manual_seed(0)
     label = torch.arange(classes).repeat(SHOTS)
     features = torch.randn(len(label), probe.features.shape[1], generator=generator)
+    label, features = label.to(trainer.device), features.to(trainer.device)
     state = {name: value.clone() for name, value in probe.state_dict().items()}
     if side == NAIVE:
         arguments = (features, label, probe.features, state, ITERATIONS)

@@ -38,19 +38,24 @@ PLAIN = ["FEATURES.MODE", "off", "VERBOSE", "False"]
 
 
 def run(small: bool = False) -> list[dict]:
-    """One row."""
-    shots, seeds, epochs = ([1], [1], 2) if small else (SHOTS, SEEDS, EPOCHS)
-    with tempfile.TemporaryDirectory() as folder:
-        words = write_plan(Path(folder), shots, seeds, epochs)
-        start = time.perf_counter()
-        expected = naive(words)
-        middle = time.perf_counter()
-        found = ours(words)
-        end = time.perf_counter()
-    apart = max(abs(a - b) for a, b in zip(found, expected, strict=True))
-    notes = f"{len(found)} accuracies, apart by at most {apart:.2f} points"
-    runs = 1 + 3 * len(shots) * len(seeds)
-    return [row(f"sweep of {runs} runs on Digits7", middle - start, end - middle, notes)]
+    """A row of the default and one of runs side by side."""
+    size = ([1], [1], 2) if small else (SHOTS, SEEDS, EPOCHS)
+    runs = 1 + 3 * len(size[0]) * len(size[1])
+    rows, expected, plain = [], None, 0.0
+    for says, flags in {"": (), ", --together auto": ("--together", "auto")}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            words = [*write_plan(Path(folder), *size), *flags]
+            if expected is None:
+                start = time.perf_counter()
+                expected = naive(words)
+                plain = time.perf_counter() - start
+            start = time.perf_counter()
+            found = ours(words)
+            took = time.perf_counter() - start
+        apart = max(abs(a - b) for a, b in zip(found, expected, strict=True))
+        notes = f"{len(found)} accuracies, apart by at most {apart:.2f} points"
+        rows.append(row(f"sweep of {runs} runs on Digits7{says}", plain, took, notes))
+    return rows
 
 
 def write_plan(folder: Path, shots: list[int], seeds: list[int], epochs: int) -> list[str]:

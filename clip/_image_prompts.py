@@ -17,10 +17,6 @@ from ._blocks import is_batch_first, overwrite
 from ._errors import CLIPError
 from ._packed import attend, is_standard, run_mlp
 
-# activations per token, block and channel that wait for the backward pass, measured on ViTs of 4
-# and 8 standard blocks; recomputed, there is one, and all of the block at work
-VALUES = 10
-
 
 def blocks_of(visual: nn.Module, name: str = "this backbone") -> nn.ModuleList:
     """The blocks of an image tower that can take prompt tokens.
@@ -52,15 +48,6 @@ def token_width(visual: nn.Module) -> int:
     """V, the width of the tokens of a vision transformer."""
     norm = visual.trunk.norm if hasattr(visual, "trunk") else visual.ln_post
     return norm.weight.shape[0]
-
-
-def activation_bytes(visual: nn.Module, images: int, count: int, recompute: bool) -> int:
-    """About the memory of a step's activations, with ``count`` prompt tokens beside the patches."""
-    blocks = visual.trunk.blocks if hasattr(visual, "trunk") else visual.transformer.resblocks
-    positions = visual.trunk.pos_embed if hasattr(visual, "trunk") else visual.positional_embedding
-    values = len(blocks) + VALUES if recompute else VALUES * len(blocks)
-    tokens = images * (positions.shape[-2] + count)
-    return values * tokens * token_width(visual) * positions.element_size()
 
 
 def encode_with_tokens(

@@ -187,10 +187,6 @@ class CLIP(nn.Module):
         _image_prompts.blocks_of(self.visual, self.name)
         return _image_prompts.token_width(self.visual)
 
-    def prompted_image_bytes(self, images: int, count: int, recompute: bool = False) -> int:
-        """About the bytes of activations of :meth:`encode_prompted_image` with ``count`` tokens."""
-        return _image_prompts.activation_bytes(self.visual, images, count, recompute)
-
     def encode_prompted_image(
         self, images: torch.Tensor, tokens: dict[int, torch.Tensor], recompute: bool = False
     ) -> torch.Tensor:

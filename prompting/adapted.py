@@ -53,7 +53,7 @@ class AdaptedPrompter(Prompter):
                 self.register_buffer("fixed", self.encode(), persistent=False)  # (C, e)
 
     def _embed(self, phrases: list[str], text: TextTower) -> None:
-        """Keep the embedded phrases: the tokens that all begin with, and each one's others."""
+        """Store the embedded phrases: the tokens that all begin with, and the others of each."""
         tokens = text.tokenize(phrases)  # (C, L)
         eot = text.eot(tokens).cpu()  # (C,)
         same = (tokens == tokens[:1]).all(dim=0).cpu()  # (L,)
@@ -93,5 +93,10 @@ class AdaptedPrompter(Prompter):
         """Image features (B, e) by the adapted tower; gradients reach what it learns."""
         if not self.adapts_visual:
             return super().encode_image(clip, images, outputs, task)
-        self.visual.set_grad_checkpointing(self.recompute_images)
-        return {"global": self.visual(images)}
+
+        def encode(count: int, recompute: bool) -> torch.Tensor:
+            self.visual.set_grad_checkpointing(recompute)
+            return self.visual(images[:count])
+
+        self.announce_memory(clip, encode, len(images), "in a tower with learned parts")
+        return {"global": encode(len(images), self.recompute_images)}

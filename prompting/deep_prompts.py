@@ -22,8 +22,8 @@ class DeepContext(nn.Module):
     """A learned context for each of the first J text blocks, shared by all class names.
 
     Prompts are ``[SOS] v_1 ... v_m words name . [EOT]``. If m is at most the number of words of
-    ``ctx_init``, the first m start the context and the others stand behind it, fixed; otherwise the
-    context starts at random and there are no words. So do the contexts of later blocks.
+    ``ctx_init``, the first m start the context and the others follow it, fixed; otherwise the
+    context starts at random and there are no words. Contexts of later blocks start at random.
 
     Args:
         n_ctx: m.
@@ -66,8 +66,6 @@ class DeepContext(nn.Module):
 class PromptedImages(Prompter):
     """A prompter that learns in the image tower, through prompt tokens beside the patches."""
 
-    announced = False  # whether the log says what memory a step takes
-
     def image_tokens(self, clip: CLIP, task: torch.Tensor | None = None) -> dict[int, torch.Tensor]:
         """Tokens (m, V) or (B, m, V) by index of the image block; {} leaves the tower as it is.
 
@@ -86,22 +84,14 @@ class PromptedImages(Prompter):
         tokens = self.image_tokens(clip, task)
         if not tokens:
             return super().encode_image(clip, images, outputs, task)
-        if torch.is_grad_enabled() and not self.announced:
-            self.announced = True
-            self.announce_memory(clip, len(images), tokens[0].shape[-2])
-        return {"global": clip.encode_prompted_image(images, tokens, self.recompute_images)}
 
-    def announce_memory(self, clip: CLIP, images: int, count: int) -> None:
-        """Log, before the first step, what the image tower's activations will take."""
-        kept, fewer = (clip.prompted_image_bytes(images, count, again) for again in (False, True))
-        sizes = f"{images} images with {count} prompt tokens each"
-        if self.recompute_images:
-            print(f"Images of a step: {sizes}, about {fewer / 1e9:.2f} GB, recomputed backwards")
-        else:
-            print(
-                f"Images of a step: {sizes}, about {kept / 1e9:.2f} GB of activations "
-                f"(COMPUTE.IMAGE_CHECKPOINT True: {fewer / 1e9:.2f} GB)"
-            )
+        def encode(count: int, recompute: bool) -> torch.Tensor:
+            own = {i: x[:count] if x.dim() == 3 else x for i, x in tokens.items()}
+            return clip.encode_prompted_image(images[:count], own, recompute)
+
+        with_tokens = f"with {tokens[0].shape[-2]} prompt tokens each"
+        self.announce_memory(clip, encode, len(images), with_tokens)
+        return {"global": encode(len(images), self.recompute_images)}
 
 
 class IndependentPrompter(PromptedImages):

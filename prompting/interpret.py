@@ -28,15 +28,14 @@ def contexts_of(task: str, trainer) -> Iterator[tuple[str, torch.Tensor]]:
         if name.split(".")[-1] == "ctx" and parameter.dim() in (2, 3):
             part = name.removesuffix(".ctx").removesuffix("ctx").strip(".") or "context"
             groups = parameter.detach()[None] if parameter.dim() == 2 else parameter.detach()
-            owners = {len(space.tasks): [t.name for t in space.tasks]}
-            owners[space.num_classes] = list(space.classnames)
+            owners = {len(space.tasks): space.tasknames, space.num_classes: space.classnames}
             labels = owners.get(len(groups), [str(i) for i in range(len(groups))])
             for label, tokens in zip(labels, groups, strict=True):
                 yield f"{prefix}{part}{f' of {label}' if len(groups) > 1 else ''}", tokens
     generated = task_contexts(trainer)
     if generated is not None:
-        for one, tokens in zip(space.tasks, generated, strict=True):
-            yield f"generated for {one.name}", tokens
+        for name, tokens in zip(space.tasknames, generated, strict=True):
+            yield f"generated for {name}", tokens
 
 
 @torch.no_grad()

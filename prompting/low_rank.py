@@ -29,8 +29,8 @@ class SeededDropout:
             return x
         generator = torch.Generator(x.device)
         generator.manual_seed(stable_seed(self.seed, self.step, place, "dropout"))
-        kept = torch.empty_like(x).bernoulli_(1 - self.share, generator=generator)
-        return x * kept / (1 - self.share)
+        mask = torch.empty_like(x).bernoulli_(1 - self.share, generator=generator)
+        return x * mask / (1 - self.share)
 
 
 class LowRankUpdate(nn.Module):

@@ -94,11 +94,10 @@ class PromptLearner(nn.Module):
 
     def _read_names(self, names: list[str], text: TextEncoder) -> None:
         right = self.n_ctx - self.left  # context tokens right of the name
-        # tokens of the name alone, and of the name, its full stop and EOT
-        bare, whole = tokenize_names(names, text, self.n_ctx, follow=self.left > 0)
+        lengths, to_end = tokenize_names(names, text, self.n_ctx, follow=self.left > 0)
         first, pad = list(text.tokenizer.prefix_ids), text.tokenizer.pad_id
-        length = max(map(len, whole))
-        ids = torch.tensor([first + words + [pad] * (length - len(words)) for words in whole])
+        length = max(map(len, to_end))
+        ids = torch.tensor([first + words + [pad] * (length - len(words)) for words in to_end])
         ids, token = ids.unique(return_inverse=True)
         with torch.no_grad():
             table = text.embed(ids.to(text.device)).cpu()
@@ -107,8 +106,8 @@ class PromptLearner(nn.Module):
         self.register_buffer("start", start, persistent=False)  # (1, s, d) in front of all prompts
         rest = token[:, len(first) :]
         self.register_buffer("token", rest, persistent=False)  # (n, L) rows of table
-        self.eot = torch.tensor([len(words) - 1 + right for words in whole])  # (n,), on the CPU
-        order = [_suffix_order(count, right, length) for count in bare]
+        self.eot = torch.tensor([len(words) - 1 + right for words in to_end])  # (n,), on the CPU
+        order = [_suffix_order(count, right, length) for count in lengths]
         self.register_buffer("order", torch.stack(order), persistent=False)  # (n, L + right)
 
     def embedded(self) -> torch.Tensor:

@@ -9,6 +9,8 @@ from torch import nn
 
 from clip import CLIP
 
+from .image_memory import Encode, announce, count_blocks, image_bytes
+
 Features = dict[str, torch.Tensor]  # outputs of the image tower by name, un-normalised
 
 
@@ -25,6 +27,7 @@ class Prompter(nn.Module):
     adapts_visual = False  # whether weights of the image tower are learned
     makes_text_features = True  # False: a head scores image features without any text
     recompute_images = False  # COMPUTE.IMAGE_CHECKPOINT; the trainer sets it
+    memory_announced = False  # whether the log says what memory the images of a step need
 
     def encode_image(
         self,
@@ -44,6 +47,21 @@ class Prompter(nn.Module):
         """
         with torch.no_grad():
             return clip.encode_outputs(images, outputs)
+
+    def announce_memory(self, clip: CLIP, encode: Encode, images: int, what: str) -> None:
+        """Log, before the first step, what memory a step needs in an image tower that learns.
+
+        Args:
+            encode: see :func:`~prompting.image_memory.image_bytes`.
+            images: of a step.
+            what: about the images, in words.
+        """
+        if self.memory_announced or not torch.is_grad_enabled():
+            return
+        self.memory_announced = True
+        weights = [*clip.parameters(), *self.parameters()]
+        sizes = image_bytes(encode, images, weights, count_blocks(clip))
+        announce(*sizes, f"{images} images {what}", self.recompute_images)
 
     def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
         """All weights of ``clip`` by name, with what is learned inside its towers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,14 +27,22 @@ from dassl.utils import UserError, distributed
 from .feature_encoder import FeatureEncoder
 from .precision import precision_name
 
-STORED = {  # which image features can be stored
-    "model": "the image tower is frozen: all features, in place of images",
-    "teacher": "the image tower learns: the frozen one's of training images, beside the images",
-    "none": "the image tower learns: nothing",
-}
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that the features of an epoch may use
 ONE_PIECE = 64 * 2**20  # bytes of an epoch's features that are read at once on a CPU
 CHECK_EVERY = 1.0  # seconds; epochs that are shorter do not all look for changed images
+
+
+class Storable(StrEnum):
+    """Which image features of a method can be stored.
+
+    ALL: of every image, in its place, since the image tower is frozen.
+    TEACHER: the frozen tower's of training images, beside them; the method's own tower learns.
+    NONE: its tower learns, and it does not use those of the frozen one.
+    """
+
+    ALL = "model"
+    TEACHER = "teacher"
+    NONE = "none"
 
 
 class Loaders(NamedTuple):
@@ -45,18 +54,19 @@ class Loaders(NamedTuple):
 
 
 def with_stored_features(
-    encoder: FeatureEncoder, loaders: Loaders, epochs: int, whose: str = "model"
+    encoder: FeatureEncoder, loaders: Loaders, epochs: int, storable: str = Storable.ALL
 ) -> Loaders:
     """The loaders with stored features, as FEATURES.MODE says.
 
     Args:
         epochs: of the training, for the size that is logged.
-        whose: a key of STORED.
+        storable: a value of :class:`Storable`.
     """
     cfg, mode = encoder.cfg, encoder.options.MODE
-    if whose == "none" or mode == "off" or (whose == "teacher" and mode != "full"):
+    teacher = storable == Storable.TEACHER
+    if storable == Storable.NONE or mode == "off" or (teacher and mode != "full"):
         return loaders
-    if whose == "teacher":
+    if teacher:
         stored = loaders._replace(train=_with_features(encoder, loaders.train, True, TeacherLoader))
     else:
         stored = Loaders(

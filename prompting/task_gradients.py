@@ -62,7 +62,7 @@ class TaskGradients:
         return {"steps": list(self.steps), "cosines": list(self.cosines)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on after what was recorded."""
+        """Continue after what was recorded."""
         self.steps, self.cosines = list(state["steps"]), list(state["cosines"])
 
     def relations(self) -> dict[str, Any]:

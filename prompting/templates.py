@@ -33,14 +33,26 @@ class TemplatePrompter(Prompter):
     as the tower gives them.
     """
 
-    def __init__(self, space, text, extra=(), normalised=True):
+    features: torch.Tensor
+
+    def __init__(
+        self,
+        space: TaskSpace,
+        text: TextEncoder,
+        extra: tuple[str, ...] = (),
+        normalised: bool = True,
+    ):
         super().__init__()
         self.space, self.extra = space, extra
-        features = average_templates(space, text, extra, normalised)
-        features = F.normalize(features, dim=-1)  # (C, e)
+        features = F.normalize(average_templates(space, text, extra, normalised), dim=-1)  # (C, e)
         self.register_buffer("features", features, persistent=False)
 
-    def forward(self, text, image_features, class_mask=None):
+    def forward(
+        self,
+        text: TextEncoder,
+        image_features: torch.Tensor,
+        class_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Text features (C, e)."""
         return self.features
 

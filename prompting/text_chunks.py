@@ -117,7 +117,9 @@ class ChunkedText:
             chunk = fitting_chunk(rows, self.tower.row_bytes, free)
         self.encoder = self.tower = self.tower.with_chunk(chunk)
         self.planned, self.chunked = True, 0 < chunk < rows
-        lockstep.report_share(1.0 if self.chunked else rows * self.tower.row_bytes / max(free, 1))
+        # one run keeps a GPU busy, and joined prompts synchronize with it (docs/speed.md)
+        alone = self.chunked or device.type == "cuda"
+        lockstep.report_share(1.0 if alone else rows * self.tower.row_bytes / max(free, 1))
         if counter.rows:
             print(describe(counter, chunk, free))
 
@@ -136,14 +138,18 @@ def fitting_chunk(rows: int, row_bytes: int, free: int) -> int:
 def describe(counter: RowCounter, chunk: int, free: int) -> str:
     """The log line on a step's text."""
     row_bytes = counter.tower.row_bytes
-    how = "all at once"
+    pieces = "all at once"
     if chunk and chunk < counter.rows:
-        how = f"in chunks of {chunk} rows ({_size(chunk * row_bytes)}), recomputed in backward"
+        pieces = (
+            f"in chunks of {chunk} rows ({format_size(chunk * row_bytes)}), recomputed in backward"
+        )
+    size = format_size(counter.rows * row_bytes)
     return (
-        f"Text of a step: {counter.prompts} prompts, {counter.rows} rows, about "
-        f"{_size(counter.rows * row_bytes)} of {_size(free)} free memory; {how} (MODEL.TEXT_CHUNK)"
+        f"Text of a step: {counter.prompts} prompts, {counter.rows} rows, about {size} of "
+        f"{format_size(free)} free memory; {pieces} (MODEL.TEXT_CHUNK)"
     )
 
 
-def _size(n: float) -> str:
+def format_size(n: float) -> str:
+    """A number of bytes in words."""
     return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"

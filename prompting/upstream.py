@@ -66,7 +66,7 @@ def is_released(path: Path) -> bool:
         content = load_inert(path)
     except UserError:
         return False  # the next reader reports what is wrong
-    return "optimizer" in content or any(_is(key, SUFFIX) for key in content["state_dict"])
+    return "optimizer" in content or any(_is_named(key, SUFFIX) for key in content["state_dict"])
 
 
 def context_of(states: States, module: str, classes: PromptLearner | None = None) -> torch.Tensor:
@@ -136,12 +136,12 @@ def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool((a - b).norm() <= CLOSE * b.norm())
 
 
-def _is(key: str, name: str) -> bool:
+def _is_named(key: str, name: str) -> bool:
     return key.rpartition(".")[2] == name
 
 
 def _numbered(state: dict[str, torch.Tensor], name: str) -> list[torch.Tensor]:
     """The tensors ``name``, ``0.name``, ``learners.1.name``, ... sorted by their numbers."""
-    keys = [key for key in state if _is(key, name)]
+    keys = [key for key in state if _is_named(key, name)]
     numbers = {key: [int(part) for part in key.split(".") if part.isdigit()] for key in keys}
     return [state[key] for key in sorted(keys, key=numbers.__getitem__)]

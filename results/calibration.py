@@ -16,8 +16,8 @@ from .schema import FILE
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Calibration on the test images of a task.
+class CalibrationMeasures:
+    """How well calibrated a model is on the test images of a task.
 
     Args:
         ece: expected calibration error, in percent.
@@ -30,11 +30,11 @@ class Calibration:
     bins: tuple[Bin, ...]
 
 
-def measure_calibration(found: ImageResults, places: np.ndarray) -> Calibration:
+def measure_calibration(found: ImageResults, places: np.ndarray) -> CalibrationMeasures:
     """The calibration on the images at ``places`` (n,)."""
     probability = found.probabilities[places, 0].astype(np.float64)
     correct = found.correct[places]
-    return Calibration(
+    return CalibrationMeasures(
         **calibration_measures(probability, correct, found.label_probability[places]),
         bins=reliability(probability, correct),
     )

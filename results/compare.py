@@ -166,7 +166,7 @@ def missing_runs(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _missing_seeds(row: Row, seeds: set) -> Iterator[str]:
-    where = f"{row.suite}, {row.method}, {shots_phrase(row.shots)}"
+    where = row_name(row)
     for run in row.unfinished:
         why = f" ({run.error})" if run.error else ""
         yield f"{where}, seed {run.seed}: {run.status}{why}, {run.folder}"
@@ -175,6 +175,15 @@ def _missing_seeds(row: Row, seeds: set) -> Iterator[str]:
         yield f"{where}, seed {seed}: no run"
     for run in row.repeats:
         yield f"{where}, seed {run.seed}: {run.folder} repeats another run and is not counted"
+
+
+def row_name(row: Row, suite: str = "") -> str:
+    """A row in a sentence: ``Trees, CoOp, 4 shots``.
+
+    Args:
+        suite: instead of the row's, which says when only some classes are tested.
+    """
+    return f"{suite or row.suite}, {row.method}, {shots_phrase(row.shots)}"
 
 
 def shots_phrase(shots: int) -> str:
@@ -192,8 +201,7 @@ def suspicious_runs(rows: Sequence[Row]) -> Iterator[str]:
         for run in row.runs:
             reasons = [*_below_zero_shot(run, row, base), *_not_finite(run.folder)]
             if reasons:
-                where = f"{row.suite}, {row.method}, {shots_phrase(row.shots)}, seed {run.seed}"
-                yield f"{where}: {'; '.join(reasons)}"
+                yield f"{row_name(row)}, seed {run.seed}: {'; '.join(reasons)}"
 
 
 def _below_zero_shot(run: Run, row: Row, zero_shot: Row | None) -> Iterator[str]:

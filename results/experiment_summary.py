@@ -15,7 +15,7 @@ from .read import FILE, NO_FILE, OVERALL, Run, read_run_or_log
 
 @dataclass(frozen=True)
 class Averaging:
-    """What is averaged, and how.
+    """What is averaged, and averaging.
 
     Args:
         keyword: the value, as in :meth:`Run.get`.
@@ -43,34 +43,34 @@ class _NothingFound(UserError):
     """An experiment without a complete run."""
 
 
-def summarize(folder: Path, how: Averaging) -> Summary:
+def summarize(folder: Path, averaging: Averaging) -> Summary:
     """The summary of one experiment: a folder of seeds, or a single run.
 
     Raises:
         UserError: no complete run, runs of different experiments, or an unknown keyword.
     """
-    runs = _runs_of(folder, how.test_log)
+    runs = _runs_of(folder, averaging.test_log)
     complete = [run for run in runs if run.complete]
     unfinished = [run for run in runs if not run.complete]
     if not complete:
         raise _NothingFound(f"there is no complete run in {folder}{_hint(folder, runs)}")
     check_one_experiment(folder, complete)
-    keys = _keys(complete[0], how.keyword)
+    keys = _keys(complete[0], averaging.keyword)
     print_unknown(complete)
     lines = [f"Parsing {folder}"]
     for run in runs:
         values = ", ".join(f"{key}: {_percent(run.get(name))}" for key, name in keys.items())
         lines.append(f"{run.folder.name}: {values if run.complete else run.status}")
     stats = {
-        key: statistic([run.get(name) for run in complete], how.spread, how.ci95)
+        key: statistic([run.get(name) for run in complete], averaging.spread, averaging.ci95)
         for key, name in keys.items()
     }
     lines += ["===", f"Summary of directory: {folder}"]
     if complete[0].test_subset:
         lines.append(f"evaluated on {complete[0].test_subset}")
     lines += [f"* {key}: {_with_spread(stat)}" for key, stat in stats.items()]
-    if how.keyword == OVERALL:
-        lines += _task_lines(complete, how)
+    if averaging.keyword == OVERALL:
+        lines += _task_lines(complete, averaging)
     valueless = [run for run in complete if any(run.get(k) is None for k in keys.values())]
     n = min(stat.n for stat in stats.values())
     problems = []
@@ -109,10 +109,10 @@ def _keys(run: Run, keyword: str) -> dict[str, str]:
     return {keyword: keyword}
 
 
-def _task_lines(runs: list[Run], how: Averaging) -> list[str]:
+def _task_lines(runs: list[Run], averaging: Averaging) -> list[str]:
     lines = []
     for name, task in runs[0].tasks.items():
-        stat = statistic([run.get(name) for run in runs], how.spread, how.ci95)
+        stat = statistic([run.get(name) for run in runs], averaging.spread, averaging.ci95)
         lines.append(f"* task: {task['id']} ({task['name']}) metric: {_with_spread(stat)}")
     return lines
 
@@ -125,7 +125,7 @@ def _with_spread(stat: Stat) -> str:
     return f"{_percent(stat.mean)} +- {_percent(stat.spread)}"
 
 
-def summarize_all(folder: Path, how: Averaging) -> Summary:
+def summarize_all(folder: Path, averaging: Averaging) -> Summary:
     """The summary of each subfolder, and the mean over the subfolders.
 
     Raises:
@@ -135,7 +135,7 @@ def summarize_all(folder: Path, how: Averaging) -> Summary:
     summaries, lines, missing = [], [], []
     for name in names:
         try:
-            summaries.append(summarize(folder / name, how))
+            summaries.append(summarize(folder / name, averaging))
             lines += [*summaries[-1].lines, ""]
         except _NothingFound as error:
             missing.append(f"not counted: {error}")

@@ -72,7 +72,9 @@ def draw_curves(
 
     panels = panels_of(rows)
     if not panels:
-        raise UserError("there is nothing to draw: no complete run outside of held-out tasks")
+        raise UserError(
+            "there is nothing to draw: no complete run but those on held-out or grouped tasks"
+        )
     path = check_suffix(path)
     letters, width = (LETTERS_NARROW, WIDTH_NARROW) if narrow else (LETTERS, WIDTH)
     across = 1 if narrow else min(len(panels), COLUMNS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dassl.utils import UserError
@@ -29,6 +30,21 @@ BARS = len(HATCHES)  # methods that bars can show; more become a heat map
 FIELD = 0.4  # inches of a field of a heat map, which holds a number
 
 
+@dataclass(frozen=True)
+class Gains:
+    """Points above zero-shot on a suite.
+
+    Args:
+        shots: their number, in words.
+        methods: gain and spread of each task, by method.
+    """
+
+    suite: str
+    shots: str
+    tasks: list[str]
+    methods: dict[str, list[tuple[float, float]]]
+
+
 def draw_gains(
     rows: Sequence[Row], path: str | os.PathLike, dpi: int = 300, narrow: bool = False
 ) -> Path:
@@ -47,39 +63,39 @@ def draw_gains(
 
     path = check_suffix(path)
     suites = dict.fromkeys(row.suite for row in rows)
-    panels = [panel for suite in suites if (panel := _gains(rows, suite))]
+    panels = [panel for suite in suites if (panel := gains_of(rows, suite))]
     if not panels:
         raise UserError("there is nothing to draw: no suite has both zero-shot and another method")
     styles = method_styles(rows)
     heights = [
-        _height(tasks, methods) + (0.3 + 0.1 * len(methods) if narrow else 0.0)  # for the legend
-        for _, tasks, methods in panels
+        _height(panel) + (0.3 + 0.1 * len(panel.methods) if narrow else 0.0)  # for the legend
+        for panel in panels
     ]
-    most = max(len(methods) for _, _, methods in panels)
+    most = max(len(panel.methods) for panel in panels)
     width = 4.0 if narrow else max(7.2, 2.6 + FIELD * most if most > BARS else 0.0)
     with rc_context(STYLE):
         figure = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
-        for ax, (title, tasks, methods) in zip(axes, panels, strict=True):
-            if len(methods) <= BARS:
-                _draw_bars(ax, tasks, methods, styles, narrow)
+        for ax, panel in zip(axes, panels, strict=True):
+            if len(panel.methods) <= BARS:
+                _draw_bars(ax, panel, styles, narrow)
             else:
-                _draw_map(ax, tasks, methods, narrow)
-            suite, _, shots = title.rpartition(", ")
-            ax.set_title(f"{suite}\n{shots}" if narrow else title, loc="right" if narrow else None)
+                _draw_map(ax, panel, narrow)
+            title = ("\n" if narrow else ", ").join((panel.suite, panel.shots))
+            ax.set_title(title, loc="right" if narrow else None)
         save_figure(figure, path, dpi)
     return path
 
 
-def _height(tasks: list[str], methods: dict) -> float:
+def _height(panel: Gains) -> float:
     """Inches of a panel."""
-    if len(methods) <= BARS:
-        return PADDING + max(0.5, len(tasks) * (0.14 + 0.13 * len(methods)))
-    return 1.6 + 0.28 * len(tasks)
+    if len(panel.methods) <= BARS:
+        return PADDING + max(0.5, len(panel.tasks) * (0.14 + 0.13 * len(panel.methods)))
+    return 1.6 + 0.28 * len(panel.tasks)
 
 
-def _gains(rows: Sequence[Row], suite: str) -> tuple[str, list[str], dict] | None:
-    """Title, tasks, and by method the gain and spread of each task."""
+def gains_of(rows: Sequence[Row], suite: str) -> Gains | None:
+    """The gains on a suite at the largest number of shots; None without zero-shot or a method."""
     members = [row for row in rows if row.suite == suite and row.runs]
     zero = next((row for row in members if row.shots == 0), None)
     trained = [row for row in members if row.shots != 0 and zero and same_measure(row, zero)]
@@ -97,10 +113,11 @@ def _gains(rows: Sequence[Row], suite: str) -> tuple[str, list[str], dict] | Non
                 else (float("nan"), 0.0)
                 for s, z in stats
             ]
-    return f"{suite}, {shots_title(most)}", tasks, methods
+    return Gains(suite, shots_title(most), tasks, methods)
 
 
-def _draw_bars(ax, tasks: list[str], methods: dict, styles: dict, narrow: bool) -> None:
+def _draw_bars(ax, panel: Gains, styles: dict, narrow: bool) -> None:
+    tasks, methods = panel.tasks, panel.methods
     spread = any(value for gains in methods.values() for _, value in gains)
     width = 0.8 / len(methods)
     for i, (method, gains) in enumerate(methods.items()):
@@ -123,7 +140,7 @@ def _draw_bars(ax, tasks: list[str], methods: dict, styles: dict, narrow: bool) 
     note = " (lines: ± 1 standard deviation over seeds)" if spread else ""
     ax.set_xlabel(f"points above zero-shot{note}")
     if narrow:
-        below = -0.45 / (_height(tasks, methods) - PADDING)  # 0.45 inches, in heights of the axes
+        below = -0.45 / (_height(panel) - PADDING)  # 0.45 inches, in heights of the axes
         note = " (± 1 std over seeds)" if spread else ""
         ax.set_xlabel(f"points above zero-shot{note}", loc="right")
         ax.legend(loc="upper right", bbox_to_anchor=(1.0, below), ncols=2)
@@ -131,8 +148,9 @@ def _draw_bars(ax, tasks: list[str], methods: dict, styles: dict, narrow: bool) 
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _draw_map(ax, tasks: list[str], methods: dict, narrow: bool) -> None:
+def _draw_map(ax, panel: Gains, narrow: bool) -> None:
     """A heat map, if there are too many methods for bars; a narrow one has no numbers."""
+    tasks, methods = panel.tasks, panel.methods
     matrix = [[methods[method][t][0] for method in methods] for t in range(len(tasks))]
     most = max((abs(v) for row in matrix for v in row if not math.isnan(v)), default=1.0)
     names = [wrapped(name, 26) for name in methods]
@@ -251,6 +269,6 @@ def draw_all(rows: Sequence[Row], folder: str | os.PathLike, pdf: bool = False) 
     folder, drawn = Path(folder), []
     for suffix in (".pdf",) if pdf else (".png", ".svg"):
         drawn.append(draw_curves(rows, folder / f"curves{suffix}"))
-        if any(_gains(rows, row.suite) for row in rows):
+        if any(gains_of(rows, row.suite) for row in rows):
             drawn.append(draw_gains(rows, folder / f"gains{suffix}"))
     return drawn

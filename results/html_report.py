@@ -43,7 +43,7 @@ def write_report(report: Report, path: str | os.PathLike, root: str = "") -> Pat
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     ).get_template(TEMPLATE)
-    rows = [*report.rows, *report.held_out]
+    rows = [*report.rows, *report.protocol_rows]
     text = template.render(
         suites=", ".join(dict.fromkeys(row.suite for row in rows)),
         complete=sum(run.complete for run in report.runs),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .calibration import Calibration, measure_calibration
+from .calibration import CalibrationMeasures, measure_calibration
 from .predictions import ImageResults, read_predictions
 from .task_words import read_words
 
@@ -70,7 +70,7 @@ class TaskMistakes:
     task: str
     images: int
     wrong: int
-    calibration: Calibration
+    calibration: CalibrationMeasures
     confusions: tuple[tuple[str, str, int], ...]
     confident: tuple[ConfidentMistake, ...]
     classes: tuple[ClassAccuracy, ...]

@@ -18,11 +18,11 @@ def check_one_experiment(folder: Path, runs: list[Run]) -> None:
     for run in others:
         found = _shared_settings(run)
         for key in dict.fromkeys([*expected, *found]):
-            one, two = expected.get(key, "not recorded"), found.get(key, "not recorded")
-            if one != two:
+            wanted, other = expected.get(key, "not recorded"), found.get(key, "not recorded")
+            if wanted != other:
                 raise UserError(
                     f"the runs in {folder} are not seeds of one experiment: {key} is "
-                    f"{one} in {first.folder.name}, {two} in {run.folder.name}"
+                    f"{wanted} in {first.folder.name}, {other} in {run.folder.name}"
                     f"{_data_difference(first, run) if key == 'data' else ''}; "
                     "--table text shows them apart"
                 )

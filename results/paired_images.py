@@ -54,15 +54,15 @@ def paired_images(rows: Sequence[Row], reference: str = "") -> list[ImagePairs]:
     for a, b, shots in comparable_rows(rows, reference):
         found = []
         for ours, theirs in runs_of_same_seed(a, b):
-            one, two = correct(ours.folder), correct(theirs.folder)
-            if one and two and one[0] == two[0]:
-                found.append((one[1], two[1]))
+            first, second = correct(ours.folder), correct(theirs.folder)
+            if first and second and first[0] == second[0]:  # the same images
+                found.append((first[1], second[1]))
         if found:
-            first = tuple(int((x & ~y).sum()) for x, y in found)
-            second = tuple(int((~x & y).sum()) for x, y in found)
-            values = tuple(map(mcnemar, first, second))
+            only_a = tuple(int((x & ~y).sum()) for x, y in found)
+            only_b = tuple(int((~x & y).sum()) for x, y in found)
+            values = tuple(map(mcnemar, only_a, only_b))
             images = len(found[0][0])
-            pairs = ImagePairs(a.suite, shots, a.method, b.method, first, second, values, images)
+            pairs = ImagePairs(a.suite, shots, a.method, b.method, only_a, only_b, values, images)
             out.append(pairs)
     return out
 

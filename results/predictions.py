@@ -60,7 +60,9 @@ def save_predictions(trainer: Any, folder: Path) -> None:
     paths: list[str] = []
     folders: list[str] = []
     for t, part in enumerate(trainer.task_trainers):
-        folders += [_below(place, part.cfg.DATASET.ROOT) for place in image_folders(part.dataset)]
+        folders += [
+            _relative_to_root(place, part.cfg.DATASET.ROOT) for place in image_folders(part.dataset)
+        ]
         predictions = getattr(part, "predictions", None)
         found = predictions.arrays() if predictions else {}
         items = getattr(part.dataset, part.cfg.TEST.SPLIT) or []
@@ -87,7 +89,7 @@ def save_predictions(trainer: Any, folder: Path) -> None:
         np.savez_compressed(temporary, **texts, **columns)
 
 
-def _below(folder: str, root: str) -> str:
+def _relative_to_root(folder: str, root: str) -> str:
     """A folder relative to the root of the datasets, or as it is if it lies elsewhere."""
     path = Path(folder).absolute()
     top = Path(root).expanduser().absolute()

@@ -91,7 +91,8 @@ def finish_run(record: RunRecord, trainer) -> dict:
 
 
 def measure_run(trainer) -> dict:
-    """The cost of a run: seconds by kind of work, and the peak of memory in bytes."""
+    """The cost of a run: seconds by kind of work, the peak of memory in bytes; and under amp the
+    optimizer steps that were skipped, since a gradient overflowed."""
     import torch
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -101,6 +102,9 @@ def measure_run(trainer) -> dict:
     }
     if trainer.device.type == "cuda":
         measured["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
+    scalers = [part.scaler for part in trainer.task_trainers if hasattr(part, "scaler")]
+    if any(scaler.is_enabled() for scaler in scalers):
+        measured["skipped_steps"] = sum(scaler.skipped for scaler in scalers)
     return measured
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from .aggregate import Row, Stat
+from .compare import row_name
 from .read import OVERALL
 from .rendering import Cell, Notes, Table
 from .tables import shots_name, signed
@@ -112,12 +113,12 @@ def _published(line: dict[str, str]) -> Published:
 
 def compare(rows: Sequence[Row]) -> Iterator[Comparison]:
     """Each of our rows whose suite, method and shots are in the table, with the published one."""
-    known = {(plain_name(p.suite), _method(p.method)): p for p in published_rows()}
+    known = {(plain_name(p.suite), plain_name(p.method)): p for p in published_rows()}
     for row in rows:
         if not row.runs:
             continue
         run = row.runs[0]  # row.method may be followed by settings in brackets
-        published = known.get((plain_name(run.suite), _method(run.method)))
+        published = known.get((plain_name(run.suite), published_name(run.method, ALIASES)))
         if published and row.shots in published.scores:
             yield Comparison(
                 row=row,
@@ -134,8 +135,9 @@ def plain_name(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum() or char in "*+")
 
 
-def _method(name: str) -> str:
-    return ALIASES.get(plain_name(name), plain_name(name))
+def published_name(name: str, aliases: Mapping[str, str]) -> str:
+    """The plain name of a method of ours in a published table."""
+    return aliases.get(plain_name(name), plain_name(name))
 
 
 def mismatches(settings: Mapping[str, str], must_match: Mapping[str, tuple]) -> Iterator[str]:
@@ -151,6 +153,13 @@ def seed_difference(row: Row) -> list[str]:
     seeds = {run.seed for run in row.runs}
     shown = ", ".join(map(str, sorted(seeds, key=str)))
     return [] if seeds == SEEDS else [f"seeds {shown} (published: 1, 2, 3)"]
+
+
+def remarks(name: str, why_not: Sequence[str], differs: Sequence[str]) -> list[str]:
+    """What keeps a row from being compared, or else from being like the published one, in words."""
+    if why_not:
+        return [f"{name}: not compared: {'; '.join(why_not)}"]
+    return [f"{name}: differs in {'; '.join(differs)}"] if differs else []
 
 
 def _why_not(row: Row, published: Published) -> Iterator[str]:
@@ -195,11 +204,7 @@ def published_parts(rows: Sequence[Row]) -> list[Table | Notes]:
         parts.append(_table(shown))
     notes = []
     for c in found:
-        place = f"{c.row.suite}, {c.row.method}, {shots_name(c.row.shots)} shots"
-        if c.why_not:
-            notes.append(f"{place}: not compared: {'; '.join(c.why_not)}")
-        elif c.differs:
-            notes.append(f"{place}: differs in {'; '.join(c.differs)}")
+        notes += remarks(row_name(c.row), c.why_not, c.differs)
     matched = "suite, number of tasks, shots, " + ", ".join(MUST_MATCH)
     notes.append(f"All compared rows have the published values of {matched}")
     return [*parts, Notes("Published numbers: differences and unknowns", (*notes, UNKNOWN))]
@@ -214,8 +219,8 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
                 Cell(name),
                 Cell(c.row.suite),
                 Cell(shots_name(c.row.shots)),
-                _score(c.ours, str(c.ours.n)),
-                _score(c.theirs, str(c.theirs.n)),
+                _score(c.ours),
+                _score(c.theirs),
                 Cell("" if c.difference is None else signed(c.difference, 2), c.difference),
             )
         )
@@ -231,6 +236,14 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
     )
 
 
-def _score(stat: Stat, seeds: str) -> Cell:
+def _score(stat: Stat) -> Cell:
+    cell = stat_cell(stat)
+    return replace(cell, text=f"{cell.text} ({stat.n})")
+
+
+def stat_cell(stat: Stat | None) -> Cell:
+    """Mean and spread with two decimals; a dash without a value."""
+    if stat is None or stat.mean is None:
+        return Cell("–", n=0)
     spread = "" if stat.spread is None or stat.n < 2 else f" ± {stat.spread:.2f}"
-    return Cell(f"{stat.mean:.2f}{spread} ({seeds})", stat.mean, stat.spread, stat.n)
+    return Cell(f"{stat.mean:.2f}{spread}", stat.mean, stat.spread, stat.n)

@@ -14,11 +14,17 @@ from functools import cache
 from pathlib import Path
 
 from .aggregate import Row, Stat
-from .compare import BaseNew, harmonic_mean
-from .published import mismatches, plain_name, seed_difference
+from .compare import BaseNew, harmonic_mean, row_name
+from .published import (
+    mismatches,
+    plain_name,
+    published_name,
+    remarks,
+    seed_difference,
+    stat_cell,
+)
 from .read import OVERALL
 from .rendering import Cell, Notes, Table
-from .tables import shots_name
 
 SETS = (
     "ImageNet",
@@ -120,8 +126,8 @@ def published_on_sets(
     """
     on_sets = [p for p in pairs if _dataset(p.base) in SETS and p.base.shots in (0, BASE_NEW_SHOTS)]
     all_classes = [r for r in rows if r.runs and _dataset(r) in SETS and _classes(r) == "all"]
-    notes = [*_remarks([side for pair in on_sets for side in (pair.base, pair.new)])]
-    notes += _remarks(all_classes)
+    sides = [side for pair in on_sets for side in (pair.base, pair.new)]
+    notes = [line for row in (*sides, *all_classes) for line in _remarks(row)]
     on_sets = [p for p in on_sets if not (_why_not(p.base, "base") or _why_not(p.new, "new"))]
     all_classes = [row for row in all_classes if not _why_not(row, "all")]
     directions = (
@@ -153,18 +159,13 @@ def _why_not(row: Row, classes: str) -> list[str]:
     return list(mismatches(settings, {**MUST_MATCH, "classes": (classes,)}))
 
 
-def _remarks(rows: Sequence[Row]) -> Iterator[str]:
-    for row in rows:
-        place = f"{_dataset(row)}, {row.method}, {shots_name(row.shots)} shots"
-        if reasons := _why_not(row, _classes(row)):
-            yield f"{place}: not compared: {'; '.join(reasons)}"
-            continue
-        differs = seed_difference(row)
-        split = row.runs[0].settings.get("split", "zhou")
-        if split != "zhou":
-            differs.append(f"split {split} (published: zhou)")
-        if differs and row.shots:
-            yield f"{place}: differs in {'; '.join(differs)}"
+def _remarks(row: Row) -> list[str]:
+    differs = seed_difference(row)
+    split = row.runs[0].settings.get("split", "zhou")
+    if split != "zhou":
+        differs.append(f"split {split} (published: zhou)")
+    name = row_name(row, _dataset(row))
+    return remarks(name, _why_not(row, _classes(row)), differs if row.shots else [])
 
 
 def _ours_base_new(pairs: Sequence[BaseNew], spread: str) -> dict[tuple[str, str], Values]:
@@ -216,10 +217,9 @@ def _table(direction: Direction) -> Table:
         known = _by_method(direction.sources, dataset)
         shown = set()
         for name, values in ((m, v) for (d, m), v in direction.ours.items() if d == dataset):
-            body.append(
-                _row(dataset, name, "ours", [_own(values.get(c)) for c in direction.columns])
-            )
-            key = ALIASES.get(plain_name(name), plain_name(name))
+            cells = [stat_cell(values.get(column)) for column in direction.columns]
+            body.append((Cell(dataset), Cell(name), Cell("ours"), *cells))
+            key = published_name(name, ALIASES)
             if key in known:
                 body.append(_published_row(dataset, known[key], direction.columns))
                 shown.add(key)
@@ -254,18 +254,8 @@ def _published_row(dataset: str, sources: list[Source], columns: Sequence[str]) 
     count = len({source.source for source in sources})
     numbers = "published" if count == 1 else f"published, {count} sources"
     name = sources[0].method + (" (transductive)" if sources[0].transductive else "")
-    return _row(dataset, name, numbers, [_range([s.values[c] for s in sources]) for c in columns])
-
-
-def _row(dataset: str, method: str, numbers: str, values: list[Cell]) -> tuple[Cell, ...]:
-    return Cell(dataset), Cell(method), Cell(numbers), *values
-
-
-def _own(stat: Stat | None) -> Cell:
-    if stat is None or stat.mean is None:
-        return Cell("–", n=0)
-    spread = "" if stat.spread is None or stat.n < 2 else f" ± {stat.spread:.2f}"
-    return Cell(f"{stat.mean:.2f}{spread}", stat.mean, stat.spread, stat.n)
+    ranges = [_range([s.values[column] for s in sources]) for column in columns]
+    return Cell(dataset), Cell(name), Cell(numbers), *ranges
 
 
 def _range(values: Sequence[float]) -> Cell:

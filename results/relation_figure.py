@@ -10,12 +10,13 @@ from pathlib import Path
 from dassl.utils import UserError
 
 from .aggregate import mean_and_interval
+from .compare import shots_phrase
 from .drawing import COLOURS, STYLE, check_suffix, save_figure
 from .figures import draw_fields
 from .read import Run
 from .task_relations import Matrix, Relations, relations_of
 
-LEAST_RANGE = 0.2  # cosines near 0 must look like it
+LEAST_RANGE = 0.2  # of the colours, so that cosines near 0 are pale
 
 
 def draw_relations(
@@ -48,44 +49,45 @@ def draw_relations(
         size = (columns * side + (2.0 if narrow else 4.0), (side + 1.9) * rows)
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).reshape(-1, 3)
-        for found, panels in zip(all_found, grid, strict=True):
-            _draw_row(found, panels, narrow)
+        for relations, panels in zip(all_found, grid, strict=True):
+            _draw_row(relations, panels, narrow)
         save_figure(figure, path, dpi, bbox_inches="tight")
     return path
 
 
-def _draw_row(found: Relations, panels, narrow: bool) -> None:
+def _draw_row(relations: Relations, panels, narrow: bool) -> None:
     left, middle, right = panels
-    shots = "all images" if found.shots < 0 else f"{found.shots} shots"
-    gradients = _off_diagonal(found.gradients)
-    found_values = [abs(v) for row in gradients for v in row if not math.isnan(v)]
-    most = max([LEAST_RANGE, *found_values])
-    draw_fields(left, gradients, found.tasks, found.tasks, ("PuOr", -most, most), "{:.2f}")
-    left.set_title(f"{found.method}, {shots}\ncosine of the gradients", loc="left")
-    if found.contexts:
-        contexts = _off_diagonal(found.contexts)
+    gradients = _off_diagonal(relations.gradients)
+    sizes = [abs(v) for row in gradients for v in row if not math.isnan(v)]
+    most = max([LEAST_RANGE, *sizes])
+    draw_fields(left, gradients, relations.tasks, relations.tasks, ("PuOr", -most, most), "{:.2f}")
+    left.set_title(
+        f"{relations.method}, {shots_phrase(relations.shots)}\ncosine of the gradients", loc="left"
+    )
+    if relations.contexts:
+        contexts = _off_diagonal(relations.contexts)
         known = [v for row in contexts for v in row if not math.isnan(v)]
         colours = ("cividis", min(known), max(known))
-        draw_fields(middle, contexts, found.tasks, found.tasks, colours, "{:.2f}")
+        draw_fields(middle, contexts, relations.tasks, relations.tasks, colours, "{:.2f}")
         if not narrow:
             middle.set_yticks([])
         middle.set_title("cosine of the generated contexts", loc="left")
     else:
-        _say(middle, "no generated contexts")
-    _draw_gains(right, found, found.tasks if narrow else None)
+        _show_remark(middle, "no generated contexts")
+    _draw_gains(right, relations, relations.tasks if narrow else None)
 
 
-def _say(ax, text: str) -> None:
+def _show_remark(ax, text: str) -> None:
     """A panel with a remark only."""
     ax.set_axis_off()
     ax.text(0.5, 0.5, text, ha="center", va="center", color="0.4", transform=ax.transAxes)
 
 
-def _draw_gains(ax, found: Relations, names: Sequence[str] | None) -> None:
+def _draw_gains(ax, relations: Relations, names: Sequence[str] | None) -> None:
     """Bars of jointly minus alone; lines show Student's 95 % interval over seeds."""
-    gains = [found.gains(t) for t in range(len(found.tasks))]
+    gains = [relations.gains(t) for t in range(len(relations.tasks))]
     if not any(gains):
-        _say(ax, "no task was trained alone")
+        _show_remark(ax, "no task was trained alone")
         return
     for t, values in enumerate(gains):
         if values:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from .aggregate import Row, aggregate
 from .compare import BaseNew, base_and_new, missing_runs, paired_differences, suspicious_runs
 from .extra_columns import USUAL, ExtraColumns
-from .held_out import held_out_tables, without_held_out
 from .paired_images import image_table, paired_images
+from .protocol_tables import protocol_tables, without_protocol_tables
 from .published import compare, published_parts
 from .published_sets import published_on_sets
 from .read import Run
@@ -39,7 +39,7 @@ class Choices:
 class Report:
     """Many runs, grouped into rows once, for tables, figures and pages.
 
-    Held-out tasks have a table of their own; they are in no other table and no figure.
+    Runs on a part of a suite's tasks have tables of their own, and are in no other table or figure.
 
     Args:
         runs: complete and incomplete ones.
@@ -47,12 +47,12 @@ class Report:
 
     def __init__(self, runs: Sequence[Run], choices: Choices):
         self.runs, self.choices = runs, choices
-        self._counted = without_held_out(runs)
+        self._counted = without_protocol_tables(runs)
         self.rows = aggregate(self._counted, choices.order)
 
     @property
-    def held_out(self) -> list[Row]:
-        """The rows of held-out tasks."""
+    def protocol_rows(self) -> list[Row]:
+        """The rows of runs in tables of their own."""
         counted = {id(run) for run in self._counted}
         return aggregate([run for run in self.runs if id(run) not in counted], self.choices.order)
 
@@ -65,7 +65,7 @@ class Report:
         rows, choices = self.rows, self.choices
         pairs = base_and_new(self._counted, choices.order)
         parts: list[Table | Notes] = [
-            *held_out_tables(self.runs, choices.order),
+            *protocol_tables(self.runs, choices.order),
             *shot_tables(rows, choices.spread, choices.extra),
             *base_new_tables(pairs, choices.extra),
             *(_published(rows, pairs, choices.spread) if choices.published else []),
@@ -81,17 +81,17 @@ class Report:
         return [*parts, *_notes(rows, self._counted)]
 
     def format_rows(self, form: str) -> str:
-        """One table of a row per method and shots, after that of held-out tasks; what is missing.
+        """One table of a row per method and shots, after those of protocols; what is missing.
 
         Args:
             form: ``text``, ``md``, ``csv`` or ``latex``.
         """
-        held_out = render(held_out_tables(self.runs, self.choices.order), form)
+        tables = render(protocol_tables(self.runs, self.choices.order), form)
         if not self._counted:
-            return held_out
+            return tables
         unfinished = [run for run in self._counted if not run.complete]
         spread, extra = self.choices.spread, self.choices.extra
-        return held_out + format_table(self.rows, form, unfinished, spread, extra)
+        return tables + format_table(self.rows, form, unfinished, spread, extra)
 
 
 def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], spread: str) -> list[Table | Notes]:

@@ -22,6 +22,7 @@ NOT_HASHED = (
     "MODEL.INIT_FROM",  # hashed by the content of its checkpoints instead
     "COMPUTE.CHANNELS_LAST",
     "COMPUTE.COMPILE",
+    "COMPUTE.CUDNN_BENCHMARK",
     "COMPUTE.FUSED_OPTIMIZER",
     "COMPUTE.GRAPHS",
     "COMPUTE.TF32",
@@ -49,9 +50,10 @@ NEWER: dict[str, Any] = {
     "OPTIM.TASK_WEIGHTS": "none",
     "OPTIM.TASK_WEIGHT_VALUES": [],
     "OPTIM.TASK_WEIGHT_LR": 0.05,
+    "OPTIM.LOSS_SCALE": 65536.0,
     "OPTIM.MULTI_LABEL_LOSS": "binary",
     "OPTIM.POSITIVE_WEIGHT": 1.0,
-    "OPTIM.LOGIT_BIAS": 0.0,
+    "OPTIM.LOGIT_BIAS": "auto",
     "OPTIM.ORDINAL_WEIGHT": 1.0,
 }
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def check_sources(cfg: CfgNode, eval_only: bool = False) -> str:
     """The weights that the training starts from, by a hash of their content; "" without any.
 
-    The runs must have the trainer of ``cfg``. Its options are not compared with theirs: those that
-    change the shape of a tensor are refused when it is loaded, others may differ.
+    The runs must have the trainer of ``cfg`` and its options, except PREC and ``free_options``,
+    such as the weights of its losses.
 
     Raises:
-        UserError: nothing is trained, a folder is no complete run with the trainer of ``cfg``, or
-            the runs differ in method or backbone.
+        UserError: nothing is trained, a folder is no complete run with the trainer of ``cfg`` and
+            its options, or the runs differ in backbone.
     """
     folders = cfg.MODEL.INIT_FROM
     if folders and eval_only:
@@ -37,17 +37,41 @@ def check_sources(cfg: CfgNode, eval_only: bool = False) -> str:
                 f"--init-from names {folder}, a run with {trainer}, but this one trains "
                 f"{cfg.TRAINER.NAME}; both must use the same method"
             )
-        for key, what in (("protocol.method", "method"), ("hashes.weights", "backbone")):
-            first, own = readers[0].get(key, str), reader.get(key, str)
-            if own != first:
-                raise UserError(
-                    f"--init-from averages runs with the same {what}, but {folders[0]} has "
-                    f"{first[:24]} and {folder} has {own[:24]}"
-                )
+        _check_options(cfg, folder, reader)
+        first, own = (r.get("hashes.weights", str) for r in (readers[0], reader))
+        if own != first:
+            raise UserError(
+                f"--init-from averages runs with the same backbone, but the weights of "
+                f"{folders[0]} have the hash {first[:8]} and those of {folder} {own[:8]}"
+            )
     from dassl.utils.checkpoint import hash_checkpoints  # imports torch
 
     found = sorted(hash_checkpoints(Path(folder)) for folder in folders)
     return f"start from {', '.join(found)}" if found else ""
+
+
+def _check_options(cfg: CfgNode, folder: str, reader: RecordReader) -> None:
+    """Refuse a run whose tensors were learned for other options than those of ``cfg``.
+
+    Options that the run does not know, as it was made by an earlier version, are not compared.
+    """
+    from dassl.engine import TRAINER_REGISTRY  # imports torch
+
+    trainer: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    there = reader.get("protocol.options", dict)
+    differing = {}
+    for node in trainer.config_keys(cfg):
+        for key, value in cfg.TRAINER[node].to_dict().items():
+            here = list(value) if isinstance(value, tuple) else value
+            free = key == "PREC" or key in trainer.free_options
+            if not free and there.get(key, here) != here:
+                differing[f"TRAINER.{node}.{key}"] = (there[key], here)
+    if differing:
+        found = ", ".join(f"{key} {old!r} (here {new!r})" for key, (old, new) in differing.items())
+        raise UserError(
+            f"--init-from names {folder}, a run with {found}: what it learned fits the same "
+            f"options only. Set {' and '.join(differing)} as there, or train that run as here"
+        )
 
 
 def describe_sources(cfg: CfgNode, carried: dict[str, list[str]]) -> dict[str, Any]:

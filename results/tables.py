@@ -61,7 +61,7 @@ def task_tables(
         head = (*FIRST, *(title for _, title in keys), *extra.head())
         tables.append(
             Table(
-                title=f"{suite}: {_seeds(spread)}",
+                title=f"{suite}: {_cell_meaning(spread)}",
                 head=head,
                 rows=tuple(body),
                 keys=len(FIRST),
@@ -88,19 +88,20 @@ def shot_tables(
                 for name in methods
             }
             name = f"{suite}, {key}" if key != OVERALL else suite
-            tables.append(_shot_table((name, suite), shots, stats, by_place, extra, spread))
+            tables.append(_shot_table(name, suite, shots, stats, by_place, extra, spread))
     return tables
 
 
 def _shot_table(
-    names: tuple[str, str],
-    shots: list,
-    stats: dict,
-    by_place: dict,
+    title: str,
+    suite: str,
+    shots: list[int],
+    stats: dict[str, list[Stat]],
+    by_place: dict[tuple[str, int], Row],
     extra: ExtraColumns,
     spread: str,
 ) -> Table:
-    """The table of a suite's mean; ``names`` are its title and the suite."""
+    """The table of a suite's mean, from those of each method by shots."""
     trained = [number for number in shots if number != 0]
     averaged = len(trained) > 1
     most = trained[-1] if trained else 0
@@ -122,9 +123,8 @@ def _shot_table(
         "; ".join(("columns: training images per class", *extra.note)),
         *(["mean: over the numbers of shots, if none is missing"] if averaged else []),
     ]
-    title, suite = names
     return Table(
-        title=f"{title}, by shots: {_seeds(spread)}",
+        title=f"{title}, by shots: {_cell_meaning(spread)}",
         head=(*head, *(["mean"] if averaged else [])),
         rows=tuple(body),
         keys=1,
@@ -181,7 +181,7 @@ def base_new_tables(pairs: Sequence[BaseNew], extra: ExtraColumns = USUAL) -> li
                 body.append((*first, *(side[i] for side in sides), *last))
         tables.append(
             Table(
-                title=f"{suite}, base to new: {_seeds()}",
+                title=f"{suite}, base to new: {_cell_meaning()}",
                 head=("task", "method", "shots", "base", "new", "H", *extra.head()),
                 rows=tuple(body),
                 keys=3,
@@ -247,7 +247,7 @@ def signed(value: float, digits: int) -> str:
     return text if text.strip("+−0.") else text[1:]
 
 
-def _seeds(spread: str = "std") -> str:
+def _cell_meaning(spread: str = "std") -> str:
     """What the cells of a table hold, for its title."""
     return f"mean ± {SPREADS[spread]}, in %"
 

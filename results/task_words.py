@@ -43,6 +43,25 @@ def read_tasks(folder: Path) -> TaskSpace | None:
         raise UserError(f"{folder / FILE} does not hold the tasks of a run: {error}") from None
 
 
+def use_stored_biases(space: TaskSpace, folder: Path) -> None:
+    """Give multi-label tasks the bias of the task with their name in a run.
+
+    A task that the run did not have gets the mean over those that it had, if there are any: its own
+    labels are not to be used.
+    """
+    from dassl.data.label_kinds import MultiLabel
+
+    stored = {
+        task["name"]: task["kind"]["bias"]
+        for task in read_words(folder)
+        if "bias" in task.get("kind", {})
+    }
+    for task in space.tasks if stored else ():
+        if isinstance(task.kind, MultiLabel):
+            mean = sum(stored.values()) / len(stored)
+            task.kind.set_bias(stored.get(task.name, mean))
+
+
 def read_words(folder: Path) -> list[dict]:
     """The content of ``tasks.json``, task by task; empty if the run did not write any.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dassl.utils import UserError
+from dassl.utils import UserError, read_json
 
+from .schema import FILE
 from .task_words import read_words
 
 if TYPE_CHECKING:
@@ -14,30 +15,58 @@ if TYPE_CHECKING:
     from dassl.data import TaskSpace
 
 
-def refuse_fitting_on_unseen(cfg: CfgNode, space: TaskSpace, training: str) -> None:
-    """Refuse what an evaluation would fit on labelled images of tasks or classes held out before.
+def stored_temperatures(cfg: CfgNode, space: TaskSpace, training: str) -> dict[str, float]:
+    """The temperatures of a training, for an evaluation of what it did not have; by task name.
 
     Args:
         space: the tasks that are evaluated.
         training: the folder of the run that trained the model (``--model-dir``).
 
+    Returns:
+        Empty if they are to be fitted as usual, or TEST.CALIBRATION is not set.
+
     Raises:
-        UserError: TEST.CALIBRATION or TEST.TASK_GIVEN False, and a task or a class that the
-            training did not have.
+        UserError: the evaluation would fit something on labelled images of tasks or classes that
+            the training did not have: TEST.TASK_GIVEN is False, or TEST.CALIBRATION is set and the
+            training has no temperature for them.
     """
-    fits = {
-        "TEST.CALIBRATION": (bool(cfg.TEST.CALIBRATION), "empty"),
-        "TEST.TASK_GIVEN False": (not cfg.TEST.TASK_GIVEN, "True"),
-    }
-    chosen = [key for key, (fitted, _) in fits.items() if fitted]
-    unseen = _unseen(space, Path(training)) if chosen and training else []
-    if unseen:
-        key = chosen[0]
-        raise UserError(
-            f"{key} would be fitted on labelled images of {', '.join(unseen)}, which the training "
-            f"in {training} did not have: the result would not be that of a model that has never "
-            f"seen them. Leave {key.split()[0]} {fits[key][1]} in this evaluation"
+    if not training or (cfg.TEST.TASK_GIVEN and not cfg.TEST.CALIBRATION):
+        return {}
+    unseen = _unseen(space, Path(training))
+    if unseen and not cfg.TEST.TASK_GIVEN:
+        raise _fitted_on("TEST.TASK_GIVEN False", unseen, training, "Leave TEST.TASK_GIVEN True")
+    if not unseen or not cfg.TEST.CALIBRATION:
+        return {}
+    found, common = _temperatures(Path(training))
+    values = {task.name: found.get(task.name, common) for task in space.tasks}
+    missing = [name for name, value in values.items() if value is None]
+    if missing:
+        raise _fitted_on(
+            f"TEST.CALIBRATION {cfg.TEST.CALIBRATION}",
+            unseen,
+            training,
+            f"The training has no temperature for {missing[0]!r}: train with TEST.CALIBRATION run, "
+            "whose temperature is then used for all tasks, or leave it empty here",
         )
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _fitted_on(key: str, unseen: list[str], training: str, remedy: str) -> UserError:
+    return UserError(
+        f"{key} would be fitted on labelled images of {', '.join(unseen)}, which the training "
+        f"in {training} did not have: the result would not be that of a model that has never "
+        f"seen them. {remedy}"
+    )
+
+
+def _temperatures(training: Path) -> tuple[dict[str, float], float | None]:
+    """The temperatures of a training by task name, and the one of all its tasks, if it is one."""
+    file = training / FILE
+    fitted = (read_json(file) if file.exists() else {}).get("calibration", {})
+    names = [task["name"] for task in read_words(training)]
+    found = {names[task["id"]]: task["temperature"] for task in fitted.get("tasks", [])}
+    one_for_all = found and (fitted["by"] == "run" or len(names) == 1)
+    return found, next(iter(found.values())) if one_for_all else None
 
 
 def _unseen(space: TaskSpace, training: Path) -> list[str]:

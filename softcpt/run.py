@@ -14,6 +14,7 @@ from dassl.config import CfgNode
 from dassl.data import Task
 from dassl.engine import SimpleTrainer
 from dassl.utils import UserError, unknown_name
+from prompting.stored_features import Storable
 
 from .images import ImageSource, as_list, load_images, name_of
 from .prediction import Prediction
@@ -226,7 +227,7 @@ class LoadedRun:
         """
         trainer = self.trainers[0]
         stored = getattr(trainer, "stored_features", None)
-        frozen = stored and stored(trainer.cfg.TRAINER[trainer.KEY]) == "model"
+        frozen = stored and stored(trainer.cfg.TRAINER[trainer.KEY]) == Storable.ALL
         return 0 if frozen or (stored is None and len(self.trainers) == 1) else t
 
     def inference_of(self, t: int) -> Callable:

@@ -12,7 +12,7 @@ from dassl.utils import UserError, unknown_name
 from results.aggregate import SPREADS
 
 from .grid import grid_runs
-from .protocols import PlannedRun, check_protocol_keys, override_words
+from .protocols import PlannedRun, check_fitting, check_protocol_keys, override_words
 
 KEYS = {
     "output": str,  # folder of all runs
@@ -145,7 +145,7 @@ def read_sweep(
     check_protocol_keys(content, path)
     report = _checked_report(content, path)
     output = Path(output or content["output"]).expanduser()
-    shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
+    shared = _shared_words(content, overrides, path)
     return Sweep(
         output=output,
         runs=tuple(grid_runs(content, output, shared, configs)),
@@ -244,6 +244,13 @@ def _pairs(keys: dict | None, path: Path) -> list[str]:
         return _checked_overrides(override_words(keys))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _shared_words(content: dict, overrides: Sequence[str], path: Path) -> list[str]:
+    """``[KEY, VALUE, ...]`` of every run."""
+    words = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
+    check_fitting(content.get("protocol"), words, path)
+    return words
 
 
 def _checked_overrides(words: Sequence[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 import json
 
+import parse_test_res
+
 
 def status(folder):
     return json.loads((folder / "results.json").read_text())["status"]
@@ -20,3 +22,10 @@ def stopping(method, error, epoch=0):
             raise error
 
     return after
+
+
+def parse(capsys, *argv):
+    """Exit code, lines of stdout and stderr of parse_test_res.py."""
+    code = parse_test_res.command([str(word) for word in argv])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err

@@ -1,6 +1,7 @@
 """Runs on a suite of an ordinal, a single-label and a multi-label task, from training to tables."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,11 @@ import parse_test_res
 import predict
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.label_kinds import MultiLabel, Ordinal
-from dassl.data.tasks import TaskSpace
+from dassl.data.tasks import Task, TaskSpace
 from dassl.engine import Step
 from dassl.utils import UserError
 from results.predictions import read_predictions
+from results.task_words import read_words, use_stored_biases, write_tasks
 from softcpt import load_run
 from softcpt.exporting import export_run
 from tests.conftest import TASKS, toy_class
@@ -61,7 +63,7 @@ def test_from_training_to_predictions_and_tables(kinds, run, tmp_path, toy_folde
     assert predict.command([str(folder), *images, "--format", "jsonl", "--task", "stripes"]) == 0
     shown = [json.loads(line)["classes"] for line in capsys.readouterr().out.splitlines()]
     loaded = load_run(folder)
-    chances = loaded.logits(images, task="stripes").double().sigmoid()
+    chances = (loaded.logits(images, task="stripes").double() + multi["bias"]).sigmoid()
     for row, classes in zip(chances, shown, strict=True):
         expected = {name: p for name, p in zip(("upright", "level"), row.tolist(), strict=True)}
         expected = {name: p for name, p in expected.items() if p >= 0.4}
@@ -69,8 +71,49 @@ def test_from_training_to_predictions_and_tables(kinds, run, tmp_path, toy_folde
         assert found == pytest.approx(expected, abs=1e-5)
     export_run(loaded, tmp_path / "weights", task="stripes")
     (task,) = json.loads((tmp_path / "weights" / "weights.json").read_text())["tasks"]
-    assert (task["kind"], task["bias"], task["threshold"]) == ("multi_label", 0.0, 0.4)
+    assert (task["kind"], task["bias"], task["threshold"]) == ("multi_label", multi["bias"], 0.4)
     assert "sigmoid" in (tmp_path / "weights" / "README.md").read_text()
+
+
+def test_the_starting_bias_makes_the_mean_logit_as_probable_as_a_class():
+    kind = MultiLabel(SETS, positive_weight=3.0)
+    logits, label = torch.tensor([[20.0, 22.0], [24.0, 26.0]]), torch.tensor([0, 1])
+    odds = 3.0 * (1 + 0.5) / (3 + 0.5)  # one of four is there
+    assert kind.starting_bias(logits, label) == pytest.approx(math.log(odds) - 23)
+    nothing = kind.starting_bias(logits, torch.zeros(2, dtype=torch.long))
+    assert math.isfinite(nothing) and nothing < kind.starting_bias(logits, label)
+
+
+def test_the_bias_of_the_training_is_evaluated(kinds, run, tmp_path):
+    """Not one of the images or the model of the evaluation."""
+    first = run("CoOp", *options(), dataset="ToyKinds")["tasks"][2]
+    (task,) = [t for t in read_words(tmp_path / "run") if t["name"] == first["name"]]
+    assert task["kind"]["bias"] == first["bias"] != 0
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
+    other = ("SEED", 5, "DATASET.NUM_SHOTS", 1)
+    again = run("CoOp", *options(), *other, dataset="ToyKinds", output=tmp_path / "e", flags=flags)
+    assert again["tasks"][2]["bias"] == first["bias"]
+    assert again["tasks"][2]["measures"] == first["measures"]
+
+
+def test_a_number_sets_the_bias_by_hand(build):
+    small = ("DATASET.NUM_SHOTS", 1, "OPTIM.LOGIT_BIAS")
+    trainer = build("MTCoOp", *options(), *small, -2, dataset="DigitLabels")
+    assert trainer.dm.space.kinds[1].bias == -2
+    with pytest.raises(UserError, match=r"LOGIT_BIAS takes auto or a number; got 'aut'"):
+        build("MTCoOp", *small, "aut", dataset="DigitLabels")
+
+
+def test_a_held_out_task_has_the_mean_bias_of_the_trained_ones(tmp_path):
+    def space(**biases):
+        return TaskSpace(
+            tuple(Task(n, ("a", "b"), kind=MultiLabel(SETS, bias=b)) for n, b in biases.items())
+        )
+
+    write_tasks(TaskSpace((*space(x=-4, y=-8).tasks, TASKS[0])), tmp_path)
+    tested = space(y=0, z=0)
+    use_stored_biases(tested, tmp_path)
+    assert [kind.bias for kind in tested.kinds] == [-8, -6]
 
 
 def test_a_trainer_that_knows_one_class_per_image_is_refused(kinds, cli):

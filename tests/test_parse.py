@@ -7,18 +7,12 @@ from pathlib import Path
 import pytest
 
 import parse_test_res
+from tests._command_line import parse
 from tests._records import seeds, write
 
 VALUES = [(80.0, 60.0), (82.0, 64.0), (87.0, 62.0)]
 MEANS = [70.0, 73.0, 74.5]
 GROUPED = (("oak", "seen", 80.0), ("elm", "unseen", 40.0), ("fir", "unseen", 50.0))
-
-
-def parse(capsys, *argv):
-    """Exit code, lines of stdout, stderr."""
-    code = parse_test_res.command([str(word) for word in argv])
-    out, err = capsys.readouterr()
-    return code, out.splitlines(), err
 
 
 def test_seeds_of_one_experiment(tmp_path, capsys):

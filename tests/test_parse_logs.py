@@ -1,17 +1,14 @@
 """Folders that hold only logs, as CoOp, SoftCPT and their relatives write them."""
 
-import re
 import statistics
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import parse_test_res
-import train
 from results.logs import parse_log
+from tests._command_line import parse
 from tests._records import write
-from tests.conftest import TASKS, toy_args
 
 # Written here after the published formats; the numbers are invented.
 HEAD = """\
@@ -82,12 +79,6 @@ def log(result="", end="Finish training\n", before="", **about):
 def seed(folder, number, text, name="log.txt"):
     (folder / f"seed{number}").mkdir(exist_ok=True, parents=True)
     (folder / f"seed{number}" / name).write_text(text)
-
-
-def parse(capsys, *argv):
-    code = parse_test_res.command([str(word) for word in argv])
-    out, err = capsys.readouterr()
-    return code, out.splitlines(), err
 
 
 VALUES = (87.49, 88.0, 86.5)
@@ -216,30 +207,6 @@ def test_a_single_folder_with_a_log(tmp_path, capsys):
     coop_seeds(tmp_path)
     code, lines, _ = parse(capsys, tmp_path / "seed2")
     assert code == 0 and "* overall_metric: 88.00% +- 0.00%" in lines
-
-
-@pytest.mark.parametrize("dataset", ["Toy", "ToyGroups"])
-def test_our_own_log_says_what_the_record_says(toy, tmp_path, capsys, dataset):
-    opts = ("TEST.PER_TASK_RESULT", "True")
-    for number in ("1", "2"):
-        folder = tmp_path / "runs" / f"seed{number}"
-        train.main(
-            toy_args("MTCoOpHard", *opts, dataset=dataset, output=folder, flags=("--seed", number))
-        )
-    _, with_record, _ = parse(capsys, tmp_path / "runs")
-    for path in (tmp_path / "runs").rglob("results.json"):
-        path.unlink()
-    code, from_log, _ = parse(capsys, tmp_path / "runs")
-    assert code == 0 and from_log == with_record
-
-
-def test_a_task_trained_by_itself_has_its_number_of_the_suite(toy, tmp_path, capsys):
-    capsys.readouterr()
-    opts = ("OPTIM.MAX_EPOCH", 1, "TEST.PER_TASK_RESULT", "True")
-    train.main(toy_args("CoOp", *opts, output=tmp_path / "run"))
-    text = (tmp_path / "run" / "log.txt").read_text()
-    numbers = re.findall(r"^\* task: (\d) \((.*?)\)", text, re.MULTILINE)
-    assert numbers == [(str(t), task.name) for t, task in enumerate(TASKS)]
 
 
 def test_a_record_is_believed_before_a_log(tmp_path, capsys):

@@ -15,7 +15,9 @@ from dassl.engine import Step, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, distributed
 from prompting.equal_names import refuse_equal_classes
+from prompting.feature_encoder import FeatureEncoder
 from prompting.fitting import NO_FITTING, Fitting, split_features
+from prompting.loss_scale import LossScaler
 from prompting.precision import (
     choose_precision,
     load_frozen_clip,
@@ -27,12 +29,7 @@ from prompting.prompt_learner import contexts_per_name, show_prompts
 from prompting.prompted_clip import PromptedCLIP
 from prompting.prompter import Features, ModelOutput, Prompter
 from prompting.questions import questions_of
-from prompting.stored_features import (
-    FeatureEncoder,
-    Loaders,
-    field_of,
-    with_stored_features,
-)
+from prompting.stored_features import Loaders, Storable, field_of, with_stored_features
 from prompting.task_gradients import task_gradients
 from prompting.templates import TemplatePrompter, with_template
 from prompting.text_chunks import parse_chunk
@@ -70,8 +67,8 @@ class PromptTrainer(TrainerX):
         return [p for p in prompter.parameters() if p.requires_grad]
 
     def stored_features(self, options: CfgNode) -> str:
-        """Hook: which image features can be stored; a key of prompting.stored_features.STORED."""
-        return "model"
+        """Hook: which image features can be stored; a value of ``Storable``."""
+        return Storable.ALL
 
     def build_fitting(self, options: CfgNode) -> Fitting:
         """Hook: how the method learns without SGD; by default it does not."""
@@ -127,8 +124,8 @@ class PromptTrainer(TrainerX):
             self.clip, self.image_outputs, self.cfg, self.precision, self.autocast, self.clock
         )
         loaders = Loaders(self.train_loader_x, self.val_loader, self.test_loader)
-        whose = self.stored_features(self.cfg.TRAINER[self.KEY])
-        loaders = with_stored_features(self.encoder, loaders, self.max_epoch, whose)
+        storable = self.stored_features(self.cfg.TRAINER[self.KEY])
+        loaders = with_stored_features(self.encoder, loaders, self.max_epoch, storable)
         self.train_loader_x, self.val_loader, self.test_loader = loaders
 
     def build_model(self) -> None:
@@ -147,7 +144,8 @@ class PromptTrainer(TrainerX):
         self.model = model.to(self.device)
         time_text(self.clock, prompter)
         distributed.same_everywhere(prompter.state_dict().values())
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "amp")
+        amp, scale = self.precision == "amp", self.cfg.OPTIM.LOSS_SCALE
+        self.scaler = LossScaler(self.device.type, init_scale=scale, enabled=amp)
         learned = self.parameter_groups(prompter) if self.sgd else []
         if learned:
             rate = self.cfg.OPTIM.TASK_WEIGHT_LR
@@ -186,13 +184,15 @@ class PromptTrainer(TrainerX):
             load_learned(self.model.prompter, self.from_upstream(states), directory)
 
     def extra_state(self) -> dict:
-        """On a CPU the number of threads, which changes the rounding of a step."""
+        """On a CPU the number of threads, which changes the rounding of a step; the loss scale."""
         on_cpu = self.device.type == "cpu" and self.model.text.planned
-        return {**super().extra_state(), "threads": torch.get_num_threads() if on_cpu else 0}
+        own = {"threads": torch.get_num_threads() if on_cpu else 0}
+        return {**super().extra_state(), **own, "loss_scale": self.scaler.state_dict()}
 
     def load_extra_state(self, state: dict) -> None:
         super().load_extra_state(state)
         self.model.text.threads = state.get("threads", 0)
+        self.scaler.load_state_dict(state.get("loss_scale", {}))
 
     def train_step(self, batch: dict, step: Step) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch; returns the losses by name."""

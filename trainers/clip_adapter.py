@@ -55,6 +55,7 @@ class CLIPAdapter(PromptTrainer):
         RATIO=Key(0.2, above=0, most=1),  # r: weight of the adapted feature
         SEARCH=False,  # after training, choose RATIO from 0.1, 0.2 ... 1 on the validation images
     )
+    free_options = ("SEARCH",)
 
     def check_cfg(self, cfg: CfgNode) -> None:
         if cfg.TRAINER.CLIP_ADAPTER.SEARCH:

@@ -17,6 +17,7 @@ from prompting.adapted import AdaptedPrompter
 from prompting.low_rank import PARTS, LowRankUpdate, SeededDropout
 from prompting.precision import PRECISIONS
 from prompting.prompter import Prompter
+from prompting.stored_features import Storable
 from prompting.templates import with_template
 
 from ._by_steps import STEP_KEYS, StepTrainer
@@ -85,6 +86,7 @@ class CLIPLoRA(StepTrainer):
         TEMPLATE="a photo of a {}.",  # one for every dataset; empty: the dataset's own
         **STEP_KEYS,
     )
+    free_options = ("DROPOUT", "ITERATIONS", "MIN_LR", "TEMPLATE")
     supports_distributed = False  # each process would draw other dropout masks
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -92,7 +94,7 @@ class CLIPLoRA(StepTrainer):
             raise UserError("TRAINER.CLIPLORA.PARTS takes at least one of q, k and v; got none")
 
     def stored_features(self, options: CfgNode) -> str:
-        return "model" if options.ENCODER == "text" else "none"
+        return Storable.ALL if options.ENCODER == "text" else Storable.NONE
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         self.dropout = SeededDropout(options.DROPOUT)

@@ -57,6 +57,7 @@ class CoCoOp(PromptTrainer):
 
     KEY = "COCOOP"
     pairs = True
+    free_options = ("CHUNK",)
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         N_CTX=Key(16, least=0),  # number of context tokens, if CTX_INIT is empty

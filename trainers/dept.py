@@ -86,6 +86,7 @@ class DePT(PromptTrainer):
         WEIGHT=Key(0.7, least=0, most=1),  # of the head, in the loss and in the logits
         RATE_FACTOR=Key(6.5, above=0),  # learning rate of the head, relative to that of the prompts
     )
+    free_options = ("RATE_FACTOR",)
     pairs = False  # the head is for classes
     refused_labels = {"multi_label": "its head classifies the text feature of an image's one class"}
 

@@ -11,6 +11,7 @@ from dassl.engine import TRAINER_REGISTRY
 from prompting.deep_prompts import IndependentPrompter, check_depth
 from prompting.precision import PRECISIONS
 from prompting.prompter import Prompter
+from prompting.stored_features import Storable
 from prompting.upstream_deep import independent_prompts_of
 
 from ._base import PromptTrainer
@@ -33,7 +34,7 @@ class IVLP(PromptTrainer):
     )
 
     def stored_features(self, options: CfgNode) -> str:
-        return "none" if options.PROMPT_DEPTH_VISION else "model"
+        return Storable.NONE if options.PROMPT_DEPTH_VISION else Storable.ALL
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         check_depth("IVLP.PROMPT_DEPTH_TEXT", options.PROMPT_DEPTH_TEXT, text.layers)

@@ -32,6 +32,7 @@ class KgCoOp(PromptTrainer):
         W=Key(8.0, least=0),  # weight of the distance, 1 - cosine of the text features
         TEMPLATE="",  # hand-written prompt with {} for the class; empty: the dataset's own
     )
+    free_options = ("W", "TEMPLATE")
     uses_templates = True
     needs_all_classes = True  # the distance is averaged over all classes
 

@@ -14,6 +14,7 @@ from dassl.engine import TRAINER_REGISTRY
 from prompting.deep_prompts import DeepContext, PromptedImages, check_depth
 from prompting.precision import PRECISIONS
 from prompting.prompter import Prompter
+from prompting.stored_features import Storable
 from prompting.upstream_deep import coupled_prompts_of
 
 from ._base import PromptTrainer
@@ -63,7 +64,7 @@ class MaPLe(PromptTrainer):
     )
 
     def stored_features(self, options: CfgNode) -> str:
-        return "none"
+        return Storable.NONE
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         for layers in (text.layers, self.clip.image_layers):

@@ -22,6 +22,7 @@ from prompting.prompt_learner import POSITIONS
 from prompting.prompter import ModelOutput, Prompter
 from prompting.soft_deep import DeepSoftPrompter
 from prompting.soft_prompter import SoftPrompter
+from prompting.stored_features import Storable
 from prompting.templates import TemplatePrompter
 from prompting.upstream import context_of, same_names, tensor_of
 
@@ -70,6 +71,14 @@ class MTCoOp(PromptTrainer):
         UPSTREAM_STEPS=False,  # as many optimizer and schedule steps as the released code
     )
     suite = "joint"
+    free_options = (
+        "ANCHOR_TEXT",
+        "ANCHOR_IMAGE",
+        "ANCHOR_LOGITS",
+        "CLS_SAMPLE_RATE",
+        "FREEZE_CLS_PROMPT",
+        "UPSTREAM_STEPS",
+    )
 
     def check_cfg(self, cfg: CfgNode) -> None:
         options = cfg.TRAINER.MTCOOP
@@ -114,8 +123,8 @@ class MTCoOp(PromptTrainer):
 
     def stored_features(self, options: CfgNode) -> str:
         if not options.IMAGE_PROMPTS:
-            return "model"
-        return "teacher" if options.ANCHOR_IMAGE or options.ANCHOR_LOGITS else "none"
+            return Storable.ALL
+        return Storable.TEACHER if options.ANCHOR_IMAGE or options.ANCHOR_LOGITS else Storable.NONE
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if not options.TASK_VECTORS:
@@ -206,6 +215,7 @@ class MTCoOp(PromptTrainer):
             name = f"SoftCPT* ({cls})" if options.CSC else "SoftCPT*"
         own = [f"depth {options.DEPTH}"] if options.DEPTH > 1 else []
         own += ["images"] if options.IMAGE_PROMPTS else []
+        own += [f"rank {options.RANK}"] if own and options.RANK else []
         return ", ".join([name, *own, *(["anchors"] if self.anchors else [])])
 
 

@@ -32,6 +32,7 @@ class ProGrad(PromptTrainer):
         T=Key(1.0, above=0),  # temperature of both sides of the divergence from zero-shot CLIP
         TEMPLATE="",  # zero-shot CLIP's, with {} for the class; empty: the dataset's own
     )
+    free_options = ("LAMBDA", "T", "TEMPLATE")
     supports_distributed = False  # each process would project the gradient of its own images
     refused_labels = {"multi_label": "its divergence compares softmax probabilities"}
     uses_templates = True

@@ -13,6 +13,7 @@ from prompting.averaging import GaussianAverage
 from prompting.deep_prompts import IndependentPrompter, check_depth
 from prompting.precision import PRECISIONS
 from prompting.prompter import ModelOutput, Prompter
+from prompting.stored_features import Storable
 from prompting.templates import TemplatePrompter, with_templates
 from prompting.upstream_deep import independent_prompts_of
 
@@ -40,12 +41,20 @@ class PromptSRC(PromptTrainer):
         GPA_MEAN=Key(15.0, least=0),  # epoch that weighs most in the average of the weights
         GPA_STD=Key(1.0, least=0),  # its spread in epochs; 0: the weights of the last epoch
     )
+    free_options = (
+        "TEXT_LOSS_WEIGHT",
+        "IMAGE_LOSS_WEIGHT",
+        "LOGITS_LOSS_WEIGHT",
+        "NUM_TEMPLATES",
+        "GPA_MEAN",
+        "GPA_STD",
+    )
     uses_templates = True
     refused_labels = {"multi_label": "its divergence compares softmax probabilities"}
     needs_all_classes = True  # the losses are means over all classes
 
     def stored_features(self, options: CfgNode) -> str:
-        return "teacher"
+        return Storable.TEACHER
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         depths = {"TEXT": text.layers, "VISION": self.clip.image_layers}

@@ -75,6 +75,7 @@ class TCP(PromptTrainer):
         REDUCTION=Key(4, least=1),  # k: the hidden width is the feature's divided by it
         TEMPLATE="",  # the hand-written prompt, with {} for the class; empty: the dataset's own
     )
+    free_options = ("W",)
     uses_templates = True
     needs_all_classes = True  # the distance is a mean over classes, images of them or not
 

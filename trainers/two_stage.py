@@ -19,6 +19,7 @@ from prompting.adapted import AdaptedPrompter
 from prompting.class_heads import CLASSES, load_without_head
 from prompting.precision import PRECISIONS
 from prompting.prompter import Features, Prompter
+from prompting.stored_features import Storable
 from prompting.templates import with_template
 
 from ._by_steps import STEP_KEYS, StepTrainer, cosine
@@ -103,10 +104,11 @@ class TwoStage(StepTrainer):
         FIRST_STAGE=Key(0.6, least=0, most=1),  # share of the steps that tune the norms
         **STEP_KEYS | {"ITERATIONS": Key(300, least=0)},
     )
+    free_options = ("FIRST_STAGE", "ITERATIONS", "MIN_LR", "TEMPLATE")
     supports_distributed = False  # the processes would have to start the classifier alike
 
     def stored_features(self, options: CfgNode) -> str:
-        return "none" if layer_norms(self.clip.visual) else "model"
+        return Storable.NONE if layer_norms(self.clip.visual) else Storable.ALL
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         return TwoStagePrompter(with_template(space, options.TEMPLATE), self.clip)

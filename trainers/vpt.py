@@ -14,6 +14,7 @@ from dassl.engine import TRAINER_REGISTRY
 from prompting.deep_prompts import PromptedImages, check_depth, make_tokens
 from prompting.precision import PRECISIONS
 from prompting.prompter import Prompter
+from prompting.stored_features import Storable
 from prompting.templates import TemplatePrompter, with_template
 from prompting.upstream_deep import visual_prompts_of
 
@@ -42,9 +43,10 @@ class VPT(PromptTrainer):
         PROMPT_DEPTH_VISION=Key(12, least=1),  # image blocks with tokens of their own
         TEMPLATE="a photo of a {}.",  # with {} for the class; empty: the dataset's own
     )
+    free_options = ("TEMPLATE",)
 
     def stored_features(self, options: CfgNode) -> str:
-        return "none"
+        return Storable.NONE
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         layers = self.clip.image_layers

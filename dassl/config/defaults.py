@@ -57,6 +57,9 @@ def get_cfg_default() -> CfgNode:
                 "IMAGE_CHECKPOINT": False,
                 "GRAPHS": True,  # on a GPU, text passes that repeat are replayed as CUDA graphs
                 "FUSED_OPTIMIZER": False,  # step all learned tensors in one kernel
+                # on a GPU, time the algorithms of each convolution at each new shape, as CoOp does;
+                # False: take the one that cuDNN's rules name, which starts faster
+                "CUDNN_BENCHMARK": True,
             },
             "FEATURES": _features(),
         }
@@ -172,12 +175,16 @@ def _optim() -> dict:
         # of multi-label tasks; see dassl/data/label_kinds.py
         "MULTI_LABEL_LOSS": Key("binary", choices=("binary", "asymmetric")),
         "POSITIVE_WEIGHT": Key(1.0, above=0),  # factor of the loss of a class that an image has
-        "LOGIT_BIAS": 0.0,  # added to the logits before the sigmoid
+        # added to the logits before the sigmoid; auto: from the training images
+        "LOGIT_BIAS": Key("auto", choices=("auto",), also=(float,)),
         "ORDINAL_WEIGHT": Key(1.0, least=0),  # of the squared earth mover's distance
         # weight of each task in the loss of a joint training; see dassl/engine/task_weights.py
         "TASK_WEIGHTS": Key("none", choices=TASK_WEIGHTS),
         "TASK_WEIGHT_VALUES": Key((), least=0),  # of given: one number per task
         "TASK_WEIGHT_LR": Key(0.05, above=0),  # of uncertainty's learned values
+        # PREC amp: the scale of the loss at the start, halved at every overflow, whose step is
+        # skipped; torch's default, as in CoOp's code
+        "LOSS_SCALE": Key(65536.0, above=0),
         "LR_SCHEDULER": Key("cosine", choices=("cosine", "multi_step", "single_step", "constant")),
         # multi_step: the epochs at which the rate is multiplied by GAMMA; single_step: their period
         "STEPSIZE": Key((-1,), least=-1),

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -29,6 +30,7 @@ from dassl.utils import UserError, unknown_name
 MULTI_LABEL_LOSSES = ("binary", "asymmetric")
 # Of the asymmetric loss, as published: https://arxiv.org/abs/2009.14119
 FOCUS, MARGIN = 4, 0.05
+AUTO = "auto"  # OPTIM.LOGIT_BIAS: MultiLabel.starting_bias of the training images
 
 Classes = tuple[list[list[int]], list[list[float]]]  # of each image, and their probabilities
 
@@ -151,7 +153,7 @@ class MultiLabel(SingleLabel):
         sets: the classes of each label, in ascending order; a set may be empty.
         loss_name: binary or asymmetric.
         positive_weight: factor of the loss of a class that the image has.
-        bias: added to every logit.
+        bias: added to every logit; :meth:`set_bias` changes it.
         threshold: probability from which a class counts as predicted.
     """
 
@@ -222,11 +224,26 @@ class MultiLabel(SingleLabel):
         loss = -(self.positive_weight * y * F.logsigmoid(z) + (1 - y) * negative)  # (B, C)
         return (loss * class_mask).sum(dim=1)
 
-    def measures(self, logits: Tensor, label: Tensor) -> dict[str, Any]:
-        """Mean average precision as the task's value, and F1 at the threshold.
+    def starting_bias(self, logits: Tensor, label: Tensor) -> float:
+        """The bias with which the mean logit is as probable as a class is among the labels.
 
-        The mean logit helps to choose the bias.
+        The loss has its minimum over constant logits there.
+
+        Args:
+            logits: (N, C) of the untrained model.
+            label: (N,).
         """
+        target = self.targets(label.to(logits.device), logits.shape[1])
+        present = (target.sum().item() + 0.5) / (target.numel() + 1)  # never 0 or 1
+        odds = self.positive_weight * present / (1 - present)
+        return math.log(odds) - logits.double().mean().item()
+
+    def set_bias(self, bias: float) -> None:
+        """Change the bias, once it is known; all holders of this kind see it."""
+        object.__setattr__(self, "bias", bias)
+
+    def measures(self, logits: Tensor, label: Tensor) -> dict[str, Any]:
+        """Mean average precision as the task's value, and F1 at the threshold."""
         probability = (logits.double() + self.bias).sigmoid()
         target = self.targets(label.to(logits.device), logits.shape[1])
         found = set_measures(probability.numpy(), target.numpy(), self.threshold)
@@ -237,6 +254,7 @@ class MultiLabel(SingleLabel):
             "measures": {"F1": found.macro_f1},
             "classes_without_positives": found.left_out,
             "mean_logit": logits.double().mean().item(),
+            "bias": self.bias,
         }
 
     def predict(self, logits: Tensor, top: int) -> Classes:

@@ -17,7 +17,8 @@ from dassl.utils import UserError
 
 from .datasets import Datum
 from .samplers import stable_seed
-from .transforms import build_transform
+from .small_views import small_views
+from .transforms import build_transform, transform_signature
 
 MAX_SAMPLE, BITS_PER_SAMPLE = 281, 258  # TIFF tags
 WIDE = ("PPM", "PNG")  # formats of 16 bits that Pillow reads as mode I, PNG up to version 10
@@ -117,6 +118,8 @@ class DatasetWrapper(Dataset):
         self.cfg, self.data_source, self.is_train = cfg, data_source, is_train
         self.transform = transform or build_transform(cfg, is_train)
         self.draws = is_train and getattr(self.transform, "draws", True)
+        fixed = transform is None and not self.draws  # the same view in every epoch
+        self._fixed_view = transform_signature(cfg, is_train) if fixed else ""
         self._upright = getattr(cfg.INPUT, "EXIF", "ignore") == "apply"  # Dassl has no such key
         self._seed = cfg.SEED
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # shared with workers
@@ -147,7 +150,13 @@ class DatasetWrapper(Dataset):
     def view(self, path: str) -> tuple[Tensor, str]:
         """The epoch's view (3, H, W) of an image, and the sha256 of its file."""
         content, digest = read_bytes(path)
-        return self._view(decode(content, path, self._upright), digest), digest
+
+        def make() -> Tensor:
+            return self._view(decode(content, path, self._upright), digest)
+
+        if not self._fixed_view:
+            return make(), digest
+        return small_views.get((digest, self._fixed_view), make), digest
 
     def _view(self, image: Image.Image, digest: str) -> Tensor:
         if not self.draws:

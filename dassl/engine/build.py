@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
 
 
-def of_pairs() -> list[str]:
-    """Names of the trainers that accept images with captions or questions."""
-    names = TRAINER_REGISTRY.registered_names()
-    return [name for name in names if TRAINER_REGISTRY.get(name).pairs]
-
-
 def build_trainer(cfg: CfgNode, dataset: DatasetBase | None = None) -> TrainerBase:
     """The trainer that the configuration names, with its data, model and optimizer built.
 

@@ -28,29 +28,33 @@ KEY = "TEST.CALIBRATION"
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Temperatures of the tasks of a model.
+class Temperatures:
+    """What the logits of each task of a model are divided by.
 
     Args:
         by: run (one temperature) or task.
-        fitted_on: val or train.
-        images: number of images that they were fitted on, by task.
-        temperatures: of each task. One without images to fit on has the common temperature, or 1
-            if each task has its own.
+        fitted_on: val or train; or "stored" for the temperatures of the run that was trained.
+        images: number of images that they were fitted on, by task; 0 if stored.
+        values: of each task. One without images to fit on has the common temperature, or 1 if each
+            task has its own.
         left_out: numbers of the multi-label tasks, which have the temperature 1 and no record.
     """
 
     by: str
     fitted_on: str
     images: tuple[int, ...]
-    temperatures: tuple[float, ...]
+    values: tuple[float, ...]
     left_out: tuple[int, ...] = ()
+
+    def words(self) -> str:
+        """The different temperatures, for the log."""
+        return ", ".join(f"{value:.3f}" for value in dict.fromkeys(self.values))
 
     def results(self, predictions: Predictions | None) -> dict[str, Any]:
         """The section of ``results.json``: calibration error and likelihood before and after."""
         found = predictions.arrays() if predictions else {}
         tasks = []
-        for t, (images, temperature) in enumerate(zip(self.images, self.temperatures, strict=True)):
+        for t, (images, temperature) in enumerate(zip(self.images, self.values, strict=True)):
             if t not in self.left_out:
                 own = {"id": t, "temperature": temperature, "fitted_images": images}
                 tasks.append(own | _before_and_after(found, t))
@@ -94,10 +98,11 @@ def check_calibration(cfg: CfgNode, dataset: DatasetBase) -> None:
         )
 
 
-def fit_calibration(trainer: SimpleTrainer, infer: Callable) -> Calibration | None:
+def fit_temperatures(trainer: SimpleTrainer, infer: Callable) -> Temperatures | None:
     """The temperatures of a model, as in TEST.CALIBRATION; None without one.
 
-    While a model is selected on the validation images there is none.
+    While a model is selected on the validation images there is none. Those of
+    ``trainer.stored_temperatures`` are not fitted again.
 
     Args:
         infer: logits (B, C) of the images of a batch.
@@ -105,7 +110,10 @@ def fit_calibration(trainer: SimpleTrainer, infer: Callable) -> Calibration | No
     by = trainer.cfg.TEST.CALIBRATION
     if not by or trainer.selecting_model:
         return None
-    space, split = trainer.dm.space, _fitting_split(trainer.cfg, trainer.dataset)
+    space = trainer.dm.space
+    if trainer.stored_temperatures:
+        return _stored(space, by, trainer.stored_temperatures)
+    split = _fitting_split(trainer.cfg, trainer.dataset)
     loader = trainer.val_loader if split == "val" else training_images(trainer)
     rows, labels, tasks = [], [], []
     for batch in loader:
@@ -114,19 +122,28 @@ def fit_calibration(trainer: SimpleTrainer, infer: Callable) -> Calibration | No
         labels.append(label.cpu())
         tasks.append(batch.get("task", torch.zeros_like(batch["label"])))
     by_task = _by_task(space, *map(torch.cat, (rows, labels, tasks)))
-    calibration = _fit(space, by, split, by_task)
-    shown = ", ".join(f"{value:.3f}" for value in dict.fromkeys(calibration.temperatures))
-    print(f"Temperature of the logits ({KEY} {by}), fitted on the {split} images: {shown}")
-    for line in _at_bounds(calibration, space):
+    fitted = _fit(space, by, split, by_task)
+    print(f"Temperature of the logits ({KEY} {by}), fitted on the {split} images: {fitted.words()}")
+    for line in _at_bounds(fitted, space):
         print(line)
-    return calibration
+    return fitted
 
 
-def _at_bounds(found: Calibration, space: TaskSpace) -> list[str]:
+def _stored(space: TaskSpace, by: str, stored: dict[str, float]) -> Temperatures:
+    """Temperatures that a training has fitted, by task name."""
+    single = _single_class(space)
+    values = [stored[task.name] if t in single else 1.0 for t, task in enumerate(space.tasks)]
+    images = (0,) * len(values)
+    found = Temperatures(by, "stored", images, tuple(values), tuple(space.set_tasks))
+    print(f"Temperature of the logits ({KEY} {by}), as the training has fitted it: {found.words()}")
+    return found
+
+
+def _at_bounds(found: Temperatures, space: TaskSpace) -> list[str]:
     """Lines on temperatures that stopped at a bound of the search: what that says of the model."""
     tasks = [t for t in _single_class(space) if found.images[t]]
-    low = [t for t in tasks if found.temperatures[t] < 2 * LOWEST]
-    high = [t for t in tasks if found.temperatures[t] > HIGHEST / 1.01]
+    low = [t for t in tasks if found.values[t] < 2 * LOWEST]
+    high = [t for t in tasks if found.values[t] > HIGHEST / 1.01]
     lines = []
     if low:
         lines.append(
@@ -182,13 +199,13 @@ def _by_task(
     return found
 
 
-def _fit(space: TaskSpace, by: str, split: str, by_task: ByTask) -> Calibration:
+def _fit(space: TaskSpace, by: str, split: str, by_task: ByTask) -> Temperatures:
     num_tasks = len(space.tasks)
-    temperatures = dict.fromkeys(range(num_tasks), 1.0)
+    values = dict.fromkeys(range(num_tasks), 1.0)
     if by == "task":
-        temperatures |= {t: fit_temperature([x], [y]) for t, (x, y) in by_task.items()}
+        values |= {t: fit_temperature([x], [y]) for t, (x, y) in by_task.items()}
     else:
         common = fit_temperature(*zip(*by_task.values(), strict=True))
-        temperatures |= dict.fromkeys(_single_class(space), common)
+        values |= dict.fromkeys(_single_class(space), common)
     images = tuple(len(by_task[t][1]) if t in by_task else 0 for t in range(num_tasks))
-    return Calibration(by, split, images, tuple(temperatures.values()), tuple(space.set_tasks))
+    return Temperatures(by, split, images, tuple(values.values()), tuple(space.set_tasks))

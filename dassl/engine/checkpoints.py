@@ -76,8 +76,23 @@ def check_metadata(saved: dict, expected: dict, path: str | Path) -> None:
         if saved.get(name, value) != value:
             raise UserError(
                 f"{path} was trained with another {name}: {_shorten(saved[name])}, here "
-                f"{_shorten(value)}"
+                f"{_shorten(value)}{_without_values(saved[name], value)}"
             )
+
+
+def _without_values(saved: object, expected: object) -> str:
+    """A sentence on the names of classes or tasks that a checkpoint has no learned values for."""
+    if not isinstance(saved, list) or not isinstance(expected, list):
+        return ""
+    new = [repr(name) for name in expected if name not in saved]
+    if not new or not saved:
+        return ""
+    more = f" and {len(new) - 4} more" if len(new) > 4 else ""
+    return (
+        f". It has no learned values for {', '.join(new[:4])}{more}: take the classes or tasks "
+        "that it was trained on, or a method whose learned values fit any name, such as CoOp or "
+        "SoftCPT-NATA"
+    )
 
 
 def _shorten(value: object) -> str:

@@ -10,6 +10,7 @@ from dassl.utils import count_num_param
 
 from .balance import balance_of
 from .task_weights import check_task_weights
+from .validation_check import check_validation
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def describe_trainer(trainer: SimpleTrainer) -> list[str]:
     """Lines on a trainer: learned tensors, their shapes, steps per epoch, balance of the tasks."""
+    check_validation(trainer)
     lines = []
     for name, model in zip(trainer.get_model_names(), trainer.models(), strict=True):
         lines.append(f"{name}: {count_learned(model):,} trainable parameters")
@@ -28,12 +30,8 @@ def describe_trainer(trainer: SimpleTrainer) -> list[str]:
         sampler = trainer.cfg.DATALOADER.TRAIN_X.SAMPLER
         check_task_weights(trainer.cfg.OPTIM, trainer.dm.space, sampler)
         steps = len(trainer.train_loader_x)
-        rules = balance_of(trainer.cfg)
-        lines += (
-            [f"balance of tasks: {', '.join(f'{k} {v}' for k, v in rules.items())}"]
-            if rules
-            else []
-        )
+        if rules := balance_of(trainer.cfg):
+            lines.append(f"balance of tasks: {', '.join(f'{k} {v}' for k, v in rules.items())}")
     epochs = trainer.max_epoch if steps else 0
     return [*lines, f"{steps} steps per epoch, {epochs} epochs, {trainer.steps_rule}"]
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import format_report, summarize
-from dassl.utils import set_random_seed
+from dassl.utils import UserError, set_random_seed
 
 from .base import TrainerBase
 from .calibration import check_calibration
 from .resume import random_state, set_random_state
+from .validation_check import check_validation
 
 
 class EachTask(TrainerBase):
@@ -31,9 +34,12 @@ class EachTask(TrainerBase):
         if not cfg.TEST.NO_TEST:
             check_calibration(cfg, dataset)
         for t, task in enumerate(self.space.tasks):
-            own = {"OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"task{t}"), "VERBOSE": False}
-            own["TEST.PER_TASK_RESULT"] = False  # it would number every task 0; see _report
-            own["RESUME"] = str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else ""
+            own = {
+                "OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"task{t}"),
+                "RESUME": str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else "",
+                "TEST.PER_TASK_RESULT": False,  # it would number every task 0; see _report
+                "VERBOSE": False,
+            }
             if t in self.space.set_tasks:
                 own["TEST.CALIBRATION"] = ""  # it leaves multi-label tasks out
             print(f"Task {t} ({task.name}): {len(task.classnames)} classes, {self._sizes(t)}")
@@ -67,6 +73,9 @@ class EachTask(TrainerBase):
     def train(self, start_epoch=None, max_epoch=None) -> None:
         """Train and test the tasks one after another; finished ones are only tested again."""
         for t, trainer in enumerate(self._trainers):
+            with self._naming_task(t):
+                check_validation(trainer)
+        for t, trainer in enumerate(self._trainers):
             print(f"Task {t} ({self.space.tasks[t].name})")
             set_random_state(self._random[t])
             trainer.train(start_epoch, max_epoch)
@@ -88,13 +97,22 @@ class EachTask(TrainerBase):
         if not directory:
             return
         source = Path(directory)
-        whole = source if self._is_single(source) else None
-        if whole:
+        single = self._holds_one_task(source)
+        if single:
             print(f"{source} was trained on one task; it is evaluated on all tasks")
         for t, trainer in enumerate(self._trainers):
-            trainer.load_model(whole or source / f"task{t}", epoch)
+            with self._naming_task(t):
+                trainer.load_model(source if single else source / f"task{t}", epoch)
 
-    def _is_single(self, source: Path) -> bool:
+    @contextlib.contextmanager
+    def _naming_task(self, t: int) -> Iterator[None]:
+        """Errors of a user say which task they are about."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"task {t} ({self.space.tasks[t].name}): {error}") from None
+
+    def _holds_one_task(self, source: Path) -> bool:
         names = self.first.get_model_names()
         there = bool(names) and all((source / name).is_dir() for name in names)
         return there and not (source / "task0").exists()

@@ -102,7 +102,7 @@ class WandbLogger(Logger):
     """A run of Weights & Biases; ``WANDB_MODE`` and ``WANDB_PROJECT`` are read as usual.
 
     A run directory is always the same wandb run, wherever it is moved: its id is in
-    ``wandb/run_id``. Which points it has is kept in ``wandb/logged.csv``, so that a resumed run
+    ``wandb/run_id``. Which points it has is stored in ``wandb/logged.csv``, so that a resumed run
     adds only new ones.
     """
 
@@ -142,12 +142,12 @@ class WandbLogger(Logger):
 
 
 def _wandb_id(path: Path) -> str:
-    """The id in a file; if there is none, a random one is drawn and kept there.
+    """The id in a file; if there is none, a random one is drawn and written there.
 
     A new run has no points yet, so the list of those that another one had is removed.
     """
-    if path.is_file() and (kept := path.read_text(encoding="utf-8").strip()):
-        return kept
+    if path.is_file() and (known := path.read_text(encoding="utf-8").strip()):
+        return known
     (path.parent / LOGGED).unlink(missing_ok=True)
     new = secrets.token_hex(8)
     with atomic_path(path) as temporary:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dassl.data import build_data_loader
+from dassl.data import Datum, build_data_loader
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
 
 
-def training_images(trainer: SimpleTrainer) -> Any:
-    """A loader of every training image once, without augmentation."""
+def training_images(trainer: SimpleTrainer, items: Sequence[Datum] | None = None) -> Any:
+    """A loader of every training image, or of ``items``, once, without augmentation."""
     return build_data_loader(
         trainer.cfg,
-        data_source=trainer.dataset.train_x,
+        data_source=trainer.dataset.train_x if items is None else items,
         batch_size=trainer.cfg.DATALOADER.TEST.BATCH_SIZE,
         is_train=False,
     )

@@ -22,15 +22,17 @@ from dassl.utils import (
 )
 
 from .base import TrainerBase
-from .calibration import Calibration, check_calibration, fit_calibration
+from .calibration import Temperatures, check_calibration, fit_temperatures
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
+from .label_bias import set_label_biases
 from .loggers import check_loggers
 from .resume import load_resume, save_resume
 from .suite_check import check_suite
 from .task_weights import build_task_weights, check_task_weights
 from .unknown_task import check_unknown_task, fit_task_choice
+from .validation_check import check_validation
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
 PARTS = ("data", "image", "text", "rest")
@@ -45,7 +47,10 @@ class SimpleTrainer(TrainerBase):
         dataset: the data to train on; None builds what ``cfg.DATASET`` names.
     """
 
-    calibration: Calibration | None = None  # fitted before an evaluation
+    temperatures: Temperatures | None = None  # of the last evaluation, as in TEST.CALIBRATION
+    stored_temperatures: dict[str, float] = {}  # by task name, to use instead of fitting them
+    # options that may differ from those of a run to start from, beside PREC (MODEL.INIT_FROM)
+    free_options: tuple[str, ...] = ()
     weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -70,6 +75,7 @@ class SimpleTrainer(TrainerBase):
         self.build_model()
         if cfg.MODEL.INIT_WEIGHTS:
             self.load_init_weights(cfg.MODEL.INIT_WEIGHTS)
+        set_label_biases(self)
         self.carried = init_from_runs(self, cfg.MODEL.INIT_FROM) if cfg.MODEL.INIT_FROM else {}
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname, space=self.dm.space)
 
@@ -83,10 +89,9 @@ class SimpleTrainer(TrainerBase):
             self.loader_of(where)
             check_unknown_task(self)
             check_calibration(self.cfg, self.dataset)
-        if chosen := self.validation_selected():
-            self.loader_of("val")
-            if where == "test":
-                self.dataset.keep_apart(" and ".join(chosen))
+        chosen = self.validation_selected()
+        if chosen and where == "test":
+            self.dataset.keep_apart(" and ".join(chosen))
 
     def validation_selected(self) -> list[str]:
         """What the validation images select: the model ("best_val"), values of the method."""
@@ -134,6 +139,7 @@ class SimpleTrainer(TrainerBase):
 
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, continuing a stopped run in the same folder, then test."""
+        check_validation(self)
         try:
             super().train(
                 self.start_epoch if start_epoch is None else start_epoch,
@@ -210,9 +216,8 @@ class SimpleTrainer(TrainerBase):
         loader = self.loader_of(split)
         infer = self.build_inference(split)
         fit_task_choice(self, infer)
-        self.calibration = fit_calibration(self, infer)
-        temperatures = self.calibration and self.calibration.temperatures
-        predictions = Predictions(self.dm.space, temperatures)
+        self.temperatures = fit_temperatures(self, infer)
+        predictions = Predictions(self.dm.space, self.temperatures and self.temperatures.values)
         print(f"Do evaluation on {split} set")
         with self.clock.part("data"):
             for batch in loader:
@@ -265,7 +270,7 @@ class SimpleTrainer(TrainerBase):
 
     def results(self) -> dict:
         """Tasks, suite, number of learned parameters and weights of tasks, for the run's record."""
-        weights, fitted = self.task_weights.current(), self.calibration
+        weights, fitted = self.task_weights.current(), self.temperatures
         return {
             "tasks": getattr(self.evaluator, "tasks", []),
             "suite": getattr(self.evaluator, "suite", {}),

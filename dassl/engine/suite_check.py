@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from dassl.utils import UserError
 
-from .build import of_pairs
 from .label_check import refuse_labels
+from .registry import TRAINER_REGISTRY
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -29,8 +29,10 @@ def check_suite(trainer: SimpleTrainer) -> None:
             '"each" or "joint" once it handles them'
         )
     if space.content and not trainer.pairs:
+        names = TRAINER_REGISTRY.registered_names()
+        fitting = [other for other in names if TRAINER_REGISTRY.get(other).pairs]
         raise UserError(
             f"{name} is for classes, but {suite} contains {space.content}: choose one of "
-            f"{', '.join(of_pairs())}"
+            f"{', '.join(fitting)}"
         )
     refuse_labels(name, trainer.refused_labels, space, trainer.label_remedy)

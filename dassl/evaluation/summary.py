@@ -74,7 +74,8 @@ def _measures(task: dict[str, Any]) -> str:
     if left_out := task.get("classes_without_positives"):
         shown.append(f"\tclasses without positive images, left out: {left_out}")
     if "mean_logit" in task:
-        shown.append(f"\tmean logit: {task['mean_logit']:.1f}")
+        bias = f" + bias {task['bias']:.1f}" if "bias" in task else ""
+        shown.append(f"\tmean logit: {task['mean_logit']:.1f}{bias}")
     return ("\t" + f"({task['metric']})" if found else "") + "".join(shown)
 
 

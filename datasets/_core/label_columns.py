@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dassl.config import CfgNode
-from dassl.data.label_kinds import KINDS, MultiLabel, Ordinal, SingleLabel
+from dassl.data.label_kinds import AUTO, KINDS, MultiLabel, Ordinal, SingleLabel
 from dassl.utils import UserError, shorten_list, unknown_name
 
 from .splits import Split, is_text
@@ -112,10 +112,12 @@ class LabelColumn:
 def multi_label(
     sets: tuple[tuple[int, ...], ...], optim: CfgNode, threshold: float = 0.5
 ) -> MultiLabel:
-    """A multi-label kind with the configuration's values of the loss."""
-    return MultiLabel(
-        sets, optim.MULTI_LABEL_LOSS, optim.POSITIVE_WEIGHT, optim.LOGIT_BIAS, threshold
-    )
+    """A multi-label kind with the configuration's values of the loss.
+
+    A bias of "auto" is set later; see ``dassl/engine/label_bias.py``.
+    """
+    bias = 0.0 if optim.LOGIT_BIAS == AUTO else optim.LOGIT_BIAS
+    return MultiLabel(sets, optim.MULTI_LABEL_LOSS, optim.POSITIVE_WEIGHT, bias, threshold)
 
 
 def label_columns(cfg: CfgNode) -> dict[str, LabelColumn]:

@@ -128,6 +128,29 @@ def test_onnx(method, command, runs, loaded, held_out, tmp_path):
 
 @pytest.mark.skipif(NO_ONNX, reason="onnx and onnxscript are not installed")
 @pytest.mark.slow
+def test_onnx_of_all_kinds_of_label(run, command, held_out, tmp_path):
+    """The README's lines print what predict.py does: a class with its probability, or a set."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    words = ("DATASET.NUM_SHOTS", 1, "OPTIM.LOGIT_BIAS", -4.0, "OPTIM.MAX_EPOCH", 1)
+    run("MTCoOp", *words, dataset="DigitLabels")
+    folder, trained = tmp_path / "onnx", softcpt.load_run(tmp_path / "run")
+    code, _, err = command(tmp_path / "run", folder, "--as", "onnx")
+    assert code == 0, err
+    images = [path for path, _ in held_out(1)]
+    printed = {(image, task): words for image, task, *words in run_readme(folder, *images)}
+    tasks = json.loads((folder / "model.json").read_text())["tasks"]
+    assert [task.get("kind") for task in tasks] == ["ordinal", "multi_label", None]
+    for one in trained.predict(images, top=1):
+        words = printed[one.image, one.task]
+        if one.task == tasks[1]["name"]:
+            assert (one.label in words) if one.label else not words
+        else:
+            assert words[0] == one.label
+            assert float(words[1]) == pytest.approx(one.probability, abs=2e-4)
+
+
+@pytest.mark.skipif(NO_ONNX, reason="onnx and onnxscript are not installed")
+@pytest.mark.slow
 def test_onnx_of_a_loop_until_convergence(command, runs, tmp_path):
     code, _, err = command(runs("PLOT"), tmp_path / "out", "--as", "onnx", "--task", 0)
     assert code == 2 and "PLOT" in err and not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Sweeps that train the same tasks in several ways: from source tasks, in groups."""
+"""The runs that each protocol makes of a sweep, and the keys that it needs."""
 
 import re
 from pathlib import Path
@@ -96,3 +96,91 @@ def test_no_few_shot_curve_says_why_in_words_for_every_protocol(protocol, tmp_pa
     out = capsys.readouterr().out
     assert "the runs of this protocol have no few-shot curve" in out
     assert not (tmp_path / "curves.png").exists()
+
+
+def test_backbones_and_base_to_new(place, train, capsys):
+    (place / "configs/protocols").mkdir()
+    (place / "configs/protocols/base_to_new.yaml").write_text("")
+    changes = {"backbones": ["RN50", "ViT-B/16"], "protocol": "base_to_new", "shots": [4]}
+    code, lines, _ = run(capsys, seeds=[1], **changes)
+    assert code == 0 and len(train.seen) == 8
+    folders = [args[args.index("--output-dir") + 1] for args in train.seen]
+    assert folders[4:6] == [
+        "out/CoOp/RN50/trees_4shots/seed1",
+        "out/CoOp/RN50/trees_4shots_new/seed1",
+    ]
+    assert folders[3] == "out/zero-shot/ViT-B-16/trees_new/seed1"
+    base, new = train.seen[4:6]
+    assert base[base.index("--backbone") + 1] == "RN50" and "--eval-only" not in base
+    assert new[new.index("--model-dir") + 1] == folders[4] and "--eval-only" in new
+    assert new[-2:] == ["DATASET.SUBSAMPLE_CLASSES", "new"]
+    assert base[base.index("--protocol") + 1] == new[new.index("--protocol") + 1] == "base_to_new"
+    assert "--eval-only" not in train.seen[3]  # zero-shot has nothing to load
+    assert lines[6].startswith("[6/8] CoOp, RN50, trees, 4 shots, seed 1, new classes ... complete")
+
+
+def test_each_task_is_tested_with_prompts_of_the_others(place, train, capsys):
+    (place / "configs/protocols").mkdir()
+    (place / "configs/protocols/leave_one_task_out.yaml").write_text("")
+    changes = {"protocol": "leave_one_task_out", "held_out": [0, 2], "shots": [4], "seeds": [1]}
+    code, lines, _ = run(capsys, **changes)
+    assert code == 0
+    seen = {args[args.index("--output-dir") + 1]: args for args in train.seen}
+    assert list(seen) == [
+        "out/zero-shot/trees/task0/seed1",
+        "out/zero-shot/trees/task2/seed1",
+        "out/CoOp/trees_4shots/task0/training/seed1",
+        "out/CoOp/trees_4shots/task0/seed1",
+        "out/CoOp/trees_4shots/task2/training/seed1",
+        "out/CoOp/trees_4shots/task2/seed1",
+    ]
+    training, test = list(seen.items())[-2:]
+    assert training[1][-2:] == ["DATASET.SUBSAMPLE_TASKS", "not_task2"]
+    assert test[1][-2:] == ["DATASET.SUBSAMPLE_TASKS", "task2"]
+    assert test[1].count("DATASET.SUBSAMPLE_TASKS") == 1
+    assert test[1][test[1].index("--model-dir") + 1] == training[0]
+    assert "--eval-only" not in seen["out/zero-shot/trees/task0/seed1"]  # nothing to load
+    assert "held-out task 2" in lines[6]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"protocol": "leave_one_task_out"}, "held_out.*go together"),
+        ({"protocol": "transfer", "source": {"shots": 4}}, "targets.*go together"),
+        ({"protocol": "transfer", "targets": [0]}, "source.*go together"),
+        ({"protocol": "transfer", "source": {"tasks": [1]}, "targets": [0]}, "source needs shots"),
+        ({"protocol": "transfer", "source": {"shot": 4}, "targets": [0]}, "did you mean shots"),
+        ({"protocol": "transfer", "source": {"shots": 4}, "targets": [0, 0]}, "targets.*0, 0"),
+        ({"protocol": "task_groups", "groups": [0, 1]}, "groups takes lists.*0, 1"),
+        ({"protocol": "task_groups", "groups": [[0], [2]]}, "every task.*0.*2"),
+        ({"protocol": "task_groups", "groups": [[0, 1], [1]]}, "different numbers.*0, 1, 1"),
+        ({"held_out": [1]}, "held_out.*go together"),
+        ({"protocol": "leave_one_task_out", "held_out": [0, 0]}, "different numbers.*0, 0"),
+        ({"protocol": "leave_one_task_out", "held_out": [-1]}, "different numbers.*-1"),
+        (
+            {
+                "protocol": "leave_one_task_out",
+                "held_out": [0],
+                "overrides": {"TEST.CALIBRATION": "task"},
+            },
+            "TEST.CALIBRATION task; set run",
+        ),
+        ({"protocol": "base_to_new", "overrides": {"TEST.TASK_GIVEN": False}}, "leave it True"),
+    ],
+)
+def test_keys_of_protocols_are_checked(place, train, capsys, changes, message):
+    (place / "configs/protocols").mkdir()
+    for protocol in ("base_to_new", "leave_one_task_out", "transfer", "task_groups"):
+        (place / f"configs/protocols/{protocol}.yaml").write_text("")
+    code, _, errors = run(capsys, **changes)
+    assert code == 2 and not train.seen and re.search(message, errors)
+
+
+def test_new_classes_are_not_tested_if_the_training_failed(place, train, capsys):
+    (place / "configs/protocols").mkdir()
+    (place / "configs/protocols/base_to_new.yaml").write_text("")
+    train.fails = {"out/CoOp/trees_1shots/seed1": RuntimeError("x")}
+    code, lines, _ = run(capsys, shots=[1], seeds=[1], protocol="base_to_new")
+    assert code == 1
+    assert "it needs out/CoOp/trees_1shots/seed1, which failed" in lines[-1]

@@ -117,7 +117,8 @@ def test_they_start_as_published(build):
 
 
 def test_maple_with_zero_couplings_has_the_text_of_ivlp(build, images):
-    """Zero tokens still take attention, so only the text side is that of language-only prompts."""
+    """Zero tokens still take attention: image features are those of IVLP with zero tokens, and
+    not those of language-only prompts, of which only the text features are the same."""
     maple = make(build, "MaPLe")
     alone = make(build, "IVLP", PROMPT_DEPTH_VISION=0)
     zeros = make(build, "IVLP", PROMPT_DEPTH_VISION=2)
@@ -131,7 +132,9 @@ def test_maple_with_zero_couplings_has_the_text_of_ivlp(build, images):
         zeros.model.prompter.tokens.zero_()
     found, text, both = (t.forward(t.image_features(images)) for t in (maple, alone, zeros))
     torch.testing.assert_close(found.text_features, text.text_features)
+    torch.testing.assert_close(found.image_features, both.image_features)
     torch.testing.assert_close(found.logits, both.logits)
+    assert (found.image_features - text.image_features).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("method", SIZES)

@@ -97,6 +97,20 @@ def test_two_processes_learn_what_one_does(run, asked, tmp_path, name):
     assert many["hashes"] == one["hashes"]
 
 
+@pytest.mark.slow
+def test_all_kinds_of_label(run, tmp_path):
+    """The measures and the bias are equal up to rounding."""
+    labels = ("DATASET.NAME", "DigitLabels", "DATASET.NUM_SHOTS", 1)
+    one, many = both(run, tmp_path, "MTCoOp", *words(), *labels, *FEW)
+    assert distance(tmp_path) <= 1e-5
+    kinds = [(task["metric"], list(task.get("measures", ()))) for task in one["tasks"]]
+    assert kinds == [("overall_acc", ["MAE"]), ("mAP", ["F1"]), ("overall_acc", [])]
+    assert many["tasks"][1]["bias"] == pytest.approx(one["tasks"][1]["bias"], abs=1e-4)
+    for ours, theirs in zip(many["tasks"], one["tasks"], strict=True):
+        assert ours["value"] == pytest.approx(theirs["value"], rel=1e-4)
+        assert ours.get("measures", {}) == pytest.approx(theirs.get("measures", {}), rel=1e-4)
+
+
 def test_processes_with_unlike_memory_do_alike(run, asked, tmp_path, monkeypatch):
     """What one computes again in the backward pass, and waits for the other to, both do."""
 

@@ -132,8 +132,26 @@ def odd_toys(toy_folder):
 def test_values_are_not_chosen_on_test_images(build, odd_toys, case):
     with pytest.raises(UserError, match=r"validation images that are also test images"):
         build(case, *FITTED[case], dataset="ValIsTest")
-    with pytest.raises(UserError, match=r"NoVal has no val images; .* set the values"):
-        build(case, *FITTED[case], dataset="NoVal")
+    without = build(case, *FITTED[case], dataset="NoVal")
+    for start in (without.describe, without.train):
+        with pytest.raises(UserError, match=r"NoVal has no val images; .* set the values"):
+            start()
+
+
+@pytest.mark.parametrize("trainer", ["LPPlusPlus", "TaskRes"])
+def test_classes_that_were_not_fitted_are_named(
+    run, build, odd_toys, tmp_path, monkeypatch, trainer
+):
+    """By methods that have values for single classes; without any validation images."""
+    run(trainer, "OPTIM.MAX_EPOCH", 1)
+    again = build(trainer, dataset="NoVal")
+    again.load_model(tmp_path / "run")
+    assert again.test() >= 0
+    task = replace(TASKS[0], classnames=(*TASKS[0].classnames[:2], "ash"))
+    monkeypatch.setattr("tests.conftest.TASKS", (task, *TASKS[1:]))
+    other = build(trainer, dataset="NoVal")
+    with pytest.raises(UserError, match=rf"task 0 \({task.name}\): .* values for 'ash': "):
+        other.load_model(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_learned_pairs_beat_zero_shot_and_shuffled_ones_do_not(tmp_path, shuffle
     The tiny CLIP differs from processor to processor, as its pre-training rounds differently. On
     one, CoCoOp with seeds 1, 2, 3 was 4.8, 5.2 and 3.8 points above zero-shot, 4.6 in the mean.
     """
-    how = {"seeds": (1, 2), "epochs": 20} if method == "CoT" else {}
+    how = {"epochs": 20} if method == "CoT" else {}
     data = "digit_captions", "DigitCaptions", shuffled
     zero_shot, learned, misled = values_of(tmp_path, method, f"{method}/tiny_pairs", *data, **how)
     assert learned >= zero_shot + (4 if method == "CoCoOp" else 5)

@@ -91,6 +91,7 @@ CASES = [
 @pytest.mark.parametrize("options", CASES, ids=str)
 def test_equations(build, batch, token_ids, close, options):
     trainer = make(build, **options)
+    assert trainer.method_name().endswith(", rank 5") == ("RANK" in options)
     leaves = leaves_of(trainer)
     text, image = naive_features(trainer, leaves, batch, token_ids, options["DEPTH"])
     scores = naive.logits(image, text, trainer.clip.logit_scale.double())

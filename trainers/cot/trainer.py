@@ -202,6 +202,7 @@ class CoT(PromptTrainer):
 
     KEY = "COT"
     pairs = True
+    free_options = ("CHUNK", "BATCH_CONTRAST")
     DEFAULTS = dict(
         PREC=Key("fp16", choices=PRECISIONS),
         # number of steps; with GENERATOR rule and neural, the number of TEMPLATES

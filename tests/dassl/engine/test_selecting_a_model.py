@@ -131,7 +131,6 @@ class NoTrain(Plain):
     [
         (Plain, "TEST.FINAL_MODEL", "best", "TEST.FINAL_MODEL takes .*; got 'best'; did you mean"),
         (Plain, "TEST.SPLIT", "train", "TEST.SPLIT takes .*; got 'train'"),
-        (NoVal, "TEST.FINAL_MODEL", "best_val", "Toy has no val images; choose another"),
         (NoVal, "TEST.SPLIT", "val", "Toy has no val images; choose another"),
         (Plain, "TRAINER.NAME", "plain", "no trainer named 'plain'; did you mean Plain"),
     ],
@@ -139,6 +138,14 @@ class NoTrain(Plain):
 def test_refused_before_the_first_batch(make, cls, key, value, message):
     with pytest.raises(UserError, match=message):
         make(cls, key, value)
+
+
+def test_a_selection_without_validation_images(make):
+    trainer = make(NoVal, "TEST.FINAL_MODEL", "best_val")
+    for start in (trainer.describe, trainer.train):
+        with pytest.raises(UserError, match="Toy has no val images; choose another"):
+            start()
+    assert trainer.test() >= 0  # an evaluation selects nothing
 
 
 def test_no_training_images(make):

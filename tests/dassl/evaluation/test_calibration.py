@@ -117,7 +117,7 @@ def images(toy, tmp_path):
 def test_the_likelihood_of_the_images_fitted_on_rises(build):
     trainer = build("MTCoOp", "TEST.CALIBRATION", "task")
     trainer.test("val")
-    section = trainer.calibration.results(trainer.predictions)
+    section = trainer.temperatures.results(trainer.predictions)
     assert section["fitted_on"] == "val"
     for task in section["tasks"]:
         assert task["nll"] < task["nll_before"] and task["temperature"] != 1

@@ -1,7 +1,7 @@
-"""Tables of protocols whose runs are each on a part of a suite's tasks.
+"""Tables of the protocols whose runs are each on a part of a suite's tasks, and the runs in them.
 
-leave_one_task_out, whose tasks are tested without having been trained on, is here; transfer and
-task_groups are in :mod:`results.ways`.
+The table of leave_one_task_out is made here, those of transfer and task_groups in
+:mod:`results.ways`.
 """
 
 from __future__ import annotations
@@ -61,26 +61,30 @@ class HeldOut:
         return statistic(mean_over_tasks(self.values.get(name, {}) for name in names).values())
 
 
-def is_held_out(run: Run) -> bool:
+def has_protocol_table(run: Run) -> bool:
     """Whether a run belongs to one of these protocols, so that only its table counts it."""
     return run.settings.get("name") == LEAVE_ONE_TASK_OUT or compares_ways(run)
 
 
-def without_held_out(runs: Sequence[Run]) -> list[Run]:
+def without_protocol_tables(runs: Sequence[Run]) -> list[Run]:
     """The runs that other tables count: all but complete ones of these protocols."""
-    return [run for run in runs if not (run.complete and is_held_out(run))]
+    return [run for run in runs if not (run.complete and has_protocol_table(run))]
 
 
-def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
-    """A table per suite: a row per method and shots, a column per held-out task.
-
-    The tables of ways of training and of relations between tasks follow.
+def protocol_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
+    """The tables of held-out tasks, of ways of training, and of relations between tasks.
 
     Args:
         order: methods in the order of the rows; others follow as they come.
     """
+    return [*_held_out_tables(runs, order), *way_tables(runs, order), *relation_tables(runs)]
+
+
+def _held_out_tables(runs: Sequence[Run], order: Sequence[str]) -> list[Table]:
+    """A table per suite: a row per method and shots, a column per held-out task."""
     rows = _rows(
-        [run for run in runs if run.complete and not compares_ways(run) and is_held_out(run)], order
+        [run for run in runs if run.complete and run.settings.get("name") == LEAVE_ONE_TASK_OUT],
+        order,
     )
     tables = []
     for suite in dict.fromkeys(row.suite for row in rows):
@@ -111,7 +115,7 @@ def held_out_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Tabl
                 notes=NOTES,
             )
         )
-    return [*tables, *way_tables(runs, order), *relation_tables(runs)]
+    return tables
 
 
 def _rows(runs: Sequence[Run], order: Sequence[str]) -> list[HeldOut]:
