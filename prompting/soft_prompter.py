@@ -57,10 +57,17 @@ class SoftPrompter(Prompter):
         self._class_features: tuple | None = None
         self.n_tasks, self.owner = len(tasks), space.owner  # (C,) task of each class
 
-    def tasks_of(self, class_mask: torch.Tensor | None) -> torch.Tensor:
-        """Mask (T,) of the tasks of the classes in ``class_mask``."""
-        owner = self.owner if class_mask is None else self.owner[class_mask]
+    def tasks_of(self, class_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Mask (T,) of the tasks of the classes in ``class_mask``; None: all."""
+        if class_mask is None:
+            return None
+        owner = self.owner[class_mask]
         return torch.zeros(self.n_tasks, dtype=torch.bool).index_fill(0, owner, True)
+
+    def task_rows(self, class_mask: torch.Tensor | None) -> torch.Tensor:
+        """The place (C,) of each class's task among those of :meth:`tasks_of`."""
+        tasks = self.tasks_of(class_mask)
+        return self.owner if tasks is None else ranks(tasks)[self.owner]
 
     def contexts(self, text: TextEncoder, class_mask: torch.Tensor | None = None) -> torch.Tensor:
         """The generated contexts of the classes in ``class_mask``.
@@ -80,11 +87,14 @@ class SoftPrompter(Prompter):
         if self.tasks is not None:
             task = text.encode(self.tasks(class_mask=tasks)).float()  # (T, e)
         elif self.vectors is not None:
-            task = index_rows(self.vectors, tasks.nonzero()[:, 0])
+            task = (
+                self.vectors if tasks is None else index_rows(self.vectors, tasks.nonzero()[:, 0])
+            )
         if self.classes is None:
             return (task,)
-        owner = self.owner if class_mask is None else self.owner[class_mask]
-        return index_rows(task, ranks(tasks)[owner]), self.class_features(text, class_mask)
+        rows = self.task_rows(class_mask)
+        rows = rows if class_mask is None else rows[class_mask]
+        return index_rows(task, rows), self.class_features(text, class_mask)
 
     def class_features(
         self, text: TextEncoder, class_mask: torch.Tensor | None = None
@@ -118,7 +128,7 @@ class SoftPrompter(Prompter):
         features = self.meta_inputs(text, class_mask)
         ctx = self.meta(*features)
         if self.classes is None:
-            group = ranks(self.tasks_of(class_mask))[self.owner]
+            group = self.task_rows(class_mask)
         else:
             group = torch.arange(len(self.owner)) if class_mask is None else ranks(class_mask)
         prompts = self.names(ctx, group, class_mask)

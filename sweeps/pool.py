@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from dassl.utils import UserError
+from dassl.utils.command_line import collect_rarely
 from results.record import Interrupted
 from sweeps.plan import PlannedRun
 
@@ -221,6 +222,7 @@ def _serve(pipe: Connection, run_one: RunOne, gpu: str, threads: int, together: 
     """Do the runs that come through the pipe until it is closed."""
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    collect_rarely()
     import torch
 
     torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -92,6 +93,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help shows the flags")
 
 
+def collect_rarely() -> None:
+    """Run Python's garbage collector rarely: otherwise it takes a seventh of the imports' time."""
+    gc.set_threshold(50_000)
+
+
 def run_program(
     main: Callable[[], int | None],
     argv: Sequence[str] | None = None,
@@ -111,6 +117,7 @@ def run_program(
     """
     if argv is None:
         _use_utf8()
+        collect_rarely()
     _open_standard_streams()
     with _outliving_terminal() if outlives_terminal else contextlib.nullcontext():
         try:
