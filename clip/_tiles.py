@@ -11,13 +11,14 @@ more kernels, which suits wide towers on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 
+from . import _narrow
 from ._layout import ALIGN, pack_tiles, to_device
 from ._packed import GatherRows, run_mlp
 from ._prompts import overwrite_contexts
@@ -99,6 +100,16 @@ class Tiles:
                 x = torch.zeros(x.shape, dtype=dtype, device=x.device).masked_fill(~x, -torch.inf)
             self._cast[name, dtype] = x.to(dtype)
         return self._cast[name, dtype]
+
+    def sum_slots(self, x: torch.Tensor) -> torch.Tensor:
+        """Sums (N, w) over the slots x (T, K, w) of each row."""
+        g, p = self.prefix
+        own = x.flatten(0, 1).index_select(0, self.slot[g * p :])
+        if not g * p:
+            return own
+        # the sum over a group's tiles as a product: index_add_ on a GPU adds in no fixed order
+        prefix = self.cast("of_group", x.dtype) @ x[:, :p].flatten(1)
+        return torch.cat([prefix.view(g * p, -1), own])
 
 
 @lru_cache(maxsize=8)
@@ -195,13 +206,7 @@ class _ToTiles(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        tiles, (g, p) = ctx.tiles, ctx.tiles.prefix
-        own = grad.flatten(0, 1).index_select(0, tiles.slot[g * p :])
-        if not g * p:
-            return own, None
-        # the sum over a group's tiles as a product: index_add_ on a GPU adds in no fixed order
-        prefix = tiles.cast("of_group", grad.dtype) @ grad[:, :p].flatten(1)
-        return torch.cat([prefix.view(g * p, -1), own]), None
+        return ctx.tiles.sum_slots(grad), None
 
 
 class _ToQueries(torch.autograd.Function):
@@ -223,6 +228,7 @@ def encode(
     positions: torch.Tensor,
     tiles: Tiles,
     deep: Mapping[int, torch.Tensor] | None = None,
+    narrow: Sequence[_narrow.Weights] = (),
 ) -> torch.Tensor:
     """Hidden states (n, d) of the prompts' EOT rows after the last block.
 
@@ -230,6 +236,7 @@ def encode(
         x: (G P + r S, d) embeddings of the prefixes, then of the suffixes.
         positions: (L, d) positional embeddings.
         deep: contexts by index of the block, for all prefixes: see :class:`clip.Prompts`.
+        narrow: the weights of the blocks, to run them as in :mod:`clip._narrow`.
     """
     deep = deep or {}
     positions = positions.to(x.dtype).index_select(0, tiles.position)  # (N, d)
@@ -238,9 +245,14 @@ def encode(
         if i in deep:
             context = deep[i].index_select(0, tiles.used)
             x = overwrite_contexts(x, context, tiles.prefix[1], tiles.start)
-        if i + 1 < len(blocks):
+        last = i + 1 == len(blocks)
+        if narrow:
+            x = _narrow.Block.apply(x, narrow[i], tiles, last)
+        elif last:
+            x = _finish(block, x.index_select(0, tiles.eot), _attend_at_eot(block, x, tiles))
+        else:
             x = _finish(block, x, _attend_all(block, x, tiles))
-    return _finish(block, x.index_select(0, tiles.eot), _attend_at_eot(block, x, tiles))
+    return x
 
 
 def _finish(block, x: torch.Tensor, read: torch.Tensor) -> torch.Tensor:

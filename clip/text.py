@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from . import _chunks, _layout, _packed, _tiles
+from . import _chunks, _layout, _narrow, _packed, _tiles
 from ._blocks import causal_mask, check_text_tower, run_blocks
 from ._errors import CLIPError
 from ._graphs import TextGraphs
@@ -61,6 +61,7 @@ class TextTower(nn.Module):
         standard = all(map(_packed.is_standard, self.transformer.resblocks))
         self.packed = self.ignores_padding and standard
         self.requires_grad_(False)
+        self.narrow = _narrow.weights_of(self.transformer.resblocks)  # if used on a CPU
         self.train(False)
 
     def train(self, mode: bool = True) -> TextTower:
@@ -145,6 +146,7 @@ class TextTower(nn.Module):
         if self.packed:  # which holds for its own blocks only
             other.packed = all(map(_packed.is_standard, other.transformer.resblocks))
         other.graphs = None  # one replays the kernels of modules that may change
+        other.narrow = []
         return other
 
     @property
@@ -235,7 +237,9 @@ class TextTower(nn.Module):
             x = torch.cat([prefix.flatten(0, 1), suffix.flatten(0, 1)]).to(self.dtype)
             layers = dict(zip(structure.deep, deep, strict=True))
             blocks, positions = self.transformer.resblocks, self.positional_embedding
-            x = _tiles.encode(blocks, x, positions, tiles, layers)
+            plain = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+            narrow = self.narrow if plain and x.device.type == "cpu" else ()
+            x = _tiles.encode(blocks, x, positions, tiles, layers, narrow)
             return self._project(self.ln_final(x))
 
         inputs = prompts.prefix, prompts.suffix, *prompts.deep.values()

@@ -214,7 +214,8 @@ class ContextPrompter(Prompter):
         """Text features (C, e)."""
         chunks = chunk_names(self.prompts, class_mask)
         features = [text.encode(self.make_prompts(chunk)) for chunk in chunks]
-        return scatter_rows(torch.cat(features), class_mask)
+        rows = torch.cat(features) if len(features) > 1 else features[0]
+        return scatter_rows(rows, class_mask)
 
     def make_prompts(self, class_mask: torch.Tensor | None) -> Prompts:
         """The prompts of the classes in ``class_mask`` (C,), a mask or indices."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -27,25 +28,41 @@ LOTS = 4
 def pretrain(recipe: Recipe) -> dict[str, torch.Tensor]:
     """Weights of the tiny CLIP; the same recipe gives the same bits on the same machine.
 
-    Leaves the caller's random state, number of threads and gradient mode as they are.
+    A second thread computes the text tower and draws the next batch while this one computes the
+    image tower. The towers share no weights, so that changes no bit. Leaves the caller's random
+    state, number of threads and gradient mode as they are.
     """
-    with _own_world(recipe):
+    beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(recipe.threads,))
+    with _own_world(recipe), beside:
         model = _archs.build(_archs.arch_config(recipe.arch))
         model.to(memory_format=torch.channels_last)  # convolutions are an eighth faster
         words = CaptionWords(model)
         images, captions = DigitImages(recipe.seed), Captions(recipe.seed)
         optimizer = _optimizer(model, words, recipe)
         model.train()
-        for step in tqdm(range(recipe.steps), desc="tiny CLIP", disable=None, leave=False):
+
+        def draw() -> tuple[torch.Tensor, list[str], torch.Tensor]:
             pixels, attributes = images.sample(recipe.images)
-            texts, true = captions.sample(attributes, recipe.captions)
-            image = F.normalize(model.encode_image(pixels), dim=-1)  # (B, e)
-            text = F.normalize(words.encode(texts), dim=-1)  # (n, e)
-            loss = unicl_loss(model.logit_scale.exp().clamp(max=100) * image @ text.T, true)
+            return pixels, *captions.sample(attributes, recipe.captions)
+
+        def finish_text(gradient: torch.Tensor) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+            text.backward(gradient)
+            return draw()
+
+        batch = draw()
+        for step in tqdm(range(recipe.steps), desc="tiny CLIP", disable=None, leave=False):
+            pixels, texts, true = batch
+            encoding = beside.submit(words.encode, texts)
+            image, text = model.encode_image(pixels), encoding.result()  # (B, e), (n, e)
+            ends = [x.detach().requires_grad_() for x in (image, text)]
+            x, y = (F.normalize(end, dim=-1) for end in ends)
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(step, recipe)
             optimizer.zero_grad()
-            loss.backward()
+            unicl_loss(model.logit_scale.exp().clamp(max=100) * x @ y.T, true).backward()
+            finishing = beside.submit(finish_text, ends[1].grad)
+            image.backward(ends[0].grad)
+            batch = finishing.result()
             nn.utils.clip_grad_norm_([*model.parameters(), *words.parameters()], recipe.max_norm)
             optimizer.step()
         words.write_back()

@@ -62,8 +62,7 @@ class TrainerBase:
         self.best_result = float("-inf")  # on the validation images, so far
         self.loggers: list[Logger] = []
         self._loss_check = LossCheck()
-        self.optim_steps_per_batch = 1
-        self.sched_steps_per_epoch = 1
+        self.optim_steps_per_batch = self.sched_steps_per_epoch = 1
 
     def register_model(self, name="model", model=None, optim=None, sched=None) -> None:
         """Register a model to be saved, loaded, switched between modes and stepped."""
@@ -193,7 +192,8 @@ class TrainerBase:
     def model_zero_grad(self, names=None) -> None:
         """Set all gradients to zero."""
         for optim in self.optimizers(names):
-            optim.zero_grad()
+            for tensor in (t for group in optim.param_groups for t in group["params"]):
+                tensor.grad = None  # optim.zero_grad also makes a record for profilers
 
     def model_backward(self, loss) -> None:
         """Compute gradients, after checking that the loss is finite."""

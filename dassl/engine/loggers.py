@@ -10,6 +10,8 @@ import csv
 import importlib.util
 import os
 import secrets
+import socket
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,15 +43,28 @@ class Logger(ABC):
 
 
 class TensorBoardLogger(Logger):
-    """Event files in the folder ``tensorboard``."""
+    """Event files in the folder ``tensorboard``.
+
+    Points are written at once. torch's ``SummaryWriter`` has a thread for that, which takes longer
+    to take turns with this one than the writing takes.
+    """
 
     def __init__(self, folder: Path):
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
+        from tensorboard.compat.proto.event_pb2 import Event  # slow to import
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._writer = SummaryWriter(log_dir=str(folder / "tensorboard"))
+        self._event, place, now = Event, folder / "tensorboard", time.time_ns()
+        place.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{os.getpid()}.{now}"
+        self._writer = RecordWriter((place / name).open("xb", buffering=0))
+        self._write(file_version="brain.Event:2")
+
+    def _write(self, **values: Any) -> None:
+        event = self._event(wall_time=time.time(), **values)
+        self._writer.write(event.SerializeToString())
 
     def add(self, name: str, value: float, step: int) -> None:
-        self._writer.add_scalar(name, value, step)
+        self._write(step=step, summary={"value": [{"tag": name, "simple_value": value}]})
 
     def close(self) -> None:
         self._writer.close()

@@ -14,12 +14,13 @@ VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_si
 TEXT = {"width": 32, "heads": 2, "layers": 2}
 
 
-def make_small(custom=False, **text):
+def make_small(custom=False, quick=False, **text):
     """A small open_clip model with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         cls = CustomTextCLIP if custom else open_clip.CLIP
-        model = cls(16, CLIPVisionCfg(**VISION), CLIPTextCfg(**{**TEXT, **text}))
+        towers = CLIPVisionCfg(**VISION), CLIPTextCfg(**{**TEXT, **text})
+        model = cls(16, *towers, quick_gelu=quick)
     return model.eval().requires_grad_(False)
 
 
