@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import _device_checks, _profile, _speed, _workers, gpu, gpu_check
+from benchmarks import _device_checks, _profile, _speed, _workers, gpu, gpu_check, methods
 from benchmarks._device_cases import every_case
 from benchmarks._progress import Report
 from dassl.engine import TRAINER_REGISTRY
@@ -153,7 +153,8 @@ def test_rows_until_the_deadline(tmp_path, monkeypatch):
 
 def test_what_gives_rows_in_miniature():
     jobs = _speed.jobs(small=True)
-    assert list(jobs) == [f"tiny/random {n}" for n in ("NATA", "CSTA", "CoOp-MT", *gpu.ONE_TASK)]
+    names = ("NATA", "CSTA", "CoOp-MT", *gpu.ONE_TASK, "together")
+    assert list(jobs) == [*(f"tiny/random {n}" for n in names), *methods.chosen(small=True)]
     for row in jobs["tiny/random CoCoOp"]():
         assert row["ratio"] > 0 and row["notes"].endswith("5 classes, batch 4")
 
