@@ -10,8 +10,8 @@ from .compare import BaseNew, base_and_new, missing_runs, paired_differences, su
 from .extra_columns import USUAL, ExtraColumns
 from .paired_images import image_table, paired_images
 from .protocol_tables import protocol_tables, without_protocol_tables
-from .published import compare, published_parts
-from .published_sets import published_on_sets
+from .published_coop import published_on_sets
+from .published_softcpt import compare, published_parts
 from .read import Run
 from .rendering import Notes, Table, render
 from .tables import base_new_tables, difference_table, format_table, shot_tables, task_tables

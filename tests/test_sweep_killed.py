@@ -20,7 +20,7 @@ GRID = {
     "output": "out",
     "datasets": ["digits7"],
     "shots": [1, 4],
-    "seeds": [1, 2],
+    "seeds": [1],
     "methods": {
         "zero-shot": {
             "trainer": "ZeroshotCLIP",
@@ -121,7 +121,7 @@ def straight(tmp_path_factory):
 def check(folder, straight):
     """All complete, none lost, none done twice, none counted half: every record as it should be."""
     found = records(folder)
-    assert found.keys() == straight.keys() and len(found) == 5
+    assert found.keys() == straight.keys() and len(found) == 3
     for name, content in found.items():
         assert {**content, "resumed": False} == straight[name], name
         finished = (folder / name / "log.txt").read_text().count("Finished training")

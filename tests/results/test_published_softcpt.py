@@ -2,7 +2,7 @@
 
 import pytest
 
-from results import published
+from results import published_softcpt
 from results.aggregate import aggregate
 from results.read import make_run
 from tests._records import record
@@ -30,8 +30,8 @@ def plant_runs(folder, seeds=(1, 2, 3), **keys):
 
 
 def test_the_table_as_shipped():
-    rows = published.published_rows()
-    assert len(rows) == 52 and {row.suite for row in rows} == set(published.TASKS)
+    rows = published_softcpt.published_rows()
+    assert len(rows) == 52 and {row.suite for row in rows} == set(published_softcpt.TASKS)
     nata = next(r for r in rows if (r.suite, r.method) == ("Plant-6", "SoftCPT-NATA"))
     assert (nata.scores[4].mean, nata.scores[4].spread) == (68.72, 1.53)
     assert (nata.parameters, nata.minutes) == (8392704, 5.83)
@@ -40,10 +40,10 @@ def test_the_table_as_shipped():
 
 
 def test_a_run_that_matches_is_compared(tmp_path):
-    (found,) = published.compare(plant_runs(tmp_path))
+    (found,) = published_softcpt.compare(plant_runs(tmp_path))
     assert found.difference == pytest.approx(70.0 - 68.72)
     assert found.differs == () and found.why_not == ()
-    table, notes = published.published_parts([found.row])
+    table, notes = published_softcpt.published_parts([found.row])
     assert [cell.text for cell in table.rows[0]][3:] == [
         "70.00 ± 0.00 (3)",
         "68.72 ± 1.53 (3)",
@@ -67,34 +67,34 @@ def test_a_run_that_matches_is_compared(tmp_path):
     ],
 )
 def test_a_difference_that_matters_suppresses_the_comparison(tmp_path, change, why):
-    (found,) = published.compare(plant_runs(tmp_path, **change))
+    (found,) = published_softcpt.compare(plant_runs(tmp_path, **change))
     assert found.difference is None and why in found.why_not
-    (notes,) = published.published_parts([found.row])
+    (notes,) = published_softcpt.published_parts([found.row])
     assert f"not compared: {'; '.join(found.why_not)}" in notes.lines[0]
 
 
 def test_methods_that_are_not_trained_by_steps_are_compared(tmp_path):
     rows = plant_runs(tmp_path, method="LP-CLIP", selection="none, C on val")
-    (found,) = published.compare(rows)
+    (found,) = published_softcpt.compare(rows)
     assert found.why_not == () and found.difference == pytest.approx(70.0 - 66.91)
 
 
 def test_other_differences_are_named(tmp_path):
-    (found,) = published.compare(plant_runs(tmp_path, seeds=(1, 2)))
+    (found,) = published_softcpt.compare(plant_runs(tmp_path, seeds=(1, 2)))
     assert found.differs == ("seeds 1, 2 (published: 1, 2, 3)",)
     rows = plant_runs(tmp_path, method="CoOp-MT")
-    (found,) = published.compare(rows)
+    (found,) = published_softcpt.compare(rows)
     assert found.differs == ("8,392,704 learned values (published: 8,192)",)
-    table, notes = published.published_parts(rows)
+    table, notes = published_softcpt.published_parts(rows)
     assert table.rows[0][0].text == "CoOp-MT †" and "differs in 8,392,704" in notes.lines[0]
 
 
 @pytest.mark.parametrize("method", ["SoftCPT-NATA (more)", "CoOp-MT (per task)", "CATA"])
 def test_variants_are_not_the_published_method(tmp_path, method):
-    assert not list(published.compare(plant_runs(tmp_path, method=method)))
+    assert not list(published_softcpt.compare(plant_runs(tmp_path, method=method)))
 
 
 def test_suites_and_shots_that_the_table_does_not_hold(tmp_path):
-    assert not list(published.compare(plant_runs(tmp_path, shots=3)))
-    (notes,) = published.published_parts(plant_runs(tmp_path, suite="Trees"))
+    assert not list(published_softcpt.compare(plant_runs(tmp_path, shots=3)))
+    (notes,) = published_softcpt.published_parts(plant_runs(tmp_path, suite="Trees"))
     assert "no run has a suite, method and number of shots" in notes.lines[0]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from results import published_sets
+from results import published_coop
 from results.aggregate import aggregate
 from results.compare import base_and_new
-from results.published_sets import SETS, published_on_sets
+from results.published_coop import SETS, published_on_sets
 from results.read import make_run
 from results.report import Choices, Report
 from tests._records import record
@@ -43,7 +43,7 @@ def lines(parts):
 
 
 def test_the_files_as_shipped():
-    base_new, few_shot = published_sets.base_new_sources(), published_sets.few_shot_sources()
+    base_new, few_shot = published_coop.base_new_sources(), published_coop.few_shot_sources()
     assert {s.dataset for s in base_new} == {*SETS, "average"}
     assert all(s.source for s in (*base_new, *few_shot))
     coop = [s for s in base_new if (s.method, s.dataset) == ("CoOp", "average")]

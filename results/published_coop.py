@@ -16,6 +16,7 @@ from pathlib import Path
 from .aggregate import Row, Stat
 from .compare import BaseNew, harmonic_mean, row_name
 from .published import (
+    SELECTIONS,
     mismatches,
     plain_name,
     published_name,
@@ -48,7 +49,7 @@ MUST_MATCH = {
     "backbone": ("ViT-B/16",),
     "tasks": ("all",),
     "metric_rule": ("overall_acc",),
-    "selection": ("last_step", "none"),  # none: nothing is trained step by step
+    "selection": SELECTIONS,
 }
 # Names of ours, as plain_name gives them -> published names, where these differ.
 ALIASES = {
@@ -73,8 +74,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Direction:
-    """One of the two kinds of results: its columns, its sources, and our own numbers.
+class Benchmark:
+    """One of the two benchmarks on these datasets: columns, published numbers, our own.
 
     ours: values by dataset and method, in the order in which they are shown.
     """
@@ -130,18 +131,18 @@ def published_on_sets(
     notes = [line for row in (*sides, *all_classes) for line in _remarks(row)]
     on_sets = [p for p in on_sets if not (_why_not(p.base, "base") or _why_not(p.new, "new"))]
     all_classes = [row for row in all_classes if not _why_not(row, "all")]
-    directions = (
-        Direction(
+    benchmarks = (
+        Benchmark(
             f"Base to new at {BASE_NEW_SHOTS} shots on CoOp's datasets",
             SIDES,
             base_new_sources(),
             _ours_base_new(on_sets, spread),
         ),
-        Direction(
+        Benchmark(
             "Few-shot on CoOp's datasets", SHOTS, few_shot_sources(), _ours_few_shot(all_classes)
         ),
     )
-    tables = [_table(direction) for direction in directions if direction.ours]
+    tables = [_table(benchmark) for benchmark in benchmarks if benchmark.ours]
     title = "Published numbers on CoOp's datasets: differences and unknowns"
     return [*tables, *([Notes(title, tuple(dict.fromkeys(notes)))] if notes else [])]
 
@@ -210,26 +211,26 @@ def _average(members: Sequence[Values | None], column: str) -> Stat | None:
     return Stat(math.fsum(means) / len(means), None, min(stat.n for stat in stats))
 
 
-def _table(direction: Direction) -> Table:
+def _table(benchmark: Benchmark) -> Table:
     body: list[tuple[Cell, ...]] = []
-    datasets = dict.fromkeys(dataset for dataset, _ in direction.ours)
+    datasets = dict.fromkeys(dataset for dataset, _ in benchmark.ours)
     for dataset in datasets:
-        known = _by_method(direction.sources, dataset)
+        known = _by_method(benchmark.sources, dataset)
         shown = set()
-        for name, values in ((m, v) for (d, m), v in direction.ours.items() if d == dataset):
-            cells = [stat_cell(values.get(column)) for column in direction.columns]
+        for name, values in ((m, v) for (d, m), v in benchmark.ours.items() if d == dataset):
+            cells = [stat_cell(values.get(column)) for column in benchmark.columns]
             body.append((Cell(dataset), Cell(name), Cell("ours"), *cells))
             key = published_name(name, ALIASES)
             if key in known:
-                body.append(_published_row(dataset, known[key], direction.columns))
+                body.append(_published_row(dataset, known[key], benchmark.columns))
                 shown.add(key)
         if dataset == AVERAGE:  # methods that we have not run, transductive ones last
             others = [sources for key, sources in known.items() if key not in shown]
             others.sort(key=lambda sources: sources[0].transductive)  # stable
-            body += [_published_row(dataset, sources, direction.columns) for sources in others]
+            body += [_published_row(dataset, sources, benchmark.columns) for sources in others]
     return Table(
-        title=f"{direction.title}, beside published numbers: accuracy in %, mean ± std over seeds",
-        head=("dataset", "method", "numbers", *direction.columns),
+        title=f"{benchmark.title}, beside published numbers: accuracy in %, mean ± std over seeds",
+        head=("dataset", "method", "numbers", *benchmark.columns),
         rows=tuple(body),
         keys=3,
         breaks=0,
