@@ -15,17 +15,20 @@ class LossScaler(torch.amp.GradScaler):
         skipped: number of skipped steps.
     """
 
-    skipped = 0
+    def __init__(self, device: str, init_scale: float = 2.0**16, enabled: bool = True):
+        super().__init__(device, init_scale=init_scale, enabled=enabled)
+        self.skipped = 0
+        self._known = self.get_scale()  # of the last step: to read it synchronizes with a GPU
 
     def update(self, new_scale: float | torch.Tensor | None = None) -> None:
         """Adapt the scale; print a line if the step was skipped."""
-        before = self.get_scale()
         super().update(new_scale)
-        if self.get_scale() < before:
+        before, self._known = self._known, self.get_scale()
+        if self._known < before:
             self.skipped += 1
             print(
                 f"A step is skipped: a gradient overflowed fp16 at the loss scale {before:g}; "
-                f"the scale is {self.get_scale():g} now (PREC amp)"
+                f"the scale is {self._known:g} now (PREC amp)"
             )
 
     def state_dict(self) -> dict:
@@ -37,4 +40,4 @@ class LossScaler(torch.amp.GradScaler):
         """Restore a :meth:`state_dict`; an empty one changes nothing."""
         if state_dict:
             super().load_state_dict(state_dict)
-            self.skipped = state_dict["skipped"]
+            self.skipped, self._known = state_dict.get("skipped", 0), self.get_scale()
