@@ -146,12 +146,9 @@ def read_sweep(
     report = _checked_report(content, path)
     output = Path(output or content["output"]).expanduser()
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
-    runs = grid_runs(content, output, shared, configs)
-    for run in runs:
-        check_fitting(content.get("protocol"), run, path)
     return Sweep(
         output=output,
-        runs=tuple(runs),
+        runs=tuple(_checked_runs(content, output, shared, configs, path)),
         methods=tuple(content["methods"]),
         report={key: output / name for key, name in report.items() if key != "spread"},
         cluster=cluster,
@@ -247,6 +244,16 @@ def _pairs(keys: dict | None, path: Path) -> list[str]:
         return _checked_overrides(override_words(keys))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _checked_runs(
+    content: dict, output: Path, shared: list[str], configs: Path, path: Path
+) -> list[PlannedRun]:
+    """All runs, none of which has a test that its training makes impossible."""
+    runs = grid_runs(content, output, shared, configs)
+    for run in runs:
+        check_fitting(content.get("protocol"), run, path)
+    return runs
 
 
 def _checked_overrides(words: Sequence[str]) -> list[str]:
