@@ -213,7 +213,11 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
-        return trainer.train()
+        from dassl.engine.test_images import check_test_images, naming_the_test_alone
+
+        check_test_images(trainer)
+        with naming_the_test_alone(trainer):
+            return trainer.train()
     from results.unseen import stored_temperatures
 
     stored = stored_temperatures(trainer.cfg, trainer.dataset.space, args.model_dir)

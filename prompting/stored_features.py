@@ -185,6 +185,12 @@ class FeatureLoader:
         count = views * len(self.loader.dataset)
         return count, count * self.encoder.bytes_per_image
 
+    def paths_to_read(self) -> list[str]:
+        """Paths of the images whose features are not stored yet."""
+        items, names = self.loader.dataset.data_source, self._names()
+        missing = {name for store in self._stores().values() for name in store.missing(names)}
+        return [item.impath for item, name in zip(items, names, strict=True) if name in missing]
+
     def __iter__(self) -> Iterator[dict]:
         view = self._view_epoch() if self.loader.dataset.draws else 0
         old = view != self._view or time.monotonic() - self._checked > CHECK_EVERY
