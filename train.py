@@ -20,7 +20,7 @@ from clip.catalog import describe_backbones
 from dassl.config import CfgNode, get_cfg_default
 from dassl.config.node import read_yaml
 from dassl.data import DATASET_REGISTRY
-from dassl.engine.configuration import build_cfg
+from dassl.engine.configuration import build_cfg, check_dataset_chosen
 from dassl.engine.registry import TRAINER_REGISTRY
 from dassl.utils import (
     UserError,
@@ -165,6 +165,7 @@ def main(args: argparse.Namespace) -> dict:
         print(listing(args.list))
         return {}
     cfg = setup_cfg(args)
+    check_dataset_chosen(cfg)
     if cfg.RESUME and not any(Path(cfg.RESUME).rglob("resume*.pt")):
         raise UserError(f"--resume names {cfg.RESUME}, which holds no resume.pt of a run")
     if args.dry_run or args.show_prompts:

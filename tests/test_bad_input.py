@@ -29,6 +29,8 @@ MISTAKES = [
     ({"backbone": "RN5"}, (), "no backbone named 'RN5'; did you mean RN50?"),
     ({"backbone": "gone.pt"}, (), "no weight file at gone.pt"),
     ({}, ("OPTIM.LRR", "1"), "no config key named 'OPTIM.LRR'; did you mean OPTIM.LR?"),
+    ({}, ("OPTIM.LEARNING_RATE", "1"), "'OPTIM.LEARNING_RATE'; did you mean OPTIM.LR?"),
+    ({"dataset": ""}, (), "no dataset chosen: give one with --dataset-config-file "),
     ({}, ("--sed", "1"), "no flag named '--sed'; did you mean --seed?"),
     ({}, ("OPTIM.MAX_EPOCH",), "overrides come in pairs KEY VALUE, but 'OPTIM.MAX_EPOCH'"),
     ({}, ("OPTIM.MAX_EPOCH", "two"), "OPTIM.MAX_EPOCH takes a whole number such as 2; got 'two'"),

@@ -37,9 +37,7 @@ def read_bytes(path: str | os.PathLike) -> tuple[bytes, str]:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        raise UserError(
-            f"cannot read the image {path} ({error.strerror}){CHECK_FOLDER}"
-        ) from None
+        raise UserError(f"cannot read the image {path} ({error.strerror}){CHECK_FOLDER}") from None
     return content, hashlib.sha256(content).hexdigest()
 
 
