@@ -54,8 +54,33 @@ NAMES = [
 ]
 
 
-def weights_of(blocks: nn.ModuleList) -> list[Weights]:
-    """The weights of frozen blocks; empty if :class:`Block` does not re-implement all of them."""
+class BlockWeights:
+    """The weights of frozen blocks, gathered again when one of their tensors is another object.
+
+    ``load_state_dict(assign=True)``, for example, replaces the tensors of modules.
+    """
+
+    def __init__(self, blocks: nn.ModuleList):
+        self._blocks = blocks
+        self._gather()
+
+    def current(self) -> list[Weights]:
+        """Those of each block; empty if :class:`Block` does not re-implement all of them."""
+        if any(held.get(name) is not value for held, name, value in self._places):
+            self._gather()
+        return self._weights
+
+    def _gather(self) -> None:
+        self._weights = _weights_of(self._blocks)
+        self._places = [  # dictionaries, since looking up attributes of modules takes longer
+            (held, name, value)
+            for module in self._blocks.modules()
+            for held in (module._modules, module._parameters)
+            for name, value in held.items()
+        ]
+
+
+def _weights_of(blocks: nn.ModuleList) -> list[Weights]:
     found = []
     for block in blocks:
         named = dict(block.named_parameters())

@@ -26,6 +26,9 @@ ROW_VALUES = 14  # saved activations per row, layer and channel; measured on RN5
 class TextTower(nn.Module):
     """The text half of an open_clip model; it shares the model's weights and does not train.
 
+    After ``load_state_dict(assign=True)`` of the model make a new tower: the positions and the
+    projection of this one are still those that were replaced.
+
     Where attention is causal and the feature is read at EOT (``packed``), tokens after EOT are
     left out and the prefix of a group is computed once. Other towers get every prompt padded to
     the context length with the tokenizer's padding id, as open_clip pads it.
@@ -61,7 +64,8 @@ class TextTower(nn.Module):
         standard = all(map(_packed.is_standard, self.transformer.resblocks))
         self.packed = self.ignores_padding and standard
         self.requires_grad_(False)
-        self.narrow = _narrow.weights_of(self.transformer.resblocks)  # if used on a CPU
+        self.narrow: _narrow.BlockWeights | None  # for a CPU
+        self.narrow = _narrow.BlockWeights(self.transformer.resblocks)
         self.train(False)
 
     def train(self, mode: bool = True) -> TextTower:
@@ -146,7 +150,7 @@ class TextTower(nn.Module):
         if self.packed:  # which holds for its own blocks only
             other.packed = all(map(_packed.is_standard, other.transformer.resblocks))
         other.graphs = None  # one replays the kernels of modules that may change
-        other.narrow = []
+        other.narrow = None
         return other
 
     @property
@@ -238,7 +242,8 @@ class TextTower(nn.Module):
             layers = dict(zip(structure.deep, deep, strict=True))
             blocks, positions = self.transformer.resblocks, self.positional_embedding
             plain = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-            narrow = self.narrow if plain and x.device.type == "cpu" else ()
+            on_cpu = plain and x.device.type == "cpu"
+            narrow = self.narrow.current() if on_cpu and self.narrow else ()
             x = _tiles.encode(blocks, x, positions, tiles, layers, narrow)
             return self._project(self.ln_final(x))
 

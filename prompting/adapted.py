@@ -98,5 +98,5 @@ class AdaptedPrompter(Prompter):
             self.visual.set_grad_checkpointing(recompute)
             return self.visual(images[:count])
 
-        self.announce_memory(clip, encode, len(images), "in a tower with learned parts")
+        self.announce_memory(clip, encode, len(images), "in a tower that learns")
         return {"global": encode(len(images), self.recompute_images)}

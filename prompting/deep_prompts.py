@@ -89,8 +89,9 @@ class PromptedImages(Prompter):
             own = {i: x[:count] if x.dim() == 3 else x for i, x in tokens.items()}
             return clip.encode_prompted_image(images[:count], own, recompute)
 
-        with_tokens = f"with {tokens[0].shape[-2]} prompt tokens each"
-        self.announce_memory(clip, encode, len(images), with_tokens)
+        count = tokens[0].shape[-2]
+        counted = "1 prompt token" if count == 1 else f"{count} prompt tokens"
+        self.announce_memory(clip, encode, len(images), f"with {counted} each")
         return {"global": encode(len(images), self.recompute_images)}
 
 

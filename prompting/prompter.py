@@ -61,7 +61,8 @@ class Prompter(nn.Module):
         self.memory_announced = True
         weights = [*clip.parameters(), *self.parameters()]
         sizes = image_bytes(encode, images, weights, count_blocks(clip))
-        announce(*sizes, f"{images} images {what}", self.recompute_images)
+        counted = "1 image" if images == 1 else f"{images} images"
+        announce(*sizes, f"{counted} {what}", self.recompute_images)
 
     def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
         """All weights of ``clip`` by name, with what is learned inside its towers.

@@ -54,13 +54,13 @@ class Loaders(NamedTuple):
 
 
 def with_stored_features(
-    encoder: FeatureEncoder, loaders: Loaders, epochs: int, storable: str = Storable.ALL
+    encoder: FeatureEncoder, loaders: Loaders, epochs: int, storable: Storable = Storable.ALL
 ) -> Loaders:
     """The loaders with stored features, as FEATURES.MODE says.
 
     Args:
         epochs: of the training, for the size that is logged.
-        storable: a value of :class:`Storable`.
+        storable: which features of the method can be stored.
     """
     cfg, mode = encoder.cfg, encoder.options.MODE
     teacher = storable == Storable.TEACHER

@@ -59,12 +59,11 @@ def _check_options(cfg: CfgNode, folder: str, reader: RecordReader) -> None:
 
     trainer: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     there = reader.get("protocol.options", dict)
-    differing = {}
+    differing, may_differ = {}, {"PREC", *trainer.free_keys(cfg)}
     for node in trainer.config_keys(cfg):
         for key, value in cfg.TRAINER[node].to_dict().items():
             here = list(value) if isinstance(value, tuple) else value
-            free = key == "PREC" or key in trainer.free_options
-            if not free and there.get(key, here) != here:
+            if key not in may_differ and there.get(key, here) != here:
                 differing[f"TRAINER.{node}.{key}"] = (there[key], here)
     if differing:
         found = ", ".join(f"{key} {old!r} (here {new!r})" for key, (old, new) in differing.items())

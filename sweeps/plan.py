@@ -145,10 +145,10 @@ def read_sweep(
     check_protocol_keys(content, path)
     report = _checked_report(content, path)
     output = Path(output or content["output"]).expanduser()
-    shared = _shared_words(content, overrides, path)
+    shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
     return Sweep(
         output=output,
-        runs=tuple(grid_runs(content, output, shared, configs)),
+        runs=tuple(_checked_runs(content, output, shared, configs, path)),
         methods=tuple(content["methods"]),
         report={key: output / name for key, name in report.items() if key != "spread"},
         cluster=cluster,
@@ -246,11 +246,14 @@ def _pairs(keys: dict | None, path: Path) -> list[str]:
         raise UserError(f"{path}: {error}") from None
 
 
-def _shared_words(content: dict, overrides: Sequence[str], path: Path) -> list[str]:
-    """``[KEY, VALUE, ...]`` of every run."""
-    words = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
-    check_fitting(content.get("protocol"), words, path)
-    return words
+def _checked_runs(
+    content: dict, output: Path, shared: list[str], configs: Path, path: Path
+) -> list[PlannedRun]:
+    """All runs, none of which has a test that its training makes impossible."""
+    runs = grid_runs(content, output, shared, configs)
+    for run in runs:
+        check_fitting(content.get("protocol"), run, path)
+    return runs
 
 
 def _checked_overrides(words: Sequence[str]) -> list[str]:

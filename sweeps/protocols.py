@@ -196,25 +196,26 @@ def check_protocol_keys(content: dict[str, Any], path: Path) -> None:
         _check_source(source, path)
 
 
-def check_fitting(protocol: str | None, words: Sequence[str], path: Path) -> None:
-    """Refuse keys of every run with which the tests of held-out tasks or classes would stop.
+def check_fitting(protocol: str | None, run: PlannedRun, path: Path) -> None:
+    """Refuse keys of a run with which the tests of held-out tasks or classes would stop.
 
-    Args:
-        words: ``[KEY, VALUE, ...]``.
+    Wherever the sweep has them from: its overrides, a method, or a number of shots.
 
     Raises:
-        UserError: it names the key and the protocol.
+        UserError: it names the run, the key and the protocol.
     """
-    values = dict(zip(words[::2], words[1::2], strict=True))
-    if protocol == LEAVE_ONE_TASK_OUT and values.get("TEST.CALIBRATION") == "task":
+    words = run.argv[run.argv.index("--quiet") + 1 :]
+    values = dict(zip(words[::2], words[1::2], strict=True))  # of a key given twice, the last
+    fitted = values.get("TEST.CALIBRATION") == "task" and run.needs  # not if nothing is trained
+    if protocol == LEAVE_ONE_TASK_OUT and fitted:
         raise UserError(
-            f"{path}: a held-out task of {protocol} has no temperature of its own with "
+            f"{path}: {run}: a held-out task of {protocol} has no temperature of its own with "
             "TEST.CALIBRATION task; set run, one temperature for all tasks"
         )
     if protocol in (LEAVE_ONE_TASK_OUT, BASE_TO_NEW) and values.get("TEST.TASK_GIVEN") == "False":
         raise UserError(
-            f"{path}: TEST.TASK_GIVEN False is fitted on images of the tested tasks and classes, "
-            f"which {protocol} holds out; leave it True"
+            f"{path}: {run}: TEST.TASK_GIVEN False is fitted on images of the tested tasks "
+            f"and classes, which {protocol} holds out; leave it True"
         )
 
 

@@ -66,8 +66,8 @@ class PromptTrainer(TrainerX):
         """Hook: the tensors that the optimizer steps, or groups of them, as torch takes them."""
         return [p for p in prompter.parameters() if p.requires_grad]
 
-    def stored_features(self, options: CfgNode) -> str:
-        """Hook: which image features can be stored; a value of ``Storable``."""
+    def stored_features(self, options: CfgNode) -> Storable:
+        """Hook: which image features can be stored."""
         return Storable.ALL
 
     def build_fitting(self, options: CfgNode) -> Fitting:

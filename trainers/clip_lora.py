@@ -93,7 +93,7 @@ class CLIPLoRA(StepTrainer):
         if not cfg.TRAINER.CLIPLORA.PARTS:
             raise UserError("TRAINER.CLIPLORA.PARTS takes at least one of q, k and v; got none")
 
-    def stored_features(self, options: CfgNode) -> str:
+    def stored_features(self, options: CfgNode) -> Storable:
         return Storable.ALL if options.ENCODER == "text" else Storable.NONE
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

@@ -106,6 +106,11 @@ class DePT(PromptTrainer):
         """The head's node and the method's."""
         return [cls.KEY, _method(cfg.TRAINER.DEPT.METHOD).KEY]
 
+    @classmethod
+    def free_keys(cls, cfg: CfgNode) -> tuple[str, ...]:
+        """The head's free options and the method's."""
+        return cls.free_options + _method(cfg.TRAINER.DEPT.METHOD).free_options
+
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         prompter = super().build_prompter(options, space, text)
         prompter.add_module(HEAD, DecoupledHead(text.out_dim, space.num_classes))

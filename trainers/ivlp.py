@@ -33,7 +33,7 @@ class IVLP(PromptTrainer):
         PROMPT_DEPTH_TEXT=Key(12, least=1),  # text blocks with a context of their own
     )
 
-    def stored_features(self, options: CfgNode) -> str:
+    def stored_features(self, options: CfgNode) -> Storable:
         return Storable.NONE if options.PROMPT_DEPTH_VISION else Storable.ALL
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

@@ -63,7 +63,7 @@ class MaPLe(PromptTrainer):
         PROMPT_DEPTH=Key(9, least=1),  # blocks of each tower with prompts of their own
     )
 
-    def stored_features(self, options: CfgNode) -> str:
+    def stored_features(self, options: CfgNode) -> Storable:
         return Storable.NONE
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

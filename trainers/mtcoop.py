@@ -121,7 +121,7 @@ class MTCoOp(PromptTrainer):
                 f"name: set TOKEN_POSITION end, not {options.TOKEN_POSITION}, or DEPTH 1"
             )
 
-    def stored_features(self, options: CfgNode) -> str:
+    def stored_features(self, options: CfgNode) -> Storable:
         if not options.IMAGE_PROMPTS:
             return Storable.ALL
         return Storable.TEACHER if options.ANCHOR_IMAGE or options.ANCHOR_LOGITS else Storable.NONE

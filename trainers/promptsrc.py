@@ -53,7 +53,7 @@ class PromptSRC(PromptTrainer):
     refused_labels = {"multi_label": "its divergence compares softmax probabilities"}
     needs_all_classes = True  # the losses are means over all classes
 
-    def stored_features(self, options: CfgNode) -> str:
+    def stored_features(self, options: CfgNode) -> Storable:
         return Storable.TEACHER
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

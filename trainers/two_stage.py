@@ -107,7 +107,7 @@ class TwoStage(StepTrainer):
     free_options = ("FIRST_STAGE", "ITERATIONS", "MIN_LR", "TEMPLATE")
     supports_distributed = False  # the processes would have to start the classifier alike
 
-    def stored_features(self, options: CfgNode) -> str:
+    def stored_features(self, options: CfgNode) -> Storable:
         return Storable.NONE if layer_norms(self.clip.visual) else Storable.ALL
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

@@ -45,7 +45,7 @@ class VPT(PromptTrainer):
     )
     free_options = ("TEMPLATE",)
 
-    def stored_features(self, options: CfgNode) -> str:
+    def stored_features(self, options: CfgNode) -> Storable:
         return Storable.NONE
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:

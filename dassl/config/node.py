@@ -193,10 +193,8 @@ def _coerce(value: Any, old: Any, spec: Key, where: str) -> Any:
     if isinstance(default, str):
         if value is None or value == "None":  # yacs reads both as None
             return ""
-        number = CfgNode._decode_cfg_value(value) if isinstance(value, str) else value
-        if isinstance(number, (int, float)) and not isinstance(number, bool):
-            # without float, a name that looks like a number
-            return float(number) if float in spec.also else str(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)  # a name that looks like a number
     elif isinstance(value, str):
         value = CfgNode._decode_cfg_value(value)
     if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):

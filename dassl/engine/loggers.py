@@ -56,12 +56,13 @@ class TensorBoardLogger(Logger):
         self._event, place, now = Event, folder / "tensorboard", time.time_ns()
         place.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{os.getpid()}.{now}"
-        self._writer = RecordWriter((place / name).open("xb", buffering=0))
+        self._writer = RecordWriter((place / name).open("xb"))
         self._write(file_version="brain.Event:2")
 
     def _write(self, **values: Any) -> None:
         event = self._event(wall_time=time.time(), **values)
         self._writer.write(event.SerializeToString())
+        self._writer.flush()  # unbuffered, a full disk would cut an event short without an error
 
     def add(self, name: str, value: float, step: int) -> None:
         self._write(step=step, summary={"value": [{"tag": name, "simple_value": value}]})

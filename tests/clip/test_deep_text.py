@@ -77,7 +77,7 @@ def naive_features(prompts, weights, quick, length=77):
 @pytest.mark.parametrize("sharing", GROUPS)
 def test_values_and_gradients(small, emulated_graphs, close, sharing, quick):
     model = small(layers=LAYERS, quick=quick)
-    assert bool(TextTower(model).narrow) == quick
+    assert bool(TextTower(model).narrow.current()) == quick
     prompts = make_prompts(sharing, 32)
     doubled = {i: ctx.double() for i, ctx in prompts.deep.items()}
     doubled = dataclasses.replace(
@@ -100,15 +100,45 @@ def test_values_and_gradients(small, emulated_graphs, close, sharing, quick):
         assert way != "graphs" or len(tower.graphs.graphs) == 1
 
 
-def test_blocks_on_a_cpu_compute_what_autograd_does(small):
-    """Those of clip._narrow; equality up to the last bit here may not hold on every machine."""
-    tower, found = tower_of(small(layers=LAYERS, quick=True), "tiles"), []
-    for narrow in (tower.narrow, []):
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("sharing", GROUPS)
+def test_blocks_on_a_cpu_compute_what_autograd_does(small, sharing, heads):
+    """Those of clip._narrow (a first, a middle and a last one) give the same bits."""
+    tower, found = tower_of(small(layers=LAYERS, quick=True, heads=heads), "tiles"), []
+    assert len(tower.narrow.current()) == LAYERS
+    for narrow in (tower.narrow, None):
         tower.narrow = narrow
-        leaves, made = pieces(make_prompts("task", 32))
+        leaves, made = pieces(make_prompts(sharing, 32))
         features = tower.encode(made)
         found.append([features, *torch.autograd.grad(features.square().sum(), leaves)])
-    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-7)
+    assert len(found[0]) == 2 + LAYERS  # features, contexts, suffixes, and two deep contexts
+    for mine, expected in zip(*found, strict=True):
+        assert torch.equal(mine, expected)
+
+
+def replace_by_loading(tower):
+    state = {key: 1.5 * value for key, value in tower.state_dict().items()}
+    tower.load_state_dict(state, assign=True)
+
+
+def replace_a_module(tower):
+    tower.transformer.resblocks[1].mlp.c_fc = torch.nn.Linear(32, 128).requires_grad_(False)
+
+
+@pytest.mark.parametrize("replace", [replace_by_loading, replace_a_module])
+def test_weights_that_are_replaced_are_used(small, replace):
+    tower = tower_of(small(layers=LAYERS, quick=True), "tiles")
+    before = tower.encode(make_prompts("task", 32))
+    replace(tower)
+    after = tower.encode(make_prompts("task", 32))
+    tower.narrow = None
+    assert torch.equal(after, tower.encode(make_prompts("task", 32)))
+    assert not torch.allclose(after, before, rtol=1e-2)
+
+
+def test_weights_that_move_elsewhere_are_gathered_there(small):
+    tower = TextTower(small(layers=LAYERS, quick=True)).to("meta")
+    assert all(weights.w_in.is_meta for weights in tower.narrow.current())
 
 
 def test_a_bidirectional_tower_takes_them_too(small):

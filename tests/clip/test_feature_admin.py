@@ -125,7 +125,7 @@ def test_info(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert "/a: 10 ? of toy" in lines[0]
-    assert lines[2].startswith("2 parts, 80.3 kB")
+    assert lines[2].startswith("2 parts, 80.4 kB")
 
 
 def test_verify(tmp_path, capsys, ctime_settles):

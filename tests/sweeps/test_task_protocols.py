@@ -11,7 +11,7 @@ from results.read import read_run
 from sweeps.plan import Sweep
 from sweeps.run import report
 from tests._records import write
-from tests._sweeps import run
+from tests._sweeps import GRID, run
 
 ROOT = Path(sweep.__file__).parent
 TASKS = "DATASET.SUBSAMPLE_TASKS"
@@ -175,6 +175,35 @@ def test_keys_of_protocols_are_checked(place, train, capsys, changes, message):
         (place / f"configs/protocols/{protocol}.yaml").write_text("")
     code, _, errors = run(capsys, **changes)
     assert code == 2 and not train.seen and re.search(message, errors)
+
+
+LEFT_OUT = {"protocol": "leave_one_task_out", "held_out": [1]}
+METHODS = GRID["methods"]
+
+
+def with_opts(name, **opts):
+    """The methods of the grid, one of them with other keys."""
+    keys = {f"TEST.{key}": value for key, value in opts.items()}
+    return {"methods": {**METHODS, name: {**METHODS[name], "opts": keys}}}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (with_opts("CoOp", CALIBRATION="task"), "CoOp, trees, 1 shot, .*CALIBRATION task; set run"),
+        ({"shots": {1: None, 4: {"TEST.CALIBRATION": "task"}}}, "CoOp, trees, 4 shots, .*set run"),
+        (with_opts("CoOp", TASK_GIVEN=False), "CoOp, trees, 1 shot, .*TASK_GIVEN.*leave it True"),
+        ({"shots": {4: {"TEST.TASK_GIVEN": False}}}, "CoOp, trees, 4 shots, .*leave it True"),
+        (with_opts("zero-shot", CALIBRATION="task"), ""),  # no training that lacks the task
+        ({**with_opts("CoOp", CALIBRATION="run"), "shots": {4: {"TEST.CALIBRATION": "task"}}}, ""),
+    ],
+)
+def test_what_one_test_cannot_be_fitted_on_is_refused(place, train, capsys, changes, message):
+    """The keys of a method and of a number of shots, as those of all runs; the last one counts."""
+    (place / "configs/protocols").mkdir()
+    (place / "configs/protocols/leave_one_task_out.yaml").write_text("")
+    code, _, errors = run(capsys, "--dry-run", **LEFT_OUT, **changes)
+    assert code == (2 if message else 0) and not train.seen and re.search(message, errors)
 
 
 def test_new_classes_are_not_tested_if_the_training_failed(place, train, capsys):

@@ -39,3 +39,11 @@ def test_the_memory_of_a_step_is_announced_once(build, capsys, method, recompute
     assert ("recomputed" in how) == recompute
     assert 0.8 < float(size) / peak_of(step) < 1.25
     assert "Images of a step" not in capsys.readouterr().out
+
+
+def test_one_image_and_one_token_are_singular(build, capsys):
+    """VPT, with one token."""
+    trainer = build("VPT", *ONE, "TRAINER.VPT.N_CTX_VISION", 1)
+    trainer.model.prompter.train()
+    trainer.model.encode_image(torch.randn(1, 3, 32, 32))
+    assert "Images of a step: 1 image with 1 prompt token each, about" in capsys.readouterr().out

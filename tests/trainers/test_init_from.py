@@ -174,6 +174,16 @@ def test_options_of_the_training_and_unknown_ones_may_differ(source, start):
     check_sources(start("MTCoOp", [folder], "TRAINER.MTCOOP.PREC", "amp").cfg)
 
 
+def test_options_of_the_training_of_the_method_under_a_head_may_differ(run, source):
+    method = ("TRAINER.DEPT.METHOD", "KgCoOp")
+    one = ("DATASET.SUBSAMPLE_TASKS", "task0")
+    folder = source("source", "DePT", *one, *method, "TRAINER.KGCOOP.W", "2.0")
+    flags = ("--init-from", str(folder))
+    run("DePT", *TARGET, *SHORT, *method, flags=flags)
+    message = refused(run, folder, trainer="DePT", options=(*method, "TRAINER.DEPT.WEIGHT", "0.5"))
+    assert "KGCOOP" not in message and "TRAINER.DEPT.WEIGHT 0.7 (here 0.5)" in message
+
+
 def test_free_options_are_options():
     for name in TRAINER_REGISTRY.registered_names():
         trainer = TRAINER_REGISTRY.get(name)

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from dassl.engine.loggers import CsvLogger, _wandb_id, check_loggers
+from dassl.engine.loggers import CsvLogger, TensorBoardLogger, _wandb_id, check_loggers
 from dassl.utils import UserError
 from results.training_curves import read_curves
 from trainers.mtcoop_hard import MTCoOpHard
@@ -71,6 +71,21 @@ def test_a_file_of_something_else_is_started_anew(tmp_path):
     log.add("x", 0.5, 1)
     log.close()
     assert points(path) == [("x", 1, 0.5)]
+
+
+def test_an_event_that_does_not_fit_on_the_disk_is_an_error(tmp_path):
+    """A limit on the size of files stands for a full disk: it too takes a part of the event."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    log = TensorBoardLogger(tmp_path)
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(OSError):
+            log.add("train/loss", 0.5, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.close()
 
 
 def test_loggers_do_not_change_what_a_run_is(run, tmp_path):
