@@ -11,7 +11,6 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import datasets  # noqa: F401  (its classes are imported when their names are looked up)
 import trainers  # noqa: F401  (likewise)
@@ -20,7 +19,7 @@ from clip.catalog import describe_backbones
 from dassl.config import CfgNode, get_cfg_default
 from dassl.config.node import read_yaml
 from dassl.data import DATASET_REGISTRY
-from dassl.engine.configuration import build_cfg
+from dassl.engine.configuration import build_cfg, check_dataset_chosen
 from dassl.engine.registry import TRAINER_REGISTRY
 from dassl.utils import (
     UserError,
@@ -165,10 +164,11 @@ def main(args: argparse.Namespace) -> dict:
         print(listing(args.list))
         return {}
     cfg = setup_cfg(args)
+    check_dataset_chosen(cfg)
     if cfg.RESUME and not any(Path(cfg.RESUME).rglob("resume*.pt")):
         raise UserError(f"--resume names {cfg.RESUME}, which holds no resume.pt of a run")
     if args.dry_run or args.show_prompts:
-        trainer = _build_trainer(cfg, args)
+        trainer = _build_trainer(cfg)
         print("\n".join(trainer.show_prompts() if args.show_prompts else trainer.describe()))
         return {}
     from dassl.utils import distributed
@@ -193,6 +193,7 @@ def main(args: argparse.Namespace) -> dict:
 
 
 def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
+    from dassl.engine.label_bias import set_all_label_biases
     from dassl.utils import distributed
     from results.provenance import describe_run, finish_run
 
@@ -201,7 +202,9 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
     record.begin(seed=cfg.SEED)
     with record.watched():
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
-        trainer = _build_trainer(cfg, args)
+        trainer = _build_trainer(cfg)
+        if not (args.eval_only or args.no_train):
+            set_all_label_biases(trainer)  # before tasks.json is written
         description = describe_run(cfg, trainer)
         record.describe(trainer.dataset.space, **description)
         print("Computing in {precision} on {device}".format(**description["run"]))
@@ -213,26 +216,33 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
-        return trainer.train()
+        from dassl.engine.test_images import check_test_images, naming_the_test_alone
+
+        check_test_images(trainer)
+        with naming_the_test_alone(trainer):
+            return trainer.train()
+    from results.task_words import set_evaluated_biases
     from results.unseen import stored_temperatures
 
-    stored = stored_temperatures(trainer.cfg, trainer.dataset.space, args.model_dir)
+    space, source = trainer.dataset.space, args.model_dir
+    stored = stored_temperatures(trainer.cfg, space, source, args.load_epoch)
     for part in trainer.task_trainers:
         part.stored_temperatures = stored
-    trainer.load_model(args.model_dir, epoch=args.load_epoch)
+    trainer.load_model(source, epoch=args.load_epoch)
+    set_evaluated_biases(trainer, source)
     return trainer.test()
 
 
 def _run_other_rank(args: argparse.Namespace, cfg: CfgNode, seed: int | None) -> dict:
     """The work of torchrun's processes but the first: the same, without record and log."""
     if seed is not None:  # None: the run is complete
-        trainer = _build_trainer(cfg.with_values({"SEED": seed}), args)
+        trainer = _build_trainer(cfg.with_values({"SEED": seed}))
         if not args.no_train:
             _train_or_evaluate(args, trainer)
     return {}
 
 
-def _build_trainer(cfg: CfgNode, args: argparse.Namespace):
+def _build_trainer(cfg: CfgNode):
     import torch
 
     from dassl.engine import build_trainer
@@ -241,12 +251,7 @@ def _build_trainer(cfg: CfgNode, args: argparse.Namespace):
         set_random_seed(cfg.SEED)
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.benchmark = cfg.COMPUTE.CUDNN_BENCHMARK
-    trainer: Any = build_trainer(cfg)
-    if args.eval_only and args.model_dir and cfg.OPTIM.LOGIT_BIAS == "auto":
-        from results.task_words import use_stored_biases
-
-        use_stored_biases(trainer.dataset.space, Path(args.model_dir))
-    return trainer
+    return build_trainer(cfg)
 
 
 def _with_seed(cfg: CfgNode, earlier: dict | None) -> CfgNode:

@@ -15,7 +15,7 @@ from .read import FILE, NO_FILE, OVERALL, Run, read_run_or_log
 
 @dataclass(frozen=True)
 class Averaging:
-    """What is averaged, and averaging.
+    """What is averaged over the seeds, and which spread is shown.
 
     Args:
         keyword: the value, as in :meth:`Run.get`.

@@ -53,7 +53,7 @@ NEWER: dict[str, Any] = {
     "OPTIM.LOSS_SCALE": 65536.0,
     "OPTIM.MULTI_LABEL_LOSS": "binary",
     "OPTIM.POSITIVE_WEIGHT": 1.0,
-    "OPTIM.LOGIT_BIAS": "auto",
+    "OPTIM.LOGIT_BIAS": 0.0,
     "OPTIM.ORDINAL_WEIGHT": 1.0,
 }
 

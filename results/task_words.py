@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dassl.utils import UserError, read_json, write_json
 
@@ -43,11 +43,34 @@ def read_tasks(folder: Path) -> TaskSpace | None:
         raise UserError(f"{folder / FILE} does not hold the tasks of a run: {error}") from None
 
 
-def use_stored_biases(space: TaskSpace, folder: Path) -> None:
+def set_evaluated_biases(trainer: Any, training: str) -> None:
+    """Set the biases of multi-label tasks for an evaluation, if OPTIM.LOGIT_BIAS is auto.
+
+    They are those of the training. If that had no multi-label task, they are computed from the
+    training images of the evaluated tasks, without their labels.
+
+    Args:
+        trainer: with the model to evaluate.
+        training: the folder of the run that trained it; "" if there is none.
+    """
+    from dassl.data.label_kinds import AUTO
+    from dassl.engine.label_bias import set_all_label_biases
+
+    space = trainer.dataset.space
+    if trainer.cfg.OPTIM.LOGIT_BIAS != AUTO:
+        return
+    if not training or not use_stored_biases(space, Path(training)):
+        set_all_label_biases(trainer, use_labels=not training)
+
+
+def use_stored_biases(space: TaskSpace, folder: Path) -> bool:
     """Give multi-label tasks the bias of the task with their name in a run.
 
-    A task that the run did not have gets the mean over those that it had, if there are any: its own
-    labels are not to be used.
+    A task that the run did not have gets the mean over the multi-label tasks that it had, since
+    its own labels are not to be used.
+
+    Returns:
+        False if the run had no multi-label task; nothing is changed then.
     """
     from dassl.data.label_kinds import MultiLabel
 
@@ -56,10 +79,13 @@ def use_stored_biases(space: TaskSpace, folder: Path) -> None:
         for task in read_words(folder)
         if "bias" in task.get("kind", {})
     }
-    for task in space.tasks if stored else ():
+    if not stored:
+        return False
+    mean = sum(stored.values()) / len(stored)
+    for task in space.tasks:
         if isinstance(task.kind, MultiLabel):
-            mean = sum(stored.values()) / len(stored)
             task.kind.set_bias(stored.get(task.name, mean))
+    return True
 
 
 def read_words(folder: Path) -> list[dict]:

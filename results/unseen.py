@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from dassl.data import TaskSpace
 
 
-def stored_temperatures(cfg: CfgNode, space: TaskSpace, training: str) -> dict[str, float]:
+def stored_temperatures(
+    cfg: CfgNode, space: TaskSpace, training: str, epoch: int | None = None
+) -> dict[str, float]:
     """The temperatures of a training, for an evaluation of what it did not have; by task name.
 
     Args:
         space: the tasks that are evaluated.
         training: the folder of the run that trained the model (``--model-dir``).
+        epoch: of the checkpoint to evaluate; None: the run's final model.
 
     Returns:
         Empty if they are to be fitted as usual, or TEST.CALIBRATION is not set.
@@ -28,7 +31,8 @@ def stored_temperatures(cfg: CfgNode, space: TaskSpace, training: str) -> dict[s
     Raises:
         UserError: the evaluation would fit something on labelled images of tasks or classes that
             the training did not have: TEST.TASK_GIVEN is False, or TEST.CALIBRATION is set and the
-            training has no temperature for them.
+            training has no temperature for them, or only that of its final model while another
+            checkpoint is evaluated. Multi-label tasks have no temperature and need none.
     """
     if not training or (cfg.TEST.TASK_GIVEN and not cfg.TEST.CALIBRATION):
         return {}
@@ -37,8 +41,17 @@ def stored_temperatures(cfg: CfgNode, space: TaskSpace, training: str) -> dict[s
         raise _fitted_on("TEST.TASK_GIVEN False", unseen, training, "Leave TEST.TASK_GIVEN True")
     if not unseen or not cfg.TEST.CALIBRATION:
         return {}
+    single = [task.name for t, task in enumerate(space.tasks) if t not in space.set_tasks]
+    if single and epoch is not None:
+        raise _fitted_on(
+            f"TEST.CALIBRATION {cfg.TEST.CALIBRATION}",
+            unseen,
+            training,
+            "The temperature that the training recorded is that of its final model: evaluate that "
+            "one, without --load-epoch, or leave TEST.CALIBRATION empty here",
+        )
     found, common = _temperatures(Path(training))
-    values = {task.name: found.get(task.name, common) for task in space.tasks}
+    values = {name: found.get(name, common) for name in single}
     missing = [name for name, value in values.items() if value is None]
     if missing:
         raise _fitted_on(

@@ -88,7 +88,6 @@ def _read_config(folder: Path, device: str, backbone: str, root: str) -> CfgNode
     cfg.OUTPUT_DIR, cfg.USE_CUDA, cfg.VERBOSE = str(folder), device != "cpu", False
     cfg.TEST.NO_TEST, cfg.FEATURES.MODE = True, "off"
     cfg.MODEL.INIT_WEIGHTS, cfg.MODEL.INIT_FROM = "", ()
-    cfg.OPTIM.LOGIT_BIAS = 0.0  # tasks.json holds the one of the training
     cfg.MODEL.BACKBONE.NAME = backbone or cfg.MODEL.BACKBONE.NAME
     cfg.DATASET.ROOT = root or cfg.DATASET.ROOT
     expand_home(cfg)

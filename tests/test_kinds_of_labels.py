@@ -13,7 +13,9 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.label_kinds import MultiLabel, Ordinal
 from dassl.data.tasks import Task, TaskSpace
 from dassl.engine import Step
+from dassl.engine.label_bias import label_biases, set_label_biases
 from dassl.utils import UserError
+from dassl.utils.checkpoint import load_checkpoint, write_tensors
 from results.predictions import read_predictions
 from results.task_words import read_words, use_stored_biases, write_tasks
 from softcpt import load_run
@@ -27,6 +29,7 @@ KINDS = (
     TASKS[1],
     replace(TASKS[2], classnames=("upright", "level"), kind=MultiLabel(SETS, threshold=0.4)),
 )
+AUTO = ("OPTIM.LOGIT_BIAS", "auto")
 REFUSING = {"LinearProbe", "LPPlusPlus", "ProtoNet", "TipAdapter", "ProGrad", "PromptSRC", "DePT"}
 
 
@@ -38,7 +41,7 @@ def kinds(toy):
     def init(self, cfg):
         base.__init__(self, cfg)
         chosen = [KINDS[[t.name for t in TASKS].index(task.name)] for task in self.space.tasks]
-        self._space = TaskSpace(tuple(chosen))
+        self._space = TaskSpace(tuple(replace(t, kind=replace(t.kind)) for t in chosen))
 
     DATASET_REGISTRY.register(force=True)(type("ToyKinds", (base,), {"__init__": init}))
     yield
@@ -46,7 +49,7 @@ def kinds(toy):
 
 
 def test_from_training_to_predictions_and_tables(kinds, run, tmp_path, toy_folder, capsys):
-    content = run("MTCoOp", *options(), dataset="ToyKinds")
+    content = run("MTCoOp", *options(), *AUTO, dataset="ToyKinds")
     ordinal, single, multi = content["tasks"]
     assert (ordinal["metric"], list(ordinal["measures"])) == ("overall_acc", ["MAE"])
     assert single["metric"] == "mean_acc" and "measures" not in single
@@ -80,26 +83,73 @@ def test_the_starting_bias_makes_the_mean_logit_as_probable_as_a_class():
     logits, label = torch.tensor([[20.0, 22.0], [24.0, 26.0]]), torch.tensor([0, 1])
     odds = 3.0 * (1 + 0.5) / (3 + 0.5)  # one of four is there
     assert kind.starting_bias(logits, label) == pytest.approx(math.log(odds) - 23)
+    assert kind.starting_bias(logits, None) == -23
     nothing = kind.starting_bias(logits, torch.zeros(2, dtype=torch.long))
     assert math.isfinite(nothing) and nothing < kind.starting_bias(logits, label)
 
 
 def test_the_bias_of_the_training_is_evaluated(kinds, run, tmp_path):
     """Not one of the images or the model of the evaluation."""
-    first = run("CoOp", *options(), dataset="ToyKinds")["tasks"][2]
+    first = run("CoOp", *options(), *AUTO, dataset="ToyKinds")["tasks"][2]
     (task,) = [t for t in read_words(tmp_path / "run") if t["name"] == first["name"]]
     assert task["kind"]["bias"] == first["bias"] != 0
     flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
-    other = ("SEED", 5, "DATASET.NUM_SHOTS", 1)
+    other = (*AUTO, "SEED", 5, "DATASET.NUM_SHOTS", 1)
     again = run("CoOp", *options(), *other, dataset="ToyKinds", output=tmp_path / "e", flags=flags)
     assert again["tasks"][2]["bias"] == first["bias"]
     assert again["tasks"][2]["measures"] == first["measures"]
+
+
+def test_zero_shot_uses_no_labels(kinds, run, tmp_path):
+    """Its bias is minus the mean logit of the training images."""
+    for flags in (("--eval-only",), ()):
+        how = {"dataset": "ToyKinds", "flags": flags, "output": tmp_path / f"run{len(flags)}"}
+        task = run("ZeroshotCLIP", *AUTO, **how)["tasks"][2]
+        assert task["bias"] == pytest.approx(-task["mean_logit"], abs=0.5)
+
+
+def test_a_held_out_task_uses_no_labels(kinds, run, tmp_path):
+    """If the training had no multi-label task whose bias it could use."""
+    words = (*options(), *AUTO, "DATASET.SUBSAMPLE_TASKS")
+    run("MTCoOp", *words, "not_task2", dataset="ToyKinds")
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
+    out = tmp_path / "e"
+    (task,) = run("MTCoOp", *words, "task2", dataset="ToyKinds", output=out, flags=flags)["tasks"]
+    assert task["bias"] == pytest.approx(-task["mean_logit"], abs=0.5)
+    assert read_words(out)[0]["kind"]["bias"] == task["bias"]
+
+
+@pytest.mark.parametrize(("method", "place"), [("MTCoOp", "run"), ("CoOp", "run/task2")])
+def test_a_resumed_training_has_the_bias_of_its_start(kinds, run, tmp_path, method, place):
+    """Its own computation may round differently."""
+    first = run(method, *options(), *AUTO, dataset="ToyKinds")["tasks"][2]["bias"]
+    state = load_checkpoint(tmp_path / place / "resume.pt")
+    assert state["label_biases"] == {"stripes": first}
+
+    def resumed(biases):
+        write_tensors({**state, **biases}, tmp_path / place / "resume.pt")
+        (tmp_path / "run" / "results.json").unlink()
+        bias = run(method, *options(), *AUTO, dataset="ToyKinds")["tasks"][2]["bias"]
+        assert read_words(tmp_path / "run")[2]["kind"]["bias"] == bias
+        return bias
+
+    assert resumed({"label_biases": {"stripes": -7.0}}) == -7
+    assert resumed({"label_biases": {}}) == first  # a state of an earlier version
+
+
+def test_the_bias_is_computed_when_it_is_needed_and_draws_nothing(kinds, build):
+    trainer = build("MTCoOp", *options(), *AUTO, dataset="ToyKinds")
+    kind, before = trainer.dm.space.kinds[2], torch.get_rng_state()
+    assert kind.bias == 0
+    set_label_biases(trainer)
+    assert kind.bias != 0 and torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_number_sets_the_bias_by_hand(build):
     small = ("DATASET.NUM_SHOTS", 1, "OPTIM.LOGIT_BIAS")
     trainer = build("MTCoOp", *options(), *small, -2, dataset="DigitLabels")
     assert trainer.dm.space.kinds[1].bias == -2
+    assert label_biases(trainer) == {}
     with pytest.raises(UserError, match=r"LOGIT_BIAS takes auto or a number; got 'aut'"):
         build("MTCoOp", *small, "aut", dataset="DigitLabels")
 
@@ -112,7 +162,10 @@ def test_a_held_out_task_has_the_mean_bias_of_the_trained_ones(tmp_path):
 
     write_tasks(TaskSpace((*space(x=-4, y=-8).tasks, TASKS[0])), tmp_path)
     tested = space(y=0, z=0)
-    use_stored_biases(tested, tmp_path)
+    assert use_stored_biases(tested, tmp_path)
+    assert [kind.bias for kind in tested.kinds] == [-8, -6]
+    write_tasks(TaskSpace((TASKS[0],)), tmp_path)
+    assert not use_stored_biases(tested, tmp_path)
     assert [kind.bias for kind in tested.kinds] == [-8, -6]
 
 

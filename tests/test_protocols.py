@@ -4,14 +4,10 @@ import pytest
 
 import parse_test_res
 import train
-from dassl.config import get_cfg_default
-from dassl.data import Task, TaskSpace
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError, write_json
+from dassl.utils import UserError
 from datasets._core.mini import make_mini
-from results.task_words import write_tasks
-from results.unseen import stored_temperatures
 from tests.conftest import TASKS, backbone_of, toy_class
 from tests.trainers._methods import preset
 
@@ -109,44 +105,6 @@ def test_a_held_out_task_has_the_temperature_of_the_training(run, tmp_path):
     (task,) = section["tasks"]
     assert (task["temperature"], task["fitted_images"]) == (first["tasks"][0]["temperature"], 0)
     assert task["nll"] != task["nll_before"]
-
-
-FISH = "kind of fish"
-BASE, NEW = (TaskSpace((Task(FISH, names),)) for names in (("cod", "eel"), ("ray", "tuna")))
-
-
-def recorded(folder, space, **calibration):
-    """The folder with the records of a training on the tasks of a space."""
-    write_tasks(space, folder)
-    write_json({"calibration": calibration} if calibration else {}, folder / "results.json")
-    return str(folder)
-
-
-def test_new_classes_have_the_temperature_of_their_task(tmp_path):
-    cfg = get_cfg_default()
-    cfg.TEST.CALIBRATION = "task"
-    two = TaskSpace((Task("kind of bird", ("owl", "tit")), *BASE.tasks))
-    temperatures = [{"id": 0, "temperature": 0.5}, {"id": 1, "temperature": 2.5}]
-    training = recorded(tmp_path, two, by="task", tasks=temperatures)
-    assert stored_temperatures(cfg, NEW, training) == {FISH: 2.5}
-    assert stored_temperatures(cfg, BASE, training) == {}  # its own classes: fitted as usual
-    other = TaskSpace((Task("kind of snake", ("adder", "boa")),))
-    with pytest.raises(UserError, match=r"'kind of snake'.*CALIBRATION run"):
-        stored_temperatures(cfg, other, training)
-    training = recorded(tmp_path, two, by="run", tasks=[temperatures[0]])
-    assert stored_temperatures(cfg, other, training) == {"kind of snake": 0.5}
-
-
-def test_nothing_is_fitted_on_images_of_unseen_classes(tmp_path):
-    cfg, training = get_cfg_default(), recorded(tmp_path, BASE)
-    assert stored_temperatures(cfg, NEW, training) == {}
-    cfg.TEST.CALIBRATION = "run"
-    with pytest.raises(UserError, match=r"CALIBRATION run .*\('ray', .*empty"):
-        stored_temperatures(cfg, NEW, training)
-    cfg.TEST.CALIBRATION, cfg.TEST.TASK_GIVEN = "", False
-    assert stored_temperatures(cfg, BASE, training) == {}
-    with pytest.raises(UserError, match=r"2 classes of 'kind of fish' \('ray', .*TASK_GIVEN True"):
-        stored_temperatures(cfg, NEW, training)
 
 
 @pytest.mark.parametrize(

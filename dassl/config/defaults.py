@@ -176,7 +176,7 @@ def _optim() -> dict:
         "MULTI_LABEL_LOSS": Key("binary", choices=("binary", "asymmetric")),
         "POSITIVE_WEIGHT": Key(1.0, above=0),  # factor of the loss of a class that an image has
         # added to the logits before the sigmoid; auto: from the training images
-        "LOGIT_BIAS": Key("auto", choices=("auto",), also=(float,)),
+        "LOGIT_BIAS": Key(0.0, choices=("auto",), also=(str,)),
         "ORDINAL_WEIGHT": Key(1.0, least=0),  # of the squared earth mover's distance
         # weight of each task in the loss of a joint training; see dassl/engine/task_weights.py
         "TASK_WEIGHTS": Key("none", choices=TASK_WEIGHTS),

@@ -16,7 +16,7 @@ class Key:
     In a list or tuple, the range holds for every item.
 
     Args:
-        choices: all values that are allowed, beside those of the types ``also``.
+        choices: all values that are allowed, beside any number if the default is one.
         least, most: inclusive bounds of a number.
         above, below: exclusive bounds of a number.
         refused: a value within the bounds that is not allowed.
@@ -50,7 +50,7 @@ class Key:
         )
 
     def _allows(self, item: Any) -> bool:
-        if self.choices and type(item) not in self.also:
+        if self.choices and not (self._or_number and type(item) is float):
             return item in self.choices
         if isinstance(item, bool) or not isinstance(item, (int, float)):
             return not self._bounds
@@ -62,6 +62,10 @@ class Key:
             and (self.below is None or item < self.below)
             and item != self.refused
         )
+
+    @property
+    def _or_number(self) -> bool:
+        return isinstance(self.default, float)
 
     @property
     def _bounds(self) -> list[str]:
@@ -78,7 +82,7 @@ class Key:
         """The allowed values in words, such as ``a number of at least 0 and at most 1``."""
         if self.choices:
             names = ", ".join(str(choice) or repr("") for choice in self.choices)
-            return f"{names} or a number" if float in self.also else f"one of {names}"
+            return f"{names} or a number" if self._or_number else f"one of {names}"
         kinds = {int: "a whole number", tuple: "a list of numbers", list: "a list of numbers"}
         kind = kinds.get(type(self.default), "a number")
         about = f" ({self.about})" if self.about else ""

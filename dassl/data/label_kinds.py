@@ -224,15 +224,17 @@ class MultiLabel(SingleLabel):
         loss = -(self.positive_weight * y * F.logsigmoid(z) + (1 - y) * negative)  # (B, C)
         return (loss * class_mask).sum(dim=1)
 
-    def starting_bias(self, logits: Tensor, label: Tensor) -> float:
+    def starting_bias(self, logits: Tensor, label: Tensor | None) -> float:
         """The bias with which the mean logit is as probable as a class is among the labels.
 
-        The loss has its minimum over constant logits there.
+        The binary loss without label smoothing has about its minimum over constant logits there.
 
         Args:
             logits: (N, C) of the untrained model.
-            label: (N,).
+            label: (N,); None: the mean logit is to have the probability 1/2.
         """
+        if label is None:
+            return -logits.double().mean().item()
         target = self.targets(label.to(logits.device), logits.shape[1])
         present = (target.sum().item() + 0.5) / (target.numel() + 1)  # never 0 or 1
         odds = self.positive_weight * present / (1 - present)

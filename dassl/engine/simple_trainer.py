@@ -14,19 +14,14 @@ from dassl.data import DataManager
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import build_evaluator
 from dassl.evaluation.predictions import Predictions
-from dassl.utils import (
-    Stopwatch,
-    UserError,
-    distributed,
-    unknown_name,
-)
+from dassl.utils import Stopwatch, UserError, distributed, unknown_name
 
 from .base import TrainerBase
 from .calibration import Temperatures, check_calibration, fit_temperatures
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
 from .init_from import init_from_runs
-from .label_bias import set_label_biases
+from .label_bias import label_biases, restore_label_biases, set_label_biases
 from .loggers import check_loggers
 from .resume import load_resume, save_resume
 from .suite_check import check_suite
@@ -51,6 +46,7 @@ class SimpleTrainer(TrainerBase):
     stored_temperatures: dict[str, float] = {}  # by task name, to use instead of fitting them
     # options that may differ from those of a run to start from, beside PREC (MODEL.INIT_FROM)
     free_options: tuple[str, ...] = ()
+    biases_set = False  # whether set_label_biases has been here
     weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
@@ -75,7 +71,6 @@ class SimpleTrainer(TrainerBase):
         self.build_model()
         if cfg.MODEL.INIT_WEIGHTS:
             self.load_init_weights(cfg.MODEL.INIT_WEIGHTS)
-        set_label_biases(self)
         self.carried = init_from_runs(self, cfg.MODEL.INIT_FROM) if cfg.MODEL.INIT_FROM else {}
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname, space=self.dm.space)
 
@@ -140,6 +135,7 @@ class SimpleTrainer(TrainerBase):
     def train(self, start_epoch: int | None = None, max_epoch: int | None = None) -> None:
         """Train, continuing a stopped run in the same folder, then test."""
         check_validation(self)
+        set_label_biases(self)
         try:
             super().train(
                 self.start_epoch if start_epoch is None else start_epoch,
@@ -149,11 +145,13 @@ class SimpleTrainer(TrainerBase):
             self.close_writer()
 
     def training_state(self) -> dict:
-        return {**super().training_state(), "task_weights": self.task_weights.state_dict()}
+        own = {"task_weights": self.task_weights.state_dict(), "label_biases": label_biases(self)}
+        return {**super().training_state(), **own}
 
     def load_training_state(self, state: dict, path: str | Path) -> None:
         super().load_training_state(state, path)
         load_strictly(self.task_weights, state.get("task_weights", {}), path)
+        restore_label_biases(self, state.get("label_biases", {}))
 
     def before_train(self) -> None:
         """Restore the state of a stopped run; open the loggers of the curves."""

@@ -62,4 +62,16 @@ def test_a_handler_that_is_there_is_left_alone(tmp_path):
 
 def test_a_new_key_leaves_the_hash_of_older_runs():
     # of the default configuration; a new key goes into schema.NEWER or schema.NOT_HASHED
-    assert config_hash(get_cfg_default()) == "f5431b3963bf099a"
+    cfg = get_cfg_default()
+    assert config_hash(cfg) == "f5431b3963bf099a"
+    cfg.merge_from_dict({"DATASET": {"NAME": "DigitLabels"}, "OPTIM": {"LOGIT_BIAS": -5.8}})
+    cfg.INPUT.TRANSFORMS = ("normalize",)
+    assert config_hash(cfg) == "f063ecf3c3ac1614"  # digit_labels.yaml of commit 032a1eb
+
+
+def test_a_bias_of_zero_is_the_default_and_auto_is_not():
+    default, cfg = get_cfg_default(), get_cfg_default()
+    cfg.merge_from_list(["OPTIM.LOGIT_BIAS", "auto"])
+    assert config_hash(cfg) != config_hash(default)
+    cfg.merge_from_list(["OPTIM.LOGIT_BIAS", "0"])
+    assert config_hash(cfg) == config_hash(default)

@@ -100,7 +100,7 @@ def test_two_processes_learn_what_one_does(run, asked, tmp_path, name):
 @pytest.mark.slow
 def test_all_kinds_of_label(run, tmp_path):
     """The measures and the bias are equal up to rounding."""
-    labels = ("DATASET.NAME", "DigitLabels", "DATASET.NUM_SHOTS", 1)
+    labels = ("DATASET.NAME", "DigitLabels", "DATASET.NUM_SHOTS", 1, "OPTIM.LOGIT_BIAS", "auto")
     one, many = both(run, tmp_path, "MTCoOp", *words(), *labels, *FEW)
     assert distance(tmp_path) <= 1e-5
     kinds = [(task["metric"], list(task.get("measures", ()))) for task in one["tasks"]]

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import warnings
 
 import pytest
 import yaml
@@ -115,6 +116,25 @@ def test_values_that_are_converted(default, value, expected):
     cfg = CfgNode({"A": default})
     cfg.merge_from_list(["A", value])
     assert expected == cfg.A and type(cfg.A) is type(expected)
+
+
+def test_a_text_is_not_read_as_python():
+    cfg = CfgNode({"WORDS": ""})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cfg.merge_from_list(["WORDS", "32in x"])
+    assert cfg.WORDS == "32in x"
+
+
+def test_a_bias_is_a_number_or_auto():
+    cfg = get_cfg_default()
+    for value, expected in (("auto", "auto"), ("-2", -2.0), ("auto", "auto"), (0, 0.0)):
+        cfg.merge_from_list(["OPTIM.LOGIT_BIAS", value])
+        assert expected == cfg.OPTIM.LOGIT_BIAS
+        cfg.check()
+    for value in ("inf", "aut", True, None):
+        with pytest.raises(UserError, match="LOGIT_BIAS takes"):
+            cfg.merge_from_list(["OPTIM.LOGIT_BIAS", value])
 
 
 def test_a_range_goes_with_its_node():
