@@ -190,7 +190,7 @@ def test_status_and_time_left(place, train, capsys):
         "CoOp, trees, 1 shot, seed 2: failed: ValueError: x",
         "CoOp, trees, 4 shots, seed 1: stopped without a record; it continues from its last epoch",
         "CoOp, trees, 4 shots, seed 2: no results.json",
-        "5 runs below out, 2 complete, 1 failed; about 0:03:00 left, from 1 complete runs",
+        "5 runs below out, 2 complete, 1 failed; about 0:03:00 left, from 1 complete run",
     ]
     with FileLock(place / "out/CoOp/trees_4shots/seed1/.lock"):
         assert "CoOp, trees, 4 shots, seed 1: running" in run(capsys, "--status")[1]
