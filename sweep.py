@@ -17,7 +17,7 @@ import trainers  # noqa: F401  (its classes are imported when their names are lo
 from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
 from results.read import read_run
-from sweeps.check import check_trainers
+from sweeps.check import check_configurations, check_keys, check_trainers
 from sweeps.estimate import Estimate
 from sweeps.grouping import write_groups
 from sweeps.plan import ENGINES, read_sweep
@@ -97,17 +97,29 @@ def main(args: argparse.Namespace) -> int:
     for planned, record in zip(sweep.runs, records, strict=True):
         estimate.add(planned, record.seconds if record.complete else None)
     if args.dry_run:
+        check_keys(sweep.runs)
         print("\n".join(plan_lines(sweep, records, estimate)))
         return 0
     if args.status:
         print("\n".join(status_lines(sweep, records, estimate)))
         return 0 if all(record.complete for record in records) else 1
+    missing = [p for p, record in zip(sweep.runs, records, strict=True) if not record.complete]
+    check_configurations(missing, read_configuration)
     results, failures = run_all(sweep, records, estimate, train_once, args.retry_failed)
     report(sweep, results)
     for planned, error in failures:
-        hint = "" if str(planned.folder) in error else f" (see {planned.folder})"
+        log = planned.folder / "log.txt"
+        place = log if log.exists() else planned.folder
+        hint = "" if str(planned.folder) in error else f" (see {place})"
         print(f"failed: {planned}: {error}{hint}")
     return 0 if all(record.complete for record in results) else 1
+
+
+def read_configuration(argv: Sequence[str]) -> None:
+    """Read the configuration of train.py's arguments, to find mistakes in it."""
+    import train
+
+    train.setup_cfg(train.parse_args(list(argv)))
 
 
 def train_once(argv: Sequence[str]) -> None:

@@ -8,8 +8,11 @@ import os
 import sys
 import time
 from pathlib import Path
+from traceback import format_exception
 from types import TracebackType
 from typing import TextIO
+
+from .errors import UserError
 
 
 class Tee:
@@ -17,6 +20,7 @@ class Tee:
 
     Everything else (``isatty``, ``encoding``, ...) is the console's. A console that cannot be
     written any more (a closed terminal, ``| head``, a full disk) is given up, and the file goes on.
+    An unexpected error that leaves the context is written to the file with its traceback.
     After :meth:`close` the console alone is written, for code that still refers to this object.
     """
 
@@ -73,6 +77,10 @@ class Tee:
     ) -> None:
         with contextlib.suppress(Exception):
             self.flush()
+        unexpected = isinstance(error, Exception) and not isinstance(error, UserError)
+        if self._file is not None and unexpected:  # it may be in a method of the user's own
+            with contextlib.suppress(OSError):  # a full disk
+                self._file.write("".join(format_exception(error)))
         self.close()
 
 

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from dassl.utils import write_json
+from dassl.utils import UserError, write_json
 from sweeps import run as sweep_run
 from tests._records import record
 
@@ -24,7 +24,7 @@ def place(tmp_path, monkeypatch):
 def train(monkeypatch):
     """A stand-in for train.py that writes records; ``fails`` maps output folders to errors."""
     stub = types.ModuleType("train")
-    stub.seen, stub.fails = [], {}
+    stub.seen, stub.read, stub.fails = [], [], {}
 
     def parse_args(argv):
         words = dict(zip(argv[::2], argv[1::2], strict=False))
@@ -45,7 +45,12 @@ def train(monkeypatch):
         write_json(content, f"{args.folder}/results.json")
         return content
 
-    stub.parse_args, stub.main = parse_args, main
+    def setup_cfg(args):
+        stub.read.append(args.argv)
+        if "OPTIM.LRR" in args.argv:
+            raise UserError("no configuration key named 'OPTIM.LRR'")
+
+    stub.parse_args, stub.setup_cfg, stub.main = parse_args, setup_cfg, main
     monkeypatch.setitem(sys.modules, "train", stub)
     monkeypatch.setattr(sweep_run.gc, "collect", lambda: 0)  # takes its time, and nothing is held
     return stub

@@ -44,6 +44,15 @@ def test_mistakes_in_the_yaml(place, train, capsys, changes, message):
     assert not train.seen
 
 
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_mistaken_keys_are_found_before_the_first_run(place, train, capsys, flags):
+    code, _, err = run(capsys, *flags, **method(opts={"OPTIM.LRR": 1}))
+    assert code == 2 and err.count("OPTIM.LRR") == 1 and "error: method m: no " in err
+    assert not train.seen and len(train.read) == (0 if flags else 1)
+    assert run(capsys, *flags, **method(opts={"OPTIM.LR": 1}))[0] == 0
+    assert len(train.read) == (0 if flags else 1 + 2)  # seeds share theirs
+
+
 def test_mistakes_on_the_command_line(place, train, capsys):
     assert "'OPTIM.LR' has no value" in run(capsys, "OPTIM.LR")[2]
     assert "a sweep sets DATASET.NUM_SHOTS itself" in run(capsys, "DATASET.NUM_SHOTS", "2")[2]

@@ -1,12 +1,13 @@
 """sweep.py: what is run, in which order, and what is reported."""
 
+import contextlib
 import io
 import sys
 
 from filelock import FileLock
 
 import sweep
-from dassl.utils import UserError
+from dassl.utils import UserError, setup_logger
 from results.record import Busy
 from sweeps import serial
 from sweeps.plan import read_sweep
@@ -27,7 +28,7 @@ def test_every_run_is_made_and_reported(place, train, capsys):
     last = train.seen[-1]
     assert "out/CoOp/trees_4shots/seed2" in last
     assert last[-8:] == [
-        *("DATASET.NUM_SHOTS", "4", "A.B", "[1, 2]"),
+        *("DATASET.NUM_SHOTS", "4", "TRAINER.B", "[1, 2]"),
         *("OPTIM.MAX_EPOCH", "5", "OPTIM.LR", "0.1"),
     ]
     assert lines[0] == "5 runs below out"
@@ -69,6 +70,20 @@ def test_a_failed_run_does_not_stop_the_sweep(place, train, capsys):
     assert "- out/CoOp/trees_4shots/seed1: failed" in table
 
 
+def test_a_failure_names_the_log_with_the_traceback(place, train, capsys):
+    folder = place / "out/CoOp/trees_1shots/seed2"
+    folder.mkdir(parents=True)
+    with contextlib.suppress(KeyError), setup_logger(folder, console=False):
+        raise KeyError("lost")
+    with contextlib.suppress(UserError), setup_logger(place, console=False):
+        raise UserError("a mistake of the user's")
+    log = (folder / "log.txt").read_text(encoding="utf-8")
+    assert 'raise KeyError("lost")' in log and __file__ in log
+    assert (place / "log.txt").read_text(encoding="utf-8") == ""
+    train.fails = {"out/CoOp/trees_1shots/seed2": KeyError("lost")}
+    assert run(capsys)[1][-1].endswith("(see out/CoOp/trees_1shots/seed2/log.txt)")
+
+
 def test_everything_failed(place, train, capsys):
     train.fails = {
         "out/zero-shot/trees/seed1": ValueError(),
@@ -94,7 +109,7 @@ def test_dry_run(place, train, capsys):
     assert code == 0 and not train.seen
     assert lines[0] == "zero-shot, trees: complete"
     assert "CoOp, trees, 4 shots, seed 2: no results.json" in lines
-    assert "A.B '[1, 2]' OPTIM.MAX_EPOCH 5" in lines[-2]
+    assert "TRAINER.B '[1, 2]' OPTIM.MAX_EPOCH 5" in lines[-2]
     assert lines[-1] == "5 runs below out, 3 complete"
 
 
