@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.utils import UserError, unknown_name
+from dassl.utils import UserError, size_in_words, unknown_name
 from dassl.utils.command_line import Parser, path, run_program
 from predict import add_run_flags
 from softcpt.export_folder import refuse_existing
@@ -86,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
         args.run, device="cpu", epoch=args.load_epoch, backbone=args.backbone, root=args.root
     )
     for file in export_run(run, folder, args.kind, args.task, args.calibrated):
-        print(f"{file}  {file.stat().st_size / 2**20:.2f} MiB")
+        print(f"{file}  {size_in_words(file.stat().st_size)}")
     if args.push_to:
         print(f"pushed to {_push(folder, args.push_to, args.public)}")
 

@@ -19,7 +19,7 @@ from clip.catalog import describe_backbones
 from dassl.config import CfgNode, get_cfg_default
 from dassl.config.node import read_yaml
 from dassl.data import DATASET_REGISTRY
-from dassl.engine.configuration import build_cfg
+from dassl.engine.configuration import build_cfg, check_dataset_chosen
 from dassl.engine.registry import TRAINER_REGISTRY
 from dassl.utils import (
     UserError,
@@ -164,6 +164,7 @@ def main(args: argparse.Namespace) -> dict:
         print(listing(args.list))
         return {}
     cfg = setup_cfg(args)
+    check_dataset_chosen(cfg)
     if cfg.RESUME and not any(Path(cfg.RESUME).rglob("resume*.pt")):
         raise UserError(f"--resume names {cfg.RESUME}, which holds no resume.pt of a run")
     if args.dry_run or args.show_prompts:
@@ -215,7 +216,11 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
-        return trainer.train()
+        from dassl.engine.test_images import check_test_images, naming_the_test_alone
+
+        check_test_images(trainer)
+        with naming_the_test_alone(trainer):
+            return trainer.train()
     from results.task_words import set_evaluated_biases
     from results.unseen import stored_temperatures
 

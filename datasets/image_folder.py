@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import unicodedata
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -105,7 +107,7 @@ class ImageFolder(FewShotDataset):
             if strange := sorted(set(found) - set(names)):
                 raise UserError(
                     f"{self.root / self.parts[part]} has class folders that {self.parts['train']} "
-                    f"has not: {shorten_list(strange)}"
+                    f"has not: {shorten_list(strange)}{_same_letters(strange, names)}"
                 )
         items = {
             part: [Datum(p, names.index(name)) for name in found for p in found[name]]
@@ -116,3 +118,15 @@ class ImageFolder(FewShotDataset):
         split = Split([names], test=items["test"])
         split.hold_out(items["train"], rng, self.root / self.parts["train"])
         return split
+
+
+def _same_letters(strange: Sequence[str], names: Iterable[str]) -> str:
+    """What to add to an error about folders that train has, in another Unicode normalisation."""
+    composed = {unicodedata.normalize("NFC", name) for name in names}
+    if not any(unicodedata.normalize("NFC", name) in composed for name in strange):
+        return ""
+    return (
+        "; train has the same letters in another Unicode normalisation, as archives made on a Mac "
+        "do: rename the folders to one of the two, for example with "
+        "`convmv -r -f utf8 -t utf8 --nfc --notest FOLDER`"
+    )

@@ -16,7 +16,7 @@ from clip.model import CLIP
 from dassl.config import CfgNode
 from dassl.data import EpochDataLoader
 from dassl.data.wrapper import DatasetWrapper
-from dassl.utils import Stopwatch, UserError, distributed
+from dassl.utils import Stopwatch, UserError, distributed, size_in_words
 
 DTYPES = {"": None, "fp16": torch.float16}
 SHARD_BYTES = 64 * 2**20  # of features per file: at most this much is lost if a run is killed
@@ -74,7 +74,7 @@ class FeatureEncoder:
         index = {name: i for i, name in enumerate(names) if name in wanted}
         if index:  # otherwise another run was faster
             needed = len(index) * self.bytes_per_image
-            print(f"Computing the features of {len(index):,} images: {needed / 2**20:,.1f} MiB")
+            print(f"Computing the features of {len(index):,} images: {size_in_words(needed)}")
             limit, root = int(self.options.LIMIT_GB * 1e9), next(iter(stores.values())).root
             folders = [store.folder for store in stores.values()]
             for part in make_room(root, needed, limit, keep=folders):

@@ -22,7 +22,7 @@ from dassl.data import (
 )
 from dassl.data.sharding import columns_of
 from dassl.data.wrapper import read_bytes
-from dassl.utils import UserError, distributed
+from dassl.utils import UserError, distributed, size_in_words
 
 from .feature_encoder import FeatureEncoder
 from .precision import precision_name
@@ -121,7 +121,7 @@ def _announce(encoder: FeatureEncoder, stored: Loaders, epochs: int) -> None:
     total = sum(size for _, size in sizes.values())
     parts = ", ".join(f"{count:,} of {kind} images" for kind, (count, _) in sizes.items())
     root = store_root(cfg.FEATURES.DIR)
-    print(f"Image features: at most {total / 2**20:,.1f} MiB in {root}: {parts}")
+    print(f"Image features: at most {size_in_words(total)} in {root}: {parts}")
     if total > cfg.FEATURES.LIMIT_GB * 1e9:
         print(
             "This exceeds FEATURES.LIMIT_GB: the least recently used features will be deleted; "
@@ -184,6 +184,12 @@ class FeatureLoader:
         views = min(self.views or epochs, epochs) if self.loader.dataset.draws else 1
         count = views * len(self.loader.dataset)
         return count, count * self.encoder.bytes_per_image
+
+    def paths_to_read(self) -> list[str]:
+        """Paths of the images whose features are not stored yet."""
+        items, names = self.loader.dataset.data_source, self._names()
+        missing = {name for store in self._stores().values() for name in store.missing(names)}
+        return [item.impath for item, name in zip(items, names, strict=True) if name in missing]
 
     def __iter__(self) -> Iterator[dict]:
         view = self._view_epoch() if self.loader.dataset.draws else 0

@@ -34,8 +34,13 @@ info, images = json.load(open("weights.json")), sys.argv[1:]
 prepare = open_clip.image_transform(is_train=False, **info["preprocessing"])
 weights, task = load_file("weights.safetensors"), info["tasks"][0]
 for path in images:
+    try:
+        pixels = prepare(Image.open(path).convert("RGB"))
+    except Exception as error:
+        print(f"not read: {path} ({error})", file=sys.stderr)
+        continue
     with torch.no_grad():
-        feature = model.encode_image(prepare(Image.open(path).convert("RGB"))[None])
+        feature = model.encode_image(pixels[None])
     cosines = torch.nn.functional.normalize(feature, dim=-1) @ weights[task["weights"]].T
 """
 ONE_CLASS = """\

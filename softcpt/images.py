@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dassl.config import CfgNode
 from dassl.data import DatasetWrapper
-from dassl.data.wrapper import to_rgb
+from dassl.data.wrapper import CHECK_FOLDER, REPLACE, to_rgb
 from dassl.utils import UserError
 
 ImageSource = str | os.PathLike | Image.Image
@@ -48,7 +48,7 @@ class _Images(Dataset):
             upright = ImageOps.exif_transpose(image) if self._upright else image
             return self._reader.transform(to_rgb(upright)), ""
         except (UserError, ValueError) as error:
-            return None, str(error)
+            return None, str(error).removesuffix(CHECK_FOLDER).removesuffix(REPLACE)
 
 
 def as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:

@@ -36,8 +36,12 @@ info = json.load(open("task.json"))
 model = open_clip.create_model("local-dir:.").eval()
 prepare = open_clip.image_transform(is_train=False, **info["preprocessing"])
 {once}for path in sys.argv[1:]:
-    with torch.no_grad():
+    try:
         image = prepare(Image.open(path).convert("RGB"))[None]
+    except Exception as error:
+        print(f"not read: {path} ({error})", file=sys.stderr)
+        continue
+    with torch.no_grad():
         feature = model.encode_image(image, normalize=True)
 """
 NAMES = """\

@@ -35,7 +35,11 @@ info = json.load(open("model.json"))
 session = onnxruntime.InferenceSession("model.onnx")
 (height, width), short = info["size"], max(info["size"])
 for path in sys.argv[1:]:
-    image = Image.open(path).convert("RGB")
+    try:
+        image = Image.open(path).convert("RGB")
+    except Exception as error:
+        print(f"not read: {path} ({error})", file=sys.stderr)
+        continue
     (w, h), smaller = image.size, min(image.size)
     w, h = int(short * w / smaller), int(short * h / smaller)
     w, h = (width, height) if info["resize_mode"] == "squash" else (w, h)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
+from dassl.utils import counted
 from results.read import Run
 from results.record import is_locked
 
@@ -49,8 +50,11 @@ def summary(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> str:
     guess = estimate.left(left, num_workers(sweep)) if known else None
     about = ""
     if guess is not None:
-        about = f"; about {timedelta(seconds=round(guess))} left, from {estimate.n} complete runs"
-    return f"{len(records)} runs below {sweep.output}{f', {done}' if done else ''}{about}"
+        runs = counted(estimate.n, "complete run")
+        about = f"; about {timedelta(seconds=round(guess))} left, from {runs}"
+    return (
+        f"{counted(len(records), 'run')} below {sweep.output}{f', {done}' if done else ''}{about}"
+    )
 
 
 def num_workers(sweep: Sweep) -> int:

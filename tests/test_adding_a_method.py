@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import softcpt
+import train
 from dassl.engine import TRAINER_REGISTRY
+from tests.trainers._methods import preset
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/adding_a_method.md").read_text(encoding="utf-8")
@@ -43,3 +45,13 @@ def test_the_method_of_the_page_trains(config_file, tmp_path):
     )
     (learned,) = (tensor for tensor in run.models()[0].parameters() if tensor.requires_grad)
     assert len(learned) == 7 and learned.abs().max() > 0
+
+
+def test_the_tests_of_every_method_find_it(config_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "CONFIGS", tmp_path)
+    place = tmp_path / "trainers" / "TaskShift"
+    place.mkdir(parents=True)
+    config_file.rename(place / config_file.name)
+    assert preset("TaskShift") == place / config_file.name
+    with pytest.raises(AssertionError, match=r"TaskShifts has no .*comment.*--trainer TaskShifts"):
+        preset("TaskShifts")

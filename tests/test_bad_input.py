@@ -29,6 +29,8 @@ MISTAKES = [
     ({"backbone": "RN5"}, (), "no backbone named 'RN5'; did you mean RN50?"),
     ({"backbone": "gone.pt"}, (), "no weight file at gone.pt"),
     ({}, ("OPTIM.LRR", "1"), "no config key named 'OPTIM.LRR'; did you mean OPTIM.LR?"),
+    ({}, ("OPTIM.LEARNING_RATE", "1"), "'OPTIM.LEARNING_RATE'; did you mean OPTIM.LR?"),
+    ({"dataset": ""}, (), "no dataset chosen: give one with --dataset-config-file "),
     ({}, ("--sed", "1"), "no flag named '--sed'; did you mean --seed?"),
     ({}, ("OPTIM.MAX_EPOCH",), "overrides come in pairs KEY VALUE, but 'OPTIM.MAX_EPOCH'"),
     ({}, ("OPTIM.MAX_EPOCH", "two"), "OPTIM.MAX_EPOCH takes a whole number such as 2; got 'two'"),
@@ -152,6 +154,29 @@ def test_an_image_that_cannot_be_read_is_named(cli, pets, tmp_path, damage, work
     name = bad.relative_to(pets / "pets" / "images") if damage == "gone" else bad
     assert code == 2 and one_line(err) and message.format(name) in err, err
     assert status(tmp_path / "run") == "failed"
+
+
+@pytest.mark.parametrize("mode", ["off", "test"])
+def test_a_broken_test_image_is_found_before_the_training(cli, pets, tmp_path, mode):
+    words = ("--root", pets, "FEATURES.MODE", mode, "FEATURES.DIR", tmp_path / "features")
+    assert cli(*words, "--no-train", dataset="Folders", output=tmp_path / "other")[0] == 0
+    split = json.loads((pets / "pets" / "split_own_Folders.json").read_text())
+    bad = pets / "pets" / "images" / split["test"][0][0]
+    content = bad.read_bytes()
+    bad.write_text("not an image")
+    code, out, err = cli(*words, dataset="Folders")
+    assert code == 2 and one_line(err) and f"cannot decode the image {bad}" in err, err
+    assert "epoch [" not in out
+    bad.write_bytes(content)
+    cut(bad)  # the header is whole: the test finds it, and needs no other training
+    code, out, err = cli(*words, dataset="Folders")
+    assert code == 2 and one_line(err) and f"cannot decode the image {bad}" in err and out, err
+    alone = f"--eval-only --model-dir {tmp_path / 'run'} --load-epoch 2"
+    assert alone in err
+    bad.write_bytes(content)
+    words = (*words, *alone.split())
+    assert cli(*words, dataset="Folders", output=tmp_path / "alone")[0] == 0
+    assert status(tmp_path / "alone") == "complete"
 
 
 # ---------------------------------------------------------------- checkpoints

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from dassl.utils import counted, size_in_words
 from dassl.utils.command_line import Parser, path, run_program
 
 from ._admin import clear, parts, verify_shards
@@ -51,9 +52,10 @@ def info(root: Path) -> int:
         print(
             f"{part.folder.relative_to(root)}: {part.images():,} {part.key.get('output', '?')} "
             f"of {part.label or '?'} ({part.key.get('precision', '?')}, kept {kept}), "
-            f"{mebibytes(part.size)}, used {day}"
+            f"{size_in_words(part.size)}, used {day}"
         )
-    print(f"{len(every)} parts, {mebibytes(sum(part.size for part in every))}, in {root}")
+    size = size_in_words(sum(part.size for part in every))
+    print(f"{counted(len(every), 'part')}, {size}, in {root}")
     return 0
 
 
@@ -72,14 +74,9 @@ def delete(root: Path, days: float | None) -> int:
     removed = clear(root, None if days is None else time.time() - 86_400 * days)
     if days is None:
         (root / FILE).unlink(missing_ok=True)
-    size = mebibytes(sum(part.size for part in removed))
-    print(f"{len(removed)} parts, {size}, deleted from {root}")
+    size = size_in_words(sum(part.size for part in removed))
+    print(f"{counted(len(removed), 'part')}, {size}, deleted from {root}")
     return 0
-
-
-def mebibytes(size: int) -> str:
-    """Format a size in MiB."""
-    return f"{size / 2**20:,.1f} MiB"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,15 @@ KINDS = {
     tuple: "a list",
     list: "a list",
 }
+MEANT = {  # keys of this project by common names of other ones
+    "LEARNING_RATE": "LR",
+    "EPOCHS": "MAX_EPOCH",
+    "NUM_EPOCHS": "MAX_EPOCH",
+    "OPTIMIZER": "NAME",
+    "SCHEDULER": "LR_SCHEDULER",
+    "WD": "WEIGHT_DECAY",
+    "SHOTS": "NUM_SHOTS",
+}
 SPECS = "__key_specs__"  # attribute of a node: the Key of each entry that has one
 
 
@@ -145,7 +154,9 @@ def _merge(node: CfgNode, values: dict, path: tuple[str, ...], where: str) -> No
     for key, value in values.items():
         full = ".".join((*path, str(key)))
         if key not in node:
-            raise UserError(f"{where}{unknown_name('config key', full, _all_keys(node, path))}")
+            meant = ".".join((*path, MEANT[key])) if MEANT.get(key) in node else ""
+            known = _all_keys(node, path)
+            raise UserError(f"{where}{unknown_name('config key', full, known, meant)}")
         old = node[key]
         if isinstance(old, _CfgNode):
             if not isinstance(value, dict):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -21,6 +21,8 @@ from .small_views import small_views
 from .transforms import build_transform, transform_signature
 
 MAX_SAMPLE, BITS_PER_SAMPLE = 281, 258  # TIFF tags
+CHECK_FOLDER = "; check the data folder and --root"
+REPLACE = ": replace it, or remove it from the dataset and its split"
 WIDE = ("PPM", "PNG")  # formats of 16 bits that Pillow reads as mode I, PNG up to version 10
 
 
@@ -35,9 +37,7 @@ def read_bytes(path: str | os.PathLike) -> tuple[bytes, str]:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        raise UserError(
-            f"cannot read the image {path} ({error.strerror}); check the data folder and --root"
-        ) from None
+        raise UserError(f"cannot read the image {path} ({error.strerror}){CHECK_FOLDER}") from None
     return content, hashlib.sha256(content).hexdigest()
 
 
@@ -60,9 +60,10 @@ def decode(content: bytes, path: str | os.PathLike, upright: bool = False) -> Im
         image.load()  # rotates a TIFF, whose orientation is then gone
         return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # a broken file can make PIL raise nearly anything
+        unknown = isinstance(error, UnidentifiedImageError)  # its words show an address in memory
+        reason = "cannot identify its format" if unknown else error
         raise UserError(
-            f"cannot decode the image {path} ({error}); it is damaged or not an image: "
-            "replace it, or remove it from the dataset and its split"
+            f"cannot decode the image {path} ({reason}); it is damaged or not an image{REPLACE}"
         ) from None
 
 

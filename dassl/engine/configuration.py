@@ -33,6 +33,19 @@ def build_cfg(files: Sequence[str | Path], overrides: Sequence) -> CfgNode:
     return cfg
 
 
+def check_dataset_chosen(cfg: CfgNode) -> None:
+    """Refuse a configuration without a dataset.
+
+    Raises:
+        UserError: it names the flag and the key that choose one.
+    """
+    if not cfg.DATASET.NAME:
+        raise UserError(
+            "no dataset chosen: give one with --dataset-config-file "
+            "configs/datasets/digits7.yaml, or DATASET.NAME Digits7; --list shows their names"
+        )
+
+
 def _drop_unused_nodes(cfg: CfgNode) -> None:
     """Drop the keys of other methods and datasets, so that new ones keep the hashes of old runs."""
     if not cfg.TRAINER.NAME:

@@ -6,7 +6,16 @@ from .lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .checkpoint import load_checkpoint, load_pretrained_weights, save_checkpoint
-    from .errors import Interrupted, UserError, did_you_mean, nearest, shorten_list, unknown_name
+    from .errors import (
+        Interrupted,
+        UserError,
+        counted,
+        did_you_mean,
+        nearest,
+        shorten_list,
+        size_in_words,
+        unknown_name,
+    )
     from .files import (
         atomic_path,
         cache_folder,
@@ -35,6 +44,7 @@ __all__ = [
     "check_isfile",
     "collect_env_info",
     "count_num_param",
+    "counted",
     "did_you_mean",
     "flat",
     "free_memory",
@@ -49,6 +59,7 @@ __all__ = [
     "set_random_seed",
     "setup_logger",
     "shorten_list",
+    "size_in_words",
     "unknown_name",
     "write_json",
 ]

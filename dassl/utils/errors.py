@@ -1,4 +1,4 @@
-"""Errors that a user can correct: one line, no traceback."""
+"""Errors that a user can correct: one line, no traceback; and the words of messages."""
 
 from __future__ import annotations
 
@@ -31,11 +31,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not among the known ones; it shows the nearest and all."""
+def unknown_name(kind: str, name: str, known: Iterable[str], meant: str = "") -> UserError:
+    """The error for a name that is not among the known ones; it shows the nearest and all.
+
+    Args:
+        meant: the known name to show in place of the nearest.
+    """
     known = list(known)
-    hint = did_you_mean(name, known) or ";"
+    hint = did_you_mean(meant or name, known) or ";"
     return UserError(f"no {kind} named {name!r}{hint} known: {', '.join(known) or 'none'}")
+
+
+def size_in_words(size: float) -> str:
+    """A number of bytes: ``3.2 kB``, ``1,024.0 MiB``."""
+    return f"{size / 1000:,.1f} kB" if size < 2**20 else f"{size / 2**20:,.1f} MiB"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2,000 images``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def shorten_list(names: Iterable[str], limit: int = 3) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from .errors import unknown_name
+from .errors import UserError, unknown_name
 
 
 class _Found(NamedTuple):
@@ -63,7 +64,7 @@ class Registry:
         """
         self.check_name(name)
         if name not in self._classes:
-            importlib.import_module(self._found[name].module)
+            _import(self._found[name].module)
         return self._classes[name]
 
     def check_name(self, name: str) -> None:
@@ -94,7 +95,7 @@ class Registry:
                 found = dict(self._read(module, folders, is_package))
                 self._found |= found
                 if not found:  # registers in another way: only an import can tell
-                    importlib.import_module(module)
+                    _import(module)
 
     def _read(
         self, module: str, folders: list[str], is_package: bool
@@ -113,6 +114,25 @@ class Registry:
     def _is_register(self, decorator: ast.expr) -> bool:
         called = ast.unparse(decorator).partition("(")[0]
         return called.endswith(f"{self.name.upper()}_REGISTRY.register")
+
+
+def _import(module: str) -> None:
+    """Import a module of a searched package.
+
+    Raises:
+        UserError: it cannot be imported; the message names its file.
+    """
+    try:
+        importlib.import_module(module)
+    except UserError:
+        raise
+    except Exception as error:  # the file may hold anything
+        spec = importlib.util.find_spec(module)
+        file = spec.origin if spec else module
+        raise UserError(
+            f"cannot import {file} ({type(error).__name__}: {error}): correct the file or move it "
+            "away; --debug shows the line"
+        ) from error
 
 
 def _classes_in(path: Path) -> list[ast.ClassDef]:

@@ -148,8 +148,9 @@ def _classes(report: Report, dataset: FewShotDataset) -> None:
                 report.notes.append(
                     f"no {name} image of {len(empty)} classes: {shorten_list(empty)}"
                 )
+        number = f" {t}" if len(dataset.space.tasks) > 1 else ""  # of its suite it would be another
         report.notes.append(
-            f"task {t} ({task.name}): {len(task.classnames)} classes with {', '.join(lines)} "
+            f"task{number} ({task.name}): {len(task.classnames)} classes with {', '.join(lines)} "
             f"images each; {task.kind.name}, {task.kind.metric(task.metric)}"
         )
 

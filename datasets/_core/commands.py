@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dassl.config import CfgNode, expand_home, get_cfg_default
 from dassl.data import DATASET_REGISTRY, build_dataset
-from dassl.utils import UserError
+from dassl.utils import UserError, counted
 
 from . import checks, preview, shot_exchange
 from .base import FewShotDataset
@@ -56,7 +56,7 @@ def check_datasets(args: argparse.Namespace) -> int:
     print("\n".join(map(str, reports)))
     bad = [report.name for report in reports if report.problems]
     if bad:
-        print(f"{len(bad)} of {len(reports)} datasets have problems: {', '.join(bad)}")
+        print(f"problems in {len(bad)} of {counted(len(reports), 'dataset')}: {', '.join(bad)}")
     return int(bool(bad))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dassl.utils import UserError, shorten_list
+from dassl.utils import UserError, counted, shorten_list
 
 from .splits import Split
 
@@ -51,6 +51,6 @@ def compare_splits(stored: Split, fresh: Split, path: Path, name: str) -> None:
             )
     if new := sorted(path for path, _ in now.keys() - before.keys()):
         print(
-            f"{name}: {len(new)} images are not in {path} and are left out: {shorten_list(new)}; "
-            f"{remedy}"
+            f"{name}: left out, since not in {path}: {counted(len(new), 'image')}, "
+            f"{shorten_list(new)}; {remedy}"
         )

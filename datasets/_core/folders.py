@@ -13,7 +13,7 @@ from stat import S_ISREG
 from PIL import Image, features
 
 from dassl.data import SPLITS, Datum
-from dassl.utils import UserError, listdir_nohidden, shorten_list
+from dassl.utils import UserError, counted, listdir_nohidden, shorten_list
 
 from .splits import Split, is_text, stays_inside
 
@@ -75,8 +75,8 @@ def report_unread(root: Path, unread: Sequence[str]) -> None:
     """Print how many images below ``root`` are not read, with an example."""
     if unread:
         print(
-            f"{len(unread)} images in {root} are not read, such as {unread[0]}: images must be "
-            f"directly in the folder of their class, and have a known suffix "
+            f"not read: {counted(len(unread), 'image')} in {root}, such as {unread[0]}: images "
+            f"must be directly in the folder of their class, and have a known suffix "
             f"({' '.join(IMAGE_SUFFIXES)})"
         )
 

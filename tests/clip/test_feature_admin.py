@@ -125,7 +125,7 @@ def test_info(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert "/a: 10 ? of toy" in lines[0]
-    assert lines[2].startswith("2 parts, 0.1 MiB")
+    assert lines[2].startswith("2 parts, 80.4 kB")
 
 
 def test_verify(tmp_path, capsys, ctime_settles):
@@ -161,6 +161,6 @@ def test_clear(tmp_path, capsys):
     assert [part.folder.name for part in parts(tmp_path)] == ["b"]
     assert main(["clear", "--dir", str(tmp_path)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    assert "1 parts, 0.0 MiB, deleted" in capsys.readouterr().out
+    assert "1 part, 40.2 kB, deleted" in capsys.readouterr().out
     with pytest.raises(UserError):
         main(["info", "--days", "1"])

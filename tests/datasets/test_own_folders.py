@@ -134,6 +134,11 @@ def strange_class(root):
     fill(root / "test", {"x": 4, "new": 1})
 
 
+def normalised(root):
+    fill(root / "train", {"gr\u00fcn": 4})
+    fill(root / "test", {"gru\u0308n": 4})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -145,7 +150,8 @@ def strange_class(root):
         (lambda root: fill(root, {"z": 3}), "/z has 3 images, too few"),
         (lambda root: fill(root, {"a_b": 4, "a b": 4}), "both called 'a b'"),
         (no_test, "but no test; evaluation needs one: rename val to test"),
-        (strange_class, "has class folders that train has not: new"),
+        (strange_class, "has class folders that train has not: new$"),
+        (normalised, "that train has not: .*; .* another Unicode normalisation"),
     ],
 )
 def test_bad_folders_are_named(tmp_path, change, message):

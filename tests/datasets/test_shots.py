@@ -105,7 +105,11 @@ def test_added_images_are_named(cfg, root, capsys):
     (root / "pets" / "images" / "dog" / "new.jpg").write_bytes(b"x")
     assert Pets(cfg).num_classes == 3
     printed = capsys.readouterr().out
-    assert "1 images are not in" in printed and "dog/new.jpg" in printed
+    assert (
+        "left out, since not in " in printed
+        and ": 1 image, " in printed
+        and "dog/new.jpg" in printed
+    )
     assert "delete that file" in printed
     fill(root / "pets" / "images", {"wolf": 4})
     with pytest.raises(UserError, match=r"lacks 1 classes .*: wolf; delete that file"):

@@ -52,7 +52,7 @@ def test_check_of_a_suite_writes_nothing(tool, tmp_path):
     code, out, _ = tool("check", "Plant6", "--root", tmp_path / "d")
     assert code == 0 and out.count("  fine\n") == 6 and "a miniature" in out
     assert files(tmp_path / "d") == before
-    assert "task 0 (kind of garden flower): 5 classes with 2 train, 1 val, 1 test" in out
+    assert "task (kind of garden flower): 5 classes with 2 train, 1 val, 1 test" in out
 
 
 def test_numbers_are_compared_with_the_published(tool, tmp_path):
@@ -63,7 +63,7 @@ def test_numbers_are_compared_with_the_published(tool, tmp_path):
     assert code == 1
     assert "PROBLEM  the published numbers are 2,800 images in all" in out
     assert "PROBLEM  6 classes in 1 tasks, but 7 in 1 are published" in out
-    assert "1 of 1 datasets have problems: RSSCN7" in out
+    assert "problems in 1 of 1 dataset: RSSCN7" in out
 
 
 def test_images_in_two_parts_are_found(tool, tmp_path):
@@ -147,7 +147,7 @@ def test_yaml_and_overrides(tool, tmp_path):
     fill(tmp_path / "leaves", {"a": 4, "b": 4})
     yaml = ROOT / "configs/datasets/suite.yaml"
     code, out, _ = tool("check", yaml, "--root", tmp_path)
-    assert code == 0 and out.count("  fine") == 3 and "task 0 (kind of bolt): 2 classes" in out
+    assert code == 0 and out.count("  fine") == 3 and "task (kind of bolt): 2 classes" in out
     code, out, _ = tool("check", yaml, "--root", tmp_path, "DATASET.SPLIT", "zhou")
     assert code == 1 and out.count("PROBLEM  DATASET.SPLIT is zhou, but there is no file") == 3
 

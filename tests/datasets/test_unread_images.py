@@ -41,10 +41,10 @@ def loose(root):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (nested, "1 images in .* are not read, such as cat/more/deep/7.png"),
-        (no_suffix, "1 images in .* are not read, such as cat/seven"),
-        (strange_suffix, "2 images in .* are not read, such as cat/70.picture"),
-        (loose, "1 images in .* are not read, such as 7.png"),
+        (nested, "not read: 1 image in .*, such as cat/more/deep/7.png"),
+        (no_suffix, "not read: 1 image in .*, such as cat/seven"),
+        (strange_suffix, "not read: 2 images in .*, such as cat/70.picture"),
+        (loose, "not read: 1 image in .*, such as 7.png"),
     ],
 )
 def test_unread_images_are_counted(folder, check, capsys, change, words):
@@ -64,13 +64,13 @@ def test_images_in_the_root_of_tasks_or_parts_are_counted(tmp_path, check, name,
             draw.save(tmp_path / part / "cat" / f"{i}.png", part, i)
     loose(tmp_path)
     code, out = check(name, tmp_path)
-    assert code == 0 and out.count("1 images in") == 1 and "not read, such as 7.png" in out
+    assert code == 0 and out.count("not read: 1 image in") == 1 and "such as 7.png" in out
 
 
 def test_the_report_of_a_dataset_holds_what_is_not_read(folder, check):
     nested(folder)
     lines = check("ImageFolder", folder)[1].splitlines()
-    assert lines[0].startswith("ImageFolder") and "are not read" in lines[1]
+    assert lines[0].startswith("ImageFolder") and "not read: " in lines[1]
 
 
 def test_other_files_are_no_images(folder, check):

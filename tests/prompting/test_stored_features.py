@@ -190,8 +190,8 @@ def test_the_size_is_logged_before_it_starts(run, tmp_path, store):
     views = ("FEATURES.VIEWS", 3, "OPTIM.MAX_EPOCH", 5, *DRAWN)
     run("MTCoOpHard", *store, *views, "FEATURES.MODE", "full")
     log = (tmp_path / "run" / "log.txt").read_text()
-    size = (3 * 36 + 27) * 64 * 4 / 2**20
-    said = f"Image features: at most {size:,.1f} MiB in {tmp_path / 'features'}: 108 of training"
+    size = (3 * 36 + 27) * 64 * 4 / 1000
+    said = f"Image features: at most {size:,.1f} kB in {tmp_path / 'features'}: 108 of training"
     assert said in log
     assert log.index(said) < log.index("Computing the features of 36 images")
 

@@ -83,7 +83,8 @@ def test_what_is_learned_in_the_towers_is_merged(options, command, runs, held_ou
     assert code == 0, err
     images = [path for path, _ in held_out(2)]
     expected = softcpt.load_run(run).predict(images, "stripes", top=1)
-    found = run_readme(folder, *images)
+    (tmp_path / "no_image.jpg").write_text("no image")
+    found = run_readme(folder, tmp_path / "no_image.jpg", *images)  # which it leaves out
     for row, one in zip(found, expected, strict=True):
         assert row[:2] == [one.image, one.label]
         assert float(row[2]) == pytest.approx(one.probability, abs=2e-4)
@@ -137,7 +138,9 @@ def test_onnx_of_all_kinds_of_label(run, command, held_out, tmp_path):
     code, _, err = command(tmp_path / "run", folder, "--as", "onnx")
     assert code == 0, err
     images = [path for path, _ in held_out(1)]
-    printed = {(image, task): words for image, task, *words in run_readme(folder, *images)}
+    (tmp_path / "no_image.jpg").write_text("no image")
+    lines = run_readme(folder, tmp_path / "no_image.jpg", *images)  # which it leaves out
+    printed = {(image, task): words for image, task, *words in lines}
     tasks = json.loads((folder / "model.json").read_text())["tasks"]
     assert [task.get("kind") for task in tasks] == ["ordinal", "multi_label", None]
     for one in trained.predict(images, top=1):

@@ -87,6 +87,7 @@ def test_an_unreadable_image_is_named(loaded, held_out, tmp_path):
     found = list(run.classify([str(bad), good], task=0, batch_size=1))
     assert [bool(one.error) for one in found] == [True, False]
     assert found[1] == run.predict(good, task=0)[0] and str(bad) in found[0].error
+    assert " at 0x" not in found[0].error and "split" not in found[0].error
     for call in (run.predict, run.logits):
         with pytest.raises(UserError, match=r"bad\.png"):
             call([good, bad], task=0)

@@ -102,7 +102,12 @@ def options(*switches):
 def preset(method):
     """The method's first YAML on the embedded tiny CLIP, found by the command in its comment."""
     files = sorted(Path(train.CONFIGS, "trainers").glob("*/tiny*.yaml"))
-    return next(file for file in files if f"--trainer {method} " in file.read_text())
+    found = [file for file in files if f"--trainer {method} " in file.read_text()]
+    assert found, (
+        f"{method} has no preset on the tiny CLIP: a file configs/trainers/*/tiny*.yaml must hold "
+        f"its command in a comment, `# python train.py --trainer {method} --config-file ...`"
+    )
+    return found[0]
 
 
 def optimizer(method):

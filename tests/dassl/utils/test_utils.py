@@ -15,6 +15,7 @@ from dassl.utils import (
     check_isfile,
     collect_env_info,
     count_num_param,
+    counted,
     import_all,
     listdir_nohidden,
     mkdir_if_missing,
@@ -22,6 +23,7 @@ from dassl.utils import (
     read_json,
     set_random_seed,
     setup_logger,
+    size_in_words,
     unknown_name,
     write_json,
 )
@@ -197,6 +199,22 @@ def test_registry():
     assert registry.register(force=True)(Cat) is Cat
     with pytest.raises(UserError, match="no animal named 'cat'; did you mean Cat"):
         registry.get("cat")
+
+
+@pytest.mark.parametrize("content", ["import no_such_package", "def", "1 / 0"])
+def test_a_file_that_cannot_be_imported_is_named(tmp_path, monkeypatch, content):
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "cat.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("animal")
+    registry.discover("zoo", [str(tmp_path / "zoo")])
+    with pytest.raises(UserError, match=r"zoo/cat\.py \(\w+Error: "):
+        registry.registered_names()
+
+
+def test_sizes_and_numbers_in_words():
+    assert [size_in_words(n) for n in (0, 3210, 2**20)] == ["0.0 kB", "3.2 kB", "1.0 MiB"]
+    assert [counted(n, "run") for n in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
 
 
 def test_unknown_name():
