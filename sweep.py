@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import trainers  # noqa: F401  (its classes are imported when their names are looked up)
 from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
 from results.read import read_run
+from sweeps.check import check_trainers
 from sweeps.estimate import Estimate
 from sweeps.grouping import write_groups
 from sweeps.plan import ENGINES, read_sweep
@@ -83,6 +85,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     configs = Path("configs") if Path("configs").is_dir() else ROOT / "configs"
     sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs, args.methods)
+    check_trainers(sweep.planned)
     sweep = sweep.only(args.only)
     cluster = {"engine": "debug", **sweep.cluster}
     flags = {"engine": args.cluster, "workers": args.workers, "together": args.together}

@@ -29,7 +29,7 @@ _INPUT_ONLY = [True, False, False]  # of the gradients of a norm: weight and bia
 
 
 class Weights(NamedTuple):
-    """The frozen tensors of a block, gathered once: modules look them up by name in each step."""
+    """The frozen tensors of a block, without the time that modules take to look them up."""
 
     scale_1: Tensor
     shift_1: Tensor
@@ -92,7 +92,10 @@ def _weights_of(blocks: nn.ModuleList) -> list[Weights]:
 
 
 class Block(torch.autograd.Function):
-    """A block over rows x (N, d) in tiles: (N, d), or, of the last block, EOT rows (n, d)."""
+    """A block over rows x (N, d) in tiles: (N, d), or, of the last block, EOT rows (n, d).
+
+    QuickGELU is computed as in ``clip._packed.run_mlp``, by SiLU and QUICK.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, w: Weights, tiles: Tiles, last: bool) -> Tensor:

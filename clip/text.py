@@ -64,8 +64,9 @@ class TextTower(nn.Module):
         standard = all(map(_packed.is_standard, self.transformer.resblocks))
         self.packed = self.ignores_padding and standard
         self.requires_grad_(False)
-        self.narrow: _narrow.BlockWeights | None  # for a CPU
-        self.narrow = _narrow.BlockWeights(self.transformer.resblocks)
+        # to run the blocks as in clip._narrow, on a CPU; None: as modules
+        blocks = self.transformer.resblocks
+        self.narrow: _narrow.BlockWeights | None = _narrow.BlockWeights(blocks)
         self.train(False)
 
     def train(self, mode: bool = True) -> TextTower:

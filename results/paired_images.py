@@ -101,6 +101,7 @@ def image_table(found: Sequence[ImagePairs]) -> Table:
             "the same method with p below 0.05; tasks over the same images count each of them; "
             "not corrected for many comparisons",
         ),
+        mark="",
     )
 
 

@@ -55,6 +55,7 @@ class Table:
         breaks: the column whose change starts a new block of rows; -1: there are no blocks.
         suite: the suite, as a column of the CSV form.
         notes: remarks below the table.
+        mark: what the mark of the text form means; "" if ``notes`` says so.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Table:
     breaks: int = -1
     suite: str = ""
     notes: tuple[str, ...] = ()
+    mark: str = "best of its block"
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ def _text_table(table: Table) -> str:
             padded = (row[i].rjust(widths[i]) if i else row[i].ljust(widths[i]) for i in columns)
             lines.append("  ".join(padded).rstrip())
         parts.append("\n".join(lines) + "\n")
-    any_best = any(cell.best for row in table.rows for cell in row)
-    notes = (*(["* best of its block"] if any_best else []), *table.notes)
+    explained = table.mark and any(cell.best for row in table.rows for cell in row)
+    notes = (*([f"* {table.mark}"] if explained else []), *table.notes)
     below = "".join(f"({note})\n" for note in notes)
     return "\n".join([table.title, *parts]) + below
 

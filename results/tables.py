@@ -54,7 +54,8 @@ def task_tables(
             block = list(block)
             stats = [[row.stat(key, spread) for key, _ in keys] for row in block]
             by_column = zip(zip(*stats, strict=True), errors, strict=True)
-            cells = [best_of(column, is_error) for column, is_error in by_column]
+            whole = [not row.unfinished for row in block]
+            cells = [best_of(column, is_error, whole) for column, is_error in by_column]
             for row, values in zip(block, zip(*cells, strict=True), strict=True):
                 first = (Cell(row.method), Cell(shots_name(row.shots)), Cell(row.seeds))
                 body.append((*first, *values, *extra.cells(row)))
@@ -109,8 +110,15 @@ def _shot_table(
         places = [shots.index(number) for number in trained]
         stats = {m: [*row, _average([row[i] for i in places], spread)] for m, row in stats.items()}
     wanted = max((len(row.runs) + len(row.unfinished) for row in by_place.values()), default=1)
+
+    def whole(number: int | None) -> list[bool]:
+        """Of each method: whether no run with this number of shots (None: with any) is missing."""
+        numbers = trained if number is None else [number]
+        rows = [[by_place.get((method, n)) for n in numbers] for method in stats]
+        return [not any(row and row.unfinished for row in of_method) for of_method in rows]
+
     columns_of_cells = [
-        [_with_gap(cell, number, wanted) for cell in best_of(column)]
+        [_with_gap(cell, number, wanted) for cell in best_of(column, whole=whole(number))]
         for number, column in zip([*shots, None], zip(*stats.values(), strict=True), strict=False)
     ]
     body = []
@@ -215,21 +223,26 @@ def difference_table(differences: Sequence[Difference]) -> Table:
             "± is the half width of Student's 95 % interval, which takes differences to be normal "
             "over seeds; marked: the interval leaves 0 out; not corrected for many comparisons",
         ),
+        mark="",
     )
 
 
-def best_of(stats: Sequence[Stat], errors: bool = False) -> list[Cell]:
+def best_of(stats: Sequence[Stat], errors: bool = False, whole: Sequence[bool] = ()) -> list[Cell]:
     """Cells of comparable values; the best one, after rounding, is marked.
 
     Args:
         errors: the values are no percentages, and the lowest is the best.
+        whole: of each value, whether no seed is missing; others are not marked. Empty: all are.
     """
     digits = 2 if errors else 1
-    shown = [round(stat.mean, digits) for stat in stats if stat.mean is not None]
+    whole = whole or [True] * len(stats)
+    pairs = list(zip(stats, whole, strict=True))
+    means = [stat.mean for stat, is_whole in pairs if is_whole]
+    shown = [round(mean, digits) for mean in means if mean is not None]
     best = None
     if len(shown) > 1 and min(shown) < max(shown):
         best = min(shown) if errors else max(shown)
-    return [_cell(stat, best, digits) for stat in stats]
+    return [_cell(stat, best if is_whole else None, digits) for stat, is_whole in pairs]
 
 
 def _cell(stat: Stat, best: float | None, digits: int) -> Cell:

@@ -173,6 +173,7 @@ def relation_tables(runs: Sequence[Run]) -> list[Table]:
             rows=tuple(_rows(found)),
             suite=found.suite,
             notes=NOTES,
+            mark="the interval lies above 0",
         )
         for found in relations_of(runs)
     ]

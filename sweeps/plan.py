@@ -74,7 +74,13 @@ ONLY_KEYS = ("method", "dataset", "backbone", "shots", "seed")
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs of a sweep, and the files of its report."""
+    """The runs of a sweep, and the files of its report.
+
+    Args:
+        runs: those that were selected.
+        methods: names of all methods, in the order of the YAML.
+        planned: the runs of every method of the YAML, which the report covers.
+    """
 
     output: Path
     runs: tuple[PlannedRun, ...]
@@ -82,6 +88,7 @@ class Sweep:
     report: dict[str, Path]
     cluster: dict[str, Any]
     spread: str = "std"
+    planned: tuple[PlannedRun, ...] = ()
 
     def only(self, choice: str) -> Sweep:
         """The part of the sweep that a choice such as ``method=CoOp|CoOp-MT,seed=1`` selects.
@@ -136,23 +143,22 @@ def read_sweep(
         _check_dataset(str(dataset), configs, path)
     for name, method in content["methods"].items():
         _check_method(name, method, configs, path)
-    content["methods"] = _chosen(content["methods"], methods, path)
-    cluster = content.get("cluster") or {}
-    _check(cluster, CLUSTER_KEYS, "cluster key", f"{path}: ")
-    if cluster.get("engine", ENGINES[0]) not in ENGINES:
-        raise UserError(f"{path}: {unknown_name('engine', cluster['engine'], ENGINES)}")
+    chosen = set(map(str, _chosen(content["methods"], methods, path)))
+    cluster = _checked_cluster(content, path)
     _check_protocol(content.get("protocol"), configs, path)
     check_protocol_keys(content, path)
     report = _checked_report(content, path)
     output = Path(output or content["output"]).expanduser()
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
+    planned = tuple(_checked_runs(content, output, shared, configs, path))
     return Sweep(
         output=output,
-        runs=tuple(_checked_runs(content, output, shared, configs, path)),
+        runs=tuple(run for run in planned if run.method in chosen),
         methods=tuple(content["methods"]),
         report={key: output / name for key, name in report.items() if key != "spread"},
         cluster=cluster,
         spread=report["spread"],
+        planned=planned,
     )
 
 
@@ -209,6 +215,15 @@ def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
         held = f"; {file.parent} holds {', '.join(near)}" if near else ""
         raise UserError(f"{where}there is no configuration file {file}{held}")
     _pairs(method.get("opts"), path)
+
+
+def _checked_cluster(content: dict, path: Path) -> dict[str, Any]:
+    """Where the runs are done."""
+    cluster = content.get("cluster") or {}
+    _check(cluster, CLUSTER_KEYS, "cluster key", f"{path}: ")
+    if cluster.get("engine", ENGINES[0]) not in ENGINES:
+        raise UserError(f"{path}: {unknown_name('engine', cluster['engine'], ENGINES)}")
+    return cluster
 
 
 def _checked_report(content: dict, path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from dassl.utils import UserError, atomic_path
 from dassl.utils.lockstep import now
 from results.few_shot_curves import draw_curves
-from results.read import Run, read_run
+from results.read import NO_FILE, Run, read_run
 from results.record import Busy
 from results.report import Choices, Report
 
@@ -60,7 +60,7 @@ def run_all(
         _engine(sweep, todo, partial(run_one, train), Events(events.started, ended))
     results = [_result(run, outcomes[run.folder]) for run in sweep.runs]
     failures = [(r, outcomes[r.folder].error) for r in sweep.runs if outcomes[r.folder].error]
-    return _with_suites(results, sweep.runs), failures
+    return results, failures
 
 
 def _engine(sweep: Sweep, runs: Sequence[PlannedRun], run_one: RunOne, events: Events) -> None:
@@ -107,6 +107,15 @@ def _result(planned: PlannedRun, outcome: RunOutcome) -> Run:
     return replace(read_run(planned.folder), **named)
 
 
+def _with_others(sweep: Sweep, results: Sequence[Run]) -> tuple[list[Run], list[PlannedRun]]:
+    """The results, and the other planned runs that have a record; and what was planned for each."""
+    own = {planned.folder for planned in sweep.runs}
+    others = [planned for planned in sweep.planned if planned.folder not in own]
+    records = [_result(planned, RunOutcome(COMPLETE)) for planned in others]
+    found = [(r, p) for r, p in zip(records, others, strict=True) if r.status != NO_FILE]
+    return [*results, *(run for run, _ in found)], [*sweep.runs, *(p for _, p in found)]
+
+
 def _with_suites(results: list[Run], planned: Sequence[PlannedRun]) -> list[Run]:
     """The runs with the suite filled in where the record of a failed one lacks it."""
     known = {p.dataset: run.suite for run, p in zip(results, planned, strict=True) if run.suite}
@@ -122,7 +131,11 @@ def _message(error: BaseException) -> str:
 
 
 def report(sweep: Sweep, results: list[Run]) -> None:
-    """Print the table; write it and the figure to the files that the YAML names."""
+    """Print the table; write it and the figure to the files that the YAML names.
+
+    They cover the whole plan: besides the results, the records of runs that were not selected.
+    """
+    results = _with_suites(*_with_others(sweep, results))
     if not any(run.complete for run in results):
         print("no run is complete: no report")  # and the files of an earlier one stay
         return

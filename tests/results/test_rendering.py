@@ -7,9 +7,12 @@ import subprocess
 
 import pytest
 
+from results.compare import Difference
+from results.paired_images import ImagePairs, image_table
 from results.read import make_run
 from results.rendering import Cell, Notes, Table, latex_escape, render
 from results.report import Choices, Report
+from results.tables import difference_table
 from tests._records import record
 
 PARTS = [
@@ -36,6 +39,15 @@ def test_forms():
     (line,) = csv.DictReader(io.StringIO(render(PARTS, "csv")))
     assert (line["row"], line["column"], line["mean"], line["n"]) == ("a|b", "x_1", "1.0", "3")
     assert line["best"] == "1" and line["text"] == "1.0 ± 0.5"
+
+
+def test_the_mark_of_text_is_explained_once():
+    assert "(* best of its block)" in render(PARTS, "text")
+    pairs = ImagePairs("Trees", 4, "A", "B", (9,), (0,), (0.004,), 20)
+    gains = Difference("Trees", 4, "mean", "A", "B", 1.0, 0.5, 2)
+    for table in (image_table([pairs]), difference_table([gains])):
+        text = render([table], "text")
+        assert "*" in text and "marked: " in text and "best of its block" not in text
 
 
 @pytest.mark.slow

@@ -94,6 +94,22 @@ def test_tables_by_shots(tmp_path):
     assert [row[-3:] for row in cells(by_task)] == [["1,024", "60", "2,500"]] * 2
 
 
+def test_a_row_without_all_its_seeds_is_never_the_best(tmp_path):
+    runs = [
+        make_run(tmp_path / f"{method}{seed}", record(method=method, seed=seed, tasks=tasks))
+        for method, seed, tasks in (
+            *(("A", seed, (("oak", "", 60.0),)) for seed in (1, 2)),
+            *(("B", seed, (("oak", "", 50.0),)) for seed in (1, 2)),
+            ("C", 1, (("oak", "", 90.0),)),
+        )
+    ]
+    runs.append(make_run(tmp_path / "C2", record(method="C", seed=2, status="failed")))
+    tables = [part for part in Report(runs, Choices()).parts() if part.title.startswith("Trees")]
+    for table in tables:  # by shots, and task by task
+        assert [any(cell.best for cell in row) for row in table.rows] == [True, False, False]
+    assert len(tables) == 2
+
+
 def test_base_and_new_and_their_harmonic_mean(tmp_path):
     """H of the means 80 and 60: 2 * 80 * 60 / 140 = 68.571."""
     base = experiment(tmp_path / "b", "A", [78.0, 82.0], classes="base")

@@ -23,6 +23,7 @@ def method(**keys):
         ({"datasets": ["tree"]}, "grid.yaml: no dataset named 'tree'; did you mean trees?"),
         ({"methods": {"m": "CoOp"}}, "method m: expected keys and values, but got 'CoOp'"),
         (method(trianer="x"), "method m: no method key named 'trianer'; did you mean trainer?"),
+        (method(trainer="CoOpp"), "method m: no trainer named 'CoOpp'; did you mean CoOp?"),
         (method(trainer=""), "method m: trainer is missing or empty"),
         (method(config="configs/cop.yaml"), "no configuration file configs/cop.yaml; configs hold"),
         (method(opts={"SEED": 3}), "grid.yaml: a sweep sets SEED itself"),

@@ -163,6 +163,21 @@ def test_a_part_of_the_grid(place, train, capsys):
         assert code == 2 and message in err
 
 
+def test_the_report_covers_what_was_not_selected(place, train, capsys):
+    run(capsys)
+    files = [place / "out" / name for name in ("table.md", "figure.png")]
+    before = [file.read_bytes() for file in files]
+    write(place / "out/CoOp/birds_1shots/seed1")  # not in the plan
+    for part in (("--only", "seed=1"), ("--methods", "zero-shot"), ("--only", "method=CoOp")):
+        assert run(capsys, *part)[0] == 0
+        assert [file.read_bytes() for file in files] == before
+    folder = write(place / "out/CoOp/trees_4shots/seed2", status="failed", run={"error": "E: x"})
+    assert run(capsys, "--only", "seed=1")[0] == 0
+    table = files[0].read_text(encoding="utf-8")
+    assert "| CoOp | 4 | 1 of 2 | 65.0 | 60.0 | 70.0 |" in table
+    assert f"- {folder.relative_to(place)}: failed" in table
+
+
 def test_status_and_time_left(place, train, capsys):
     """CoOp's complete run took 60 s: the three others will too."""
     run(capsys, "--only", "method=zero-shot")
@@ -213,7 +228,8 @@ def test_the_table_may_show_intervals(place, train, capsys):
 def test_the_demo_is_a_valid_sweep():
     plan = read_sweep(sweep.ROOT / "configs/sweeps/demo.yaml", configs=sweep.ROOT / "configs")
     assert len(plan.runs) == 1 + 3 * 3 * 3
-    assert plan.methods == ("zero-shot", "CoOp-CA", "CoOp-MT", "SoftCPT-NATA")
+    methods = tuple(dict.fromkeys(planned.method for planned in plan.runs))
+    assert methods == ("zero-shot", "CoOp-CA", "CoOp-MT", "SoftCPT-NATA")
     assert {key: path.name for key, path in plan.report.items()} == {
         "table": "table.md",
         "figure": "figure.png",

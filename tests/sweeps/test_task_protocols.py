@@ -8,7 +8,7 @@ import yaml
 
 import sweep
 from results.read import read_run
-from sweeps.plan import Sweep
+from sweeps.plan import PlannedRun, Sweep
 from sweeps.run import report
 from tests._records import write
 from tests._sweeps import GRID, run
@@ -91,7 +91,8 @@ def test_transfer_on_digits7(tmp_path, capsys):
 @pytest.mark.parametrize("protocol", ["transfer", "task_groups", "leave_one_task_out"])
 def test_no_few_shot_curve_says_why_in_words_for_every_protocol(protocol, tmp_path, capsys):
     write(tmp_path / "run", name=protocol, tasks=TREE)
-    wanted = Sweep(tmp_path, (), ("CoOp-CA",), {"figure": tmp_path / "curves.png"}, {})
+    planned = PlannedRun("CoOp-CA", "trees", 4, 1, tmp_path / "run", ())
+    wanted = Sweep(tmp_path, (planned,), ("CoOp-CA",), {"figure": tmp_path / "curves.png"}, {})
     report(wanted, [read_run(tmp_path / "run")])
     out = capsys.readouterr().out
     assert "the runs of this protocol have no few-shot curve" in out
