@@ -216,7 +216,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
-        from dassl.engine.test_images import check_test_images, naming_the_test_alone
+        from dassl.engine.evaluated_images import check_test_images, naming_the_test_alone
 
         check_test_images(trainer)
         with naming_the_test_alone(trainer):

@@ -78,12 +78,17 @@ def _before_and_after(found: dict[str, np.ndarray], t: int) -> dict[str, float]:
 def check_calibration(cfg: CfgNode, dataset: DatasetBase) -> None:
     """Refuse TEST.CALIBRATION where nothing can be fitted.
 
+    A suite of which only multi-label tasks are chosen is not refused, so that one key goes for all
+    runs of a protocol; nothing is fitted then.
+
     Raises:
         UserError: the labels are not single classes, or there is no image to fit on.
     """
     if not cfg.TEST.CALIBRATION:
         return
     space = dataset.space
+    if not space.content and not _single_class(space) and cfg.DATASET.SUBSAMPLE_TASKS != "all":
+        return
     if space.content or len(space.set_tasks) == len(space.tasks):
         what = space.content or "multi-label tasks"
         raise UserError(
@@ -101,16 +106,16 @@ def check_calibration(cfg: CfgNode, dataset: DatasetBase) -> None:
 def fit_temperatures(trainer: SimpleTrainer, infer: Callable) -> Temperatures | None:
     """The temperatures of a model, as in TEST.CALIBRATION; None without one.
 
-    While a model is selected on the validation images there is none. Those of
-    ``trainer.stored_temperatures`` are not fitted again.
+    While a model is selected on the validation images there is none, nor for multi-label tasks
+    alone. Those of ``trainer.stored_temperatures`` are not fitted again.
 
     Args:
         infer: logits (B, C) of the images of a batch.
     """
     by = trainer.cfg.TEST.CALIBRATION
-    if not by or trainer.selecting_model:
-        return None
     space = trainer.dm.space
+    if not by or trainer.selecting_model or not _single_class(space):
+        return None
     if trainer.stored_temperatures:
         return _stored(space, by, trainer.stored_temperatures)
     split = _fitting_split(trainer.cfg, trainer.dataset)

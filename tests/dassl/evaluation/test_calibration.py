@@ -10,7 +10,13 @@ from dassl.config import get_cfg_default
 from dassl.data import Datum, Task, TaskSpace
 from dassl.data.datasets import DatasetBase
 from dassl.data.label_kinds import MultiLabel
-from dassl.engine.calibration import _at_bounds, _fit, _fitting_split, check_calibration
+from dassl.engine.calibration import (
+    _at_bounds,
+    _fit,
+    _fitting_split,
+    check_calibration,
+    fit_temperatures,
+)
 from dassl.utils import UserError
 from dassl.utils.calibration import (
     HIGHEST,
@@ -195,6 +201,12 @@ def test_methods_of_separate_tasks_leave_multi_label_tasks_out(build):
     labels = [t.cfg.TEST.CALIBRATION for t in trainer.task_trainers]
     multi = trainer.space.set_tasks
     assert multi and labels == ["" if t in multi else "task" for t in range(len(labels))]
+
+
+def test_the_multi_label_part_of_a_suite_has_no_temperature(build):
+    words = ("TEST.CALIBRATION", "run", "DATASET.NUM_SHOTS", 1, "DATASET.SUBSAMPLE_TASKS", "task1")
+    trainer = build("MTCoOp", *words, dataset="DigitLabels")
+    assert fit_temperatures(trainer, trainer.build_inference("test")) is None
 
 
 def test_a_temperature_at_a_bound_is_said_of_its_task_only():
