@@ -98,5 +98,6 @@ class AdaptedPrompter(Prompter):
             self.visual.set_grad_checkpointing(recompute)
             return self.visual(images[:count])
 
-        self.announce_memory(clip, encode, len(images), "in a tower that learns")
-        return {"global": encode(len(images), self.recompute_images)}
+        self.announce_memory(clip, encode, images, "in a tower that learns")
+        self.visual.set_grad_checkpointing(self.recompute_images)
+        return {"global": self.visual(images)}

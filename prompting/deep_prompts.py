@@ -91,8 +91,9 @@ class PromptedImages(Prompter):
 
         count = tokens[0].shape[-2]
         counted = "1 prompt token" if count == 1 else f"{count} prompt tokens"
-        self.announce_memory(clip, encode, len(images), f"with {counted} each")
-        return {"global": encode(len(images), self.recompute_images)}
+        self.announce_memory(clip, encode, images, f"with {counted} each")
+        # not encode(len(images), ...): slicing would fix the batch size of an exported model
+        return {"global": clip.encode_prompted_image(images, tokens, self.recompute_images)}
 
 
 class IndependentPrompter(PromptedImages):

@@ -48,7 +48,7 @@ class Prompter(nn.Module):
         with torch.no_grad():
             return clip.encode_outputs(images, outputs)
 
-    def announce_memory(self, clip: CLIP, encode: Encode, images: int, what: str) -> None:
+    def announce_memory(self, clip: CLIP, encode: Encode, images: torch.Tensor, what: str) -> None:
         """Log, before the first step, what memory a step needs in an image tower that learns.
 
         Args:
@@ -56,12 +56,13 @@ class Prompter(nn.Module):
             images: of a step.
             what: about the images, in words.
         """
-        if self.memory_announced or not torch.is_grad_enabled():
-            return
+        if self.memory_announced or not (self.training and torch.is_grad_enabled()):
+            return  # an export traces the model with gradients, but not in training mode
+        count = len(images)  # not before: an export would fix the size of the batch
         self.memory_announced = True
         weights = [*clip.parameters(), *self.parameters()]
-        sizes = image_bytes(encode, images, weights, count_blocks(clip))
-        counted = "1 image" if images == 1 else f"{images} images"
+        sizes = image_bytes(encode, count, weights, count_blocks(clip))
+        counted = "1 image" if count == 1 else f"{count} images"
         announce(*sizes, f"{counted} {what}", self.recompute_images)
 
     def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
