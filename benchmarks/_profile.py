@@ -28,11 +28,10 @@ def warm_step(small: bool) -> tuple[Callable[[], object], torch.device]:
     """A training step whose batch is where a stored feature's would be, and its device."""
     size = gpu.SMALL if small else gpu.FULL
     trainer = gpu.make_trainer("NATA", size.backbones[0], size, gpu.make_space(size.classes))
-    batch = gpu.make_batch(trainer, size)
-    images = batch.pop("img").to(trainer.device)
+    batch = gpu.make_warm_batch(trainer, size)
     if trainer.device.type == "cuda":
-        batch = {key: value.pin_memory() for key, value in batch.items()}
-    batch["feat"] = trainer.image_features({**batch, "img": images})["global"]
+        for key in ("label", "task"):
+            batch[key] = batch[key].pin_memory()
     return lambda: trainer.train_step(batch, gpu.STEP), trainer.device
 
 

@@ -145,6 +145,13 @@ def make_batch(trainer, size: Size) -> dict[str, torch.Tensor]:
     return {"img": images, "label": label, "task": task}
 
 
+def make_warm_batch(trainer, size: Size) -> dict[str, torch.Tensor]:
+    """The same batch with image features in place of the images, as from the feature store."""
+    batch = make_batch(trainer, size)
+    images = batch.pop("img").to(trainer.device)
+    return {**batch, "feat": trainer.image_features({**batch, "img": images})["global"]}
+
+
 def measure(step: Callable[[], object], times: int, device: torch.device) -> tuple[float, int]:
     """Seconds of a step after two to warm up, and the peak of the GPU's memory in bytes."""
     gpu = device.type == "cuda"
@@ -223,9 +230,7 @@ def _own_steps(
 ) -> tuple[float, float, int]:
     """When the steps of a run begin and end, and the peak memory by then."""
     trainer = make_trainer(variant, backbone, size, space)
-    batch = make_batch(trainer, size)
-    images = batch.pop("img").to(trainer.device)
-    batch["feat"] = trainer.image_features({**batch, "img": images})["global"]
+    batch = make_warm_batch(trainer, size)
     times = []
     for steps in (AFTER + 1, size.steps):
         for _ in range(steps):

@@ -9,6 +9,7 @@ from dassl.engine.registry import TRAINER_REGISTRY
 from dassl.utils import UserError
 
 from .plan import PlannedRun
+from .protocols import override_pairs
 
 UNREAD = ("--output-dir", "--seed", "--model-dir", "--init-from")  # no configuration depends on it
 
@@ -37,9 +38,7 @@ def check_keys(runs: Iterable[PlannedRun]) -> None:
     default = get_cfg_default()
 
     def merge(argv: Sequence[str]) -> None:
-        words = argv[argv.index("--quiet") + 1 :]
-        pairs = zip(words[::2], words[1::2], strict=True)
-        chosen = [pair for pair in pairs if not pair[0].startswith("TRAINER.")]
+        chosen = [pair for pair in override_pairs(argv) if not pair[0].startswith("TRAINER.")]
         default.clone().merge_from_list([word for pair in chosen for word in pair])
 
     check_configurations(runs, merge)

@@ -196,6 +196,12 @@ def check_protocol_keys(content: dict[str, Any], path: Path) -> None:
         _check_source(source, path)
 
 
+def override_pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """The KEY VALUE pairs at the end of a planned run's arguments, in their order."""
+    words = argv[argv.index("--quiet") + 1 :]
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
 def check_fitting(protocol: str | None, run: PlannedRun, path: Path) -> None:
     """Refuse keys of a run with which the tests of held-out tasks or classes would stop.
 
@@ -204,8 +210,7 @@ def check_fitting(protocol: str | None, run: PlannedRun, path: Path) -> None:
     Raises:
         UserError: it names the run, the key and the protocol.
     """
-    words = run.argv[run.argv.index("--quiet") + 1 :]
-    values = dict(zip(words[::2], words[1::2], strict=True))  # of a key given twice, the last
+    values = dict(override_pairs(run.argv))  # of a key given twice, the last
     fitted = values.get("TEST.CALIBRATION") == "task" and run.needs  # not if nothing is trained
     if protocol == LEAVE_ONE_TASK_OUT and fitted:
         raise UserError(
