@@ -11,7 +11,7 @@ from clip import CLIP, TextEncoder
 from clip.text import Prompts
 from dassl.config import CfgNode
 from dassl.data import TaskSpace
-from dassl.utils import UserError
+from dassl.utils import UserError, counted
 
 from .prompt_learner import INIT_STD, PromptLearner, chunk_names, scatter_rows
 from .prompter import Features, Prompter
@@ -90,8 +90,7 @@ class PromptedImages(Prompter):
             return clip.encode_prompted_image(images[:count], own, recompute)
 
         count = tokens[0].shape[-2]
-        counted = "1 prompt token" if count == 1 else f"{count} prompt tokens"
-        self.announce_memory(clip, encode, images, f"with {counted} each")
+        self.announce_memory(clip, encode, images, f"with {counted(count, 'prompt token')} each")
         # not encode(len(images), ...): slicing would fix the batch size of an exported model
         return {"global": clip.encode_prompted_image(images, tokens, self.recompute_images)}
 

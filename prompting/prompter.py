@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from clip import CLIP
+from dassl.utils import counted
 
 from .image_memory import Encode, announce, count_blocks, image_bytes
 
@@ -62,8 +63,7 @@ class Prompter(nn.Module):
         self.memory_announced = True
         weights = [*clip.parameters(), *self.parameters()]
         sizes = image_bytes(encode, count, weights, count_blocks(clip))
-        counted = "1 image" if count == 1 else f"{count} images"
-        announce(*sizes, f"{counted} {what}", self.recompute_images)
+        announce(*sizes, f"{counted(count, 'image')} {what}", self.recompute_images)
 
     def merged_weights(self, clip: CLIP) -> dict[str, torch.Tensor] | None:
         """All weights of ``clip`` by name, with what is learned inside its towers.
