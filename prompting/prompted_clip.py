@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from clip import TextEncoder
-from clip.text import TextGraphs
-from dassl.utils import distributed, lockstep
+from clip.text import TextGraphs, index_rows
+from dassl.utils import Stopwatch, distributed, lockstep
 
+from .feature_loader import field_of
 from .joined_text import JoinedEncoder
+from .precision import to_device
 from .prompt_learner import scatter_rows
 from .prompter import Features, ModelOutput, Prompter
 from .questions import Questions
@@ -61,6 +63,20 @@ class PromptedCLIP(nn.Module):
         """Outputs of the image tower, un-normalised; see :meth:`Prompter.encode_image`."""
         images = images.to(self.clip.dtype)
         return self.prompter.encode_image(self.clip, images, self.outputs, task)
+
+    def features_of(self, batch: dict, clock: Stopwatch) -> Features:
+        """Outputs of the image tower for a batch: its stored ones, or computed from its images.
+
+        Several processes share the computation.
+        """
+        device = self.clip.device
+        if "feat" in batch:
+            return {name: to_device(batch[field_of(name)], device) for name in self.outputs}
+        images = len(batch["label"])
+        task = index_rows(batch["task"], torch.tensor(distributed.padded_share(images)))
+        with clock.part("image"):
+            found = self.encode_image(to_device(batch["img"], device), task)
+        return {name: distributed.gather_rows(x, images) for name, x in found.items()}
 
     def logits(
         self,

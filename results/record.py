@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from dassl.config import CfgNode
 from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
 from dassl.utils.lockstep import now
 
+from .leftovers import nothing_computed, remove_run_files
 from .schema import FILE, NEWER, NOT_HASHED, SCHEMA, RecordReader
 from .task_words import write_tasks
 
@@ -63,14 +64,32 @@ class RunRecord:
     def locked(self) -> Iterator[RunRecord]:
         """Lock the run directory and read its earlier record.
 
+        A UserError raised inside before anything was computed leaves no run behind.
+
         Raises:
             Busy: another process holds the lock.
             UserError: the folder cannot be written, or holds a run with another configuration.
         """
+        new_folders = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        lock = self._lock()
+        known = {path.name for path in self.folder.iterdir()}
+        try:
+            self.earlier = self._read_earlier()
+            yield self
+        except UserError:
+            if FILE not in known and nothing_computed(self.folder):
+                remove_run_files(self.folder, known, new_folders)
+            raise
+        finally:
+            lock.release()
+
+    def _lock(self) -> BaseFileLock:
+        """The lock of the run directory, which is created."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock", timeout=0)
             lock.acquire()
+            return lock
         except Timeout:
             raise Busy(
                 f"another process is working in {self.folder}; wait for it, or choose another "
@@ -78,11 +97,6 @@ class RunRecord:
             ) from None
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}") from None
-        try:
-            self.earlier = self._read_earlier()
-            yield self
-        finally:
-            lock.release()
 
     def _read_earlier(self) -> dict | None:
         if not self.exists:
@@ -107,7 +121,7 @@ class RunRecord:
 
     def _is_mistake(self, earlier: dict) -> bool:
         """Whether the earlier run failed before anything was computed that could be resumed."""
-        return earlier["status"] == "failed" and not any(self.folder.rglob("resume*.pt"))
+        return earlier["status"] == "failed" and nothing_computed(self.folder)
 
     def check_inputs(self, data: DataIdentity, weights_file: str) -> None:
         """Refuse the earlier run if it was computed on other data or from another weight file.

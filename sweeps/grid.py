@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from dassl.engine.configuration import possible_nodes
 from dassl.utils import UserError
+from dassl.utils.errors import did_you_mean
 
 from .protocols import Cell, PlannedRun, override_words, protocol_runs
 
@@ -14,10 +16,15 @@ from .protocols import Cell, PlannedRun, override_words, protocol_runs
 def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> list[PlannedRun]:
     """The runs of a sweep's checked content.
 
+    Args:
+        shared: overrides of every run; those of a method's node are left to the methods that
+            read it.
+
     Raises:
-        UserError: two methods would share a folder.
+        UserError: two methods would share a folder, or no method reads an override.
     """
     runs, owner = [], {}
+    by_trainer = _overrides_by_trainer(content, shared)
     backbones = list(map(str, content.get("backbones") or [""]))
     for name in content["methods"]:
         folder = _folder_name(name)
@@ -29,8 +36,40 @@ def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> 
         for backbone in backbones:
             place = output / folder / (_folder_name(backbone) if backbone else "")
             for dataset in map(str, content["datasets"]):
-                runs += _runs_of(str(name), backbone, dataset, content, place, shared, configs)
+                words = by_trainer[content["methods"][name]["trainer"]]
+                runs += _runs_of(str(name), backbone, dataset, content, place, words, configs)
     return list({run.folder: run for run in runs}.values())  # a source serves all shots
+
+
+def _overrides_by_trainer(content: dict, shared: list[str]) -> dict[str, list[str]]:
+    """The overrides of every run, for each trainer without the nodes that it does not read."""
+    trainers = {method["trainer"] for method in content["methods"].values()}
+    pairs = list(zip(shared[::2], shared[1::2], strict=True))
+    if not any(map(_node, shared[::2])):  # the nodes need torch
+        return dict.fromkeys(trainers, shared)
+    nodes = {trainer: possible_nodes(trainer) for trainer in trainers}
+    known = sorted(set().union(*nodes.values()))
+    for key in shared[::2]:
+        if (node := _node(key)) and node not in known and all(nodes.values()):
+            raise UserError(
+                f"{key} has no effect: no method of the sweep reads TRAINER.{node}"
+                f"{did_you_mean(node, known) or ';'} they read {', '.join(known)}"
+            )
+    return {
+        trainer: [
+            word
+            for pair in pairs
+            if not _node(pair[0]) or not read or _node(pair[0]) in read
+            for word in pair
+        ]
+        for trainer, read in nodes.items()
+    }
+
+
+def _node(key: str) -> str:
+    """The method's node that a key is in, such as COOP; "" for the keys of all methods."""
+    first, _, rest = key.partition(".")
+    return rest.partition(".")[0] if first == "TRAINER" else ""
 
 
 def _folder_name(name: object) -> str:

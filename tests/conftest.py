@@ -12,6 +12,7 @@ from PIL import Image
 
 import train
 from clip.text import TextGraphs
+from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.data.tasks import Task, TaskSpace
 from dassl.engine import TRAINER_REGISTRY, build_trainer
@@ -144,6 +145,23 @@ def depths_of(trainer):
     return [word for pair in found.items() for word in pair]
 
 
+def own_options(trainer, words):
+    """The KEY VALUE words without those of other methods, which train.py refuses.
+
+    So a test may give the options of all methods at once.
+    """
+    cls, cfg = TRAINER_REGISTRY.get(trainer), get_cfg_default()
+    cls.add_config(cfg)
+    if not cls.KEY or len(words) % 2:
+        return words
+    pairs = list(zip(map(str, words[::2]), words[1::2], strict=True))
+    own = [pair for pair in pairs if pair[0].startswith(f"TRAINER.{cls.KEY}.")]
+    cfg.merge_from_list([word for pair in own for word in pair])
+    read = ("NAME", *cls.config_keys(cfg))
+    kept = [p for p in pairs if not p[0].startswith("TRAINER.") or p[0].split(".")[1] in read]
+    return [word for pair in kept for word in pair]
+
+
 def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):
     """Parsed arguments of a small run on a toy dataset."""
     return train.parse_args(
@@ -154,7 +172,7 @@ def toy_args(trainer, *opts, dataset="Toy", output="unused", flags=()):
             *(() if "--seed" in flags else ("--seed", "1")),
             *("--quiet", "DATASET.NAME", dataset),
             *SMALL,
-            *map(str, [*depths_of(trainer), *opts]),
+            *map(str, [*depths_of(trainer), *own_options(trainer, opts)]),
         ]
     )
 

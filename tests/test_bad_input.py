@@ -36,6 +36,12 @@ MISTAKES = [
     ({}, ("OPTIM.MAX_EPOCH", "two"), "OPTIM.MAX_EPOCH takes a whole number such as 2; got 'two'"),
     ({}, ("OPTIM.MAX_EPOCH", "2.5"), "OPTIM.MAX_EPOCH takes a whole number such as 2; got 2.5"),
     ({}, ("TRAINER.COOP.CSC", "maybe"), "TRAINER.COOP.CSC takes True or False; got 'maybe'"),
+    (
+        {},
+        ("TRAINER.MTCOOP.N_CTX", "4"),
+        "TRAINER.MTCOOP.N_CTX has no effect with CoOp, which reads TRAINER.COOP; did you mean "
+        "TRAINER.COOP.N_CTX?",
+    ),
     ({}, ("OPTIM.MAX_EPOCH", "-1"), "OPTIM.MAX_EPOCH takes a whole number of at least 0; got -1"),
     (
         {},
@@ -74,15 +80,27 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("how", "words", "message"), MISTAKES)
-def test_a_mistake_is_named_before_the_first_batch(cli, how, words, message):
-    code, out, err = cli(*words, **how)
+def test_a_mistake_is_named_before_the_first_batch(cli, tmp_path, how, words, message):
+    code, out, err = cli(*words, **how, output=tmp_path / "new" / "run")
     assert code == 2 and one_line(err) and message in err, err
-    assert "epoch [" not in out
+    assert "epoch [" not in out and not (tmp_path / "new").exists()
 
 
 def test_a_mistake_leaves_the_folder_usable(cli, tmp_path):
     assert cli("OPTIM.NAME", "sdg")[0] == 2
     assert cli()[0] == 0 and status(tmp_path / "run") == "complete"
+
+
+def test_a_mistake_removes_nothing_but_its_own_files(cli, tmp_path):
+    (tmp_path / "run" / "other").mkdir(parents=True)
+    (tmp_path / "run" / "log.txt").write_text("mine")
+    assert cli(backbone="RN5")[0] == 2
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["log.txt", "other"]
+    assert (tmp_path / "run" / "log.txt").read_text() == "mine"
+    assert cli()[0] == 0
+    before = (tmp_path / "run" / "results.json").read_text()
+    assert cli(backbone="RN5")[0] == 2
+    assert (tmp_path / "run" / "results.json").read_text() == before
 
 
 def test_debug_shows_the_traceback(capsys):
@@ -153,7 +171,7 @@ def test_an_image_that_cannot_be_read_is_named(cli, pets, tmp_path, damage, work
     code, _, err = cli(*words, dataset="Folders")
     name = bad.relative_to(pets / "pets" / "images") if damage == "gone" else bad
     assert code == 2 and one_line(err) and message.format(name) in err, err
-    assert status(tmp_path / "run") == "failed"
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("mode", ["off", "test"])

@@ -1,4 +1,4 @@
-"""The base of all methods: its hooks, and the training of a prompter on a frozen CLIP."""
+"""The base of all methods: trains a prompter on a frozen CLIP, calling the method's hooks."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Callable
 
 import torch
 
-from clip import TextEncoder
-from clip.text import index_rows
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
-from dassl.data.tasks import TaskSpace
-from dassl.engine import Step, TrainerX
+from dassl.engine import Step
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError, distributed
+from dassl.utils import distributed
 from prompting.equal_names import refuse_equal_classes
 from prompting.feature_encoder import FeatureEncoder
-from prompting.fitting import NO_FITTING, Fitting, split_features
+from prompting.fitting import split_features
 from prompting.loss_scale import LossScaler
 from prompting.precision import (
     choose_precision,
@@ -25,87 +22,20 @@ from prompting.precision import (
     to_device,
     with_input_of,
 )
-from prompting.prompt_learner import contexts_per_name, show_prompts
+from prompting.prompt_learner import show_prompts
 from prompting.prompted_clip import PromptedCLIP
-from prompting.prompter import Features, ModelOutput, Prompter
+from prompting.prompter import Features
 from prompting.questions import questions_of
-from prompting.stored_features import Loaders, Storable, field_of, with_stored_features
+from prompting.stored_features import Loaders, with_stored_features
 from prompting.task_gradients import task_gradients
-from prompting.templates import TemplatePrompter, with_template
 from prompting.text_chunks import parse_chunk
 from prompting.upstream import load_learned, read_released
 
+from ._hooks import MethodHooks
 
-class PromptTrainer(TrainerX):
-    """Base of the methods: declare KEY and DEFAULTS, and override ``build_prompter``.
 
-    The hooks of a method come first, then the code that calls them. The other attributes that a
-    class declares are documented in ``TrainerBase``.
-    """
-
-    suite = "each"
-    supports_distributed = True  # False for a method with its own backward
-    weighs_tasks = True
-    sgd = True  # False: the learned tensors are set by build_fitting only
-    refused_labels: dict[str, str] | None = {}  # kinds that its loss cannot take, with the reason
-    uses_templates = False  # whether the loss uses hand-written prompts (key TEMPLATE)
-    needs_all_classes = False  # whether the loss uses classes of tasks that are not in the batch
-    image_outputs = frozenset({"global"})  # outputs of the image tower that the method needs
-
-    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
-        """Hook: the learned module of this method."""
-        raise NotImplementedError(f"{type(self).__name__} must override build_prompter")
-
-    def build_templates(
-        self, options: CfgNode, space: TaskSpace, text: TextEncoder
-    ) -> TemplatePrompter:
-        """Hook: the hand-written prompts, ``self.templates``, if ``uses_templates``."""
-        return TemplatePrompter(with_template(space, options.TEMPLATE), text)
-
-    def parameter_groups(self, prompter: Prompter) -> list:
-        """Hook: the tensors that the optimizer steps, or groups of them, as torch takes them."""
-        return [p for p in prompter.parameters() if p.requires_grad]
-
-    def stored_features(self, options: CfgNode) -> Storable:
-        """Hook: which image features can be stored."""
-        return Storable.ALL
-
-    def build_fitting(self, options: CfgNode) -> Fitting:
-        """Hook: how the method learns without SGD; by default it does not."""
-        return NO_FITTING
-
-    def choose_classes(self, batch: dict, step: Step) -> torch.Tensor | None:
-        """Hook: mask (C,) of the classes scored in this step; None for all."""
-        return self.dm.space.scored(batch)
-
-    def forward(
-        self,
-        features: Features,
-        class_mask: torch.Tensor | None = None,
-        text_features: torch.Tensor | None = None,
-    ) -> ModelOutput:
-        """Hook: logits (B, C) and the features behind them; see PromptedCLIP.forward_features."""
-        return self.model.forward_features(features, class_mask, text_features)
-
-    def compute_loss(
-        self, output: ModelOutput, batch: dict, class_mask: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Hook: named losses, whose sum is minimised; "loss" is the cross-entropy within tasks."""
-        smoothing = self.cfg.OPTIM.LABEL_SMOOTHING
-        loss = self.dm.space.cross_entropy(
-            output.logits, batch["label"], batch["task"], class_mask, smoothing, self.task_weights
-        )
-        return {"loss": loss}
-
-    def backward(self, losses: dict[str, torch.Tensor]) -> None:
-        """Hook: compute the gradients, by default of the sum of the losses."""
-        loss = sum(losses.values())
-        self.detect_anomaly(loss)
-        self.scaler.scale(loss).backward()
-
-    def from_upstream(self, states: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Hook: the prompter's state dict, from the state dicts of the released code by module."""
-        raise UserError(f"{type(self).__name__} reads no checkpoints of CoOp's or SoftCPT's code")
+class PromptTrainer(MethodHooks):
+    """Base of the methods: declare KEY and DEFAULTS, and override ``build_prompter``."""
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         device = "cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu"
@@ -170,10 +100,6 @@ class PromptTrainer(TrainerX):
         """The frozen weights, and the names of classes or tasks that learned tensors belong to."""
         backbone = "backbone (sha256 of its weights)"
         return {backbone: self.clip.weights_hash, "set of names": self.class_bound_names()}
-
-    def bound_tensors(self) -> dict[str, list[str]]:
-        """Hook: learned tensors of single classes or tasks; by default their own contexts."""
-        return contexts_per_name(self.model.prompter)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""
@@ -278,17 +204,8 @@ class PromptTrainer(TrainerX):
         """
         if question_ids is None:
             question_ids = self.dm.space.question_ids(batch["label"])
-        questions = {} if question_ids is None else {"question": question_ids}
-        names = self.image_outputs
-        if "feat" in batch:
-            stored = {name: to_device(batch[field_of(name)], self.device) for name in names}
-            return stored | questions
-        images = len(batch["label"])
-        task = index_rows(batch["task"], torch.tensor(distributed.padded_share(images)))
-        with self.clock.part("image"):
-            found = self.model.encode_image(to_device(batch["img"], self.device), task)
-        gathered = {name: distributed.gather_rows(x, images) for name, x in found.items()}
-        return gathered | questions
+        features = self.model.features_of(batch, self.clock)
+        return features if question_ids is None else {**features, "question": question_ids}
 
     def parse_batch_test(self, batch: dict) -> tuple[Features, torch.Tensor]:
         """Features and labels."""

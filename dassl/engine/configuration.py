@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dassl.config import CfgNode, expand_home, get_cfg_default
 from dassl.utils import UserError
+from dassl.utils.errors import nearest
 
 from .registry import TRAINER_REGISTRY
 
@@ -19,7 +20,8 @@ def build_cfg(files: Sequence[str | Path], overrides: Sequence) -> CfgNode:
         overrides: ``[KEY, VALUE, KEY, VALUE, ...]``, merged last.
 
     Raises:
-        UserError: an unknown key, a value that a key does not take, or no trainer.
+        UserError: an unknown key, a value that a key does not take, no trainer, or an override of
+            another method's key. A YAML may hold such keys, since methods can share it.
     """
     cfg = get_cfg_default()
     for name in TRAINER_REGISTRY.registered_names():
@@ -29,6 +31,7 @@ def build_cfg(files: Sequence[str | Path], overrides: Sequence) -> CfgNode:
     cfg.merge_from_list(list(overrides))
     expand_home(cfg)
     _drop_unused_nodes(cfg)
+    _refuse_dropped(cfg, overrides[::2])
     cfg.freeze()
     return cfg
 
@@ -43,6 +46,29 @@ def check_dataset_chosen(cfg: CfgNode) -> None:
         raise UserError(
             "no dataset chosen: give one with --dataset-config-file "
             "configs/datasets/digits7.yaml, or DATASET.NAME Digits7; --list shows their names"
+        )
+
+
+def possible_nodes(trainer: str) -> set[str]:
+    """The nodes under ``cfg.TRAINER`` that a trainer can read; empty if it declares none."""
+    cls, cfg = TRAINER_REGISTRY.get(trainer), get_cfg_default()
+    cls.add_config(cfg)
+    return set(cfg.TRAINER) - {"NAME"} if cls.KEY else set()
+
+
+def _refuse_dropped(cfg: CfgNode, keys: Sequence[str]) -> None:
+    """Refuse overrides below a node of cfg.TRAINER that was dropped, as they have no effect."""
+    for key in keys:
+        first, *path = str(key).split(".")
+        if first != "TRAINER" or path[0] in cfg.TRAINER:
+            continue
+        read = [name for name in cfg.TRAINER if name != "NAME"]
+        own = {name: f"TRAINER.{node}.{name}" for node in read for name in cfg.TRAINER[node]}
+        near = nearest(path[-1], own)
+        raise UserError(
+            f"{key} has no effect with {cfg.TRAINER.NAME}, which reads "
+            f"{' and '.join(f'TRAINER.{node}' for node in read)}"
+            f"{f'; did you mean {own[near]}?' if near else ''}"
         )
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from dassl.utils import count_num_param
 
 from .balance import balance_of
+from .split_check import check_validation
 from .task_weights import check_task_weights
-from .validation_check import check_validation
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer

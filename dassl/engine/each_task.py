@@ -14,7 +14,7 @@ from dassl.utils import UserError, set_random_seed
 from .base import TrainerBase
 from .calibration import check_calibration
 from .resume import random_state, set_random_state
-from .validation_check import check_validation
+from .split_check import check_validation
 
 
 class EachTask(TrainerBase):

@@ -17,17 +17,17 @@ from dassl.evaluation.predictions import Predictions
 from dassl.utils import Stopwatch, UserError, distributed, unknown_name
 
 from .base import TrainerBase
-from .calibration import Temperatures, check_calibration, fit_temperatures
+from .calibration import Temperatures
 from .checkpoints import BEST, load_strictly
 from .dry_run import count_learned, describe_trainer
+from .evaluate import evaluate
 from .init_from import init_from_runs
 from .label_bias import label_biases, restore_label_biases, set_label_biases
 from .loggers import check_loggers
 from .resume import load_resume, save_resume
+from .split_check import check_test, check_validation
 from .suite_check import check_suite
 from .task_weights import build_task_weights, check_task_weights
-from .unknown_task import check_unknown_task, fit_task_choice
-from .validation_check import check_validation
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
 PARTS = ("data", "image", "text", "rest")
@@ -43,6 +43,7 @@ class SimpleTrainer(TrainerBase):
     """
 
     temperatures: Temperatures | None = None  # of the last evaluation, as in TEST.CALIBRATION
+    predictions: Predictions | None = None  # of the last evaluation
     stored_temperatures: dict[str, float] = {}  # by task name, to use instead of fitting them
     # options that may differ from those of a run to start from, beside PREC (MODEL.INIT_FROM)
     free_options: tuple[str, ...] = ()
@@ -65,7 +66,7 @@ class SimpleTrainer(TrainerBase):
         self._dataset = dataset
         self.build_data_loader()
         check_suite(self)
-        self.check_test()
+        check_test(self)
         weights = build_task_weights(cfg.OPTIM, self.dm.space, self.dataset.train_x or ())
         self.task_weights = weights.to(self.device)
         self.build_model()
@@ -76,17 +77,6 @@ class SimpleTrainer(TrainerBase):
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Hook: refuse a configuration that this trainer cannot use."""
-
-    def check_test(self) -> None:
-        """Refuse an impossible TEST.SPLIT, and a selection on images that are also test images."""
-        where = self.cfg.TEST.SPLIT
-        if not self.cfg.TEST.NO_TEST:
-            self.loader_of(where)
-            check_unknown_task(self)
-            check_calibration(self.cfg, self.dataset)
-        chosen = self.validation_selected()
-        if chosen and where == "test":
-            self.dataset.keep_apart(" and ".join(chosen))
 
     def validation_selected(self) -> list[str]:
         """What the validation images select: the model ("best_val"), values of the method."""
@@ -205,28 +195,10 @@ class SimpleTrainer(TrainerBase):
 
     # ------------------------------------------------------------------ test
 
-    @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate on a split; returns the first number of the evaluator's result."""
-        self.set_model_mode("eval")
-        self.evaluator.reset()
         split = split or self.cfg.TEST.SPLIT
-        loader = self.loader_of(split)
-        infer = self.build_inference(split)
-        fit_task_choice(self, infer)
-        self.temperatures = fit_temperatures(self, infer)
-        predictions = Predictions(self.dm.space, self.temperatures and self.temperatures.values)
-        print(f"Do evaluation on {split} set")
-        with self.clock.part("data"):
-            for batch in loader:
-                with self.clock.part("rest"):
-                    images, label = self.parse_batch_test(batch)
-                    logits, task = infer(images), batch.get("task")
-                    self.evaluator.process(logits, label, task)
-                    predictions.add(logits, label, batch.get("index"), task)
-        with self.clock.part("rest"):
-            results = self.evaluator.evaluate()
-        self.predictions = predictions
+        results = evaluate(self, split)
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         return next(iter(results.values()))
@@ -262,10 +234,6 @@ class SimpleTrainer(TrainerBase):
         values = [name for name in self.validation_selected() if name != "best_val"]
         return f"{model}, {' and '.join(values)} on val" if values else model
 
-    def model_info(self) -> dict:
-        """The method's options, hash of the frozen weights and precision, for the run's record."""
-        return {"options": {}, "weights": "", "precision": "fp32"}
-
     def results(self) -> dict:
         """Tasks, suite, number of learned parameters and weights of tasks, for the run's record."""
         weights, fitted = self.task_weights.current(), self.temperatures
@@ -285,14 +253,6 @@ class SimpleTrainer(TrainerBase):
         """Hook: names of classes or tasks that learned values are for, and no others."""
         return [name for names in self.bound_tensors().values() for name in names]
 
-    def method_name(self) -> str:
-        """The name of this method with its options in tables."""
-        return type(self).__name__
-
     def describe(self) -> list[str]:
         """Lines for ``--dry-run``."""
         return describe_trainer(self)
-
-    def show_prompts(self) -> list[str]:
-        """Lines for ``--show-prompts``."""
-        return [f"{type(self).__name__} has no prompts to show"]

@@ -53,6 +53,18 @@ def test_mistaken_keys_are_found_before_the_first_run(place, train, capsys, flag
     assert len(train.read) == (0 if flags else 1 + 2)  # seeds share theirs
 
 
+def test_keys_of_a_method_reach_the_runs_that_read_them(place, train, capsys):
+    words = ("TRAINER.COOP.N_CTX", "4")
+    code, lines, _ = run(capsys, "--dry-run", *words)
+    commands = [line for line in lines if line.startswith("  python train.py")]
+    assert code == 0 and len(commands) == 5
+    assert [" ".join(words) in line for line in commands] == [
+        "--trainer CoOp" in c for c in commands
+    ]
+    code, _, err = run(capsys, "--dry-run", "TRAINER.MTCOOP.N_CTX", "4")
+    assert code == 2 and "TRAINER.MTCOOP.N_CTX has no effect" in err and "COOP, ZEROSHOT" in err
+
+
 def test_mistakes_on_the_command_line(place, train, capsys):
     assert "'OPTIM.LR' has no value" in run(capsys, "OPTIM.LR")[2]
     assert "a sweep sets DATASET.NUM_SHOTS itself" in run(capsys, "DATASET.NUM_SHOTS", "2")[2]
