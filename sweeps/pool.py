@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -251,7 +250,6 @@ def _serve(
     collect_rarely()
     import torch
 
-    gc.freeze()  # imported modules stay: garbage collections need not look at them
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     ready = True  # as the launcher takes a new worker to be
