@@ -25,7 +25,7 @@ from benchmarks._sides import row
 from benchmarks.gpu import ON_CPU
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY
-from prompting import stored_features
+from prompting import feature_loader
 
 PHOTO = (400, 300)  # pixels
 
@@ -63,8 +63,8 @@ def make_trainer(backbone: str, paths: list[str], store: Path):
 
 def forget() -> None:
     """Forget the stores that this process has opened, so that the next pass opens them anew."""
-    stored_features._open_store.cache_clear()
-    stored_features._open_digests.cache_clear()
+    feature_loader._open_store.cache_clear()
+    feature_loader._open_digests.cache_clear()
 
 
 @torch.no_grad()

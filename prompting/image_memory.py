@@ -9,8 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from clip import CLIP, CLIPError
 from clip.adapters import layer_norms
-
-from .text_chunks import format_size
+from dassl.utils import size_in_words
 
 Encode = Callable[[int, bool], torch.Tensor]  # see image_bytes
 
@@ -72,9 +71,9 @@ def announce(kept: int, recomputed: int, what: str, recomputes: bool) -> None:
         recomputes: COMPUTE.IMAGE_CHECKPOINT.
     """
     if recomputes:
-        print(f"Images of a step: {what}, about {format_size(recomputed)}, recomputed backwards")
+        print(f"Images of a step: {what}, about {size_in_words(recomputed)}, recomputed backwards")
     else:
         print(
-            f"Images of a step: {what}, about {format_size(kept)} of activations "
-            f"(COMPUTE.IMAGE_CHECKPOINT True: {format_size(recomputed)})"
+            f"Images of a step: {what}, about {size_in_words(kept)} of activations "
+            f"(COMPUTE.IMAGE_CHECKPOINT True: {size_in_words(recomputed)})"
         )

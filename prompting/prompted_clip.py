@@ -10,13 +10,13 @@ from clip import TextEncoder
 from clip.text import TextGraphs, index_rows
 from dassl.utils import Stopwatch, distributed, lockstep
 
+from .feature_loader import field_of
 from .joined_text import JoinedEncoder
 from .precision import to_device
 from .prompt_learner import scatter_rows
 from .prompter import Features, ModelOutput, Prompter
 from .questions import Questions
 from .sharding import ShardedEncoder
-from .stored_features import field_of
 from .text_chunks import ChunkedText
 
 

@@ -12,7 +12,7 @@ import torch
 
 from clip import TextEncoder
 from clip.text import Prompts, TextTower
-from dassl.utils import UserError, distributed, free_memory, lockstep
+from dassl.utils import UserError, distributed, free_memory, lockstep, size_in_words
 from dassl.utils.threads import choose_threads
 
 from .encoder_wrapper import EncoderWrapper
@@ -140,16 +140,10 @@ def describe(counter: RowCounter, chunk: int, free: int) -> str:
     row_bytes = counter.tower.row_bytes
     pieces = "all at once"
     if chunk and chunk < counter.rows:
-        pieces = (
-            f"in chunks of {chunk} rows ({format_size(chunk * row_bytes)}), recomputed in backward"
-        )
-    size = format_size(counter.rows * row_bytes)
+        size = size_in_words(chunk * row_bytes)
+        pieces = f"in chunks of {chunk} rows ({size}), recomputed in backward"
+    size = size_in_words(counter.rows * row_bytes)
     return (
         f"Text of a step: {counter.prompts} prompts, {counter.rows} rows, about {size} of "
-        f"{format_size(free)} free memory; {pieces} (MODEL.TEXT_CHUNK)"
+        f"{size_in_words(free)} free memory; {pieces} (MODEL.TEXT_CHUNK)"
     )
-
-
-def format_size(n: float) -> str:
-    """A number of bytes in words."""
-    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"

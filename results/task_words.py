@@ -84,7 +84,7 @@ def use_stored_biases(space: TaskSpace, folder: Path) -> bool:
     mean = sum(stored.values()) / len(stored)
     for task in space.tasks:
         if isinstance(task.kind, MultiLabel):
-            task.kind.set_bias(stored.get(task.name, mean))
+            task.kind.bias = stored.get(task.name, mean)
     return True
 
 

@@ -45,7 +45,9 @@ def pretrain(recipe: Recipe) -> dict[str, torch.Tensor]:
             pixels, attributes = images.sample(recipe.images)
             return pixels, *captions.sample(attributes, recipe.captions)
 
-        def finish_text(gradient: torch.Tensor) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+        def finish_text(
+            text: torch.Tensor, gradient: torch.Tensor
+        ) -> tuple[torch.Tensor, list[str], torch.Tensor]:
             text.backward(gradient)
             return draw()
 
@@ -60,7 +62,7 @@ def pretrain(recipe: Recipe) -> dict[str, torch.Tensor]:
                 group["lr"] = lr_at(step, recipe)
             optimizer.zero_grad()
             unicl_loss(model.logit_scale.exp().clamp(max=100) * x @ y.T, true).backward()
-            finishing = beside.submit(finish_text, ends[1].grad)
+            finishing = beside.submit(finish_text, text, ends[1].grad)
             image.backward(ends[0].grad)
             batch = finishing.result()
             nn.utils.clip_grad_norm_([*model.parameters(), *words.parameters()], recipe.max_norm)

@@ -35,7 +35,7 @@ AUTO = "auto"  # OPTIM.LOGIT_BIAS: MultiLabel.starting_bias of the training imag
 Classes = tuple[list[list[int]], list[list[float]]]  # of each image, and their probabilities
 
 
-@dataclass(frozen=True)
+@dataclass
 class SingleLabel:
     """Each image has one class: cross-entropy, accuracy."""
 
@@ -105,7 +105,7 @@ class SingleLabel:
         return {"name": self.name, **asdict(self)}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ordinal(SingleLabel):
     """Each image has one class, and the classes have an order: a mistake weighs by its distance.
 
@@ -140,7 +140,7 @@ class Ordinal(SingleLabel):
         return {"measures": {"MAE": mean_absolute_error(logits.argmax(dim=1), label)}}
 
 
-@dataclass(frozen=True)
+@dataclass
 class MultiLabel(SingleLabel):
     """Each image has a set of classes: a sigmoid per class, mean average precision.
 
@@ -153,7 +153,8 @@ class MultiLabel(SingleLabel):
         sets: the classes of each label, in ascending order; a set may be empty.
         loss_name: binary or asymmetric.
         positive_weight: factor of the loss of a class that the image has.
-        bias: added to every logit; :meth:`set_bias` changes it.
+        bias: added to every logit. ``OPTIM.LOGIT_BIAS auto`` sets it once the model is built, for
+            all holders of the kind: loss, evaluator, ``tasks.json``.
         threshold: probability from which a class counts as predicted.
     """
 
@@ -239,10 +240,6 @@ class MultiLabel(SingleLabel):
         present = (target.sum().item() + 0.5) / (target.numel() + 1)  # never 0 or 1
         odds = self.positive_weight * present / (1 - present)
         return math.log(odds) - logits.double().mean().item()
-
-    def set_bias(self, bias: float) -> None:
-        """Change the bias, once it is known; all holders of this kind see it."""
-        object.__setattr__(self, "bias", bias)
 
     def measures(self, logits: Tensor, label: Tensor) -> dict[str, Any]:
         """Mean average precision as the task's value, and F1 at the threshold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -39,7 +39,7 @@ class Task:
     templates: tuple[str, ...] = ("a photo of a {}.",)
     metric: str = "overall_acc"
     group: str = ""
-    kind: SingleLabel = SINGLE_LABEL
+    kind: SingleLabel = field(default_factory=SingleLabel)
     name_in_prompts: str = ""
 
     def __post_init__(self):

@@ -35,7 +35,7 @@ def set_label_biases(trainer: SimpleTrainer, use_labels: bool = True) -> None:
     for t, kind in _multi_label(trainer):
         if found := _logits_and_labels(trainer, t):
             logits, labels = found
-            kind.set_bias(kind.starting_bias(logits, labels if use_labels else None))
+            kind.bias = kind.starting_bias(logits, labels if use_labels else None)
             print(f"Bias of the logits of {trainer.dm.space.tasks[t].name!r}: {kind.bias:.2f}")
     set_random_state(state)
     trainer.biases_set = True
@@ -56,9 +56,9 @@ def label_biases(trainer: SimpleTrainer) -> dict[str, float]:
 
 def restore_label_biases(trainer: SimpleTrainer, biases: dict[str, float]) -> None:
     """Set :func:`label_biases` again; a task that is not among them keeps its bias."""
-    for name in label_biases(trainer).keys() & biases.keys():
-        t = trainer.dm.space.tasknames.index(name)
-        trainer.dm.space.kinds[t].set_bias(biases[name])
+    if trainer.cfg.OPTIM.LOGIT_BIAS == AUTO:
+        for t, kind in _multi_label(trainer):
+            kind.bias = biases.get(trainer.dm.space.tasks[t].name, kind.bias)
 
 
 def _multi_label(trainer: SimpleTrainer) -> list[tuple[int, MultiLabel]]:

@@ -43,8 +43,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str], meant: str = "") ->
 
 
 def size_in_words(size: float) -> str:
-    """A number of bytes: ``3.2 kB``, ``1,024.0 MiB``."""
-    return f"{size / 1000:,.1f} kB" if size < 2**20 else f"{size / 2**20:,.1f} MiB"
+    """A number of bytes: ``3.2 kB``, ``64.0 MB``, ``1.25 GB``."""
+    if size < 1e6:
+        return f"{size / 1e3:.1f} kB"
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"
 
 
 def counted(number: int, noun: str) -> str:

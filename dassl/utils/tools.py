@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .errors import size_in_words
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -41,7 +43,7 @@ def collect_env_info() -> str:
     ]
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
-        lines.append(f"GPU {i}: {gpu.name}, {gpu.total_memory / 2**30:.1f} GiB")
+        lines.append(f"GPU {i}: {gpu.name}, {size_in_words(gpu.total_memory)}")
     return "\n".join([*lines, *_package_lines()])
 
 

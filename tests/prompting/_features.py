@@ -1,6 +1,6 @@
 """Helpers of the tests of stored image features."""
 
-from prompting.stored_features import _open_digests, _open_store
+from prompting.feature_loader import _open_digests, _open_store
 
 
 def files(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import prompting.text_chunks as text_memory
-from dassl.utils import UserError
+from dassl.utils import UserError, size_in_words
 from prompting.text_chunks import fitting_chunk, parse_chunk
 from tests.prompting.test_absent_tasks import ten_steps
 
@@ -55,7 +55,8 @@ def test_auto_chunks_where_memory_is_short(build, monkeypatch, capsys):
     ten_steps(trainer)
     chunk = trainer.model.text_tower.chunk
     assert chunk == 64 and chunk * trainer.clip.text_tower.row_bytes < 2_000_000 / 4
-    assert "in chunks of 64 rows (0.5 MB), recomputed in backward" in capsys.readouterr().out
+    size = size_in_words(64 * trainer.clip.text_tower.row_bytes)
+    assert f"in chunks of 64 rows ({size}), recomputed in backward" in capsys.readouterr().out
 
 
 def test_fitting_chunk():
