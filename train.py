@@ -90,6 +90,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
     distributed.broadcast(cfg.SEED)
     record.begin(seed=cfg.SEED)
     with record.watched():
+        print(f"Run directory: {cfg.OUTPUT_DIR}")
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
         trainer = _build_trainer(cfg)
         if not (args.eval_only or args.no_train):

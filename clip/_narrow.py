@@ -62,15 +62,16 @@ class BlockWeights:
 
     def __init__(self, blocks: nn.ModuleList):
         self._blocks = blocks
-        self._gather()
+        self.gather()
 
     def current(self) -> list[Weights]:
         """Those of each block; empty if :class:`Block` does not re-implement all of them."""
         if any(held.get(name) is not value for held, name, value in self._places):
-            self._gather()
+            self.gather()
         return self._weights
 
-    def _gather(self) -> None:
+    def gather(self) -> None:
+        """Look the tensors up, and where the modules hold them."""
         self._weights = _weights_of(self._blocks)
         self._places = [  # dictionaries, since looking up attributes of modules takes longer
             (held, name, value)
