@@ -28,11 +28,13 @@ from sweeps.check import (
 from sweeps.estimate import Estimate
 from sweeps.grouping import write_groups
 from sweeps.plan import ENGINES, read_sweep
+from sweeps.pool import prepare_workers
 from sweeps.run import report, run_all
 from sweeps.side_by_side import parse_together
 from sweeps.status import plan_lines, status_lines
 
 ROOT = Path(__file__).parent
+WORKER_MODULES = ("train", "trainers._base", "datasets._core.base", "dassl.engine.build")
 EPILOG = """\
 exit codes: 0 every run is complete, 1 a run failed or is not complete, 2 wrong command
 """
@@ -113,6 +115,8 @@ def main(args: argparse.Namespace) -> int:
         print("\n".join(status_lines(sweep, records, estimate)))
         return 0 if all(record.complete for record in records) else 1
     missing = [p for p, record in zip(sweep.runs, records, strict=True) if not record.complete]
+    if missing and cluster["engine"] == "local":
+        prepare_workers(WORKER_MODULES)
     check_configurations(missing, read_configuration)
     check_sources(missing, read_configuration)
     results, failures = run_all(sweep, records, estimate, train_once, args.retry_failed)

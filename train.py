@@ -21,7 +21,13 @@ from dassl.data import DATASET_REGISTRY
 from dassl.engine.arguments import CONFIGS, check_arguments, parse_args, setup_cfg
 from dassl.engine.configuration import check_dataset_chosen
 from dassl.engine.registry import TRAINER_REGISTRY
-from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger
+from dassl.utils import (
+    UserError,
+    choose_device,
+    collect_env_info,
+    set_random_seed,
+    setup_logger,
+)
 from dassl.utils.command_line import run_program
 
 __all__ = [
@@ -133,7 +139,7 @@ def _build_trainer(cfg: CfgNode):
 
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
-    if torch.cuda.is_available() and cfg.USE_CUDA:
+    if choose_device(cfg.USE_CUDA) == "cuda":
         torch.backends.cudnn.benchmark = cfg.COMPUTE.CUDNN_BENCHMARK
     return build_trainer(cfg)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from dassl.utils import UserError, atomic_path
@@ -98,15 +97,7 @@ def run_one(train: Train, planned: PlannedRun) -> RunOutcome:
         return RunOutcome(FAILED, now() - started, _message(error))
     finally:
         gc.collect()  # the models of the run, before the next one needs the memory
-        if threading.current_thread() is threading.main_thread():  # no other run is at work
-            _freeze_loaded_objects()
     return RunOutcome(COMPLETE, 0.0 if was_complete else now() - started)
-
-
-@cache
-def _freeze_loaded_objects() -> None:
-    """Once per process: exclude modules, which stay, from every later garbage collection."""
-    gc.freeze()
 
 
 def _result(planned: PlannedRun, outcome: RunOutcome) -> Run:

@@ -10,7 +10,7 @@ from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
 from dassl.engine import Step
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import distributed
+from dassl.utils import choose_device, distributed
 from prompting.equal_names import refuse_equal_classes
 from prompting.feature_encoder import FeatureEncoder
 from prompting.fitting import split_features
@@ -38,8 +38,7 @@ class PromptTrainer(MethodHooks):
     """Base of the methods: declare KEY and DEFAULTS, and override ``build_prompter``."""
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
-        device = "cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu"
-        options = cfg.TRAINER[self.KEY]
+        device, options = choose_device(cfg.USE_CUDA), cfg.TRAINER[self.KEY]
         self.precision = choose_precision(options.PREC, device)
         self.clip = load_frozen_clip(cfg, self.precision, device, self.image_outputs)
         self.text_chunk = parse_chunk(cfg.MODEL.TEXT_CHUNK)

@@ -79,7 +79,7 @@ def _without_module(state_dict: dict[str, Any]) -> dict[str, Any]:
     return {key.removeprefix("module."): value for key, value in state_dict.items()}
 
 
-def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """The content of a checkpoint.
 
     Raises:
@@ -89,7 +89,7 @@ def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch guesses at what a broken file is
-            content = torch.load(path, map_location=map_location, weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}{_neighbours(Path(path))}") from None
     except (pickle.UnpicklingError, LookupError):  # torch advises to load the file unsafely
@@ -137,9 +137,9 @@ def load_pretrained_weights(model: nn.Module, weight_path: str | os.PathLike) ->
         print(f"Left out for their name or shape: {', '.join(left_out)}")
 
 
-def _shapes(state: dict[str, Any], limit: int = 4) -> str:
-    shown = [f"{k} {tuple(getattr(v, 'shape', ()))}" for k, v in list(state.items())[:limit]]
-    return ", ".join(shown) + (", ..." if len(state) > limit else "") if shown else "nothing"
+def _shapes(state: dict[str, Any]) -> str:
+    shown = [f"{k} {tuple(getattr(v, 'shape', ()))}" for k, v in list(state.items())[:4]]
+    return ", ".join(shown) + (", ..." if len(state) > 4 else "") if shown else "nothing"
 
 
 def hash_checkpoints(folder: Path, epoch: int | None = None) -> str:
