@@ -234,4 +234,5 @@ def _look(path: str) -> _Look | UserError:
 def _is_transparent(image: Image.Image) -> bool:
     if "A" not in image.mode and "transparency" not in image.info:
         return False
-    return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    alpha = image.convert("RGBA").getchannel("A")
+    return alpha.histogram()[255] < alpha.width * alpha.height
