@@ -25,11 +25,12 @@ examples:
   find photos -name '*.jpg' | python predict.py output/run - --out found.jsonl
   python predict.py output/run photos/ --classes "oak, beech, maple"
 
-Images are prepared as in the evaluation of the run. Several tasks: one line per image and task,
-unless --task chooses one. Neither the training images nor their folder are needed.
+Images are prepared as in the evaluation of the run. With several tasks there
+is a line per image and task, unless --task chooses one. The training images
+are not needed.
 
-exit codes: 0 done, 1 some images could not be read (the others are classified), 2 the command
-cannot be used
+exit codes: 0 done, 1 some images could not be read (the others are
+classified), 2 the command is refused
 """
 
 
@@ -47,30 +48,46 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "images",
         metavar="IMAGES",
         nargs="+",
-        help="files, folders, patterns, CSV files with a column path, or - for a list on stdin",
+        help="files, folders, patterns, CSV files with a column path, or -: a list on stdin",
     )
     what = parser.add_argument_group("what to predict")
-    what.add_argument("--task", help="name or number of one task; all by default")
-    what.add_argument("--top", type=int, default=1, metavar="K", help="classes shown per image")
+    what.add_argument("--task", metavar="NAME", help="name or number of one task (default all)")
+    what.add_argument(
+        "--top", type=int, default=1, metavar="K", help="classes to show per image (default 1)"
+    )
     what.add_argument(
         "--classes",
         default="",
         metavar="NAMES",
-        help="other class names, separated by commas, or a file with one per line",
+        help="other classes: names separated by commas, or a file with a name per line",
     )
-    what.add_argument("--task-name", default="", metavar="NAME", help="another name of the task")
+    what.add_argument(
+        "--task-name", default="", metavar="NAME", help="another name of the task, for its prompts"
+    )
     how = parser.add_argument_group("how")
-    how.add_argument("--format", default="", metavar="NAME", help="table, csv or jsonl")
+    how.add_argument(
+        "--format", default="", metavar="NAME", help="table, csv or jsonl (default table)"
+    )
     how.add_argument(
         "--out",
         default="",
         metavar="FILE",
         type=path,
-        help="write there, not to the terminal; .csv or .jsonl chooses the format",
+        help="file to write instead of printing; .csv or .jsonl chooses the format",
     )
-    how.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    how.add_argument("--batch-size", type=int, default=0, metavar="N", help="images per batch")
-    how.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read")
+    how.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default auto)"
+    )
+    how.add_argument(
+        "--batch-size",
+        type=int,
+        default=0,
+        metavar="N",
+        help="images per batch (default: the run's)",
+    )
+    how.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read images (default 0)"
+    )
     add_run_flags(how)
     return parser.parse_args(argv)
 
@@ -82,15 +99,17 @@ def add_run_flags(group) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="epoch of the checkpoint; by default the run's final model",
+        help="epoch of the checkpoint; by default the final model",
     )
-    group.add_argument("--backbone", default="", help="where the backbone's file is now")
+    group.add_argument(
+        "--backbone", default="", metavar="NAME", help="where the backbone's file is now"
+    )
     group.add_argument(
         "--root",
         default="",
         metavar="DIR",
         type=path,
-        help="folder of the datasets, for old runs that have no tasks.json",
+        help="folder of the datasets, for old runs without tasks.json",
     )
 
 

@@ -1,13 +1,16 @@
 """Inspect datasets before training on them.
 
-    python -m datasets list                          all datasets and suites
-    python -m datasets check OxfordPets --root DATA  numbers, splits, missing images; --deep decodes
-    python -m datasets show OxfordPets --root DATA   a contact sheet
-    python -m datasets shots OxfordPets --root DATA --export FILE DATASET.NUM_SHOTS 16 SEED 1
-    python -m datasets make-mini General10 DATA      a miniature, to try things without a download
+  python -m datasets list
+  python -m datasets check OxfordPets --root DATA
+  python -m datasets show OxfordPets --root DATA
+  python -m datasets shots OxfordPets --root DATA --export FILE \\
+      DATASET.NUM_SHOTS 16 SEED 1
+  python -m datasets make-mini General10 DATA
 
-Instead of a name, give a YAML such as configs/datasets/suite.yaml; KEY VALUE pairs override the
-configuration. Exit codes: 0 no problems, 1 check found problems, 2 error in the command.
+Instead of a name, give a YAML such as configs/datasets/suite.yaml. `COMMAND
+--help` shows the flags of a command.
+
+exit codes: 0 no problems, 1 check found problems, 2 the command is refused
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ import sys
 from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
 
+LIST = "Print all datasets and suites."
+MINI = "Write a miniature of a dataset, in its original layout."
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; ``None`` reads ``sys.argv``."""
@@ -26,40 +32,59 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__,
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    commands.add_parser("list", help="all datasets and suites")
+    commands.add_parser("list", help=LIST, description=LIST)
     looks = {
-        "check": "report numbers, splits and problems",
-        "show": "write a contact sheet",
-        "shots": "export few-shot draws to a file, or import them",
+        "check": "Report the numbers of images and classes, splits and problems.",
+        "show": "Write a contact sheet: images of each class, with its name.",
+        "shots": "Export the few-shot draws of a dataset to a file, or import them.",
     }
     made = {}
     for name, text in looks.items():
         made[name] = commands.add_parser(name, help=text, description=text)
-        made[name].add_argument("name", help="a dataset or suite, or the YAML of one")
+        made[name].add_argument("name", metavar="NAME", help="a dataset or suite, or its YAML")
         made[name].add_argument(
-            "--root", default="", metavar="DIR", type=path, help="the data folder"
+            "--root", default="", metavar="DIR", type=path, help="folder that contains the datasets"
         )
-        made[name].add_overrides("configuration keys")
+        made[name].add_overrides("configuration keys and values")
     made["check"].add_argument(
         "--deep",
         action="store_true",
-        help="also decode every image, and find test images that are copies of others",
+        help="also decode every image: find broken, copied, transparent and rotated ones",
     )
     sheet = made["show"]
     sheet.add_argument(
-        "--output", metavar="PNG", type=path, help="default: output/datasets/<name>.png"
+        "--output",
+        metavar="PNG",
+        type=path,
+        help="file to write (default output/datasets/NAME.png)",
     )
-    sheet.add_argument("--classes", type=int, default=60, help="largest number of classes (60)")
-    sheet.add_argument("--images", type=int, default=4, help="images per class, at most (4)")
+    sheet.add_argument(
+        "--classes",
+        type=int,
+        default=60,
+        metavar="N",
+        help="largest number of classes (default 60)",
+    )
+    sheet.add_argument(
+        "--images", type=int, default=4, metavar="N", help="largest number per class (default 4)"
+    )
     way = made["shots"].add_mutually_exclusive_group(required=True)
-    way.add_argument("--export", metavar="FILE", type=path, help="write the draws as JSON")
+    way.add_argument("--export", metavar="FILE", type=path, help="JSON file to write the draws to")
     way.add_argument(
-        "--import", metavar="FILE", type=path, dest="source", help="use the draws of this JSON"
+        "--import",
+        metavar="FILE",
+        type=path,
+        dest="source",
+        help="JSON file to take the draws from",
     )
-    mini = commands.add_parser("make-mini", help="write a miniature in the original layout")
-    mini.add_argument("name", help="a dataset or suite")
-    mini.add_argument("folder", metavar="DIR", type=path, help="the folder to pass as --root")
-    mini.add_argument("--per-class", type=int, default=6, help="images per class (6)")
+    mini = commands.add_parser("make-mini", help=MINI, description=MINI)
+    mini.add_argument("name", metavar="NAME", help="a dataset or suite")
+    mini.add_argument(
+        "folder", metavar="DIR", type=path, help="folder to write, then passed as --root"
+    )
+    mini.add_argument(
+        "--per-class", type=int, default=6, metavar="N", help="images per class (default 6)"
+    )
     return parser.parse_args(argv)
 
 
