@@ -18,6 +18,9 @@ from softcpt.hub import local_folder
 from softcpt.image_paths import find_images
 from softcpt.run_folder import read_record
 
+IMAGES = "files, folders, patterns, CSV files with a column path, or -: a list on stdin"
+CLASSES = "other classes: names separated by commas, or a file with a name per line"
+OUT = "file to write instead of printing; .csv or .jsonl chooses the format"
 EPILOG = """\
 examples:
   python predict.py output/run photos/ --top 3
@@ -41,53 +44,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         UserError: an unknown flag, or a value that a flag does not take.
     """
     parser = Parser(prog="predict.py", description=__doc__.split("\n")[0], epilog=EPILOG)
-    parser.add_argument(
-        "run", metavar="RUN", type=path, help="folder of a finished run, or hf-hub:owner/name"
-    )
-    parser.add_argument(
-        "images",
-        metavar="IMAGES",
-        nargs="+",
-        help="files, folders, patterns, CSV files with a column path, or -: a list on stdin",
-    )
-    what = parser.add_argument_group("what to predict")
-    what.add_argument("--task", metavar="NAME", help="name or number of one task (default all)")
-    what.add_argument(
-        "--top", type=int, default=1, metavar="K", help="classes to show per image (default 1)"
-    )
-    what.add_argument(
-        "--classes",
-        default="",
-        metavar="NAMES",
-        help="other classes: names separated by commas, or a file with a name per line",
-    )
-    what.add_argument(
-        "--task-name", default="", metavar="NAME", help="another name of the task, for its prompts"
-    )
+    add = parser.add_argument
+    add("run", metavar="RUN", type=path, help="folder of a finished run, or hf-hub:owner/name")
+    add("images", metavar="IMAGES", nargs="+", help=IMAGES)
+    add = parser.add_argument_group("what to predict").add_argument
+    add("--task", metavar="NAME", help="name or number of one task (default all)")
+    add("--top", type=int, default=1, metavar="K", help="classes to show per image (default 1)")
+    add("--classes", default="", metavar="NAMES", help=CLASSES)
+    add("--task-name", default="", metavar="NAME", help="another name of the task in prompts")
     how = parser.add_argument_group("how")
-    how.add_argument(
-        "--format", default="", metavar="NAME", help="table, csv or jsonl (default table)"
-    )
-    how.add_argument(
-        "--out",
-        default="",
-        metavar="FILE",
-        type=path,
-        help="file to write instead of printing; .csv or .jsonl chooses the format",
-    )
-    how.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default auto)"
-    )
-    how.add_argument(
-        "--batch-size",
-        type=int,
-        default=0,
-        metavar="N",
-        help="images per batch (default: the run's)",
-    )
-    how.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that read images (default 0)"
-    )
+    add = how.add_argument
+    add("--format", default="", metavar="NAME", help="table, csv or jsonl (default table)")
+    add("--out", default="", metavar="FILE", type=path, help=OUT)
+    add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default auto)")
+    add("--batch-size", type=int, default=0, metavar="N", help="images per batch (as in the run)")
+    add("--workers", type=int, default=0, metavar="N", help="processes that read (default 0)")
     add_run_flags(how)
     return parser.parse_args(argv)
 

@@ -17,11 +17,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
 
 LIST = "Print all datasets and suites."
+LOOKS = {
+    "check": "Report the numbers of images and classes, splits and problems.",
+    "show": "Write a contact sheet: images of each class, with its name.",
+    "shots": "Export the few-shot draws of a dataset to a file, or import them.",
+}
+FOLDER: dict[str, Any] = {"metavar": "DIR", "type": path}  # options of flags
+FILE: dict[str, Any] = {"metavar": "FILE", "type": path}
+NUMBER: dict[str, Any] = {"metavar": "N", "type": int}
 MINI = "Write a miniature of a dataset, in its original layout."
 
 
@@ -33,58 +42,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     commands.add_parser("list", help=LIST, description=LIST)
-    looks = {
-        "check": "Report the numbers of images and classes, splits and problems.",
-        "show": "Write a contact sheet: images of each class, with its name.",
-        "shots": "Export the few-shot draws of a dataset to a file, or import them.",
-    }
     made = {}
-    for name, text in looks.items():
+    for name, text in LOOKS.items():
         made[name] = commands.add_parser(name, help=text, description=text)
-        made[name].add_argument("name", metavar="NAME", help="a dataset or suite, or its YAML")
-        made[name].add_argument(
-            "--root", default="", metavar="DIR", type=path, help="folder that contains the datasets"
-        )
+        add = made[name].add_argument
+        add("name", metavar="NAME", help="a dataset or suite, or its YAML")
+        add("--root", default="", help="folder that contains the datasets", **FOLDER)
         made[name].add_overrides("configuration keys and values")
-    made["check"].add_argument(
-        "--deep",
-        action="store_true",
-        help="also decode every image: find broken, copied, transparent and rotated ones",
-    )
-    sheet = made["show"]
-    sheet.add_argument(
-        "--output",
-        metavar="PNG",
-        type=path,
-        help="file to write (default output/datasets/NAME.png)",
-    )
-    sheet.add_argument(
-        "--classes",
-        type=int,
-        default=60,
-        metavar="N",
-        help="largest number of classes (default 60)",
-    )
-    sheet.add_argument(
-        "--images", type=int, default=4, metavar="N", help="largest number per class (default 4)"
-    )
-    way = made["shots"].add_mutually_exclusive_group(required=True)
-    way.add_argument("--export", metavar="FILE", type=path, help="JSON file to write the draws to")
-    way.add_argument(
-        "--import",
-        metavar="FILE",
-        type=path,
-        dest="source",
-        help="JSON file to take the draws from",
-    )
+    deep = "also decode every image: find broken, copied, transparent and rotated ones"
+    made["check"].add_argument("--deep", action="store_true", help=deep)
+    add = made["show"].add_argument
+    add("--output", metavar="PNG", type=path, help="to write; default output/datasets/NAME.png")
+    add("--classes", default=60, help="largest number of classes (default 60)", **NUMBER)
+    add("--images", default=4, help="largest number per class (default 4)", **NUMBER)
+    add = made["shots"].add_mutually_exclusive_group(required=True).add_argument
+    add("--export", help="JSON file to write the draws to", **FILE)
+    add("--import", help="JSON file to take the draws from", dest="source", **FILE)
     mini = commands.add_parser("make-mini", help=MINI, description=MINI)
     mini.add_argument("name", metavar="NAME", help="a dataset or suite")
-    mini.add_argument(
-        "folder", metavar="DIR", type=path, help="folder to write, then passed as --root"
-    )
-    mini.add_argument(
-        "--per-class", type=int, default=6, metavar="N", help="images per class (default 6)"
-    )
+    mini.add_argument("folder", help="folder to write, then passed as --root", **FOLDER)
+    mini.add_argument("--per-class", default=6, help="images per class (default 6)", **NUMBER)
     return parser.parse_args(argv)
 
 
