@@ -106,3 +106,11 @@ def listdir_nohidden(path: str | os.PathLike, sort: bool = True) -> list[str]:
     except OSError as error:
         raise UserError(f"cannot list the folder {path}: {error.strerror}") from None
     return sorted(names) if sort else names
+
+
+def neighbours(path: Path, pattern: str = "*") -> str:
+    """The files beside a missing one, as the end of a message: ``"; DIR holds a.pt, b.pt"``."""
+    if not path.parent.is_dir():
+        return f" (nor a folder {path.parent})"
+    names = sorted(p.name for p in path.parent.glob(pattern) if not p.name.startswith("."))
+    return f"; {path.parent} holds {', '.join(names) or 'no such file'}"
