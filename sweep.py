@@ -14,18 +14,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import trainers  # noqa: F401  (its classes are imported when their names are looked up)
+from dassl.config import CfgNode
 from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
 from results.read import read_run
-from sweeps.check import check_configurations, check_keys, check_trainers
+from sweeps.check import (
+    check_configurations,
+    check_keys,
+    check_sources,
+    check_trainers,
+    mark_other_configurations,
+)
 from sweeps.estimate import Estimate
 from sweeps.grouping import write_groups
 from sweeps.plan import ENGINES, read_sweep
+from sweeps.pool import prepare_workers
 from sweeps.run import report, run_all
 from sweeps.side_by_side import parse_together
 from sweeps.status import plan_lines, status_lines
 
 ROOT = Path(__file__).parent
+WORKER_MODULES = ("train", "trainers._base", "datasets._core.base", "dassl.engine.build")
 EPILOG = """\
 exit codes: 0 every run is complete, 1 a run failed or is not complete, 2 wrong command
 """
@@ -93,6 +102,8 @@ def main(args: argparse.Namespace) -> int:
     cluster["together"] = parse_together(cluster.get("together", 1))
     sweep = replace(sweep, cluster=cluster)
     records = [read_run(planned.folder) for planned in sweep.runs]
+    if not args.dry_run:  # which imports no torch
+        records = mark_other_configurations(sweep.runs, records, read_configuration)
     estimate = Estimate()
     for planned, record in zip(sweep.runs, records, strict=True):
         estimate.add(planned, record.seconds if record.complete else None)
@@ -104,7 +115,10 @@ def main(args: argparse.Namespace) -> int:
         print("\n".join(status_lines(sweep, records, estimate)))
         return 0 if all(record.complete for record in records) else 1
     missing = [p for p, record in zip(sweep.runs, records, strict=True) if not record.complete]
+    if missing and cluster["engine"] == "local":
+        prepare_workers(WORKER_MODULES)
     check_configurations(missing, read_configuration)
+    check_sources(missing, read_configuration)
     results, failures = run_all(sweep, records, estimate, train_once, args.retry_failed)
     report(sweep, results)
     for planned, error in failures:
@@ -115,11 +129,11 @@ def main(args: argparse.Namespace) -> int:
     return 0 if all(record.complete for record in results) else 1
 
 
-def read_configuration(argv: Sequence[str]) -> None:
-    """Read the configuration of train.py's arguments, to find mistakes in it."""
+def read_configuration(argv: Sequence[str]) -> CfgNode:
+    """The configuration of train.py's arguments."""
     import train
 
-    train.setup_cfg(train.parse_args(list(argv)))
+    return train.setup_cfg(train.parse_args(list(argv)))
 
 
 def train_once(argv: Sequence[str]) -> None:

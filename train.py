@@ -21,8 +21,15 @@ from dassl.data import DATASET_REGISTRY
 from dassl.engine.arguments import CONFIGS, check_arguments, parse_args, setup_cfg
 from dassl.engine.configuration import check_dataset_chosen
 from dassl.engine.registry import TRAINER_REGISTRY
-from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger
+from dassl.utils import (
+    UserError,
+    choose_device,
+    collect_env_info,
+    set_random_seed,
+    setup_logger,
+)
 from dassl.utils.command_line import run_program
+from dassl.utils.files import naming_full_disk
 
 __all__ = [
     "CONFIGS",
@@ -83,7 +90,8 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
     cfg = _with_seed(cfg, record.earlier)
     distributed.broadcast(cfg.SEED)
     record.begin(seed=cfg.SEED)
-    with record.watched():
+    with record.watched(), naming_full_disk(cfg.OUTPUT_DIR):
+        print(f"Run directory: {cfg.OUTPUT_DIR}")
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
         trainer = _build_trainer(cfg)
         if not (args.eval_only or args.no_train):
@@ -132,7 +140,7 @@ def _build_trainer(cfg: CfgNode):
 
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
-    if torch.cuda.is_available() and cfg.USE_CUDA:
+    if choose_device(cfg.USE_CUDA) == "cuda":
         torch.backends.cudnn.benchmark = cfg.COMPUTE.CUDNN_BENCHMARK
     return build_trainer(cfg)
 

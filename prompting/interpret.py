@@ -45,7 +45,7 @@ def task_contexts(trainer) -> torch.Tensor | None:
     None for methods without a meta network.
     """
     model = trainer.model
-    make = getattr(model.prompter, "contexts", None)
+    make = getattr(model.prompter, "generated_contexts", None)
     if make is None:
         return None
     contexts, space = make(model.text_tower), trainer.dm.space

@@ -69,12 +69,9 @@ class SoftPrompter(Prompter):
         tasks = self.tasks_of(class_mask)
         return self.owner if tasks is None else ranks(tasks)[self.owner]
 
-    def contexts(self, text: TextEncoder, class_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The generated contexts of the classes in ``class_mask``.
-
-        One per task (T, m, d), or with class features one per class (C, m, d).
-        """
-        return self.meta(*self.meta_inputs(text, class_mask))
+    def generated_contexts(self, text: TextEncoder) -> torch.Tensor:
+        """One context per task (T, m, d), or with class features one per class (C, m, d)."""
+        return self.meta(*self.meta_inputs(text))
 
     def meta_inputs(
         self, text: TextEncoder, class_mask: torch.Tensor | None = None

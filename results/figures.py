@@ -191,9 +191,7 @@ def draw_fields(ax, matrix, rows: Sequence[str], names: Sequence[str], colours, 
     return image
 
 
-def draw_training(
-    curves: dict[str, dict[str, Curve]], path: str | os.PathLike, dpi: int = 150
-) -> Path:
+def draw_training(curves: dict[str, dict[str, Curve]], path: str | os.PathLike) -> Path:
     """Training curves of one run: a panel per scalar, a line per part of the run.
 
     Args:
@@ -226,12 +224,12 @@ def draw_training(
         if len(next(iter(curves.values()))) > 1:
             handles, labels = axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside right center", fontsize=7)
-        save_figure(figure, path, dpi)
+        save_figure(figure, path, 150)
     return path
 
 
 def draw_similarity(
-    matrix: Sequence[Sequence[float]], names: Sequence[str], path: str | os.PathLike, dpi: int = 200
+    matrix: Sequence[Sequence[float]], names: Sequence[str], path: str | os.PathLike
 ) -> Path:
     """Cosines between the contexts of tasks as a heat map with numbers.
 
@@ -253,7 +251,7 @@ def draw_similarity(
         colours = ("cividis", low, max(high, low + 1e-6))
         image = draw_fields(ax, matrix, names, names, colours, "{:.2f}")
         figure.colorbar(image, ax=ax, shrink=0.8, label="cosine of the generated contexts")
-        save_figure(figure, path, dpi, bbox_inches="tight")
+        save_figure(figure, path, 200, bbox_inches="tight")
     return path
 
 

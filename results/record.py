@@ -16,11 +16,12 @@ import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
 from dassl.config import CfgNode
-from dassl.utils import Interrupted, UserError, atomic_path, flat, read_json, write_json
+from dassl.utils import Interrupted, UserError, atomic_path, read_json, write_json
 from dassl.utils.lockstep import now
 
 from .leftovers import nothing_computed, remove_run_files
 from .schema import FILE, NEWER, NOT_HASHED, SCHEMA, RecordReader
+from .settings import CONFIG, differences, read_config
 from .task_words import write_tasks
 
 if TYPE_CHECKING:
@@ -158,17 +159,11 @@ class RunRecord:
         )
 
     def _difference(self) -> str:
-        """The first three keys in which the earlier run's configuration differs, for an error."""
-        path = self.folder / "config.yaml"
-        if not path.exists():
+        """How the earlier run's configuration differs, for an error."""
+        if not (self.folder / CONFIG).exists():
             return ""
-        old = flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        new = flat(self._config)
-        keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
-        shown = [f"{k} was {old.get(k)!r}, now {new.get(k)!r}" for k in keys[:3]]
-        if not shown:
-            return ": they load other checkpoints, or only one of them loads any"
-        return f": {'; '.join(shown)}"
+        words = differences(read_config(self.folder), self._config)
+        return f": {words or 'they load other checkpoints, or only one of them loads any'}"
 
     @property
     def exists(self) -> bool:
@@ -187,7 +182,7 @@ class RunRecord:
         for key in ("hashes", "data"):  # stay known if this launch stops before it finds them
             self.content[key] = {**(self.earlier or {}).get(key, {}), **self.content[key]}
         self._started = now()
-        with atomic_path(self.folder / "config.yaml") as path:
+        with atomic_path(self.folder / CONFIG) as path:
             text = yaml.safe_dump(self._config, sort_keys=False)
             path.write_text(text, encoding="utf-8")
         self.save()

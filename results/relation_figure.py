@@ -19,9 +19,7 @@ from .task_relations import Matrix, Relations, relations_of
 LEAST_RANGE = 0.2  # of the colours, so that cosines near 0 are pale
 
 
-def draw_relations(
-    runs: Sequence[Run], path: str | os.PathLike, dpi: int = 200, narrow: bool = False
-) -> Path:
+def draw_relations(runs: Sequence[Run], path: str | os.PathLike, narrow: bool = False) -> Path:
     """A row of panels per suite, method and shots; returns the path.
 
     Panels: cosines of the tasks' gradients, cosines of their generated contexts for methods with a
@@ -51,7 +49,7 @@ def draw_relations(
         grid = figure.subplots(rows, columns, squeeze=False).reshape(-1, 3)
         for relations, panels in zip(all_found, grid, strict=True):
             _draw_row(relations, panels, narrow)
-        save_figure(figure, path, dpi, bbox_inches="tight")
+        save_figure(figure, path, 200, bbox_inches="tight")
     return path
 
 

@@ -12,6 +12,7 @@ from dassl.utils import UserError, flat
 from .logs import Log
 from .schema import NEWER, NOT_HASHED, RecordReader
 
+CONFIG = "config.yaml"  # in a run directory: the merged configuration
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Keys of the protocol that are columns of a table, or that differ between the seeds of a row.
 # split_hash is in older records only; hashes.data has its value.
@@ -102,7 +103,7 @@ def read_config(folder: Path) -> dict:
     Raises:
         UserError: the file is no YAML of keys and values.
     """
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
     except FileNotFoundError:
@@ -113,3 +114,10 @@ def read_config(folder: Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys and values")
     return content
+
+
+def differences(recorded: dict, planned: dict) -> str:
+    """The first three keys in which two configurations differ, with both values; "" if none do."""
+    old, new = flat(recorded), flat(planned)
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in keys[:3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,26 +52,45 @@ def check_sources(cfg: CfgNode, eval_only: bool = False) -> str:
 
 
 def _check_options(cfg: CfgNode, folder: str, reader: RecordReader) -> None:
-    """Refuse a run whose tensors were learned for other options than those of ``cfg``.
+    """Refuse a run whose tensors were learned for other options than those of ``cfg``."""
+    found = differing_options(cfg, reader.get("protocol.options", dict))
+    if found:
+        words = ", ".join(f"{key} {old!r} (here {new!r})" for key, (old, new) in found.items())
+        raise UserError(
+            f"--init-from names {folder}, a run with {words}: what it learned fits the same "
+            f"options only. Set {' and '.join(found)} as there, or train that run as here"
+        )
 
-    Options that the run does not know, as it was made by an earlier version, are not compared.
+
+def differing_options(cfg: CfgNode, there: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys of the options that decide what the learned tensors are, with both values.
+
+    Args:
+        cfg: the configuration of a training that starts from another run.
+        there: the other run's options. Those that it does not know, as it was made by an earlier
+            version, are not compared.
     """
     from dassl.engine import TRAINER_REGISTRY  # imports torch
 
     trainer: Any = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    there = reader.get("protocol.options", dict)
-    differing, may_differ = {}, {"PREC", *trainer.free_keys(cfg)}
-    for node in trainer.config_keys(cfg):
-        for key, value in cfg.TRAINER[node].to_dict().items():
-            here = list(value) if isinstance(value, tuple) else value
-            if key not in may_differ and there.get(key, here) != here:
-                differing[f"TRAINER.{node}.{key}"] = (there[key], here)
-    if differing:
-        found = ", ".join(f"{key} {old!r} (here {new!r})" for key, (old, new) in differing.items())
-        raise UserError(
-            f"--init-from names {folder}, a run with {found}: what it learned fits the same "
-            f"options only. Set {' and '.join(differing)} as there, or train that run as here"
-        )
+    may_differ = {"PREC", *trainer.free_keys(cfg)}
+    return {
+        key: (there[name], here)
+        for key, name, here in _options(cfg)
+        if name not in may_differ and there.get(name, here) != here
+    }
+
+
+def options_of(cfg: CfgNode) -> dict[str, Any]:
+    """The options of a configuration's method, as a record has them."""
+    return {name: value for _, name, value in _options(cfg)}
+
+
+def _options(cfg: CfgNode) -> Iterator[tuple[str, str, Any]]:
+    """Full key, name and value of each option of the method."""
+    for node in (name for name in cfg.TRAINER if name != "NAME"):
+        for name, value in cfg.TRAINER[node].to_dict().items():
+            yield f"TRAINER.{node}.{name}", name, value
 
 
 def describe_sources(cfg: CfgNode, carried: dict[str, list[str]]) -> dict[str, Any]:

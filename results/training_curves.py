@@ -8,10 +8,11 @@ from pathlib import Path
 from dassl.utils.scalars import CSV_FILE, Point, read_points
 
 Curve = list[tuple[int, float]]  # steps and values
+PREFIX = "train/"  # of the names of the points of a training
 
 
-def read_curves(folder: Path, prefix: str = "train/") -> dict[str, dict[str, Curve]]:
-    """Name of a scalar -> part of the run -> curve; a run on each task has a part per task.
+def read_curves(folder: Path) -> dict[str, dict[str, Curve]]:
+    """Name of a training curve -> part of the run -> curve; a run on each task has a part per task.
 
     A file that cannot be read is left out: curves are an extra, the results are in the record.
     """
@@ -20,10 +21,10 @@ def read_curves(folder: Path, prefix: str = "train/") -> dict[str, dict[str, Cur
         points = _points(path)
         name = _part(path.parent, folder)
         for tag, step, value in points:
-            if tag.startswith(prefix):
-                tag = tag.removeprefix(prefix)
+            if tag.startswith(PREFIX):
+                tag = tag.removeprefix(PREFIX)
                 found.setdefault(tag, {}).setdefault(name, {})[step] = value
-    _add_events(found, folder, prefix)
+    _add_events(found, folder)
     return {
         tag: {part: sorted(steps.items()) for part, steps in parts.items()}
         for tag, parts in found.items()
@@ -44,7 +45,7 @@ def _part(place: Path, folder: Path) -> str:
     return "" if part == Path() else str(part)
 
 
-def _add_events(found: dict[str, dict[str, dict[int, float]]], folder: Path, prefix: str) -> None:
+def _add_events(found: dict[str, dict[str, dict[int, float]]], folder: Path) -> None:
     """Add the points of TensorBoard files."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -53,8 +54,8 @@ def _add_events(found: dict[str, dict[str, dict[int, float]]], folder: Path, pre
         try:
             for event in EventFileLoader(str(path)).Load():
                 for value in event.summary.value if event.HasField("summary") else ():
-                    if value.tag.startswith(prefix):
-                        tag = value.tag.removeprefix(prefix)
+                    if value.tag.startswith(PREFIX):
+                        tag = value.tag.removeprefix(PREFIX)
                         number = value.tensor.float_val or [value.simple_value]
                         steps = found.setdefault(tag, {}).setdefault(name, {})
                         steps[event.step] = float(number[0])  # a resumed run's later file wins

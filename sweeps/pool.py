@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -25,6 +26,21 @@ READY = "ready"  # sent by a worker that has room for another run
 DEATHS = 2  # a run is given up when this many workers died in it
 PATIENCE = 60.0  # seconds for workers to save their state when the pool is stopped
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD and WSL
+
+
+def prepare_workers(modules: Sequence[str]) -> None:
+    """Begin to import modules, in a process from which :func:`run_pool` then forks its workers.
+
+    Where workers do not start by forking, this does nothing.
+    """
+    if _start_method() == "forkserver":
+        multiprocessing.set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
+
+
+def _start_method() -> str:
+    """A fork is safe from a process of one thread that has not used a GPU; macOS forbids it."""
+    return "forkserver" if sys.platform == "linux" and not _count_gpus() else "spawn"
 
 
 def run_pool(
@@ -78,7 +94,7 @@ class _Worker:
         gpus = _count_gpus()
         gpu = str(number % gpus) if gpus else ""
         threads = max(1, (os.cpu_count() or 1) // workers)
-        how = (theirs, run_one, gpu, threads, together)
+        how = (theirs, run_one, dict(os.environ), gpu, threads, together)
         self.process = context.Process(target=_serve, args=how)
         self.process.start()
         theirs.close()
@@ -97,7 +113,7 @@ class _Pool:
         workers: int,
         together: int,
     ):
-        self.context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads
+        self.context = multiprocessing.get_context(_start_method())
         self.run_one, self.events, self.size, self.together = run_one, events, workers, together
         # the longest first, so that the workers end at about the same time
         self.queue = deque(sorted(runs, key=lambda run: (run.shots >= 0, -run.shots)))
@@ -218,8 +234,17 @@ def _cause(exitcode: int | None) -> str:
     return f"exit code {exitcode}"
 
 
-def _serve(pipe: Connection, run_one: RunOne, gpu: str, threads: int, together: int) -> None:
+def _serve(
+    pipe: Connection,
+    run_one: RunOne,
+    environ: dict[str, str],
+    gpu: str,
+    threads: int,
+    together: int,
+) -> None:
     """Do the runs that come through the pipe until it is closed."""
+    os.environ.clear()  # it may be that of an earlier moment, of the process that was forked
+    os.environ.update(environ)
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     collect_rarely()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from dassl.utils import UserError, atomic_path
@@ -16,14 +15,15 @@ from results.read import NO_FILE, Run, read_run
 from results.record import Busy
 from results.report import Choices, Report
 
+from .check import OTHER
 from .estimate import Estimate
-from .events import BUSY, COMPLETE, FAILED, Events, RunOne, RunOutcome
+from .events import BUSY, COMPLETE, FAILED, Events, RunOne, RunOutcome, failed_dependency
 from .plan import PlannedRun, Sweep
 from .pool import run_pool
 from .progress import progress
 from .serial import run_serial
 from .slurm import run_slurm
-from .status import num_workers, summary
+from .status import num_workers, other_lines, summary
 
 Train = Callable[[Sequence[str]], object]  # train.py on a list of arguments, in this process
 
@@ -44,12 +44,14 @@ def run_all(
     outcomes: dict[Path, RunOutcome] = {}
     todo = []
     for run in sweep.runs:
-        if known[run.folder].status == "failed" and not retry_failed:
-            error = f"{known[run.folder].error}; it failed before; --retry-failed runs it again"
-            outcomes[run.folder] = RunOutcome(FAILED, error=error)
+        failure = _known_failure(known[run.folder], retry_failed) or failed_dependency(
+            run, outcomes
+        )
+        if failure:
+            outcomes[run.folder] = failure
         else:
             todo.append(run)
-    print(summary(sweep, records, estimate), flush=True)
+    print("\n".join([*other_lines(sweep, records), summary(sweep, records, estimate)]), flush=True)
     alone = sweep.cluster["engine"] == "debug" and sweep.cluster.get("together", 1) == 1
     with progress(todo, estimate, num_workers(sweep), alone) as events:
 
@@ -61,6 +63,16 @@ def run_all(
     results = [_result(run, outcomes[run.folder]) for run in sweep.runs]
     failures = [(r, outcomes[r.folder].error) for r in sweep.runs if outcomes[r.folder].error]
     return results, failures
+
+
+def _known_failure(record: Run, retry_failed: bool) -> RunOutcome | None:
+    """Why a run is not started; None if it is."""
+    if record.status == OTHER:
+        return RunOutcome(FAILED, error=f"{record.folder} holds a run {OTHER}: {record.error}")
+    if record.status == "failed" and not retry_failed:
+        error = f"{record.error}; it failed before; --retry-failed runs it again"
+        return RunOutcome(FAILED, error=error)
+    return None
 
 
 def _engine(sweep: Sweep, runs: Sequence[PlannedRun], run_one: RunOne, events: Events) -> None:
@@ -85,15 +97,7 @@ def run_one(train: Train, planned: PlannedRun) -> RunOutcome:
         return RunOutcome(FAILED, now() - started, _message(error))
     finally:
         gc.collect()  # the models of the run, before the next one needs the memory
-        if threading.current_thread() is threading.main_thread():  # no other run is at work
-            _freeze_loaded_objects()
     return RunOutcome(COMPLETE, 0.0 if was_complete else now() - started)
-
-
-@cache
-def _freeze_loaded_objects() -> None:
-    """Once per process: exclude modules, which stay, from every later garbage collection."""
-    gc.freeze()
 
 
 def _result(planned: PlannedRun, outcome: RunOutcome) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import ExitStack
 from functools import partial
 
@@ -45,6 +46,7 @@ class SideBySide:
         self._stack = ExitStack()
 
     def __enter__(self) -> SideBySide:
+        gc.freeze()  # what is imported stays: collecting garbage need not look at it
         if self.together != 1:
             self._stack.enter_context(sigterm_raises())  # as a run by itself does
             self._lockstep = self._stack.enter_context(Lockstep())

@@ -11,6 +11,7 @@ from dassl.utils import counted
 from results.read import Run
 from results.record import is_locked
 
+from .check import OTHER
 from .estimate import Estimate
 from .plan import Sweep
 from .pool import default_workers
@@ -33,7 +34,7 @@ def status_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> li
     for run, record in zip(sweep.runs, records, strict=True):
         if not record.complete:
             status = record.status
-            if is_locked(run.folder):
+            if record.status != OTHER and is_locked(run.folder):
                 status = "running"
             elif status == "running":
                 status = "stopped without a record; it continues from its last epoch"
@@ -41,11 +42,28 @@ def status_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> li
     return [*lines, summary(sweep, records, estimate)]
 
 
+def other_lines(sweep: Sweep, records: Sequence[Run]) -> list[str]:
+    """A line on the runs whose record is of another configuration, if there are any."""
+    others = [pair for pair in zip(sweep.runs, records, strict=True) if pair[1].status == OTHER]
+    if not others:
+        return []
+    run, record = others[0]
+    return [
+        f"not started, since their folders hold runs of another configuration: "
+        f"{counted(len(others), 'run')}, such as {run} in {run.folder} ({record.error}); delete "
+        "these folders, or choose another --output-dir"
+    ]
+
+
 def summary(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> str:
     """Number of runs, of complete and of failed ones, and the time that the rest takes."""
-    counts = Counter(record.status for record in records)
-    done = ", ".join(f"{counts[key]} {key}" for key in ("complete", "failed") if counts[key])
-    left = [run for run, record in zip(sweep.runs, records, strict=True) if not record.complete]
+    counts, shown = Counter(record.status for record in records), ("complete", "failed", OTHER)
+    done = ", ".join(f"{counts[key]} {key}" for key in shown if counts[key])
+    left = [
+        run
+        for run, record in zip(sweep.runs, records, strict=True)
+        if record.status not in ("complete", OTHER)
+    ]
     known = left and estimate.n  # the number of workers may need torch, to count GPUs
     guess = estimate.left(left, num_workers(sweep)) if known else None
     about = ""

@@ -37,7 +37,7 @@ def test_generated_contexts_and_their_likeness(build, csc):
     trainer = build("MTCoOp", "TRAINER.MTCOOP.CSC", str(csc), "TRAINER.MTCOOP.N_CTX", "3")
     contexts = interpret.task_contexts(trainer)
     assert contexts.shape == (3, 3, trainer.model.text_tower.width)
-    made = trainer.model.prompter.contexts(trainer.model.text_tower)
+    made = trainer.model.prompter.generated_contexts(trainer.model.text_tower)
     owner = trainer.dm.space.owner
     for t in range(3):
         expected = made[owner == t].mean(0) if csc else made[t]
@@ -46,6 +46,15 @@ def test_generated_contexts_and_their_likeness(build, csc):
     a, b = contexts[0].flatten(), contexts[2].flatten()
     assert matrix[0, 2].item() == pytest.approx((a @ b / a.norm() / b.norm()).item(), abs=1e-5)
     assert torch.allclose(matrix.diagonal(), torch.ones(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["MaPLe", "PromptSRC"])
+def test_contexts_of_several_blocks(build, method):
+    """They are learned, not generated; those of the first block have words."""
+    trainer = build(method, "DATASET.SUBSAMPLE_TASKS", "task2")
+    names = [name for name, *_ in interpret.words_of("", trainer, top=1)]
+    assert names == ["contexts"] * trainer.model.prompter.contexts.ctx.shape[0]
+    assert interpret.task_contexts(trainer) is None
 
 
 def test_the_command(toy, tmp_path, capsys):

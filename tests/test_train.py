@@ -76,6 +76,30 @@ def test_later_sources_win(tmp_path):
     assert set(cfg.TRAINER) == {"NAME", "COOP"}
 
 
+def test_the_folder_of_a_run_without_output_dir():
+    files = [
+        *("--config-file", "configs/trainers/CoOp/tiny_ep50.yaml"),
+        *("--dataset-config-file", "configs/datasets/digits7.yaml"),
+    ]
+
+    def folder(*words):
+        args = train.parse_args(["--trainer", "CoOp", *files, *words])
+        return train.setup_cfg(args).OUTPUT_DIR
+
+    assert folder("--seed", "2", "DATASET.NUM_SHOTS", "16") == (
+        "output/digits7/CoOp/tiny_ep50_16shots/seed2"
+    )
+    assert folder("--backbone", "ViT-B/16", "DATASET.SUBSAMPLE_TASKS", "task1") == (
+        "output/digits7/CoOp/tiny_ep50_ViT-B-16_all_images_task1/drawn_seed"
+    )
+    half = ("--protocol", "base_to_new", "DATASET.SUBSAMPLE_CLASSES", "new")
+    assert folder(*half, "--seed", "1", "--eval-only", "DATASET.NUM_SHOTS", "16") == (
+        "output/base_to_new/digits7/CoOp/tiny_ep50_16shots_new/seed1_evaluation"
+    )
+    assert folder("--output-dir", "output") == "output" == folder("OUTPUT_DIR", "output")
+    assert folder("--output-dir", "./output") == "./output"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -18,7 +18,7 @@ def get_cfg_default() -> CfgNode:
     """A fresh copy of the default configuration."""
     return CfgNode(
         {
-            "OUTPUT_DIR": "./output",
+            "OUTPUT_DIR": "./output",  # train.py without --output-dir: a folder of its own below
             "RESUME": "",  # folder of another run to continue; a run always continues its own
             "SEED": Key(-1, least=-1, most=MOST_SEED),  # -1 draws a seed and records it
             "USE_CUDA": True,  # a GPU if there is one

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from dassl.utils import UserError, distributed
+from dassl.utils import UserError, choose_device, distributed
 
 from .datasets import DatasetBase, Datum, build_dataset
 from .samplers import build_sampler, stable_seed
@@ -102,7 +102,7 @@ def build_data_loader(
     dataset = wrapper(cfg, data_source, transform=tfm, is_train=is_train)
     options = {
         "num_workers": workers,
-        "pin_memory": cfg.USE_CUDA and torch.cuda.is_available(),
+        "pin_memory": choose_device(cfg.USE_CUDA) == "cuda",
         "persistent_workers": workers > 0,
         # without one, iterating advances the global generator
         "generator": torch.Generator().manual_seed(stable_seed(cfg.SEED, "workers")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from .registry import TRAINER_REGISTRY
 CONFIGS = Path(__file__).parents[2] / "configs"
 LOAD_EPOCH = "epoch of the checkpoint to load; by default the run's final model"
 INIT_FROM = "start from what finished runs learned on other tasks, or from their mean"
+DEFAULT_OUTPUT = get_cfg_default().OUTPUT_DIR
+OUTPUT_DIR = "folder of this run; by default output/<dataset>/<trainer>/<config>_<n>shots/seed<n>"
 LISTS = ("all", "trainers", "datasets", "backbones")
 EPILOG = """\
 example, without data, weights or a GPU:
@@ -55,7 +58,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     what.add_argument("--seed", type=int, default=None, help="random seed; -1 draws one")
     where = parser.add_argument_group("where")
     where.add_argument("--root", help="folder that holds the datasets", **folder)
-    where.add_argument("--output-dir", help="folder of this run", **folder)
+    where.add_argument("--output-dir", help=OUTPUT_DIR, **folder)
     where.add_argument("--init-from", nargs="+", default=None, metavar="RUN", help=INIT_FROM)
     where.add_argument("--resume", help="continue from the state of another run", **folder)
     where.add_argument("--old-data-path", default="", help="part of image paths to replace")
@@ -108,7 +111,34 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     files = [file for file in (args.dataset_config_file, args.config_file) if file]
     if args.protocol:
         files.append(_protocol_file(args.protocol))
-    return build_cfg(files, [word for pair in _flags(args) for word in pair] + args.opts)
+    cfg = build_cfg(files, [word for pair in _flags(args) for word in pair] + args.opts)
+    chosen = cfg.OUTPUT_DIR != DEFAULT_OUTPUT or args.output_dir or "OUTPUT_DIR" in args.opts[::2]
+    return cfg if chosen else cfg.with_values({"OUTPUT_DIR": _default_folder(args, cfg)})
+
+
+def _default_folder(args: argparse.Namespace, cfg: CfgNode) -> str:
+    """The folder of a run whose command names none, as the scripts of CoOp build theirs.
+
+    Commands that differ in other keys share a folder, where the second one is refused.
+    """
+    dataset = Path(args.dataset_config_file).stem or cfg.DATASET.NAME
+    method = [
+        Path(args.config_file).stem,
+        args.backbone,
+        "all_images" if cfg.DATASET.NUM_SHOTS < 0 else f"{cfg.DATASET.NUM_SHOTS}shots",
+        *(tasks for tasks in [cfg.DATASET.SUBSAMPLE_TASKS] if tasks != "all"),
+        *(classes for classes in [cfg.DATASET.SUBSAMPLE_CLASSES] if classes != "all"),
+    ]
+    seed = f"seed{cfg.SEED}" if cfg.SEED >= 0 else "drawn_seed"
+    parts = [
+        args.protocol,
+        dataset,
+        cfg.TRAINER.NAME,
+        "_".join(filter(None, method)),
+        f"{seed}_evaluation" if args.eval_only else seed,
+    ]
+    names = [re.sub(r"[^\w.+-]+", "-", part) for part in parts if part]
+    return str(Path(DEFAULT_OUTPUT, *names))
 
 
 def _protocol_file(name: str) -> Path:

@@ -25,6 +25,9 @@ class TrainerBase(RegisteredModels):
     refused_labels: dict[str, str] | None = None  # see dassl.engine.label_check
     label_remedy = ""  # what a refusal by refused_labels advises; "": to choose another method
     supports_distributed = False  # whether several processes (torchrun) can share one run
+    weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
+    # options that may differ from those of a run to start from, beside PREC (MODEL.INIT_FROM)
+    free_options: tuple[str, ...] = ()
     steps_rule = "one step per batch"
 
     selecting_model = False  # True from before_train to deploy: the test images are not available
@@ -39,6 +42,11 @@ class TrainerBase(RegisteredModels):
         """Add the trainer's own node to the configuration."""
         if cls.KEY:
             cfg.TRAINER[cls.KEY] = CfgNode(dict(cls.DEFAULTS))
+
+    @classmethod
+    def free_keys(cls, cfg: CfgNode) -> tuple[str, ...]:
+        """``free_options``, and those of a method that this trainer is added to."""
+        return cls.free_options
 
     def __init__(self):
         super().__init__()

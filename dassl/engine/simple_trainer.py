@@ -14,7 +14,7 @@ from dassl.data import DataManager
 from dassl.data.datasets import DatasetBase
 from dassl.evaluation import build_evaluator
 from dassl.evaluation.predictions import Predictions
-from dassl.utils import Stopwatch, UserError, distributed, unknown_name
+from dassl.utils import Stopwatch, UserError, choose_device, distributed, unknown_name
 
 from .base import TrainerBase
 from .calibration import Temperatures
@@ -45,10 +45,7 @@ class SimpleTrainer(TrainerBase):
     temperatures: Temperatures | None = None  # of the last evaluation, as in TEST.CALIBRATION
     predictions: Predictions | None = None  # of the last evaluation
     stored_temperatures: dict[str, float] = {}  # by task name, to use instead of fitting them
-    # options that may differ from those of a run to start from, beside PREC (MODEL.INIT_FROM)
-    free_options: tuple[str, ...] = ()
     biases_set = False  # whether set_label_biases has been here
-    weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         super().__init__()
@@ -57,7 +54,7 @@ class SimpleTrainer(TrainerBase):
         cfg.check()
         check_loggers(cfg.LOGGERS)
         self.check_cfg(cfg)
-        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.device = torch.device(choose_device(cfg.USE_CUDA))
         self.cfg = cfg
         self.start_epoch = self.epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH

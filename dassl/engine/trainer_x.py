@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from dassl.config import CfgNode
 from dassl.utils import AverageMeter, MetricMeter
 
 from .observer import Observer
@@ -21,11 +20,6 @@ class TrainerX(SimpleTrainer):
     """A trainer on labelled batches."""
 
     observers: Sequence[Observer] = ()
-
-    @classmethod
-    def free_keys(cls, cfg: CfgNode) -> tuple[str, ...]:
-        """``free_options``, and those of a method that this trainer is added to."""
-        return cls.free_options
 
     def training_state(self) -> dict:
         observers = [observer.state() for observer in self.observers]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .meters import AverageMeter, MetricMeter
     from .registry import Registry, import_all
     from .stopwatch import Stopwatch
-    from .tools import collect_env_info, count_num_param, flat, set_random_seed
+    from .tools import choose_device, collect_env_info, count_num_param, flat, set_random_seed
 
 __all__ = [
     "AverageMeter",
@@ -42,6 +42,7 @@ __all__ = [
     "atomic_path",
     "cache_folder",
     "check_isfile",
+    "choose_device",
     "collect_env_info",
     "count_num_param",
     "counted",

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .errors import UserError
-from .files import atomic_path
+from .files import atomic_path, neighbours
 
 BEST = "model-best.pth.tar"
 
@@ -79,7 +79,7 @@ def _without_module(state_dict: dict[str, Any]) -> dict[str, Any]:
     return {key.removeprefix("module."): value for key, value in state_dict.items()}
 
 
-def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """The content of a checkpoint.
 
     Raises:
@@ -89,9 +89,9 @@ def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch guesses at what a broken file is
-            content = torch.load(path, map_location=map_location, weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"there is no checkpoint {path}{_neighbours(Path(path))}") from None
+        raise UserError(f"there is no checkpoint {path}{neighbours(Path(path))}") from None
     except (pickle.UnpicklingError, LookupError):  # torch advises to load the file unsafely
         raise UserError(
             f"cannot read the checkpoint {path}: it is not a file of torch.save, or it holds more "
@@ -102,13 +102,6 @@ def load_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
     if not isinstance(content, dict):
         raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not a dict")
     return content
-
-
-def _neighbours(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor a folder {path.parent})"
-    names = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
-    return f"; {path.parent} holds {', '.join(names) or 'nothing'}"
 
 
 def _first_line(error: BaseException) -> str:
@@ -137,9 +130,9 @@ def load_pretrained_weights(model: nn.Module, weight_path: str | os.PathLike) ->
         print(f"Left out for their name or shape: {', '.join(left_out)}")
 
 
-def _shapes(state: dict[str, Any], limit: int = 4) -> str:
-    shown = [f"{k} {tuple(getattr(v, 'shape', ()))}" for k, v in list(state.items())[:limit]]
-    return ", ".join(shown) + (", ..." if len(state) > limit else "") if shown else "nothing"
+def _shapes(state: dict[str, Any]) -> str:
+    shown = [f"{k} {tuple(getattr(v, 'shape', ()))}" for k, v in list(state.items())[:4]]
+    return ", ".join(shown) + (", ..." if len(state) > 4 else "") if shown else "nothing"
 
 
 def hash_checkpoints(folder: Path, epoch: int | None = None) -> str:

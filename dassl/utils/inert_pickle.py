@@ -134,7 +134,7 @@ def load_inert(path: str | os.PathLike) -> dict[str, Any]:
             if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
                 raise UserError(f"the checkpoint {path} holds no dict named state_dict")
             state = content["state_dict"]
-            tensors = {k: _read(archive, top, v) for k, v in state.items() if _is_place(v)}
+            tensors = {k: _read(archive, top, v) for k, v in state.items() if isinstance(v, _Place)}
             return {**content, "state_dict": tensors}
     except UserError:
         raise
@@ -168,10 +168,6 @@ def _unpickle(data: bytes) -> Any:
         if "PUT" in opcode.name and argument is not None and argument > len(data):
             raise pickle.UnpicklingError("it asks for more memory than it can use")
     return _Unpickler(io.BytesIO(data)).load()
-
-
-def _is_place(value: Any) -> bool:
-    return isinstance(value, _Place)
 
 
 def _read(archive: zipfile.ZipFile, top: str, place: _Place) -> torch.Tensor:

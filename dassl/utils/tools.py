@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 SHOWN_PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "Pillow", "yacs")
 
 
+def choose_device(use_cuda: bool) -> str:
+    """ "cuda" if torch finds a GPU and the configuration (``USE_CUDA``) allows it, else "cpu"."""
+    import torch
+
+    return "cuda" if use_cuda and torch.cuda.is_available() else "cpu"
+
+
 def set_random_seed(seed: int) -> None:
     """Seed the generators of Python, NumPy and torch, on every device."""
     import numpy as np

@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+from PIL import Image
 from tqdm import tqdm
 
 from dassl.config import CfgNode
 from dassl.data import SPLITS, DatasetBase, dataset_class
 from dassl.data.wrapper import decode, read_bytes
-from dassl.utils import UserError, shorten_list
+from dassl.utils import UserError, counted, shorten_list
 
 from .base import FewShotDataset, TaskGroup, full_config
 from .folders import shared_images
 from .mini import is_mini
 
+ORIENTATION = 0x0112  # EXIF tag; 1: not rotated
 SHOWN = 10  # problems of one kind that are listed one by one
 
 
@@ -88,7 +91,7 @@ def check(cls: type[DatasetBase], cfg: CfgNode, deep: bool = False) -> Report:
     _labels_per_image(report, dataset)
     _classes(report, dataset)
     if deep:
-        _images(report, dataset)
+        _images(report, dataset, cfg.INPUT.EXIF == "apply")
     return report
 
 
@@ -155,8 +158,8 @@ def _classes(report: Report, dataset: FewShotDataset) -> None:
         )
 
 
-def _images(report: Report, dataset: FewShotDataset) -> None:
-    """Decode all images, and find test images with the content of others."""
+def _images(report: Report, dataset: FewShotDataset, upright: bool) -> None:
+    """Decode all images; find test images with the content of others, and unusual images."""
     parts = dataset.images.parts
     names = [f"{dataset.image_root}/{d.impath}" for part in parts for d in part]
     names = list(dict.fromkeys(names))
@@ -164,14 +167,30 @@ def _images(report: Report, dataset: FewShotDataset) -> None:
         results = tqdm(
             pool.map(_look, names), total=len(names), desc=report.name, unit="image", leave=False
         )
-        digests, problems = dict(zip(names, results, strict=True)), []
-    for name in names:
-        if isinstance(digests[name], UserError):
-            problems.append(str(digests.pop(name)))
+        found = dict(zip(names, results, strict=True))
+    problems = [str(result) for result in found.values() if isinstance(result, UserError)]
+    looks = {name: result for name, result in found.items() if isinstance(result, _Look)}
     report.problems += problems[:SHOWN]
     if len(problems) > SHOWN:
         report.problems.append(f"and {len(problems) - SHOWN} more images that cannot be read")
-    report.notes.append(f"decoded {len(names) - len(problems):,} of {len(names):,} images")
+    report.notes.append(f"decoded {len(looks):,} of {len(names):,} images")
+    _copies(report, dataset, {name: look.digest for name, look in looks.items()})
+    transparent = sum(look.transparent for look in looks.values())
+    if transparent:
+        report.notes.append(
+            f"{counted(transparent, 'image')} with transparent pixels: transparency is ignored, "
+            "and the colours that are stored below it are used"
+        )
+    turned = 0 if upright else sum(look.turned for look in looks.values())
+    if turned:
+        report.notes.append(
+            f"{counted(turned, 'image')} with an EXIF rotation that is not applied; "
+            "INPUT.EXIF apply turns them upright"
+        )
+
+
+def _copies(report: Report, dataset: FewShotDataset, digests: dict[str, str]) -> None:
+    parts = dataset.images.parts
     seen = [*parts[0], *([] if dataset.val_is_test else parts[1])]
     known = {digests.get(f"{dataset.image_root}/{d.impath}"): d.impath for d in seen}
     known.pop(None, None)
@@ -187,11 +206,33 @@ def _images(report: Report, dataset: FewShotDataset) -> None:
         )
 
 
-def _look(path: str) -> str | UserError:
-    """The digest of an image, or the error if it cannot be decoded."""
+class _Look(NamedTuple):
+    """What a check finds in an image file.
+
+    Args:
+        digest: of its bytes.
+        turned: whether it has an EXIF rotation that Pillow does not apply by itself.
+    """
+
+    digest: str
+    transparent: bool
+    turned: bool
+
+
+def _look(path: str) -> _Look | UserError:
+    """What is in an image file, or the error if it cannot be decoded."""
     try:
         content, digest = read_bytes(path)
         decode(content, path)
     except UserError as error:
         return error
-    return digest
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    return _Look(digest, _is_transparent(image), image.getexif().get(ORIENTATION, 1) != 1)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if "A" not in image.mode and "transparency" not in image.info:
+        return False
+    alpha = image.convert("RGBA").getchannel("A")
+    return alpha.histogram()[255] < alpha.width * alpha.height

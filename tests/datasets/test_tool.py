@@ -93,6 +93,22 @@ def test_deep_check_names_unreadable_images_and_copies(tool, tmp_path):
     assert "image/s" in err  # the progress bar
 
 
+def test_deep_check_counts_transparent_and_rotated_images(tool, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(20):
+        folder = tmp_path / "a" / ("x" if number < 10 else "y")
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.new("RGBA", (8, 4), (number * 10, 0, 0, 128 if number < 3 else 255))
+        image.save(folder / f"{number}.png", **({"exif": exif} if number == 4 else {}))
+    words = ("check", "ImageFolder", "--root", tmp_path / "a", "--deep")
+    code, out, _ = tool(*words)
+    assert code == 0 and "3 images with transparent pixels" in out
+    assert "1 image with an EXIF rotation that is not applied; INPUT.EXIF apply" in out
+    assert "EXIF" not in tool(*words, "INPUT.EXIF", "apply")[1]
+    assert "transparent" not in tool(*words[:-1])[1]
+
+
 def test_unreadable_images_are_not_all_listed(tool, tmp_path):
     fill(tmp_path / "a", {"x": 20, "y": 4})
     code, out, _ = tool("check", "ImageFolder", "--root", tmp_path / "a", "--deep")

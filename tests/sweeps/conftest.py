@@ -5,8 +5,10 @@ import types
 
 import pytest
 
-from dassl.utils import UserError, write_json
+from dassl.engine.configuration import build_cfg
+from dassl.utils import write_json
 from sweeps import run as sweep_run
+from sweeps.protocols import override_pairs
 from tests._records import record
 
 
@@ -47,8 +49,9 @@ def train(monkeypatch):
 
     def setup_cfg(args):
         stub.read.append(args.argv)
-        if "OPTIM.LRR" in args.argv:
-            raise UserError("no configuration key named 'OPTIM.LRR'")
+        pairs = [pair for pair in override_pairs(args.argv) if pair[0] != "TRAINER.B"]
+        words = [word for pair in pairs for word in pair]
+        return build_cfg([], ["TRAINER.NAME", args.argv[1], "SEED", 1, *words])
 
     stub.parse_args, stub.setup_cfg, stub.main = parse_args, setup_cfg, main
     monkeypatch.setitem(sys.modules, "train", stub)

@@ -4,11 +4,13 @@ import contextlib
 import io
 import sys
 
+import yaml
 from filelock import FileLock
 
 import sweep
+from dassl.engine.configuration import build_cfg
 from dassl.utils import UserError, setup_logger
-from results.record import Busy
+from results.record import Busy, hashed_config
 from sweeps import serial
 from sweeps.plan import read_sweep
 from tests._records import write
@@ -132,8 +134,8 @@ def test_optional_methods_run_when_asked_for(place, train, capsys):
 
 
 def test_another_output_folder_and_negative_values(place, train, capsys):
-    code, _, _ = run(capsys, "--output-dir", "other", "DATASET.X", "-1", report=None)
-    assert code == 0 and train.seen[0][-2:] == ["DATASET.X", "-1"]
+    code, _, _ = run(capsys, "--output-dir", "other", "OPTIM.WARMUP_EPOCH", "-1", report=None)
+    assert code == 0 and train.seen[0][-2:] == ["OPTIM.WARMUP_EPOCH", "-1"]
     assert (place / "other" / "CoOp" / "trees_1shots" / "seed1").is_dir()
 
 
@@ -209,6 +211,32 @@ def test_status_and_time_left(place, train, capsys):
     ]
     with FileLock(place / "out/CoOp/trees_4shots/seed1/.lock"):
         assert "CoOp, trees, 4 shots, seed 1: running" in run(capsys, "--status")[1]
+
+
+def test_a_run_of_another_configuration(place, train, capsys):
+    """It is shown as such and not started; a failed one that computed nothing is repeated."""
+    methods = {"CoOp": {"trainer": "CoOp", "config": "configs/coop.yaml"}}
+    grid = {"methods": methods, "shots": [4], "seeds": [1, 2, 3]}
+    for seed, status in ((1, "complete"), (2, "complete"), (3, "failed")):
+        folder = write(place / f"out/CoOp/trees_4shots/seed{seed}", seed=seed, status=status)
+        words = ["TRAINER.NAME", "CoOp", "SEED", seed, "DATASET.NUM_SHOTS", 4]
+        rate = {1: 0.002, 2: 0.1, 3: 0.1}[seed]
+        cfg = build_cfg([], [*words, "OPTIM.MAX_EPOCH", 5, "OPTIM.LR", rate])
+        (folder / "config.yaml").write_text(yaml.safe_dump(hashed_config(cfg)))
+    shown = "CoOp, trees, 4 shots, seed 2: of another configuration: OPTIM.LR was 0.1, now 0.002"
+    code, lines, _ = run(capsys, "--status", **grid)
+    assert code == 1 and lines[0] == shown and "seed 3: failed" in lines[1]
+    assert "1 complete, 1 failed, 1 of another configuration" in lines[2]
+    code, lines, _ = run(capsys, "--retry-failed", **grid)
+    assert code == 1 and [value_after(args, "--seed") for args in train.seen] == ["1", "3"]
+    assert "out/CoOp/trees_4shots/seed2 (OPTIM.LR was 0.1, now 0.002); delete" in lines[0]
+    assert "failed: CoOp, trees, 4 shots, seed 2: out/CoOp/trees_4shots/seed2 holds" in lines[-1]
+    code, lines, _ = run(capsys, "--status", "OPTIM.LR", "0.1", **grid)
+    assert code == 1 and "seed 1: of another configuration" in lines[0]
+
+
+def value_after(args, flag):
+    return args[args.index(flag) + 1]
 
 
 def test_what_has_failed_is_left_until_it_is_asked_for(place, train, capsys):

@@ -15,6 +15,7 @@ from tests._sweeps import GRID, run
 
 ROOT = Path(sweep.__file__).parent
 TASKS = "DATASET.SUBSAMPLE_TASKS"
+JOINT = {**GRID["methods"], "CoOp": {**GRID["methods"]["CoOp"], "trainer": "MTCoOp"}}
 TREE = (("kind of tree", "", 50.0),)
 
 
@@ -35,7 +36,12 @@ def value_of(args, key):
 def test_targets_start_from_the_source_of_their_seed(place, train, capsys):
     source = {"tasks": [0, 2], "shots": 16, "opts": {"OPTIM.MAX_EPOCH": 50}}
     seen = words_of(
-        place, train, capsys, "transfer", source=source, targets=[1], shots=[1, 4], seeds=[1, 2]
+        *(place, train, capsys, "transfer"),
+        methods=JOINT,
+        source=source,
+        targets=[1],
+        shots=[1, 4],
+        seeds=[1, 2],
     )
     assert list(seen)[:6] == [
         "out/zero-shot/trees/seed1",
@@ -58,6 +64,28 @@ def test_targets_start_from_the_source_of_their_seed(place, train, capsys):
             *("--init-from", f"out/CoOp/trees_source/seed{seed}")
         ]
     assert value_of(seen["out/zero-shot/trees/seed1"], TASKS) == "task1"
+
+
+@pytest.mark.parametrize(
+    ("source", "trainer", "message"),
+    [
+        (
+            {"opts": {"TRAINER.MTCOOP.N_CTX": 4}},
+            "MTCoOp",
+            "method CoOp: the source would be trained with TRAINER.MTCOOP.N_CTX 4, the targets "
+            "with 16",
+        ),
+        ({"tasks": [0, 2]}, "CoOp", "method CoOp: CoOp would train each task of source separately"),
+        ({"tasks": [2], "opts": {"TRAINER.COOP.PREC": "fp32"}}, "CoOp", ""),
+    ],
+)
+def test_a_source_that_no_target_can_start_from(place, train, capsys, source, trainer, message):
+    (place / "configs/protocols").mkdir()
+    (place / "configs/protocols/transfer.yaml").write_text("")
+    method = {"trainer": trainer, "config": "configs/coop.yaml"}
+    keys = {"source": {"shots": 4, **source}, "targets": [1], "methods": {"CoOp": method}}
+    code, _, err = run(capsys, protocol="transfer", **keys)
+    assert code == (2 if message else 0) and message in err and bool(train.seen) == (not message)
 
 
 def test_tasks_train_together_in_groups_and_alone(place, train, capsys):

@@ -190,7 +190,7 @@ def test_meta_network_starts_as_published():
 def test_own_meta_networks(build, batch, variant, kind):
     trainer = make(build, variant, "PG_RATIO", 4, kind=kind)
     prompter = trainer.model.prompter
-    contexts = prompter.contexts(trainer.clip.text_tower)
+    contexts = prompter.generated_contexts(trainer.clip.text_tower)
     assert contexts.shape == ((3 if variant == "NATA" else 9), 5, 64)
     loss = trainer.compute_loss(trainer.forward({"global": batch["feat"]}), batch)["loss"]
     loss.backward()
