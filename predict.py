@@ -108,6 +108,7 @@ def main(args: argparse.Namespace) -> int:
         classes=classes,
         task_name=args.task_name,
     )
+    run.require_classes()
     ids = run.task_ids(args.task)
     unreadable = []
     with _output(args.out) as file:
