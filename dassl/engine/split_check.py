@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dassl.utils import UserError
+
 from .calibration import check_calibration
 from .unknown_task import check_unknown_task
 
@@ -15,6 +17,12 @@ def check_validation(trainer: SimpleTrainer) -> None:
     """Refuse to train if something is to be selected on validation images and there are none."""
     if trainer.validation_selected():
         trainer.loader_of("val")
+
+
+def check_training(trainer: SimpleTrainer) -> None:
+    """Refuse to train on a dataset without training images."""
+    if trainer.optimizers() and trainer.train_loader_x is None:
+        raise UserError(f"{trainer.cfg.DATASET.NAME} has no training images")
 
 
 def check_test(trainer: SimpleTrainer) -> None:
