@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase
@@ -24,7 +26,7 @@ from prompting.precision import (
 )
 from prompting.prompt_learner import show_prompts
 from prompting.prompted_clip import PromptedCLIP
-from prompting.prompter import Features
+from prompting.prompter import Features, Prompter
 from prompting.questions import questions_of
 from prompting.stored_features import Loaders, with_stored_features
 from prompting.task_gradients import task_gradients
@@ -75,49 +77,17 @@ class PromptTrainer(MethodHooks):
         distributed.same_everywhere(prompter.state_dict().values())
         amp, scale = self.precision == "amp", self.cfg.OPTIM.LOSS_SCALE
         self.scaler = LossScaler(self.device.type, init_scale=scale, enabled=amp)
+        self.register_model("prompt_learner", prompter, *self._build_optimizer(prompter))
+
+    def _build_optimizer(self, prompter: Prompter) -> tuple[Optimizer | None, LRScheduler | None]:
+        """The optimizer and the schedule of the learned tensors; None if SGD learns nothing."""
         learned = self.parameter_groups(prompter) if self.sgd else []
-        if learned:
-            rate = self.cfg.OPTIM.TASK_WEIGHT_LR
-            learned = [*learned, *self.task_weights.parameter_groups(rate)]
-        how = {"fused": self.cfg.COMPUTE.FUSED_OPTIMIZER}
-        optim = build_optimizer(learned, self.cfg.OPTIM, **how) if learned else None
-        sched = build_lr_scheduler(optim, self.cfg.OPTIM) if optim else None
-        self.register_model("prompt_learner", prompter, optim, sched)
-
-    def show_prompts(self) -> list[str]:
-        """The prompts in words, one per line, for ``--show-prompts``."""
-        lines = show_prompts(self.model.prompter)
-        lines += self.model.questions.show() if self.model.questions else []
-        return lines or [f"{type(self).__name__} learns no context"]
-
-    def model_info(self) -> dict:
-        """Options, hash of the frozen weights and precision, for the run's record."""
-        options, weights = self.cfg.TRAINER[self.KEY].to_dict(), self.clip.weights_hash
-        return {"options": options, "weights": weights, "precision": self.precision}
-
-    def checkpoint_metadata(self) -> dict:
-        """The frozen weights, and the names of classes or tasks that learned tensors belong to."""
-        backbone = "backbone (sha256 of its weights)"
-        return {backbone: self.clip.weights_hash, "set of names": self.class_bound_names()}
-
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""
-        states = read_released(directory, epoch, self.clip.text_tower)
-        if states is None:
-            super().load_model(directory, epoch)
-        else:
-            load_learned(self.model.prompter, self.from_upstream(states), directory)
-
-    def extra_state(self) -> dict:
-        """On a CPU the number of threads, which changes the rounding of a step; the loss scale."""
-        on_cpu = self.device.type == "cpu" and self.model.text.planned
-        own = {"threads": torch.get_num_threads() if on_cpu else 0}
-        return {**super().extra_state(), **own, "loss_scale": self.scaler.state_dict()}
-
-    def load_extra_state(self, state: dict) -> None:
-        super().load_extra_state(state)
-        self.model.text.threads = state.get("threads", 0)
-        self.scaler.load_state_dict(state.get("loss_scale", {}))
+        if not learned:
+            return None, None
+        rate = self.cfg.OPTIM.TASK_WEIGHT_LR
+        groups = [*learned, *self.task_weights.parameter_groups(rate)]
+        optim = build_optimizer(groups, self.cfg.OPTIM, fused=self.cfg.COMPUTE.FUSED_OPTIMIZER)
+        return optim, build_lr_scheduler(optim, self.cfg.OPTIM)
 
     def train_step(self, batch: dict, step: Step) -> dict[str, torch.Tensor]:
         """One optimizer step on a batch; returns the losses by name."""
@@ -167,6 +137,9 @@ class PromptTrainer(MethodHooks):
         """Fit, train by SGD if there is an optimizer, and test."""
         super().train(*((start_epoch, max_epoch) if self.optimizers() else (0, 0)))
 
+    def learns_from_images(self) -> bool:
+        return bool(self.optimizers() or self.fitting.fit)
+
     def before_train(self) -> None:
         """Restore the state of a stopped run, or fit."""
         super().before_train()
@@ -214,3 +187,38 @@ class PromptTrainer(MethodHooks):
         """Logits (B, C) of images (B, 3, H, W) or of their features."""
         features = images if isinstance(images, dict) else self.model.encode_image(images)
         return self.forward(features).logits
+
+    def show_prompts(self) -> list[str]:
+        """The prompts in words, one per line, for ``--show-prompts``."""
+        lines = show_prompts(self.model.prompter)
+        lines += self.model.questions.show() if self.model.questions else []
+        return lines or [f"{type(self).__name__} learns no context"]
+
+    def model_info(self) -> dict:
+        """Options, hash of the frozen weights and precision, for the run's record."""
+        options, weights = self.cfg.TRAINER[self.KEY].to_dict(), self.clip.weights_hash
+        return {"options": options, "weights": weights, "precision": self.precision}
+
+    def checkpoint_metadata(self) -> dict:
+        """The frozen weights, and the names of classes or tasks that learned tensors belong to."""
+        backbone = "backbone (sha256 of its weights)"
+        return {backbone: self.clip.weights_hash, "set of names": self.class_bound_names()}
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load a checkpoint of this trainer, or one of CoOp's or SoftCPT's released code."""
+        states = read_released(directory, epoch, self.clip.text_tower)
+        if states is None:
+            super().load_model(directory, epoch)
+        else:
+            load_learned(self.model.prompter, self.from_upstream(states), directory)
+
+    def extra_state(self) -> dict:
+        """On a CPU the number of threads, which changes the rounding of a step; the loss scale."""
+        on_cpu = self.device.type == "cpu" and self.model.text.planned
+        own = {"threads": torch.get_num_threads() if on_cpu else 0}
+        return {**super().extra_state(), **own, "loss_scale": self.scaler.state_dict()}
+
+    def load_extra_state(self, state: dict) -> None:
+        super().load_extra_state(state)
+        self.model.text.threads = state.get("threads", 0)
+        self.scaler.load_state_dict(state.get("loss_scale", {}))

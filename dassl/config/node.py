@@ -11,6 +11,7 @@ import yaml
 from yacs.config import CfgNode as _CfgNode
 
 from dassl.utils.errors import UserError, unknown_name
+from dassl.utils.files import neighbours
 
 from .key import Key
 
@@ -137,7 +138,8 @@ def read_yaml(path: Path) -> dict:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"there is no configuration file {path}{_neighbours(path)}") from None
+        beside = neighbours(path, "*.yaml")
+        raise UserError(f"there is no configuration file {path}{beside}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the configuration file {path}: {error}") from None
     except Exception as error:  # PyYAML raises nearly anything about a value such as 2020-13-45
@@ -147,13 +149,6 @@ def read_yaml(path: Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys and values, but holds a {type(content).__name__}")
     return content
-
-
-def _neighbours(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor a folder {path.parent})"
-    names = sorted(p.name for p in path.parent.glob("*.yaml"))
-    return f"; {path.parent} holds {', '.join(names) or 'no YAML file'}"
 
 
 def _merge(node: CfgNode, values: dict, path: tuple[str, ...], where: str) -> None:

@@ -140,6 +140,10 @@ class SimpleTrainer(TrainerBase):
         load_strictly(self.task_weights, state.get("task_weights", {}), path)
         restore_label_biases(self, state.get("label_biases", {}))
 
+    def learns_from_images(self) -> bool:
+        """Whether training needs images: by default, whether there is an optimizer."""
+        return bool(self.optimizers())
+
     def before_train(self) -> None:
         """Restore the state of a stopped run; open the loggers of the curves."""
         check_training(self)

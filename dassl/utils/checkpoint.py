@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .errors import UserError
-from .files import atomic_path
+from .files import atomic_path, neighbours
 
 BEST = "model-best.pth.tar"
 
@@ -91,7 +91,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # torch guesses at what a broken file is
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"there is no checkpoint {path}{_neighbours(Path(path))}") from None
+        raise UserError(f"there is no checkpoint {path}{neighbours(Path(path))}") from None
     except (pickle.UnpicklingError, LookupError):  # torch advises to load the file unsafely
         raise UserError(
             f"cannot read the checkpoint {path}: it is not a file of torch.save, or it holds more "
@@ -102,13 +102,6 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not a dict")
     return content
-
-
-def _neighbours(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor a folder {path.parent})"
-    names = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
-    return f"; {path.parent} holds {', '.join(names) or 'nothing'}"
 
 
 def _first_line(error: BaseException) -> str:
