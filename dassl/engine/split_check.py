@@ -28,12 +28,6 @@ def check_validation(trainer: SimpleTrainer) -> None:
         trainer.loader_of("val")
 
 
-def check_training(trainer: SimpleTrainer) -> None:
-    """Refuse to train on a dataset without training images."""
-    if trainer.optimizers() and trainer.train_loader_x is None:
-        raise UserError(f"{trainer.cfg.DATASET.NAME} has no training images")
-
-
 def check_test(trainer: SimpleTrainer) -> None:
     """Refuse an impossible TEST.SPLIT, and a selection on images that are also test images."""
     split = trainer.cfg.TEST.SPLIT

@@ -3,7 +3,7 @@
 import pytest
 
 from dassl.utils import UserError
-from tests.dassl.engine._trainers import Each, Plain, same, weights
+from tests.dassl.engine._trainers import Plain, same, weights
 
 
 def saved(folder):
@@ -154,15 +154,6 @@ def test_no_training_images(make):
     with pytest.raises(UserError, match="Toy has no training images"):
         trainer.train()
     assert trainer.test() >= 0  # there is something to evaluate
-
-
-def test_a_task_without_training_images_is_found_before_the_first_task(make, capsys):
-    trainer = make(Each, task="all")
-    last = trainer.task_trainers[-1]
-    last.train_loader_x = None
-    with pytest.raises(UserError, match=r"task 2 .*no training images"):
-        trainer.train()
-    assert "epoch [" not in capsys.readouterr().out
 
 
 def test_starting_weights(make, tmp_path):
