@@ -144,14 +144,13 @@ def read_sweep(
         if not content.get(key):
             raise UserError(f"{path}: {key} is missing or empty")
     _check_numbers(content, path)
-    source = content.get("source", {}).get("dataset")
-    for dataset in [*content["datasets"], *([source] if source else [])]:
+    for dataset in filter(None, [*content["datasets"], content.get("source", {}).get("dataset")]):
         _check_name("dataset", str(dataset), configs / "datasets", path)
     content["methods"] = {
-        name: _checked_method(name, method, configs, path)
+        str(name): _checked_method(name, method, configs, path)
         for name, method in content["methods"].items()
     }
-    chosen = set(map(str, _chosen(content["methods"], methods, path)))
+    chosen = _chosen(content["methods"], methods, path)
     cluster = _checked_cluster(content, path)
     if protocol := content.get("protocol"):
         _check_name("protocol", protocol, configs / "protocols", path)

@@ -58,6 +58,12 @@ def test_keys_without_a_value_are_left_out(place, train, capsys):
     assert code == 0 and lines[-1].startswith("5 runs")
 
 
+def test_a_method_whose_name_is_a_number(place, train, capsys):
+    methods = {1: method()["methods"]["m"]}
+    code, lines, _ = run(capsys, "--dry-run", "--methods", "1", methods=methods)
+    assert code == 0 and lines[-1].startswith("4 runs")
+
+
 @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
 def test_mistaken_keys_are_found_before_the_first_run(place, train, capsys, flags):
     code, _, err = run(capsys, *flags, **method(opts={"OPTIM.LRR": 1}))
