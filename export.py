@@ -21,17 +21,20 @@ from softcpt.run_folder import read_record
 
 EPILOG = """\
 what --as writes into the folder OUT, each with a README that shows its use:
-  weights   one weight vector per class, for ten lines of plain open_clip (default)
-  onnx      image tower and classifier in one file, for onnxruntime (needs onnx and onnxscript)
-  open_clip the backbone with what was learned in its weights (CLIPLoRA, TwoStage), for open_clip
-  prompts   the learned parameters, loaded again by predict.py and softcpt.load_run
+  weights    a weight vector per class, for ten lines of plain open_clip
+  onnx       image tower and classifier in one file, for onnxruntime (it needs
+             the packages onnx and onnxscript)
+  open_clip  the backbone with what was learned in its weights, for open_clip
+             (CLIPLoRA and TwoStage only)
+  prompts    the learned parameters, for predict.py and softcpt.load_run
 
-Methods whose text features depend on the image (CoCoOp) can only be exported as prompts, those
-that score images in another way than by class weights (adapters, probes) as onnx or prompts.
+Methods whose text features depend on the image (CoCoOp) can only be exported
+as prompts, those that score images in another way than by class weights
+(adapters, probes) as onnx or prompts.
 
 examples:
-  python export.py output/run exported/run --as onnx --task "kind of flower"
-  python export.py output/run exported/run --as prompts --push-to owner/my-prompts
+  python export.py output/run exported --as onnx --task "kind of flower"
+  python export.py output/run exported --as prompts --push-to owner/my-prompts
 """
 
 
@@ -41,21 +44,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: an unknown flag, or a value that a flag does not take.
     """
-    parser = Parser(prog="export.py", description=__doc__.split("\n")[0], epilog=EPILOG)
+    parser = Parser(
+        prog="export.py",
+        description="Export what a finished run learned, for use in other programs.",
+        epilog=EPILOG,
+    )
     parser.add_argument("run", metavar="RUN", type=path, help="folder of a finished run")
-    parser.add_argument("out", metavar="OUT", type=path, help="folder to write, a new one")
-    kinds = ", ".join(KINDS)
+    parser.add_argument("out", metavar="OUT", type=path, help="folder to write; it must not exist")
+    kinds = f"form: {', '.join(KINDS)} (default weights)"
     parser.add_argument("--as", dest="kind", default="weights", metavar="KIND", help=kinds)
-    parser.add_argument("--task", help="name or number of one task; all by default")
+    parser.add_argument("--task", metavar="NAME", help="name or number of one task (default all)")
     parser.add_argument(
-        "--calibrated", action="store_true", help="with --as weights: temperatures included"
+        "--calibrated", action="store_true", help="with --as weights: include the temperatures"
     )
-    push = parser.add_argument_group("the Hugging Face hub")
+    push = parser.add_argument_group("the Hugging Face hub, with --as prompts")
     push.add_argument(
-        "--push-to", default="", metavar="NAME", help="also upload the prompts, as owner/name"
+        "--push-to", default="", metavar="NAME", help="also upload to the repository owner/name"
     )
     push.add_argument(
-        "--public", action="store_true", help="a new repository is visible to all, not private"
+        "--public", action="store_true", help="make a new repository public (default private)"
     )
     add_run_flags(parser)
     args = parser.parse_args(argv)

@@ -25,17 +25,33 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; ``None`` reads ``sys.argv``."""
     parser = Parser(
         prog="interpret_prompt.py",
-        description="Vocabulary words nearest to learned contexts; similarity of tasks' contexts.",
-        epilog="writes words.csv, similarity.csv, similarity.png and similarity.svg to --out",
+        description="Words nearest to learned contexts, and the similarity of tasks' contexts.",
+        epilog="It writes words.csv, similarity.csv, similarity.png and similarity.svg.",
     )
     parser.add_argument("run", metavar="RUN", type=path, help="folder of a finished run")
-    parser.add_argument("--top", type=int, default=3, metavar="K", help="words per context token")
-    parser.add_argument("--load-epoch", type=int, default=None, metavar="N", help="epoch to load")
     parser.add_argument(
-        "--root", default="", metavar="DIR", type=path, help="folder of the datasets"
+        "--top", type=int, default=3, metavar="K", help="words per context token (default 3)"
     )
     parser.add_argument(
-        "--out", default="", metavar="DIR", type=path, help="instead of RUN/interpret"
+        "--load-epoch",
+        type=int,
+        default=None,
+        metavar="N",
+        help="epoch of the checkpoint; by default the final model",
+    )
+    parser.add_argument(
+        "--root",
+        default="",
+        metavar="DIR",
+        type=path,
+        help="folder of the datasets, for old runs without tasks.json",
+    )
+    parser.add_argument(
+        "--out",
+        default="",
+        metavar="DIR",
+        type=path,
+        help="folder to write (default RUN/interpret)",
     )
     return parser.parse_args(argv)
 

@@ -26,10 +26,12 @@ from results.rendering import FORMS, render
 from results.report import Choices, Report
 
 EPILOG = """\
-Values come from the results.json of each run or, without it, from logs of CoOp, SoftCPT and their
-forks. Runs that are not complete are listed and not counted.
+Values come from the results.json of each run or, without it, from logs of
+CoOp, SoftCPT and their forks. Runs that are not complete are listed and not
+averaged.
 
-exit codes: 0 all runs are complete, 1 some are not, 2 wrong command, or no complete run
+exit codes: 0 all runs are complete, 1 some are not, 2 the command is refused
+or no run is complete
 """
 
 
@@ -37,11 +39,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; ``None`` reads ``sys.argv``."""
     parser = Parser(
         prog="parse_test_res.py",
-        description="Mean and std over the seeds of an experiment; tables and reports of many.",
+        description="Mean and std over the seeds of an experiment; tables of many experiments.",
         epilog=EPILOG,
     )
-    parser.add_argument("directory", metavar="DIR", type=path, help="runs, a subfolder per seed")
-    parser.add_argument("--multi-exp", action="store_true", help="DIR holds experiments")
+    parser.add_argument(
+        "directory", metavar="DIR", type=path, help="an experiment: a folder with a run per seed"
+    )
+    parser.add_argument("--multi-exp", action="store_true", help="DIR contains several experiments")
     parser.add_argument("--ci95", action="store_true", help="± 1.96 std / sqrt(n) instead of std")
     parser.add_argument("--sample-std", action="store_true", help="std with n - 1 instead of n")
     parser.add_argument(
@@ -50,15 +54,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--test-log",
         action="store_true",
-        help="logs of CoOp or SoftCPT are evaluations (--eval-only), not trainings",
+        help="read logs of CoOp or SoftCPT as evaluations, not as trainings",
     )
     parser.add_argument(
         "--keyword",
         default=OVERALL,
         metavar="K",
-        help=f"{OVERALL}, a group or a task, by name; accuracy, macro_f1, ... of CoOp's logs",
+        help=f"value to average: {OVERALL} (default), a group, a task; macro_f1 of CoOp's logs",
     )
-    _add_flags_of_reports(parser.add_argument_group("over every run below DIR"))
+    _add_flags_of_reports(
+        parser.add_argument_group("tables, reports and figures over every run below DIR")
+    )
     args = parser.parse_args(argv)
     _check_combination(parser, args)
     return args
@@ -71,36 +77,44 @@ def _add_flags_of_reports(below: argparse._ArgumentGroup) -> None:
     below.add_argument(
         "--format",
         choices=(*FORMS, "html"),
-        help="a report: by shots, base and new, paired, by task, missing runs",
+        help="a report: tables by shots and task, of base and new, paired; missing runs",
     )
     below.add_argument(
-        "--published", action="store_true", help="with --format: show published numbers beside them"
+        "--published", action="store_true", help="with --format: also show published numbers"
     )
     below.add_argument(
-        "--reference", default="", metavar="METHOD", help="with --format: compare others with this"
+        "--reference",
+        default="",
+        metavar="METHOD",
+        help="with --format: the method that others are compared with",
     )
     below.add_argument(
         "--columns",
         default=",".join(USUAL.names),
         metavar="NAMES",
-        help=f"columns beside the accuracies, of {', '.join(COLUMNS)}; or none",
+        help=f"more columns (default {','.join(USUAL.names)}), of {', '.join(COLUMNS)}; or none",
     )
     below.add_argument(
         "--root",
         default="",
         metavar="DIR",
         type=path,
-        help="with --format html: where the datasets are now, for pictures of mistakes",
+        help="with --format html: folder of the datasets, to show mistaken images",
     )
     below.add_argument("--out", metavar="FILE", type=path, help="also write the output to a file")
     below.add_argument(
-        "--figure", metavar="FILE", type=path, help="few-shot curves (.png, .pdf, .svg)"
+        "--figure", metavar="FILE", type=path, help="draw few-shot curves (.png, .pdf, .svg)"
     )
     below.add_argument(
-        "--relations", metavar="FILE", type=path, help="which tasks help each other, as a figure"
+        "--relations",
+        metavar="FILE",
+        type=path,
+        help="draw which tasks help each other (.png, .pdf, .svg)",
     )
-    below.add_argument("--pictures", metavar="DIR", type=path, help="all figures, as .png and .svg")
-    below.add_argument("--pdf", action="store_true", help="with --pictures: as .pdf, for a paper")
+    below.add_argument(
+        "--pictures", metavar="DIR", type=path, help="draw all figures, as .png and .svg"
+    )
+    below.add_argument("--pdf", action="store_true", help="with --pictures: as .pdf instead")
 
 
 def _check_combination(parser: Parser, args: argparse.Namespace) -> None:

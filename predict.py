@@ -18,6 +18,9 @@ from softcpt.hub import local_folder
 from softcpt.image_paths import find_images
 from softcpt.run_folder import read_record
 
+IMAGES = "files, folders, patterns, CSV files with a column path, or -: a list on stdin"
+CLASSES = "other classes: names separated by commas, or a file with a name per line"
+OUT = "file to write instead of printing; .csv or .jsonl chooses the format"
 EPILOG = """\
 examples:
   python predict.py output/run photos/ --top 3
@@ -25,11 +28,12 @@ examples:
   find photos -name '*.jpg' | python predict.py output/run - --out found.jsonl
   python predict.py output/run photos/ --classes "oak, beech, maple"
 
-Images are prepared as in the evaluation of the run. Several tasks: one line per image and task,
-unless --task chooses one. Neither the training images nor their folder are needed.
+Images are prepared as in the evaluation of the run. With several tasks there
+is a line per image and task, unless --task chooses one. The training images
+are not needed.
 
-exit codes: 0 done, 1 some images could not be read (the others are classified), 2 the command
-cannot be used
+exit codes: 0 done, 1 some images could not be read (the others are
+classified), 2 the command is refused
 """
 
 
@@ -40,37 +44,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         UserError: an unknown flag, or a value that a flag does not take.
     """
     parser = Parser(prog="predict.py", description=__doc__.split("\n")[0], epilog=EPILOG)
-    parser.add_argument(
-        "run", metavar="RUN", type=path, help="folder of a finished run, or hf-hub:owner/name"
-    )
-    parser.add_argument(
-        "images",
-        metavar="IMAGES",
-        nargs="+",
-        help="files, folders, patterns, CSV files with a column path, or - for a list on stdin",
-    )
-    what = parser.add_argument_group("what to predict")
-    what.add_argument("--task", help="name or number of one task; all by default")
-    what.add_argument("--top", type=int, default=1, metavar="K", help="classes shown per image")
-    what.add_argument(
-        "--classes",
-        default="",
-        metavar="NAMES",
-        help="other class names, separated by commas, or a file with one per line",
-    )
-    what.add_argument("--task-name", default="", metavar="NAME", help="another name of the task")
+    add = parser.add_argument
+    add("run", metavar="RUN", type=path, help="folder of a finished run, or hf-hub:owner/name")
+    add("images", metavar="IMAGES", nargs="+", help=IMAGES)
+    add = parser.add_argument_group("what to predict").add_argument
+    add("--task", metavar="NAME", help="name or number of one task (default all)")
+    add("--top", type=int, default=1, metavar="K", help="classes to show per image (default 1)")
+    add("--classes", default="", metavar="NAMES", help=CLASSES)
+    add("--task-name", default="", metavar="NAME", help="another name of the task in prompts")
     how = parser.add_argument_group("how")
-    how.add_argument("--format", default="", metavar="NAME", help="table, csv or jsonl")
-    how.add_argument(
-        "--out",
-        default="",
-        metavar="FILE",
-        type=path,
-        help="write there, not to the terminal; .csv or .jsonl chooses the format",
-    )
-    how.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    how.add_argument("--batch-size", type=int, default=0, metavar="N", help="images per batch")
-    how.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read")
+    add = how.add_argument
+    add("--format", default="", metavar="NAME", help="table, csv or jsonl (default table)")
+    add("--out", default="", metavar="FILE", type=path, help=OUT)
+    add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default auto)")
+    add("--batch-size", type=int, default=0, metavar="N", help="images per batch (as in the run)")
+    add("--workers", type=int, default=0, metavar="N", help="processes that read (default 0)")
     add_run_flags(how)
     return parser.parse_args(argv)
 
@@ -82,15 +70,17 @@ def add_run_flags(group) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="epoch of the checkpoint; by default the run's final model",
+        help="epoch of the checkpoint; by default the final model",
     )
-    group.add_argument("--backbone", default="", help="where the backbone's file is now")
+    group.add_argument(
+        "--backbone", default="", metavar="NAME", help="where the backbone's file is now"
+    )
     group.add_argument(
         "--root",
         default="",
         metavar="DIR",
         type=path,
-        help="folder of the datasets, for old runs that have no tasks.json",
+        help="folder of the datasets, for old runs without tasks.json",
     )
 
 
@@ -118,6 +108,7 @@ def main(args: argparse.Namespace) -> int:
         classes=classes,
         task_name=args.task_name,
     )
+    run.require_classes()
     ids = run.task_ids(args.task)
     unreadable = []
     with _output(args.out) as file:

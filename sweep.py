@@ -36,8 +36,12 @@ from sweeps.status import plan_lines, status_lines
 ROOT = Path(__file__).parent
 WORKER_MODULES = ("train", "trainers._base", "datasets._core.base", "dassl.engine.build")
 EPILOG = """\
-exit codes: 0 every run is complete, 1 a run failed or is not complete, 2 wrong command
+A sweep runs what is missing: the same command continues it.
+
+exit codes: 0 all runs are complete, 1 some are not, 2 the command is refused
 """
+ONLY = "run a part of the grid, in quotes; keys: method, dataset, backbone, shots, seed"
+WORKERS = "with --cluster local: processes (default: one per GPU, or core up to 4)"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,31 +57,39 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("sweep", metavar="YAML", type=path, help="the grid, such as configs/sweeps/demo.yaml")
-    add("--output-dir", default="", metavar="DIR", type=path, help="instead of the YAML's")
+    add(
+        "--output-dir",
+        default="",
+        metavar="DIR",
+        type=path,
+        help="folder of the runs (default: the YAML's)",
+    )
     add(
         "--methods",
         default="",
         metavar="A,B,...",
-        help="only these; all adds the optional ones",
+        help="methods to run, or all (default: those not optional)",
     )
-    add("--dry-run", action="store_true", help="show the runs and their commands, and stop")
-    add("--status", action="store_true", help="show the runs that are not complete, and stop")
-    add("--retry-failed", action="store_true", help="repeat runs that failed before")
+    add("--only", default="", metavar="KEY=A|B,...", help=ONLY)
+    add("--retry-failed", action="store_true", help="also repeat the runs that failed before")
+    add("--cluster", choices=ENGINES, help="where to run (default: the YAML's, or debug)")
+    add("--workers", type=int, default=0, metavar="N", help=WORKERS)
     add(
-        "--only",
-        default="",
-        metavar="KEY=A|B,...",
-        help="run a part of the grid, in quotes; keys: method, dataset, backbone, shots, seed",
+        "--together",
+        metavar="N",
+        help="runs per process that share text passes, or auto (default 1)",
     )
-    add("--cluster", choices=ENGINES, help="where to run, instead of the YAML's")
-    add("--workers", type=int, default=0, metavar="N", help="processes, with --cluster local")
-    add("--together", metavar="N", help="runs per process that share text passes; or auto")
-    group = parser.add_argument_group("instead of running, group the tasks of a suite")
+    shown = parser.add_argument_group("print information, and exit")
+    shown.add_argument("--dry-run", action="store_true", help="runs, and their commands")
+    shown.add_argument(
+        "--status", action="store_true", help="runs that are not complete, and time left"
+    )
+    group = parser.add_argument_group("write a sweep over groups of tasks, instead of running")
     add = group.add_argument
     add("--group-by", metavar="DIR", type=path, help="joint runs with TRAIN.TASK_GRADIENTS")
-    add("--groups", type=int, default=3, metavar="N", help="how many groups, at most")
-    add("--out", metavar="FILE", type=path, help="the YAML to write, with the groups")
-    parser.add_overrides("configuration keys and their values, for every run")
+    add("--groups", type=int, default=3, metavar="N", help="largest number of groups (default 3)")
+    add("--out", metavar="FILE", type=path, help="the YAML to write")
+    parser.add_overrides("configuration keys and values, for every run")
     return parser.parse_args(argv)
 
 

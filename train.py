@@ -29,6 +29,7 @@ from dassl.utils import (
     setup_logger,
 )
 from dassl.utils.command_line import run_program
+from dassl.utils.files import naming_full_disk
 
 __all__ = [
     "CONFIGS",
@@ -89,7 +90,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
     cfg = _with_seed(cfg, record.earlier)
     distributed.broadcast(cfg.SEED)
     record.begin(seed=cfg.SEED)
-    with record.watched():
+    with record.watched(), naming_full_disk(cfg.OUTPUT_DIR):
         print(f"Run directory: {cfg.OUTPUT_DIR}")
         print(f"** Config **\n{cfg}\n** System **\n{collect_env_info()}")
         trainer = _build_trainer(cfg)

@@ -10,12 +10,13 @@ without graphs.
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 import torch
 
 from benchmarks import gpu
-from benchmarks._progress import Report, elapsed, say, table
+from benchmarks._progress import Report, compare_until
 
 STEPS = 10
 BOUND = {"fp32": 1e-4, "fp16": 2e-2}  # how far tensors may be apart, of the way they went
@@ -58,6 +59,13 @@ def compare(variant: str, precision: str, size: gpu.Size) -> dict:
     }
 
 
+def _size(variant: str, small: bool) -> gpu.Size:
+    classes = (4, 3) if small else VARIANTS[variant]
+    classes = classes[:1] if variant in gpu.ONE_TASK else classes
+    batch = 4 if variant == "CoCoOp" else 32
+    return gpu.Size(("tiny/random" if small else "RN50/random",), classes, batch, STEPS)
+
+
 def _distance(left: dict, right: dict) -> float:
     return sum(float((left[k].double() - right[k].double()).square().sum()) for k in left) ** 0.5
 
@@ -65,7 +73,7 @@ def _distance(left: dict, right: dict) -> float:
 def cells(row: dict) -> tuple[str, ...]:
     """A row in words."""
     verdict = "ok" if row["ok"] else "FAILED"
-    return row["what"], verdict, f"{row.get('apart', float('nan')):.1e}", str(row["graphs"])
+    return row["what"], verdict, f"{row.get('apart', float('nan')):.1e}", str(row.get("graphs", 0))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,25 +83,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("seconds", type=float)
     parser.add_argument("--small", action="store_true")
     args = parser.parse_args(arguments)
-    end, rows = elapsed() + args.seconds, []
+    work = {
+        f"{variant}, {precision}": functools.partial(
+            compare, variant, precision, _size(variant, args.small)
+        )
+        for variant in VARIANTS
+        for precision in BOUND
+    }
     report = Report(args.folder, "graphs", "Ten training steps with CUDA graphs and without")
-    for variant, classes in VARIANTS.items():
-        for precision in BOUND:
-            backbones = ("tiny/random",) if args.small else ("RN50/random",)
-            batch = 4 if variant == "CoCoOp" else 32
-            size = gpu.Size(backbones, (4, 3) if args.small else classes, batch, STEPS)
-            if variant in gpu.ONE_TASK:
-                size = gpu.Size(backbones, size.classes[:1], batch, STEPS)
-            row = {"what": f"{variant}, {precision}", "graphs": 0, "ok": False}
-            if elapsed() < end:
-                try:
-                    row = compare(variant, precision, size)
-                except Exception as error:  # the other rows are wanted all the same
-                    row["what"] += f": {type(error).__name__}: {str(error)[:200]}"
-            rows.append(row)
-            say(" | ".join(cells(row)))
-            report.save(table(HEADER, [cells(r) for r in rows]), rows)
-    return 0 if all(row["ok"] for row in rows) else 1
+    return 0 if compare_until(report, args.seconds, work, HEADER, cells) else 1
 
 
 if __name__ == "__main__":

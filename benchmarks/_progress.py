@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from dassl.utils import write_json
@@ -48,3 +49,30 @@ class Report:
         path = self.folder / f"{self.name}.md"
         path.write_text(f"## {self.title}\n\n{markdown}", encoding="utf-8")
         write_json(content, self.folder / f"{self.name}.json")
+
+
+def compare_until(
+    report: Report,
+    seconds: float,
+    work: dict[str, Callable[[], dict]],
+    header: tuple[str, ...],
+    cells: Callable[[dict], tuple],
+) -> bool:
+    """Make the rows that fit the time, saving after each; whether each is there and "ok".
+
+    Args:
+        work: what makes a row, by its name. cells: a row in words; one of a comparison that failed
+            or was left out has "what" and "ok" alone.
+    """
+    end, rows = elapsed() + seconds, []
+    for name, compare in work.items():
+        row = {"what": f"{name}: left out, no time left", "ok": False}
+        if elapsed() < end:
+            try:
+                row = compare()
+            except Exception as error:  # the other rows are wanted all the same
+                row["what"] = f"{name}: {type(error).__name__}: {str(error)[:200]}"
+        rows.append(row)
+        say(" | ".join(cells(row)))
+        report.save(table(header, [cells(r) for r in rows]), rows)
+    return all(row["ok"] for row in rows)

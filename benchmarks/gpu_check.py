@@ -3,10 +3,10 @@
     benchmarks/gpu_check.sh           # on a GPU; less than six minutes
     benchmarks/gpu_check.sh --small   # in miniature on a CPU, to see that the command works
 
-Four parts, each with a table (Markdown) and numbers (JSON) in the folder of results: ``checks``
-(``benchmarks/_device_checks.py``), ``graphs`` (``benchmarks/_graphs.py``), ``profile``
-(``benchmarks/_profile.py``) and ``speed`` (``benchmarks/_speed.py``). A part that exceeds its
-time is stopped; its finished rows are kept.
+Five parts, each with a table (Markdown) and numbers (JSON) in the folder of results: ``checks``
+(``benchmarks/_device_checks.py``), ``graphs`` (``benchmarks/_graphs.py``), ``casts``
+(``benchmarks/_casts.py``), ``profile`` (``benchmarks/_profile.py``) and ``speed``
+(``benchmarks/_speed.py``). A part that exceeds its time is stopped; its finished rows are kept.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks._workers import ROOT, shared_out
 SHARES = {
     "checks": 0.55,
     "graphs": 0.3,
+    "casts": 0.3,
     "profile": 0.3,
     "speed": 1.0,
 }  # of the time that is left, at most
@@ -106,7 +107,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("output/gpu_check"))
     parser.add_argument("--small", action="store_true", help="in miniature, also without a GPU")
     parser.add_argument("--deadline", type=float, default=345, help="seconds for everything")
-    parser.add_argument("--only", default="checks,graphs,profile,speed", help="parts, with commas")
+    parser.add_argument("--only", default=",".join(SHARES), help="parts, with commas")
     parser.add_argument(
         "--case",
         action="append",

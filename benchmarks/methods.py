@@ -22,7 +22,9 @@ from clip import backbones
 from prompting.stored_features import Storable
 from trainers import lp_plus_plus
 
-PLAIN = {
+PLAIN = {  # on a GPU in this order, while there is time (benchmarks/_speed.py)
+    "CLIPLoRA": plain.PlainLoRA,
+    "TwoStage": plain.PlainNorms,
     "VPT": plain.PlainDeep,
     "IVLP": plain.PlainDeep,
     "MaPLe": plain.PlainDeep,
@@ -30,10 +32,8 @@ PLAIN = {
     "TCP": plain.PlainTCP,
     "DePT": plain.PlainDePT,
     "TaskRes": plain.PlainTaskRes,
-    "CLIPLoRA": plain.PlainLoRA,
-    "TwoStage": plain.PlainNorms,
 }
-METHODS = (*PLAIN, "LPPlusPlus")
+METHODS = ("LPPlusPlus", *PLAIN)
 WARM = {"PromptSRC": "teacher stored", "TCP": "", "DePT": "", "TaskRes": ""}
 OPTIONS = {"CLIPLoRA": {"DROPOUT": 0}, "LPPlusPlus": {"SEARCH": False}}
 SMALL_OPTIONS = {  # the blocks of tiny-vit's towers

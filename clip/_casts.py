@@ -70,21 +70,28 @@ class CastParameters(dict[str, "nn.Parameter | None"]):
         parameter = self.get(name)
         if parameter is None:
             return None
-        device = parameter.device.type
-        exact = parameter.requires_grad or parameter.dtype != torch.float32
-        if exact or parameter.is_inference() or not torch.is_autocast_enabled(device):
+        device = "cuda" if parameter.is_cuda else parameter.device.type  # the first is faster
+        if not torch.is_autocast_enabled(device) or parameter.requires_grad:
             return _times(parameter, factor)
         key = name, torch.get_autocast_dtype(device), factor
         cast = self.casts.get(key)
         if cast is None or not cast.is_of(parameter):
-            if parameter.is_cuda and torch.cuda.is_current_stream_capturing():
-                return _times(parameter, factor)  # what a capture computes exists at its replay
+            if not _can_convert(parameter):
+                return _times(parameter, factor)
             # autograd could not use later what is made in inference mode
             with torch.inference_mode(False), torch.no_grad():
                 value = _times(parameter, factor).to(key[1])
             cast = Cast(parameter, parameter._version, parameter.data_ptr(), value)
             self.casts[key] = cast
         return cast.value
+
+
+def _can_convert(parameter: torch.Tensor) -> bool:
+    """Whether autocast would convert a parameter, and the result can be stored."""
+    if parameter.dtype != torch.float32 or parameter.is_inference():
+        return False
+    # what is computed while a CUDA graph is captured exists only after its replay
+    return not (parameter.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def _times(parameter: torch.Tensor, factor: float) -> torch.Tensor:

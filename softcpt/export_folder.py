@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dassl.utils import UserError
+from dassl.utils.files import naming_full_disk
 
 if TYPE_CHECKING:
     from clip import CLIP
@@ -38,7 +39,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         UserError: the folder exists, or its parent cannot be written.
+        OSError: the disk is full, for example.
     """
+    from safetensors import SafetensorError
+
     refuse_existing(folder)
     temporary = folder.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
@@ -46,8 +50,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write to {folder.parent}: {error.strerror}") from None
     try:
-        yield temporary
+        with naming_full_disk(folder):
+            yield temporary
         os.replace(temporary, folder)  # of an empty folder too
+    except SafetensorError as error:  # it has no error number
+        raise OSError(f"cannot write {folder}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -32,9 +32,10 @@ def export_run(
             always hold them.
 
     Raises:
-        UserError: the folder exists, the method does not allow this kind, or the run has no
-            temperatures.
+        UserError: the folder exists, the run has no classes, the method does not allow this kind,
+            or the run has no temperatures.
     """
+    run.require_classes()
     if calibrated and (kind != "weights" or "calibration" not in run.record):
         raise UserError(
             f"{run.folder} was trained without TEST.CALIBRATION, so it has no temperatures to "

@@ -65,9 +65,10 @@ def push(folder: Path, name: str, public: bool = False) -> str:
 def _ask(name: str, question):
     """What ``question(api)`` returns; the hub's errors as one line."""
     import huggingface_hub as hf
+    from huggingface_hub import constants  # no attribute of hf until something imports it
     from huggingface_hub.utils import HfHubHTTPError
 
-    if hf.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         raise UserError(f"cannot push to {name}: HF_HUB_OFFLINE is set")
     if not hf.get_token():
         raise UserError(
@@ -75,15 +76,15 @@ def _ask(name: str, question):
             "`hf auth login`, or set HF_TOKEN to one that may write"
         )
     try:
-        return question(hf.HfApi(endpoint=hf.constants.ENDPOINT))
+        return question(hf.HfApi(endpoint=constants.ENDPOINT))
     except HfHubHTTPError as error:
         status = error.response.status_code
         why = f"the hub answers {status}: {str(error).strip().splitlines()[0]}"
         if status in (401, 403):
             why = f"the hub does not accept the token ({status}); it must be one that may write"
         raise UserError(f"cannot push to {name}: {why}") from None
-    except Exception as error:  # the hub's library has used requests and httpx for connections
-        package = type(error).__module__.split(".")[0]
-        if not isinstance(error, OSError) and package not in ("httpx", "httpcore", "requests"):
+    except Exception as error:  # the hub's library has used requests, httpx and httpx2
+        connecting = type(error).__module__.startswith(("http", "requests"))
+        if not isinstance(error, OSError) and not connecting:
             raise
         raise UserError(f"cannot push to {name}: no connection to the hub ({error})") from None

@@ -182,7 +182,9 @@ def _write_graph(run: LoadedRun, ids: Sequence[int], path: Path) -> None:
                 external_data=False,
             )
     except Exception as error:  # torch has many for what it cannot record
-        method, reason = type(run.trainers[0]).__name__, type(error.__cause__ or error).__name__
+        if isinstance(cause := error.__cause__ or error, OSError):
+            raise cause from None
+        method, reason = type(run.trainers[0]).__name__, type(cause).__name__
         raise UserError(
             f"torch cannot record {method} as a fixed graph ({reason}); --as prompts exports what "
             "was learned"

@@ -75,6 +75,13 @@ class LoadedRun:
         """
         return find_tasks([one.name for one in self.tasks], task)
 
+    def require_classes(self) -> None:
+        """Refuse a run on captions or questions, whose texts belong to the items of its data."""
+        if content := self.trainers[0].dm.space.content:
+            raise UserError(
+                f"{self.folder} was trained on {content}: it has no classes to predict or to export"
+            )
+
     def temperature(self, t: int) -> float:
         """What the logits of a task are divided by for probabilities: of ``TEST.CALIBRATION``."""
         fitted = self.record.get("calibration", {}).get("tasks", [])
@@ -243,8 +250,7 @@ class LoadedRun:
         self, images: Sequence[ImageSource], ids: list[int], batch_size: int, workers: int = 0
     ) -> Iterator[tuple[list[torch.Tensor], list[str]]]:
         """Logits (B, C) of each task for the readable images of a batch, and the errors."""
-        if content := self.trainers[0].dm.space.content:
-            raise UserError(f"{self.folder} was trained on {content}; it has no classes to predict")
+        self.require_classes()
         if batch_size < 0:
             raise UserError(f"the batch size must be at least 1; got {batch_size}")
         size = batch_size or self.cfg.DATALOADER.TEST.BATCH_SIZE

@@ -69,6 +69,7 @@ MISTAKES = [
     ({}, ("OPTIM.LR_SCHEDULER", "cosin"), "did you mean cosine?"),
     ({}, ("INPUT.TRANSFORMS", "('flip',)"), "no transform named 'flip'"),
     ({}, ("INPUT.SIZE", "(224, 224)"), "takes images of (32, 32), but INPUT.SIZE is (224, 224)"),
+    ({}, ("TRAINER.COOP.CTX_INIT", "_ "), "'_ ' (CTX_INIT) has no words to start a context with"),
     ({}, ("TRAINER.COOP.N_CTX", "99"), "the text tower takes 77; shorten the name or the context"),
     ({}, ("TRAINER.COOP.CLASS_TOKEN_POSITION", "back"), "takes one of end, middle, front"),
     ({}, ("TEST.FINAL_MODEL", "best"), "got 'best'; did you mean best_val"),

@@ -1,8 +1,10 @@
-"""Administration of the stored image features.
+"""List, check or delete the stored image features.
 
-python -m clip.features info            the stored features, their size, their last use
-python -m clip.features verify          read all files and images again; delete damaged entries
-python -m clip.features clear --days 30 delete what was unused for 30 days; without --days: all
+python -m clip.features info             their kinds, sizes and last use
+python -m clip.features verify           read all files and images again, and
+                                         delete damaged entries
+python -m clip.features clear --days 30  delete those unused for 30 days;
+                                         without --days: all
 """
 
 from __future__ import annotations
@@ -25,12 +27,16 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m clip.features",
         description=__doc__,
     )
-    parser.add_argument("action", choices=("info", "verify", "clear"))
+    parser.add_argument("action", choices=("info", "verify", "clear"), help="what to do")
     parser.add_argument(
-        "--dir", default="", type=path, help="FEATURES.DIR; by default in the user's cache"
+        "--dir",
+        default="",
+        metavar="DIR",
+        type=path,
+        help="FEATURES.DIR (default: in the user's cache)",
     )
     parser.add_argument(
-        "--days", type=float, default=None, help="for clear: only what was unused for so many days"
+        "--days", type=float, metavar="N", help="with clear: only those unused for N days"
     )
     args = parser.parse_args(argv)
     if args.days is not None and args.action != "clear":

@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dassl.config import CfgNode, get_cfg_default
 from dassl.config.node import read_yaml
@@ -17,21 +18,27 @@ from .configuration import build_cfg
 from .registry import TRAINER_REGISTRY
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-LOAD_EPOCH = "epoch of the checkpoint to load; by default the run's final model"
-INIT_FROM = "start from what finished runs learned on other tasks, or from their mean"
+LOAD_EPOCH = "with --model-dir: epoch of the checkpoint; by default the final model"
+INIT_FROM = "start from the learned parameters of a finished run, or the mean of several"
 DEFAULT_OUTPUT = get_cfg_default().OUTPUT_DIR
-OUTPUT_DIR = "folder of this run; by default output/<dataset>/<trainer>/<config>_<n>shots/seed<n>"
+DRY_RUN = "learned parameters and number of steps; it stores the split of own images"
+OUTPUT_DIR = "folder of this run (default output/DATASET/TRAINER/CONFIG_<n>shots/seed<n>)"
+NAME: dict[str, Any] = {"default": "", "metavar": "NAME"}  # options of flags
+TEXT: dict[str, Any] = {"default": "", "metavar": "TEXT"}
+YAML: dict[str, Any] = {"default": "", "metavar": "YAML", "type": path}
+FOLDER: dict[str, Any] = {"default": "", "metavar": "DIR", "type": path}
 LISTS = ("all", "trainers", "datasets", "backbones")
 EPILOG = """\
-example, without data, weights or a GPU:
-  python train.py --trainer MTCoOp --config-file configs/trainers/MTCoOp/tiny_ep50.yaml \\
-      --dataset-config-file configs/datasets/digits7.yaml --output-dir output/run --seed 1
+example, which needs no data, weights or GPU:
+  python train.py --trainer MTCoOp --seed 1 \\
+      --config-file configs/trainers/MTCoOp/tiny_ep50.yaml \\
+      --dataset-config-file configs/datasets/digits7.yaml DATASET.NUM_SHOTS 4
 
-A configuration is merged from, in this order: the defaults, the dataset's YAML, the method's YAML,
-the protocol's YAML, the flags, the KEY VALUE pairs; later ones win. The same command continues a
-run that was stopped, and leaves a complete one alone.
+The configuration is merged from the defaults, the dataset's YAML, the method's
+YAML, the protocol's YAML, the flags and the KEY VALUE pairs; later ones win.
+The same command continues a stopped run, and leaves a complete one alone.
 
-exit codes: 0 done (or nothing to do), 1 the run failed, 2 the command cannot be used
+exit codes: 0 done or nothing to do, 1 the run failed, 2 the command is refused
 """
 
 
@@ -46,43 +53,45 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Train or evaluate one prompt-tuning method on one dataset or suite.",
         epilog=EPILOG,
     )
-    yaml = {"default": "", "metavar": "YAML", "type": path}
-    folder = {"default": "", "metavar": "DIR", "type": path}
-    what = parser.add_argument_group("what to run")
-    what.add_argument("--trainer", default="", help="method, such as CoOp or MTCoOp (SoftCPT)")
-    what.add_argument("--config-file", help="settings of the method", **yaml)
-    what.add_argument("--dataset-config-file", help="settings of the dataset", **yaml)
-    what.add_argument("--protocol", default="", help="name of a file in configs/protocols/")
-    what.add_argument("--backbone", default="", help="CLIP model, instead of the YAML's")
-    what.add_argument("--head", default="", help="ignored, for compatibility with Dassl")
-    what.add_argument("--seed", type=int, default=None, help="random seed; -1 draws one")
-    where = parser.add_argument_group("where")
-    where.add_argument("--root", help="folder that holds the datasets", **folder)
-    where.add_argument("--output-dir", help=OUTPUT_DIR, **folder)
-    where.add_argument("--init-from", nargs="+", default=None, metavar="RUN", help=INIT_FROM)
-    where.add_argument("--resume", help="continue from the state of another run", **folder)
-    where.add_argument("--old-data-path", default="", help="part of image paths to replace")
-    where.add_argument("--new-data-path", default="", help="its replacement")
-    how = parser.add_argument_group("how")
-    how.add_argument("--eval-only", action="store_true", help="evaluate only; see --model-dir")
-    how.add_argument("--model-dir", help="with --eval-only: the run to evaluate", **folder)
-    how.add_argument("--load-epoch", type=int, default=None, metavar="N", help=LOAD_EPOCH)
-    how.add_argument("--no-train", action="store_true", help="build everything, train nothing")
-    how.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="show what would be learned, and stop (the division of own images is stored)",
-    )
-    how.add_argument("--show-prompts", action="store_true", help="show the prompts, and stop")
-    how.add_argument("--transforms", nargs="+", default=None, help="augmentations in training")
-    how.add_argument("--source-domains", nargs="+", default=None, help="domains to train on")
-    how.add_argument("--target-domains", nargs="+", default=None, help="domains to test on")
-    how.add_argument(
-        "--list", nargs="?", const="all", choices=LISTS, help="show the names, and stop"
-    )
-    how.add_argument("--quiet", action="store_true", help="print nothing; log.txt has it all")
-    parser.add_overrides("configuration keys and their values")
+    _add_what_and_where(parser)
+    _add_how(parser)
+    parser.add_overrides("configuration keys and values: OPTIM.LR 0.01 ...")
     return parser.parse_args(argv)
+
+
+def _add_what_and_where(parser: Parser) -> None:
+    what = parser.add_argument_group("what to run").add_argument
+    what("--trainer", help="method: CoOp, MTCoOp (which is SoftCPT), ...", **NAME)
+    what("--config-file", help="preset of the method, in configs/trainers/", **YAML)
+    what("--dataset-config-file", help="dataset or suite, in configs/datasets/", **YAML)
+    what("--protocol", help="a file in configs/protocols/ (default few_shot)", **NAME)
+    what("--backbone", help="CLIP model, instead of the preset's", **NAME)
+    what("--head", help="ignored, for compatibility with Dassl", **NAME)
+    what("--seed", type=int, metavar="N", help="random seed (default -1: draw one)")
+    where = parser.add_argument_group("where").add_argument
+    where("--root", help="folder that contains the datasets", **FOLDER)
+    where("--output-dir", help=OUTPUT_DIR, **FOLDER)
+    where("--init-from", nargs="+", metavar="RUN", help=INIT_FROM)
+    where("--resume", help="folder of another run, to continue from its state", **FOLDER)
+    where("--old-data-path", help="part of the image paths to replace", **TEXT)
+    where("--new-data-path", help="its replacement", **TEXT)
+
+
+def _add_how(parser: Parser) -> None:
+    names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
+    how = parser.add_argument_group("how").add_argument
+    how("--eval-only", action="store_true", help="do not train, only evaluate")
+    how("--model-dir", help="with --eval-only: folder of the trained run", **FOLDER)
+    how("--load-epoch", type=int, metavar="N", help=LOAD_EPOCH)
+    how("--no-train", action="store_true", help="write the files of the run, but do not train")
+    how("--transforms", help="augmentations in training", **names)
+    how("--source-domains", help="domains to train on, for datasets of Dassl", **names)
+    how("--target-domains", help="domains to test on, likewise", **names)
+    how("--quiet", action="store_true", help="print nothing; log.txt has everything")
+    shown = parser.add_argument_group("print information, and exit").add_argument
+    shown("--list", nargs="?", const="all", choices=LISTS, help="available names (default all)")
+    shown("--dry-run", action="store_true", help=DRY_RUN)
+    shown("--show-prompts", action="store_true", help="prompts in words")
 
 
 def check_arguments(args: argparse.Namespace) -> None:

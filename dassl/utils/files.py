@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -44,6 +45,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming_full_disk(folder: str | os.PathLike) -> Iterator[None]:
+    """Errors of a full disk, which name no file, name the folder that was written to."""
+    try:
+        yield
+    except OSError as error:
+        plain = error.filename is None and error.strerror == os.strerror(error.errno or 0)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and plain:
+            raise OSError(error.errno, f"{error.strerror}, writing to {folder}") from error
+        raise
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import _device_checks, _profile, _speed, _workers, gpu, gpu_check, methods
+from benchmarks import (
+    _casts,
+    _device_checks,
+    _profile,
+    _speed,
+    _workers,
+    gpu,
+    gpu_check,
+    methods,
+)
 from benchmarks._device_cases import every_case
-from benchmarks._progress import Report
+from benchmarks._progress import Report, compare_until
 from dassl.engine import TRAINER_REGISTRY
 
 ROOT = Path(__file__).parents[2]
@@ -176,12 +185,45 @@ def test_a_profile_in_miniature(tmp_path):
 def test_the_command_line(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         gpu_check.main(["--only", "checks,speeds"])
-    assert (
-        "no part named 'speeds'; known: checks, graphs, profile, speed" in capsys.readouterr().err
-    )
+    known = ", ".join(gpu_check.SHARES)
+    assert f"no part named 'speeds'; known: {known}" in capsys.readouterr().err
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu_check.main([]) == 2
     assert "there is no GPU that PyTorch can use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"), [("VPT", 3 * 8), pytest.param("PLOT", 2 * 8, marks=pytest.mark.slow)]
+)
+def test_frozen_weights_converted_once_in_miniature(method, weights):
+    """``weights`` counts weight and bias of four layers in each block of the ViT or of the text."""
+    row = _casts.compare(method, small=True)
+    assert row["ok"] and row["apart"] == 0
+    (each, once), operators = row["conversions"], row["operators"]
+    assert each - once >= weights
+    assert operators[0] > operators[1] > 100
+    assert _casts.cells(row)[:3] == (method, "ok", "0.0e+00")
+
+
+def test_comparisons_until_the_deadline(tmp_path, monkeypatch):
+    clock = iter([0, 0, 4, 8])
+    monkeypatch.setattr("benchmarks._progress.elapsed", lambda: next(clock))
+    monkeypatch.setattr("benchmarks._progress.say", lambda text: None)
+
+    def fails():
+        raise ValueError("no reason")
+
+    work = {"a": lambda: {"what": "x", "ok": True}, "b": fails, "c": dict}
+
+    def cells(row):
+        return row["what"], str(row["ok"])
+
+    assert not compare_until(Report(tmp_path, "p", "T"), 5, work, ("what", "ok"), cells)
+    lines = (tmp_path / "p.md").read_text().splitlines()[-3:]
+    assert lines[0] == "| x | True |"
+    assert lines[1] == "| b: ValueError: no reason | False |"
+    assert lines[2] == "| c: left out, no time left | False |"
+    assert len(json.loads((tmp_path / "p.json").read_text())) == 3
 
 
 @pytest.mark.slow

@@ -1,6 +1,10 @@
 """The Hugging Face hub: export.py --push-to, and loading by name; a stand-in answers."""
 
+import os
 import shutil
+import socket
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
@@ -112,6 +116,27 @@ def refusing(monkeypatch):
     yield address
     server.shutdown()
     server.server_close()
+
+
+def test_no_connection(command, runs, tmp_path, monkeypatch):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # bound, but not listening
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_some")
+        words = ("--as", "prompts", "--push-to", "owner/prompts")
+        code, _, err = command(runs("CoOp"), tmp_path / "out", *words)
+    assert code == 2 and "no connection" in err and err.count("\n") == 1
+
+
+def test_in_a_process_of_its_own():
+    """Names of the hub's package that only another import defines are not relied on."""
+    code = "from softcpt.hub import check_push; check_push('owner/prompts')"
+    hidden = {"HF_TOKEN": "", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | hidden, capture_output=True, text=True
+    )
+    assert "UserError" in done.stderr and "HF_HUB_OFFLINE" in done.stderr
 
 
 def test_a_token_that_the_hub_refuses(command, runs, refusing, tmp_path):

@@ -7,7 +7,10 @@ import json
 import pytest
 from PIL import Image
 
+import datasets.digit_captions  # noqa: F401  (registered before runs() takes its datasets back)
 import predict
+from dassl.utils import UserError
+from softcpt import export_run, load_run
 from tests.conftest import TASKS
 
 PROGRAM = predict
@@ -124,3 +127,11 @@ def test_mistakes(case, command, runs, photos, tmp_path):
     code, out, err = command(*filled, "--out", out_file)
     assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
     assert part in err and not out_file.exists()
+
+
+def test_a_run_on_captions_has_no_classes(command, runs, photos, tmp_path):
+    folder = runs("CoOp", "DATASET.NAME", "DigitCaptions", "DATASET.NUM_SHOTS", "1")
+    code, _, err = command(folder, photos / "b.png")
+    assert code == 2 and "pairs of images and texts" in err, err
+    with pytest.raises(UserError, match="pairs of images and texts"):
+        export_run(load_run(folder), tmp_path / "out", "prompts")

@@ -1,3 +1,5 @@
+import errno
+import os
 import random
 import sys
 import types
@@ -27,6 +29,7 @@ from dassl.utils import (
     unknown_name,
     write_json,
 )
+from dassl.utils.files import naming_full_disk
 
 
 def files(folder):
@@ -42,6 +45,15 @@ def test_atomic_path_replaces_the_file_as_a_whole(tmp_path):
             assert not target.exists() or target.read_text() == "first"
         assert target.read_text() == text
     assert files(target.parent) == ["a.txt"]
+
+
+def test_a_full_disk_is_named(tmp_path):
+    where = f"No space left on device, writing to {tmp_path}"
+    with pytest.raises(OSError, match=where), naming_full_disk(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError) as other, naming_full_disk(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device", "another/file")
+    assert str(tmp_path) not in str(other.value) and "another/file" in str(other.value)
 
 
 def test_atomic_path_leaves_the_old_file_on_failure(tmp_path):
