@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from clip import CLIP
+from clip.text import index_rows
 from dassl.utils import distributed
 
+from .prompt_learner import mask_to_indices
 from .prompted_clip import PromptedCLIP
 from .prompter import ModelOutput
 
@@ -35,6 +37,7 @@ def anchor_losses(
     image: torch.Tensor,
     text: torch.Tensor,
     columns: torch.Tensor | None = None,
+    class_mask: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Distances of a model's features and probabilities to those of the frozen CLIP.
 
@@ -46,15 +49,22 @@ def anchor_losses(
         image: (B, e) frozen image features, normalised.
         text: (C, e) frozen text features, normalised.
         columns: (B, C) mask of the classes of each image's task; None: all are.
+        class_mask: (C,) mask of the classes that ``output`` has text features of; the others are
+            left out. None: all.
     """
     frozen, own = model.score(image, text), output.logits  # (B, C)
     if columns is None:
         columns = torch.ones_like(own, dtype=torch.bool)
+    own_text = output.text_features
+    if class_mask is not None:
+        columns = columns & class_mask.to(columns.device, non_blocking=True)
+        chosen = mask_to_indices(class_mask)
+        own_text, text = index_rows(own_text, chosen), index_rows(text, chosen)
     lowest = torch.finfo(own.dtype).min
     frozen, own = (z.masked_fill(~columns, lowest).log_softmax(dim=1) for z in (frozen, own))
     divergence = (frozen.exp() * (frozen - own)).masked_fill(~columns, 0).sum(dim=1)  # (B,)
     return {
-        "text": (output.text_features - text).abs().mean(),
+        "text": (own_text - text).abs().mean(),
         "image": (output.image_features - image).abs().mean(),
         "logits": (divergence / columns.sum(dim=1)).mean(),
     }

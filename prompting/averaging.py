@@ -38,6 +38,8 @@ class GaussianAverage:
             return
         for name, value in module.state_dict().items():
             term = self.weights[epoch] * value.float()
-            self.state[name] = self.state[name] + term if name in self.state else term
+            if name in self.state:  # on the CPU after a training was resumed
+                term = term + self.state[name].to(term.device)
+            self.state[name] = term
         if epoch + 1 == self.epochs:
             module.load_state_dict(self.state)

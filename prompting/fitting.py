@@ -9,7 +9,6 @@ import torch
 
 from dassl.engine import TrainerX
 from dassl.engine.checkpoints import BEST
-from dassl.utils import UserError
 
 from .prompter import Features
 from .stored_features import training_loader
@@ -31,8 +30,6 @@ class Fitting:
     def before_training(self, trainer: TrainerX) -> None:
         """Run ``fit``."""
         if self.fit:
-            if not trainer.dataset.train_x:
-                raise UserError(f"{trainer.cfg.DATASET.NAME} has no training images")
             _run(self.fit, trainer)
 
     def after_training(self, trainer: TrainerX) -> None:
@@ -71,7 +68,7 @@ def split_features(
     total: Features = {}
     for view in range(max(views, 1)):
         loader.set_epoch(view)
-        with torch.no_grad():
+        with torch.no_grad(), trainer.autocast():  # as in testing
             batches = [(trainer.image_features(batch), batch) for batch in loader]
         for name in batches[0][0]:
             rows = torch.cat([features[name] for features, _ in batches]).float()

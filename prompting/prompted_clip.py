@@ -118,12 +118,16 @@ class PromptedCLIP(nn.Module):
         """
         equation = "be,ce->bc" if text.dim() == 2 else "be,bce->bc"
         with torch.autocast(x.device.type, enabled=False):  # amp would round the products
-            logits = self.clip.logit_scale.float().exp() * torch.einsum(equation, x, text)
-            if self.clip.logit_bias is not None:
-                logits = logits + self.clip.logit_bias.float()
+            logits = self.scale(torch.einsum(equation, x, text))
         if class_mask is None or logits.shape[1] == len(class_mask):
             return logits
         return scatter_rows(logits[..., None], class_mask)[..., 0]
+
+    def scale(self, cosine: torch.Tensor) -> torch.Tensor:
+        """Logits, fp32, from cosines: times CLIP's scale, plus its bias if it has one."""
+        logits = self.clip.logit_scale.float().exp() * cosine
+        bias = self.clip.logit_bias
+        return logits if bias is None else logits + bias.float()
 
     def text_features(
         self,

@@ -11,8 +11,17 @@ from dassl.utils import UserError
 
 
 def embed_words(words: str, text: TextEncoder) -> torch.Tensor:
-    """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces."""
+    """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces.
+
+    Raises:
+        UserError: there are no words.
+    """
     ids = torch.tensor(text.tokenizer.encode(words.replace("_", " ")), dtype=torch.long)
+    if not len(ids):
+        raise UserError(
+            f"{words!r} (CTX_INIT) has no words to start a context with; leave it empty for a "
+            "random start"
+        )
     return text.embed(ids.to(text.device)).detach().float().cpu()
 
 

@@ -69,6 +69,7 @@ MISTAKES = [
     ({}, ("OPTIM.LR_SCHEDULER", "cosin"), "did you mean cosine?"),
     ({}, ("INPUT.TRANSFORMS", "('flip',)"), "no transform named 'flip'"),
     ({}, ("INPUT.SIZE", "(224, 224)"), "takes images of (32, 32), but INPUT.SIZE is (224, 224)"),
+    ({}, ("TRAINER.COOP.CTX_INIT", "_ "), "'_ ' (CTX_INIT) has no words to start a context with"),
     ({}, ("TRAINER.COOP.N_CTX", "99"), "the text tower takes 77; shorten the name or the context"),
     ({}, ("TRAINER.COOP.CLASS_TOKEN_POSITION", "back"), "takes one of end, middle, front"),
     ({}, ("TEST.FINAL_MODEL", "best"), "got 'best'; did you mean best_val"),
@@ -77,6 +78,13 @@ MISTAKES = [
     ({"dataset": "Digits7"}, ("DATASET.SUBSAMPLE_TASKS", "task9"), "task9"),
     ({}, ("--eval-only", "--model-dir", "gone"), "there is no folder gone for --model-dir"),
 ]
+
+
+def test_a_dataset_file_without_keys_below_dataset(cli, tmp_path):
+    file = tmp_path / "five.yaml"
+    file.write_text("DATASET: 5\n")
+    code, _, err = cli("--dataset-config-file", file, dataset="", output=tmp_path / "run")
+    assert code == 2 and f"{file}: DATASET holds the keys" in err and "got 5" in err
 
 
 @pytest.mark.parametrize(("how", "words", "message"), MISTAKES)

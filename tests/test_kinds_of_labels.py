@@ -196,7 +196,7 @@ def test_a_refusal_because_of_a_key_advises_to_change_it(trainer, key, value, of
 def test_every_method_trains_on_every_kind_or_says_why_not(kinds, build, method):
     words = ("DATASET.SUBSAMPLE_TASKS", "task2")
     if method in REFUSING:
-        with pytest.raises(UserError, match=r"'stripes'.*multi_label"):
+        with pytest.raises(UserError, match=rf"{method} .*'stripes'.*multi_label"):
             build(method, *options(), *words, dataset="ToyKinds")
         words = ("DATASET.SUBSAMPLE_TASKS", "not_task2")
     for part in build(method, *options(), *words, dataset="ToyKinds").task_trainers:

@@ -137,6 +137,9 @@ class PromptTrainer(MethodHooks):
         """Fit, train by SGD if there is an optimizer, and test."""
         super().train(*((start_epoch, max_epoch) if self.optimizers() else (0, 0)))
 
+    def learns_from_images(self) -> bool:
+        return bool(self.optimizers() or self.fitting.fit)
+
     def before_train(self) -> None:
         """Restore the state of a stopped run, or fit."""
         super().before_train()

@@ -150,14 +150,16 @@ class MTCoOp(PromptTrainer):
         losses = super().compute_loss(output, batch, class_mask)
         if not self.anchors:
             return losses
-        frozen = not self.cfg.TRAINER.MTCOOP.IMAGE_PROMPTS
-        image = output.image_features if frozen else teacher_features(self.clip, batch)
+        image = output.image_features
+        if self.cfg.TRAINER.MTCOOP.IMAGE_PROMPTS and self.anchors.keys() != {"text"}:
+            image = teacher_features(self.clip, batch)
         task, device = batch["task"], output.logits.device
         # owner: task of each logit column
         columns = (
             to_device(self.dm.space.owner, device) == to_device(task, device)[:, None]
         )  # (B, C)
-        found = anchor_losses(self.model, output, image, self.templates.features, columns)
+        text = self.templates.features
+        found = anchor_losses(self.model, output, image, text, columns, class_mask)
         return losses | {name: weight * found[name] for name, weight in self.anchors.items()}
 
     def build_templates(

@@ -92,7 +92,7 @@ class PLOT(PromptTrainer):
                 cost = 1 - similarity.detach()  # no gradient through the plan
                 plan = transport_plan(cost, options.EPS, options.MAX_ITER, options.THRESH)
                 score = (plan * similarity).sum((2, 3))
-            return ModelOutput(self.clip.logit_scale.float().exp() * score, text)
+            return ModelOutput(self.model.scale(score), text)
 
     def method_name(self) -> str:
         return "PLOT (uniform plan)" if self.cfg.TRAINER.PLOT.UNIFORM else "PLOT"

@@ -14,7 +14,7 @@ from dassl.utils import UserError, set_random_seed
 from .base import TrainerBase
 from .calibration import check_calibration
 from .resume import random_state, set_random_state
-from .split_check import check_validation
+from .split_check import check_training, check_validation
 
 
 class EachTask(TrainerBase):
@@ -74,6 +74,7 @@ class EachTask(TrainerBase):
         """Train and test the tasks one after another; finished ones are only tested again."""
         for t, trainer in enumerate(self._trainers):
             with self._naming_task(t):
+                check_training(trainer)
                 check_validation(trainer)
         for t, trainer in enumerate(self._trainers):
             print(f"Task {t} ({self.space.tasks[t].name})")

@@ -25,7 +25,7 @@ from .init_from import init_from_runs
 from .label_bias import label_biases, restore_label_biases, set_label_biases
 from .loggers import check_loggers
 from .resume import load_resume, save_resume
-from .split_check import check_test, check_validation
+from .split_check import check_test, check_training, check_validation
 from .suite_check import check_suite
 from .task_weights import build_task_weights, check_task_weights
 
@@ -140,10 +140,13 @@ class SimpleTrainer(TrainerBase):
         load_strictly(self.task_weights, state.get("task_weights", {}), path)
         restore_label_biases(self, state.get("label_biases", {}))
 
+    def learns_from_images(self) -> bool:
+        """Whether training needs images: by default, whether there is an optimizer."""
+        return bool(self.optimizers())
+
     def before_train(self) -> None:
         """Restore the state of a stopped run; open the loggers of the curves."""
-        if self.optimizers() and self.train_loader_x is None:
-            raise UserError(f"{self.cfg.DATASET.NAME} has no training images")
+        check_training(self)
         sampler = self.cfg.DATALOADER.TRAIN_X.SAMPLER
         check_task_weights(self.cfg.OPTIM, self.dm.space, sampler)
         self.start_epoch = load_resume(self, self.output_dir)

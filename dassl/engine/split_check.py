@@ -1,14 +1,25 @@
-"""Refuses to select or to test on images that a dataset lacks, or that serve both."""
+"""Refuses to train, select or test on images that a dataset lacks, and to test on selected ones."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from dassl.utils import UserError
 
 from .calibration import check_calibration
 from .unknown_task import check_unknown_task
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
+
+
+def check_training(trainer: SimpleTrainer) -> None:
+    """Refuse to train without training images."""
+    if trainer.learns_from_images() and trainer.train_loader_x is None:
+        raise UserError(
+            f"{trainer.cfg.DATASET.NAME} has no training images; leave tasks without them out "
+            "(DATASET.SUBSAMPLE_TASKS), or evaluate only (--eval-only)"
+        )
 
 
 def check_validation(trainer: SimpleTrainer) -> None:

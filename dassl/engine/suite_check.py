@@ -20,7 +20,8 @@ def check_suite(trainer: SimpleTrainer) -> None:
         UserError: several tasks for a trainer that does not know tasks, as labels are numbered
             per task; captions or questions, or a kind of label, that it does not take.
     """
-    name, suite, space = type(trainer).__name__, trainer.cfg.DATASET.NAME, trainer.dm.space
+    cfg, space = trainer.cfg, trainer.dm.space
+    name, suite = cfg.TRAINER.NAME or type(trainer).__name__, cfg.DATASET.NAME
     tasks = len(space.tasks)
     if trainer.suite is None and tasks > 1:
         raise UserError(

@@ -187,6 +187,9 @@ def test_each_task_is_tested_with_prompts_of_the_others(place, train, capsys):
         ({"held_out": [1]}, "held_out.*go together"),
         ({"protocol": "leave_one_task_out", "held_out": [0, 0]}, "different numbers.*0, 0"),
         ({"protocol": "leave_one_task_out", "held_out": [-1]}, "different numbers.*-1"),
+        ({"protocol": "leave_one_task_out", "held_out": [[1]]}, "different numbers.*1"),
+        ({"protocol": "task_groups", "groups": [[{}]]}, "different numbers"),
+        ({"protocol": "transfer", "source": {"shots": True}, "targets": [0]}, "shots takes int"),
         (
             {
                 "protocol": "leave_one_task_out",

@@ -9,7 +9,7 @@ import torch
 from clip import load_backbone
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.tasks import TaskSpace
-from dassl.engine import Step
+from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import UserError, load_checkpoint
 from results.schema import SCHEMA
 from tests.conftest import TASKS, backbone_of, toy_class
@@ -148,6 +148,31 @@ def test_a_suite_task_by_task_is_each_task_alone(run, tmp_path, t):
         for folder in (f"suite/task{t}", "alone")
     ]
     assert torch.equal(checkpoints[0]["prompts.ctx"], checkpoints[1]["prompts.ctx"])
+
+
+@pytest.mark.parametrize("method", ["CoOp", "LinearProbe", "MTCoOp"])
+def test_a_task_without_training_images_is_refused_before_any_training(run, sparse, capsys, method):
+    words = (*options(), "OPTIM.MAX_EPOCH", 1)
+    if TRAINER_REGISTRY.get(method).suite == "joint":
+        assert run(method, *words, dataset="Sparse")["status"] == "complete"
+        return
+    with pytest.raises(UserError, match=r"task 1 \(light or dark\): Sparse has no training"):
+        run(method, *words, dataset="Sparse")
+    assert "epoch [" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def sparse(toy_folder):
+    """Registers Sparse: the toy suite without training images of task 1."""
+    base = toy_class("Sparse", toy_folder)
+
+    def init(self, cfg):
+        base.__init__(self, cfg)
+        self._train_x = [item for item in self._train_x if item.task != 1]
+
+    DATASET_REGISTRY.register()(type("Sparse", (base,), {"__init__": init}))
+    yield
+    DATASET_REGISTRY._classes.pop("Sparse")
 
 
 @pytest.fixture

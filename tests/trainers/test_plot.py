@@ -121,6 +121,15 @@ def test_plan_does_not_underflow(eps):
     torch.testing.assert_close(found.sum(-2), torch.full((3, 4), 1 / 4), rtol=1e-3, atol=1e-3)
 
 
+def test_the_bias_of_a_tower(build, with_places, monkeypatch):
+    """SigLIP's bias is added to the logits, which those of several labels depend on."""
+    trainer = make(build)
+    features = {name: with_places[key] for name, key in (("global", "feat"), ("local", "local"))}
+    logits = trainer.forward(features).logits
+    monkeypatch.setattr(trainer.clip, "logit_bias", torch.tensor(-3.0))
+    torch.testing.assert_close(trainer.forward(features).logits, logits - 3)
+
+
 def test_half_precision_features(build, with_places, close):
     trainer = make(build, "N", SETS)
     wide(trainer.model.prompter.prompts.ctx)

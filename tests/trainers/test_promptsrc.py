@@ -6,6 +6,7 @@ import torch
 from clip import load_backbone
 from dassl.utils import load_checkpoint
 from prompting.anchors import imagenet_templates
+from prompting.averaging import GaussianAverage
 from tests.conftest import TASKS
 from tests.reference import deep, promptsrc
 from tests.reference import prompts as naive
@@ -88,6 +89,14 @@ def test_the_average_over_the_epochs(run, tmp_path):
         for name, expected in promptsrc.average(states, mean, 1.5).items():
             torch.testing.assert_close(finals[-1][name].double(), expected, rtol=1e-5, atol=1e-6)
     assert not any(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+
+
+def test_the_average_of_a_resumed_training_is_on_the_device_of_the_weights():
+    """A state that was read from a file is on the CPU."""
+    average = GaussianAverage(3, mean=2, std=1)
+    average.state = {"weight": torch.ones(2, 2)}
+    average.update(torch.nn.Linear(2, 2, bias=False, device="meta"), epoch=1)
+    assert average.state["weight"].device.type == "meta"
 
 
 def test_a_mean_far_beyond_the_epochs_takes_the_last(run, tmp_path):

@@ -131,6 +131,26 @@ def test_anchors(build, batch, token_ids, close):
     agree(trainer, batch, scores, wanted, list(leaves.values()), close)
 
 
+def test_anchors_of_sampled_classes(build, batch):
+    """Classes that a step does not score are in none of the distances."""
+    weights = {"ANCHOR_TEXT": 1.0, "ANCHOR_LOGITS": 1.0}
+    trainer = make(build, CSC=True, CLS_SAMPLE_RATE=0.3, **weights)
+    mask = torch.tensor([1, 1, 1, 0, 0, 1, 0, 0, 1]).bool()  # of C = 3 + 2 + 4 classes
+    scale, owner = trainer.clip.logit_scale.double(), torch.tensor(OWNER)
+    output = trainer.forward(trainer.image_features(batch), mask)
+    found = trainer.compute_loss(output, batch, mask)
+    text, text0 = output.text_features.double(), trainer.templates.features.double()
+    image = output.image_features.double()
+    wanted = promptsrc.losses(image, text[mask], image, text0[mask], scale)
+    parts = []
+    for row, t in zip(image[:, None], batch["task"].tolist(), strict=True):
+        here = mask & (owner == t)
+        parts.append(promptsrc.losses(row, text[here], row, text0[here], scale)["logits"])
+    wanted["logits"] = torch.stack(parts).mean()
+    for name in ("text", "logits"):
+        torch.testing.assert_close(found[name].double(), wanted[name], rtol=1e-4, atol=1e-6)
+
+
 def test_depth_1_is_softcpt(build, batch):
     trainer = make(build)
     prompter, space = trainer.model.prompter, trainer.dm.space

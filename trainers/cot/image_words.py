@@ -40,7 +40,7 @@ class ImageWords(nn.Module):
         super().__init__()
         self.count = min(options.TOP_CLASSES, space.num_classes)
         self.names = [words_of(name) for name in space.classnames]
-        self.template = options.IMAGE_TEMPLATE.replace("{task}", words_of(space.tasks[0].name))
+        self.template = options.IMAGE_TEMPLATE.replace("{task}", words_of(space.prompt_names[0]))
         self.model = options.LM if options.GENERATOR == "neural" else None
         self.max_tokens, self.used = options.LM_TOKENS, used
         self.zero_shot = TemplatePrompter(space, text)
