@@ -167,10 +167,10 @@ def test_a_folder_that_is_put_right_can_be_used(folder, change):
     before = set(folder.rglob("*"))
     change(folder)
     with pytest.raises(UserError, match="image"):
-        load("ImageFolder", folder, "DATASET.NUM_SHOTS", 1)
+        load("ImageFolder", folder, NUM_SHOTS=1)
     for path in set(folder.rglob("*")) - before:
         path.unlink()
-    assert len(load("ImageFolder", folder, "DATASET.NUM_SHOTS", 1).train_x) == 2
+    assert len(load("ImageFolder", folder, NUM_SHOTS=1).train_x) == 2
 
 
 @pytest.mark.parametrize("parts", [("Train", "Test"), ("training", "testing"), ("TRAIN", "test")])
