@@ -37,7 +37,7 @@ class Suite(TaskGroup):
         for i, entry in enumerate(entries):
             where = f"DATASET.MEMBERS[{i}]"
             options = _options(entry, where)
-            options["ROOT"] = str(Path(root, Path(str(options.get("ROOT", ""))).expanduser()))
+            options["ROOT"] = str(Path(root, Path(str(options.get("ROOT") or "")).expanduser()))
             own = cfg.clone()
             own.merge_from_dict({"DATASET": options}, where=f"{where}: ")
             members.append((dataset_class(own), own))

@@ -57,8 +57,8 @@ def method_styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def hatch_of(style: dict[str, Any]) -> str:
-    """The hatch of bars of a colour."""
-    return HATCHES[COLOURS.index(style["color"])]
+    """The hatch of bars of a colour; none for the grey of methods without training images."""
+    return dict(zip(COLOURS, HATCHES, strict=True)).get(style["color"], "")
 
 
 def wrapped(name: str, width: int) -> str:

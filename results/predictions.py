@@ -63,7 +63,7 @@ def save_predictions(trainer: Any, folder: Path) -> None:
         folders += [
             _relative_to_root(place, part.cfg.DATASET.ROOT) for place in image_folders(part.dataset)
         ]
-        predictions = getattr(part, "predictions", None)
+        predictions = part.predictions
         found = predictions.arrays() if predictions else {}
         items = getattr(part.dataset, part.cfg.TEST.SPLIT) or []
         items = predictions.of_items(items) if predictions else items

@@ -250,14 +250,18 @@ def _peak_memory(reader: RecordReader) -> float | None:
 
 def _unfinished(folder: Path, reader: RecordReader) -> Run:
     protocol = reader.section("protocol")
-    method = protocol.get("method", "")
+
+    def recorded(key: str, kind: type, otherwise: Any) -> Any:
+        return reader.get(f"protocol.{key}", kind) if key in protocol else otherwise
+
+    method = recorded("method", str, "")
     return Run(
         folder=folder,
         status=reader.status,
         method=method,
-        suite=protocol.get("suite", ""),
-        shots=_shots(method, protocol.get("shots", 0)),
-        seed=protocol.get("seed"),
+        suite=recorded("suite", str, ""),
+        shots=_shots(method, recorded("shots", int, 0)),
+        seed=recorded("seed", int, None),
         settings=settings_of_record(folder, reader),
         test_subset=_test_subset(reader),
         error=str(reader.section("run").get("error", "")),

@@ -91,10 +91,10 @@ def balance_label(balance: dict[str, Any]) -> str:
         f"T {balance['temperature']}" if "temperature" in balance else "",
         "epoch all" if balance.get("epoch") == "all" else "",
         f"weights {balance['task_weights']}" if "task_weights" in balance else "",
-        " ".join(map(str, values)) if values else "",
+        " ".join(map(str, values)) if isinstance(values, list) else "",
         f"rate {balance['rate']}" if balance.get("rate", DEFAULT_RATE) != DEFAULT_RATE else "",
     ]
-    return ", ".join(filter(None, words))
+    return ", ".join(str(word) for word in words if word)
 
 
 def read_config(folder: Path) -> dict:

@@ -254,7 +254,7 @@ def _rows(
         stats = [statistic([value]), *(statistic(seeds[way].values()) for way in ways)]
         yield (*first, Cell(task), *best_of(stats), *map(gain_cell, gains.values()))
     means = {way: block.mean(way) for way in ways}
-    zero = None if None in known else sum(v for v in known if v is not None) / len(known)
+    zero = None if None in known else statistic(known).mean
     stats = [statistic([zero]), *(statistic(means[way].values()) for way in ways)]
     gain_cells = [
         gain_cell(gains_over(means[way], block.mean(baseline)), f", {wins[way]} of {len(tasks)}")

@@ -35,6 +35,11 @@ def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> 
             )
         for backbone in backbones:
             place = output / folder / (_folder_name(backbone) if backbone else "")
+            if owner.setdefault(f"{place}/".lower(), backbone) != backbone:
+                raise UserError(
+                    f"the backbones {owner[f'{place}/'.lower()]!r} and {backbone!r} would share "
+                    f"the folder {place}; leave one out"
+                )
             for dataset in map(str, content["datasets"]):
                 words = by_trainer[content["methods"][name]["trainer"]]
                 runs += _runs_of(str(name), backbone, dataset, content, place, words, configs)

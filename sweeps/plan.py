@@ -12,7 +12,13 @@ from dassl.utils import UserError, unknown_name
 from results.aggregate import SPREADS
 
 from .grid import grid_runs
-from .protocols import PlannedRun, check_fitting, check_protocol_keys, override_words
+from .protocols import (
+    PlannedRun,
+    check_fitting,
+    check_mapping,
+    check_protocol_keys,
+    override_words,
+)
 
 KEYS = {
     "output": str,  # folder of all runs
@@ -59,6 +65,7 @@ CLUSTER_KEYS = {
     "requeues": int,  # how often a job may run into its time limit
     "extra": dict,  # other parameters of sbatch
 }
+LEAST = {"workers": 0, "jobs": 1, "gpus": 0, "cpus": 1, "memory_gb": 1, "minutes": 1, "requeues": 0}
 ENGINES = ("debug", "local", "slurm")
 # Keys that the sweep sets itself, so that a folder's name says what is in it.
 SET_BY_SWEEP = (
@@ -132,20 +139,21 @@ def read_sweep(
             ``methods`` names one that is not in the YAML.
     """
     path, configs = Path(path).expanduser(), Path(configs)
-    content = read_yaml(path)
-    _check(content, KEYS, "key", f"{path}: ")
+    content = check_mapping(read_yaml(path), KEYS, "key", f"{path}: ")
     for key in REQUIRED:
         if not content.get(key):
             raise UserError(f"{path}: {key} is missing or empty")
     _check_numbers(content, path)
-    source = (content.get("source") or {}).get("dataset")
-    for dataset in [*content["datasets"], *([source] if source else [])]:
-        _check_dataset(str(dataset), configs, path)
-    for name, method in content["methods"].items():
-        _check_method(name, method, configs, path)
-    chosen = set(map(str, _chosen(content["methods"], methods, path)))
+    for dataset in filter(None, [*content["datasets"], content.get("source", {}).get("dataset")]):
+        _check_name("dataset", str(dataset), configs / "datasets", path)
+    content["methods"] = {
+        str(name): _checked_method(name, method, configs, path)
+        for name, method in content["methods"].items()
+    }
+    chosen = _chosen(content["methods"], methods, path)
     cluster = _checked_cluster(content, path)
-    _check_protocol(content.get("protocol"), configs, path)
+    if protocol := content.get("protocol"):
+        _check_name("protocol", protocol, configs / "protocols", path)
     check_protocol_keys(content, path)
     report = _checked_report(content, path)
     output = Path(output or content["output"]).expanduser()
@@ -160,19 +168,6 @@ def read_sweep(
         spread=report["spread"],
         planned=planned,
     )
-
-
-def _check(content: Any, keys: dict[str, Any], kind: str, where: str) -> None:
-    """Refuse unknown keys, and values of another type."""
-    if not isinstance(content, dict):
-        raise UserError(f"{where}expected keys and values, but got {content!r}")
-    for key, value in content.items():
-        if key not in keys:
-            raise UserError(f"{where}{unknown_name(kind, str(key), keys)}")
-        kinds = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
-        if value is not None and not isinstance(value, kinds):
-            named = " or ".join(kind.__name__ for kind in kinds)
-            raise UserError(f"{where}{key} takes {named}; got {value!r}")
 
 
 def _check_numbers(content: dict, path: Path) -> None:
@@ -191,21 +186,17 @@ def _check_numbers(content: dict, path: Path) -> None:
             _pairs(keys, path)
 
 
-def _check_dataset(name: str, configs: Path, path: Path) -> None:
-    if not (configs / "datasets" / f"{name}.yaml").is_file():
-        known = sorted(file.stem for file in (configs / "datasets").glob("*.yaml"))
-        raise UserError(f"{path}: {unknown_name('dataset', name, known)}")
+def _check_name(kind: str, name: str, folder: Path, path: Path) -> None:
+    """Refuse a name without a YAML file in a folder."""
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"{path}: {unknown_name(kind, name, known)}")
 
 
-def _check_protocol(name: str | None, configs: Path, path: Path) -> None:
-    if name and not (configs / "protocols" / f"{name}.yaml").is_file():
-        known = sorted(file.stem for file in (configs / "protocols").glob("*.yaml"))
-        raise UserError(f"{path}: {unknown_name('protocol', name, known)}")
-
-
-def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
+def _checked_method(name: str, method: Any, configs: Path, path: Path) -> dict[str, Any]:
+    """The keys of a method."""
     where = f"{path}: method {name}: "
-    _check(method, METHOD_KEYS, "method key", where)
+    method = check_mapping(method, METHOD_KEYS, "method key", where)
     for key in ("trainer", "config"):
         if not method.get(key):
             raise UserError(f"{where}{key} is missing or empty")
@@ -215,12 +206,15 @@ def _check_method(name: str, method: Any, configs: Path, path: Path) -> None:
         held = f"; {file.parent} holds {', '.join(near)}" if near else ""
         raise UserError(f"{where}there is no configuration file {file}{held}")
     _pairs(method.get("opts"), path)
+    return method
 
 
 def _checked_cluster(content: dict, path: Path) -> dict[str, Any]:
     """Where the runs are done."""
-    cluster = content.get("cluster") or {}
-    _check(cluster, CLUSTER_KEYS, "cluster key", f"{path}: ")
+    cluster = check_mapping(content.get("cluster", {}), CLUSTER_KEYS, "cluster key", f"{path}: ")
+    for key, least in LEAST.items():
+        if cluster.get(key, least) < least:
+            raise UserError(f"{path}: {key} takes a number from {least}; got {cluster[key]}")
     if cluster.get("engine", ENGINES[0]) not in ENGINES:
         raise UserError(f"{path}: {unknown_name('engine', cluster['engine'], ENGINES)}")
     return cluster
@@ -228,8 +222,8 @@ def _checked_cluster(content: dict, path: Path) -> dict[str, Any]:
 
 def _checked_report(content: dict, path: Path) -> dict[str, Any]:
     """The files of the report, and what follows ± in its table."""
-    report = {"spread": "std", **(content.get("report") or {})}
-    _check(report, REPORT_KEYS, "report key", f"{path}: ")
+    found = check_mapping(content.get("report", {}), REPORT_KEYS, "report key", f"{path}: ")
+    report = {"spread": "std", **found}
     if report["spread"] not in SPREADS:
         raise UserError(f"{path}: {unknown_name('spread', report['spread'], SPREADS)}")
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -101,7 +102,8 @@ class _Worker:
 
     def begin(self, run: PlannedRun) -> None:
         self.runs[run.folder], self.ready = run, False
-        self.pipe.send(run)
+        with contextlib.suppress(BrokenPipeError):  # it has just died, which its sentinel reports
+            self.pipe.send(run)
 
 
 class _Pool:

@@ -168,6 +168,32 @@ def _with_flags(run: PlannedRun, needs: PlannedRun, *flags: str) -> PlannedRun:
     return replace(run, argv=tuple(argv), needs=needs.folder)
 
 
+def check_mapping(content: Any, keys: dict[str, Any], kind: str, where: str) -> dict[str, Any]:
+    """Keys of a sweep's YAML with their values, without keys that have none.
+
+    Args:
+        keys: the known keys, with the type of their values or a tuple of types.
+        kind: what a key is, for messages, which start with ``where``.
+
+    Raises:
+        UserError: an unknown key, or a value of another type.
+    """
+    if not isinstance(content, dict):
+        raise UserError(f"{where}expected keys and values, but got {content!r}")
+    found = {}
+    for key, value in content.items():
+        if key not in keys:
+            raise UserError(f"{where}{unknown_name(kind, str(key), keys)}")
+        kinds = keys[key] if isinstance(keys[key], tuple) else (keys[key],)
+        if value is None:
+            continue
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            named = " or ".join(kind.__name__ for kind in kinds)
+            raise UserError(f"{where}{key} takes {named}; got {value!r}")
+        found[key] = value
+    return found
+
+
 def check_protocol_keys(content: dict[str, Any], path: Path) -> None:
     """Refuse keys of another protocol than the sweep's, and missing or wrong ones of its own.
 
@@ -225,12 +251,7 @@ def check_fitting(protocol: str | None, run: PlannedRun, path: Path) -> None:
 
 
 def _check_source(source: dict[str, Any], path: Path) -> None:
-    for key, value in source.items():
-        if key not in SOURCE_KEYS:
-            raise UserError(f"{path}: {unknown_name('key of source', str(key), SOURCE_KEYS)}")
-        if value is not None and not isinstance(value, SOURCE_KEYS[key]):
-            named = SOURCE_KEYS[key].__name__
-            raise UserError(f"{path}: {key} of source takes {named}; got {value!r}")
+    check_mapping(source, SOURCE_KEYS, "key of source", f"{path}: source: ")
     if not source.get("shots"):
         raise UserError(f"{path}: source needs shots, its training images per class (-1: all)")
     _check_tasks("tasks of source", source.get("tasks") or [], path)
@@ -238,7 +259,7 @@ def _check_source(source: dict[str, Any], path: Path) -> None:
 
 def _check_tasks(key: str, tasks: list, path: Path) -> None:
     numbers = [t for t in tasks if isinstance(t, int) and not isinstance(t, bool) and t >= 0]
-    if numbers != list(dict.fromkeys(tasks)):
+    if len(numbers) < len(tasks) or len(set(numbers)) < len(numbers):
         raise UserError(
             f"{path}: {key} takes different numbers of tasks, from 0, but holds {tasks}"
         )

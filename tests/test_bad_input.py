@@ -80,6 +80,13 @@ MISTAKES = [
 ]
 
 
+def test_a_dataset_file_without_keys_below_dataset(cli, tmp_path):
+    file = tmp_path / "five.yaml"
+    file.write_text("DATASET: 5\n")
+    code, _, err = cli("--dataset-config-file", file, dataset="", output=tmp_path / "run")
+    assert code == 2 and f"{file}: DATASET holds the keys" in err and "got 5" in err
+
+
 @pytest.mark.parametrize(("how", "words", "message"), MISTAKES)
 def test_a_mistake_is_named_before_the_first_batch(cli, tmp_path, how, words, message):
     code, out, err = cli(*words, **how, output=tmp_path / "new" / "run")

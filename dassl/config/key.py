@@ -55,7 +55,7 @@ class Key:
         if isinstance(item, bool) or not isinstance(item, (int, float)):
             return not self._bounds
         return (
-            math.isfinite(item)
+            (isinstance(item, int) or math.isfinite(item))
             and (self.least is None or item >= self.least)
             and (self.most is None or item <= self.most)
             and (self.above is None or item > self.above)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ MEANT = {  # keys of this project by common names of other ones
     "WD": "WEIGHT_DECAY",
     "SHOTS": "NUM_SHOTS",
 }
+LARGEST = int(sys.float_info.max)  # of the whole numbers that a float can hold
 SPECS = "__key_specs__"  # attribute of a node: the Key of each entry that has one
 
 
@@ -60,7 +63,10 @@ class CfgNode(_CfgNode):
             raise UserError(f"{path}: _BASE_ includes the file itself")
         content = read_yaml(path)
         bases = content.pop("_BASE_", [])
-        for base in [bases] if isinstance(bases, str) else bases:
+        bases = bases if isinstance(bases, list) else [bases]
+        if strange := [base for base in bases if not isinstance(base, str)]:
+            raise UserError(f"{path}: _BASE_ takes a path or a list of paths; got {strange[0]!r}")
+        for base in bases:
             self._merge_file(path.parent / Path(base).expanduser(), (*seen, path.resolve()))
         self.merge_from_dict(content, where=f"{path}: ")
 
@@ -136,7 +142,7 @@ def read_yaml(path: Path) -> dict:
         raise UserError(f"there is no configuration file {path}{beside}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the configuration file {path}: {error}") from None
-    except yaml.YAMLError as error:
+    except Exception as error:  # PyYAML raises nearly anything about a value such as 2020-13-45
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
@@ -195,7 +201,7 @@ def _coerce(value: Any, old: Any, spec: Key, where: str) -> Any:
     if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
         return type(default)(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) <= LARGEST else math.inf
     if type(value) in (type(default), *spec.also):
         return value
     example = f" such as {default!r}" if default and not isinstance(default, bool) else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from os.path import expanduser
 
+from dassl.utils.errors import UserError
+
 from .node import CfgNode
 
 PATH_KEYS = (
@@ -26,6 +28,8 @@ def expand_home(cfg: CfgNode) -> None:
         for parent in parents:
             node = node[parent]
         node[last] = expanduser(node[last])
+    if strange := [name for name in cfg.MODEL.INIT_FROM if not isinstance(name, str)]:
+        raise UserError(f"MODEL.INIT_FROM takes a list of folders; got {strange[0]!r} in it")
     cfg.MODEL.INIT_FROM = tuple(map(expanduser, cfg.MODEL.INIT_FROM))
     cfg.DATASET.MEMBERS = tuple(
         {**member, "ROOT": expanduser(member["ROOT"])}

@@ -110,7 +110,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     if len(args.opts) % 2 or not any(key.startswith("TRAINER.") for key in keys):
         cfg.merge_from_list(args.opts)
     name = cfg.DATASET.NAME
-    own_suite = any("MEMBERS" in (content.get("DATASET") or {}) for content in contents)
+    sections = [content.get("DATASET") for content in contents]
+    own_suite = any(isinstance(keys, dict) and "MEMBERS" in keys for keys in sections)
     if name and not own_suite and not cfg.DATASET.MEMBERS:
         DATASET_REGISTRY.check_name(name)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dassl.config import CfgNode
 from dassl.config.defaults import TASK_SAMPLERS
 from dassl.utils import UserError
+
+if TYPE_CHECKING:
+    from .base import TrainerBase
 
 
 def balance_of(cfg: CfgNode) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def balance_of(cfg: CfgNode) -> dict[str, Any]:
     return rules
 
 
-def refuse_balance(cfg: CfgNode, trainer_cls: type) -> None:
+def refuse_balance(cfg: CfgNode, trainer_cls: type[TrainerBase]) -> None:
     """Refuse rules of balance for a trainer on which they would have no effect.
 
     Raises:
@@ -34,14 +37,14 @@ def refuse_balance(cfg: CfgNode, trainer_cls: type) -> None:
     """
     rules = balance_of(cfg)
     name = trainer_cls.__name__
-    if rules and getattr(trainer_cls, "suite", None) != "joint":
+    if rules and trainer_cls.suite != "joint":
         key = "DATALOADER.TRAIN_X.SAMPLER" if "sampler" in rules else "OPTIM.TASK_WEIGHTS"
         value = rules.get("sampler") or rules["task_weights"]
         raise UserError(
             f"{key} {value} balances tasks that are trained jointly, but {name} trains each task "
             "separately; choose a joint method, such as MTCoOp or MTCoOpHard, or leave out the key"
         )
-    if "task_weights" in rules and not getattr(trainer_cls, "weighs_tasks", False):
+    if "task_weights" in rules and not trainer_cls.weighs_tasks:
         raise UserError(
             f"OPTIM.TASK_WEIGHTS {rules['task_weights']} has no effect on {name}, which computes "
             "its loss by itself; call self.task_weights(losses, task) there and set the class's "

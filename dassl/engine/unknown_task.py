@@ -16,18 +16,19 @@ from dassl.utils import UserError
 from .plain_images import training_images
 
 if TYPE_CHECKING:
+    from .base import TrainerBase
     from .simple_trainer import SimpleTrainer
 
 KEY = "TEST.TASK_GIVEN False"
 
 
-def refuse_unknown_task(cfg: CfgNode, trainer_cls: type) -> None:
+def refuse_unknown_task(cfg: CfgNode, trainer_cls: type[TrainerBase]) -> None:
     """Refuse TEST.TASK_GIVEN False for a method that has no model of all tasks.
 
     Raises:
         UserError: the method is not trained jointly.
     """
-    if not cfg.TEST.TASK_GIVEN and getattr(trainer_cls, "suite", None) != "joint":
+    if not cfg.TEST.TASK_GIVEN and trainer_cls.suite != "joint":
         raise UserError(
             f"{KEY} compares the scores of all tasks for an image, but {trainer_cls.__name__} "
             "trains each task separately; choose a joint method, such as MTCoOp or MTCoOpHard"

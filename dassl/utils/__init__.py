@@ -6,16 +6,7 @@ from .lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .checkpoint import load_checkpoint, load_pretrained_weights, save_checkpoint
-    from .errors import (
-        Interrupted,
-        UserError,
-        counted,
-        did_you_mean,
-        nearest,
-        shorten_list,
-        size_in_words,
-        unknown_name,
-    )
+    from .errors import Interrupted, UserError, did_you_mean, nearest, unknown_name
     from .files import (
         atomic_path,
         cache_folder,
@@ -31,6 +22,7 @@ if TYPE_CHECKING:
     from .registry import Registry, import_all
     from .stopwatch import Stopwatch
     from .tools import choose_device, collect_env_info, count_num_param, flat, set_random_seed
+    from .words import counted, shorten_list, size_in_words
 
 __all__ = [
     "AverageMeter",

@@ -1,4 +1,4 @@
-"""Errors that a user can correct: one line, no traceback; and the words of messages."""
+"""Errors that a user can correct: one line, no traceback."""
 
 from __future__ import annotations
 
@@ -40,22 +40,3 @@ def unknown_name(kind: str, name: str, known: Iterable[str], meant: str = "") ->
     known = list(known)
     hint = did_you_mean(meant or name, known) or ";"
     return UserError(f"no {kind} named {name!r}{hint} known: {', '.join(known) or 'none'}")
-
-
-def size_in_words(size: float) -> str:
-    """A number of bytes: ``3.2 kB``, ``64.0 MB``, ``1.25 GB``."""
-    if size < 1e6:
-        return f"{size / 1e3:.1f} kB"
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 image``, ``2,000 images``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def shorten_list(names: Iterable[str], limit: int = 3) -> str:
-    """The first names of a list, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -82,7 +82,7 @@ def read_json(path: str | os.PathLike) -> Any:
         raise UserError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         raise UserError(f"{path} is not valid JSON: {error}") from None
 
 

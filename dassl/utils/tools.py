@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .errors import size_in_words
+from .words import size_in_words
 
 if TYPE_CHECKING:
     import torch

@@ -217,6 +217,7 @@ class FewShotDataset(ImageTasks):
         path = find(self.root, name)
         if path is None:
             fresh = self._fresh_split()
+            refuse_same_files(self.image_root, fresh.parts)  # before they are stored
             if not self._store_split:
                 return fresh
             return read_split(store(to_json(fresh), self.root, name), "own")

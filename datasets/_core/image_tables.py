@@ -174,6 +174,11 @@ def checked_row(row: dict[str, str], named: Iterable[str], where: str) -> dict[s
     """
     row = {**row, "where": where}
     for name in named:
+        if name == "split" and not row[name]:
+            raise UserError(
+                f"{where}: the split is empty; write train, val or test, or leave out the column "
+                "split for a random division"
+            )
         if not _is_name(row[name]):
             raise UserError(f"{where}: the {name} is {row[name]!r}, which is no name")
     inside = stays_inside(row["path"]) and "://" not in row["path"]

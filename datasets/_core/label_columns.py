@@ -142,7 +142,7 @@ def _read_entry(entry: object, where: str) -> LabelColumn:
             f"multi_label, SEPARATOR: ';'}}, but is {entry!r}"
         )
     kind = entry.get("KIND", "single_label")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise unknown_name(f"KIND of {where}", str(kind), KINDS)
     for key in entry:
         if key not in KEYS[kind]:

@@ -116,6 +116,7 @@ LINES = ["images/1.png,a|b,small,yes", "images/2.png,a,large,no"]
         ([{**TAGS, "NAME": "tgs"}], "tgs.*tags"),
         ([TAGS, TAGS], r"COLUMNS\[1\].*'tags'"),
         ([{"NAME": "tags", "KIND": "multilabel"}], "multilabel.*multi_label"),
+        ([{"NAME": "tags", "KIND": ["multi_label"]}], "KIND.*multi_label"),
         ([{**SIZE, "SEPARATOR": ";"}], "SEPARATOR.*CLASSES"),
         ([{"NAME": "size", "KIND": "ordinal"}], "ordinal.*CLASSES"),
         ([{**SIZE, "CLASSES": ["small", "larger"]}], "manifest.csv:3.*'size'.*large"),

@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 
+from dassl.utils import UserError
 from datasets._core.mini import draw, make_mini
 from tests.datasets.folders import load
 
@@ -158,6 +159,18 @@ def loop(folder):
 def test_folders_that_cannot_be_meant_are_refused(folder, check, change, words):
     change(folder)
     refused(check, "ImageFolder", folder, words)
+
+
+@pytest.mark.parametrize("change", [same_link, dangling])
+def test_a_folder_that_is_put_right_can_be_used(folder, change):
+    """The images of every class are looked at before a division of them is stored."""
+    before = set(folder.rglob("*"))
+    change(folder)
+    with pytest.raises(UserError, match="image"):
+        load("ImageFolder", folder, NUM_SHOTS=1)
+    for path in set(folder.rglob("*")) - before:
+        path.unlink()
+    assert len(load("ImageFolder", folder, NUM_SHOTS=1).train_x) == 2
 
 
 @pytest.mark.parametrize("parts", [("Train", "Test"), ("training", "testing"), ("TRAIN", "test")])

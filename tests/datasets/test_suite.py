@@ -74,6 +74,7 @@ def test_train_takes_a_suite_of_a_new_name(tmp_path):
         ([{"NAME": "OxfordPet"}], "did you mean OxfordPets"),
         ([{"NAME": "Suite"}], "cannot hold a Suite"),
         ([{"ROOT": 5, "NAME": "ImageFolder"}], "there is no folder .*/5"),
+        ([{"ROOT": None, "METRIC": "f1"}], "METRIC .*'f1'"),
         ([{"METRIC": "f1", "ROOT": "."}], "METRIC .*'f1'"),
         ([{"TEMPLATE": "a photo", "ROOT": "."}], "must hold {} once"),
         ([{"TASK_NAME": " ", "ROOT": "."}], "TASK_NAMES must name each of the 1 tasks"),

@@ -162,6 +162,7 @@ def link(root):
         (lambda root: "path;class\ncat/0.png;cat\n", "csv:1: this looks separated by ';'"),
         (lambda root: "path\tclass\ncat/0.png\tcat\n", "csv:1: this looks separated by"),
         (lambda root: "cat/0.png,cat\n", "csv:1: .*the table has no header"),
+        (lambda root: "path,class,split\ncat/0.png,cat,\n", "csv:2: the split is empty"),
         (
             lambda root: "path,class\ncat\\0.png,cat\n",
             "csv:2: .* has backslashes; write it with forward slashes: 'cat/0.png'",

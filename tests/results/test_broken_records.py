@@ -16,6 +16,16 @@ def parse(capsys, *argv):
     return code, *capsys.readouterr()
 
 
+def _unfinished(key, value):
+    """A change to a record that is not complete."""
+
+    def change(content):
+        content["status"] = "failed"
+        content["protocol"][key] = value
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -39,6 +49,9 @@ def parse(capsys, *argv):
         (lambda c: c["suite"].update(groups={"a": "b"}), "suite.groups.a must be a percentage"),
         (lambda c: c["tasks"][0].update(value=10**400), "tasks.0.value must be a percentage"),
         (lambda c: c.update(hashes=["x"]), "hashes must be of type dict"),
+        (_unfinished("method", 5), "protocol.method must be of type str, but is 5"),
+        (_unfinished("shots", None), "protocol.shots must be of type int, but is None"),
+        (_unfinished("seed", [1]), "protocol.seed must be of type int, but is [1]"),
         (lambda c: c.update(run="x"), "run must be of type dict"),
         (lambda c: c.update(data="x"), "data must be of type dict"),
         (lambda c: c.update(data={"test_subset": "x"}), "data.test_subset.items is missing"),

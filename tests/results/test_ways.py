@@ -152,3 +152,15 @@ def test_blocks_with_other_options_name_them(tmp_path, capsys):
     _, _, lines = rows_of(tmp_path, capsys)
     labels = [line.strip("| ").split(" | ")[0] for line in lines if "| mean |" in line]
     assert labels == ["CoOp-CA (N_CTX 16)", "CoOp-CA (N_CTX 4)"]
+
+
+def test_runs_without_a_value_are_no_error(tmp_path, capsys):
+    for way, own in (("scratch", {}), ("moved", {"init_from": "Trees 16 shots 0a1b2c3d"})):
+        write(tmp_path / way, "transfer", dict.fromkeys(NAMES, 50.0), **own)
+        file = tmp_path / way / "results.json"
+        content = json.loads(file.read_text())
+        content["suite"]["value"] = None
+        content["tasks"] = [{**task, "value": None} for task in content["tasks"]]
+        file.write_text(json.dumps(content))
+    _, rows, _ = rows_of(tmp_path, capsys, code=1)
+    assert rows["mean"] == ["n/a", "n/a", "n/a"]

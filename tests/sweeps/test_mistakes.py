@@ -32,6 +32,10 @@ def method(**keys):
         ({"cluster": {"worker": 2}}, "no cluster key named 'worker'; did you mean workers?"),
         ({"cluster": {"workers": "2"}}, "workers takes int; got '2'"),
         ({"report": {"tabel": "x"}}, "no report key named 'tabel'; did you mean table?"),
+        ({"cluster": {"jobs": 0}}, "jobs takes a number from 1; got 0"),
+        ({"cluster": {"workers": True}}, "workers takes int; got True"),
+        ({"protocol": 5}, "protocol takes str; got 5"),
+        ({"backbones": ["ViT-B/32", "ViT-B-32"]}, "'ViT-B/32' and 'ViT-B-32'"),
         (
             {"methods": {"a b": method()["methods"]["m"], "a/b": method()["methods"]["m"]}},
             "the methods 'a b' and 'a/b' would share the folder out/a-b",
@@ -42,6 +46,22 @@ def test_mistakes_in_the_yaml(place, train, capsys, changes, message):
     code, _, err = run(capsys, **changes)
     assert code == 2 and err.startswith("error: ") and message in err
     assert not train.seen
+
+
+def test_keys_without_a_value_are_left_out(place, train, capsys):
+    empty = {
+        "backbones": None,
+        "cluster": {"engine": None, "workers": None, "jobs": None},
+        "report": {"table": None, "spread": None},
+    }
+    code, lines, _ = run(capsys, "--dry-run", **empty)
+    assert code == 0 and lines[-1].startswith("5 runs")
+
+
+def test_a_method_whose_name_is_a_number(place, train, capsys):
+    methods = {1: method()["methods"]["m"]}
+    code, lines, _ = run(capsys, "--dry-run", "--methods", "1", methods=methods)
+    assert code == 0 and lines[-1].startswith("4 runs")
 
 
 @pytest.mark.parametrize("flags", [(), ("--dry-run",)])

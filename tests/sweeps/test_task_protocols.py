@@ -187,6 +187,9 @@ def test_each_task_is_tested_with_prompts_of_the_others(place, train, capsys):
         ({"held_out": [1]}, "held_out.*go together"),
         ({"protocol": "leave_one_task_out", "held_out": [0, 0]}, "different numbers.*0, 0"),
         ({"protocol": "leave_one_task_out", "held_out": [-1]}, "different numbers.*-1"),
+        ({"protocol": "leave_one_task_out", "held_out": [[1]]}, "different numbers.*1"),
+        ({"protocol": "task_groups", "groups": [[{}]]}, "different numbers"),
+        ({"protocol": "transfer", "source": {"shots": True}, "targets": [0]}, "shots takes int"),
         (
             {
                 "protocol": "leave_one_task_out",
@@ -241,4 +244,9 @@ def test_new_classes_are_not_tested_if_the_training_failed(place, train, capsys)
     train.fails = {"out/CoOp/trees_1shots/seed1": RuntimeError("x")}
     code, lines, _ = run(capsys, shots=[1], seeds=[1], protocol="base_to_new")
     assert code == 1
+    assert "it needs out/CoOp/trees_1shots/seed1, which failed" in lines[-1]
+    write(place / "out/CoOp/trees_1shots/seed1", status="failed", run={"error": "x"})
+    train.seen.clear()  # the zero-shot runs are complete, and looked at again
+    code, lines, _ = run(capsys, shots=[1], seeds=[1], protocol="base_to_new")
+    assert code == 1 and [args[1] for args in train.seen] == ["ZeroshotCLIP"] * 2
     assert "it needs out/CoOp/trees_1shots/seed1, which failed" in lines[-1]

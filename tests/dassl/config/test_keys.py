@@ -7,7 +7,7 @@ import warnings
 import pytest
 import yaml
 
-from dassl.config import CfgNode, Key, get_cfg_default
+from dassl.config import CfgNode, Key, expand_home, get_cfg_default
 from dassl.utils.command_line import SECTIONS, SINGLE_KEYS, Parser
 from dassl.utils.errors import UserError
 
@@ -37,6 +37,7 @@ REFUSED = [
     ("DATALOADER.TRAIN_X.BATCH_SIZE", 0, "at least 1"),
     ("TRAIN.PRINT_FREQ", 0, "at least 1"),
     ("SEED", 2**63, "at most 9223372036854775807"),
+    ("SEED", 10**400, "at most 9223372036854775807"),
     ("FEATURES.LIMIT_GB", 0.0, "above 0"),
     ("FEATURES.MODE", "on", "off, test, full"),
 ]
@@ -172,3 +173,29 @@ def test_keys_after_a_flag_with_several_values(words, folders):
     parser.add_overrides("")
     args = parser.parse_args(["--init-from", *words])
     assert args.init_from == folders and args.opts == list(words[len(folders) :])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("_BASE_: 5", "_BASE_ takes a path or a list of paths; got 5"),
+        ("_BASE_:", "_BASE_ takes .* got None"),
+        ("_BASE_: [[a.yaml]]", r"_BASE_ takes .* got \['a.yaml'\]"),
+        ("DATASET: {NAME: 2020-13-45}", "is not valid YAML: month must be in 1..12"),
+        ("SEED: !!int x", "is not valid YAML"),
+        (f"OPTIM: {{LR: 1{'0' * 400}}}", "OPTIM.LR takes .* got inf"),
+        ("[" * 3000, "is not valid YAML"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, text, message):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"^{path}.*{message}"):
+        get_cfg_default().merge_from_file(path)
+
+
+def test_folders_to_start_from_are_text():
+    cfg = get_cfg_default()
+    cfg.merge_from_list(["MODEL.INIT_FROM", "[5]"])
+    with pytest.raises(UserError, match=r"MODEL.INIT_FROM.* 5"):
+        expand_home(cfg)
