@@ -144,7 +144,8 @@ def read_sweep(
         if not content.get(key):
             raise UserError(f"{path}: {key} is missing or empty")
     _check_numbers(content, path)
-    for dataset in filter(None, [*content["datasets"], content.get("source", {}).get("dataset")]):
+    source = content.get("source", {}).get("dataset")
+    for dataset in [*content["datasets"], *filter(None, [source])]:
         _check_name("dataset", str(dataset), configs / "datasets", path)
     content["methods"] = {
         str(name): _checked_method(name, method, configs, path)
