@@ -134,9 +134,8 @@ def main(args: argparse.Namespace) -> int:
     results, failures = run_all(sweep, records, estimate, train_once, args.retry_failed)
     report(sweep, results)
     for planned, error in failures:
-        log = planned.folder / "log.txt"
-        place = log if log.exists() else planned.folder
-        hint = "" if str(planned.folder) in error else f" (see {place})"
+        places = [p for p in (planned.folder / "log.txt", planned.folder) if p.exists()]
+        hint = f" (see {places[0]})" if places and str(planned.folder) not in error else ""
         print(f"failed: {planned}: {error}{hint}")
     return 0 if all(record.complete for record in results) else 1
 

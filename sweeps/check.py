@@ -83,7 +83,7 @@ def check_sources(runs: Iterable[PlannedRun], read: Callable[[Sequence[str]], Cf
             continue
         source, target = _read(by_folder[run.needs], read), _read(run, read)
         trainer: Any = TRAINER_REGISTRY.get(source.TRAINER.NAME)
-        if trainer.suite == "each" and "+" in source.DATASET.SUBSAMPLE_TASKS:
+        if trainer.suite == "each" and _has_several_tasks(source):
             raise UserError(
                 f"method {run.method}: {source.TRAINER.NAME} would train each task of source "
                 "separately, and the targets could start from none of them; give source one task, "
@@ -95,6 +95,16 @@ def check_sources(runs: Iterable[PlannedRun], read: Callable[[Sequence[str]], Cf
                 f"targets with {here!r}, but what is learned fits the same options only; give both "
                 "the same, in opts of the method"
             )
+
+
+def _has_several_tasks(cfg: CfgNode) -> bool:
+    """Whether a configuration names several tasks, as far as that is known without the data."""
+    from dassl.data import dataset_class  # imports torch
+
+    if cfg.DATASET.SUBSAMPLE_TASKS != "all":
+        return "+" in cfg.DATASET.SUBSAMPLE_TASKS
+    members = cfg.DATASET.NAME and getattr(dataset_class(cfg), "members", ())
+    return len(members or cfg.DATASET.MEMBERS) > 1
 
 
 def mark_other_configurations(

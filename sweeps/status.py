@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from dassl.utils import counted
-from results.read import Run
+from results.read import NO_FILE, Run
 from results.record import is_locked
 
 from .check import OTHER
 from .estimate import Estimate
-from .plan import Sweep
+from .plan import PlannedRun, Sweep
 from .pool import default_workers
 
 
@@ -22,7 +22,7 @@ def plan_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list
     lines = []
     for run, record in zip(sweep.runs, records, strict=True):
         lines += [
-            f"{run}: {record.status}",
+            f"{run}: {_status(run, record)}",
             f"  python train.py {shlex.join(run.argv)}",
         ]
     return [*lines, summary(sweep, records, estimate)]
@@ -30,16 +30,22 @@ def plan_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list
 
 def status_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list[str]:
     """The runs that are not complete, and the totals."""
-    lines = []
-    for run, record in zip(sweep.runs, records, strict=True):
-        if not record.complete:
-            status = record.status
-            if record.status != OTHER and is_locked(run.folder):
-                status = "running"
-            elif status == "running":
-                status = "stopped without a record; it continues from its last epoch"
-            lines.append(f"{run}: {status}{f': {record.error}' if record.error else ''}")
+    lines = [
+        f"{run}: {_status(run, record)}{f': {record.error}' if record.error else ''}"
+        for run, record in zip(sweep.runs, records, strict=True)
+        if not record.complete
+    ]
     return [*lines, summary(sweep, records, estimate)]
+
+
+def _status(run: PlannedRun, record: Run) -> str:
+    """The status of a run, in words."""
+    if record.status in ("complete", OTHER):
+        return record.status
+    if is_locked(run.folder):
+        return "running"
+    words = {NO_FILE: "not started", "running": "killed; it continues from its last stored epoch"}
+    return words.get(record.status, record.status)
 
 
 def other_lines(sweep: Sweep, records: Sequence[Run]) -> list[str]:

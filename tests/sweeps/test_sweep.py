@@ -110,7 +110,7 @@ def test_dry_run(place, train, capsys):
     code, lines, _ = run(capsys, "--dry-run", "--output-dir", "out")
     assert code == 0 and not train.seen
     assert lines[0] == "zero-shot, trees: complete"
-    assert "CoOp, trees, 4 shots, seed 2: no results.json" in lines
+    assert "CoOp, trees, 4 shots, seed 2: not started" in lines
     assert "TRAINER.B '[1, 2]' OPTIM.MAX_EPOCH 5" in lines[-2]
     assert lines[-1] == "5 runs below out, 3 complete"
 
@@ -120,7 +120,7 @@ def test_optional_methods_run_when_asked_for(place, train, capsys):
 
     def planned(*flags):
         _, lines, _ = run(capsys, "--dry-run", *flags, shots=[1], seeds=[1], methods=methods)
-        return [line.split(",")[0] for line in lines if line.endswith("no results.json")]
+        return [line.split(",")[0] for line in lines if line.endswith("not started")]
 
     assert planned() == ["zero-shot", "CoOp"]
     assert planned("--methods", "all") == ["zero-shot", "CoOp", "Slow"]
@@ -205,8 +205,8 @@ def test_status_and_time_left(place, train, capsys):
     assert code == 1 and len(train.seen) == 1
     assert lines == [
         "CoOp, trees, 1 shot, seed 2: failed: ValueError: x",
-        "CoOp, trees, 4 shots, seed 1: stopped without a record; it continues from its last epoch",
-        "CoOp, trees, 4 shots, seed 2: no results.json",
+        "CoOp, trees, 4 shots, seed 1: killed; it continues from its last stored epoch",
+        "CoOp, trees, 4 shots, seed 2: not started",
         "5 runs below out, 2 complete, 1 failed; about 0:03:00 left, from 1 complete run",
     ]
     with FileLock(place / "out/CoOp/trees_4shots/seed1/.lock"):

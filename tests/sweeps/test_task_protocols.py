@@ -245,3 +245,8 @@ def test_new_classes_are_not_tested_if_the_training_failed(place, train, capsys)
     code, lines, _ = run(capsys, shots=[1], seeds=[1], protocol="base_to_new")
     assert code == 1
     assert "it needs out/CoOp/trees_1shots/seed1, which failed" in lines[-1]
+    write(place / "out/CoOp/trees_1shots/seed1", status="failed", run={"error": "x"})
+    train.seen.clear()  # the zero-shot runs are complete, and looked at again
+    code, lines, _ = run(capsys, shots=[1], seeds=[1], protocol="base_to_new")
+    assert code == 1 and [args[1] for args in train.seen] == ["ZeroshotCLIP"] * 2
+    assert "it needs out/CoOp/trees_1shots/seed1, which failed" in lines[-1]
