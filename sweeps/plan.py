@@ -152,7 +152,6 @@ def read_sweep(
         for name, method in content["methods"].items()
     }
     chosen = _chosen(content["methods"], methods, path)
-    cluster = _checked_cluster(content, path)
     if protocol := content.get("protocol"):
         _check_name("protocol", protocol, configs / "protocols", path)
     check_protocol_keys(content, path)
@@ -165,7 +164,7 @@ def read_sweep(
         runs=tuple(run for run in planned if run.method in chosen),
         methods=tuple(content["methods"]),
         report={key: output / name for key, name in report.items() if key != "spread"},
-        cluster=cluster,
+        cluster=_checked_cluster(content, path),
         spread=report["spread"],
         planned=planned,
     )

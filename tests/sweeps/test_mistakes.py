@@ -36,6 +36,7 @@ def method(**keys):
         ({"cluster": {"workers": True}}, "workers takes int; got True"),
         ({"protocol": 5}, "protocol takes str; got 5"),
         ({"datasets": [None]}, "no dataset named 'None'"),
+        ({"report": {"figure": "curves.xyz"}}, "cannot draw out/curves.xyz"),
         ({"backbones": ["ViT-B/32", "ViT-B-32"]}, "'ViT-B/32' and 'ViT-B-32'"),
         (
             {"methods": {"a b": method()["methods"]["m"], "a/b": method()["methods"]["m"]}},
