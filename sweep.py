@@ -35,7 +35,10 @@ from sweeps.side_by_side import parse_together
 from sweeps.status import plan_lines, status_lines
 
 ROOT = Path(__file__).parent
-WORKER_MODULES = ("train", "trainers._base", "datasets._core.base", "dassl.engine.build")
+WORKER_MODULES = (  # what takes time to import
+    *("train", "trainers._base", "datasets._core.base", "dassl.engine.build"),
+    *("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer"),
+)
 EPILOG = """\
 A sweep runs what is missing: the same command continues it.
 
