@@ -107,10 +107,10 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
-        from dassl.engine.evaluated_images import check_test_images, naming_the_test_alone
+        from dassl.engine.evaluated_images import check_test_images, hint_to_test_again
 
         check_test_images(trainer)
-        with naming_the_test_alone(trainer):
+        with hint_to_test_again(trainer):
             return trainer.train()
     from results.task_words import set_evaluated_biases
     from results.unseen import stored_temperatures

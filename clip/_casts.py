@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-# Parameters that modules of exactly these types give to operators that autocast converts for.
-# Not the weights of norms and embeddings, which these operators do not read.
+# Parameters that modules of exactly these types pass only to operators whose inputs autocast
+# converts. Norms and embeddings have none.
 CONVERTED: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Linear: ("weight", "bias"),
     NonDynamicallyQuantizableLinear: ("weight", "bias"),
@@ -31,7 +31,7 @@ class Cast(NamedTuple):
     value: torch.Tensor
 
     def is_of(self, parameter: nn.Parameter) -> bool:
-        """Whether it is of this parameter, unchanged since."""
+        """Whether this parameter was converted, and has not changed since."""
         return (
             self.source is parameter
             and self.version == parameter._version
@@ -44,8 +44,9 @@ class CastParameters(dict[str, "nn.Parameter | None"]):
 
     A module finds an attribute with ``_parameters[name]``, and lists its parameters with
     ``_parameters.items()``. Only the first is changed here: state dicts, hashes, optimizers,
-    copies and ``module.to()`` get the parameters themselves. Autocast's state is that of the
-    current thread. A parameter that requires a gradient is never converted.
+    copies and ``module.to()`` get the parameters themselves. A parameter that requires a gradient
+    is not converted, and one that was replaced or changed is converted again. Not noticed is a
+    change in place through ``parameter.data``, such as ``parameter.data.mul_(2)``.
 
     Args:
         names: the parameters to convert.
@@ -62,7 +63,7 @@ class CastParameters(dict[str, "nn.Parameter | None"]):
         return self.read(name)
 
     def __reduce__(self) -> tuple:
-        """Copies and pickles are without the converted tensors."""
+        """Copy and pickle without the converted tensors."""
         return CastParameters, (dict(self.items()), self.names)
 
     def read(self, name: str, factor: float = 1) -> torch.Tensor | None:

@@ -215,8 +215,8 @@ class PromptTrainer(MethodHooks):
     def extra_state(self) -> dict:
         """On a CPU the number of threads, which changes the rounding of a step; the loss scale."""
         on_cpu = self.device.type == "cpu" and self.model.text.planned
-        own = {"threads": torch.get_num_threads() if on_cpu else 0}
-        return {**super().extra_state(), **own, "loss_scale": self.scaler.state_dict()}
+        threads, scale = torch.get_num_threads() if on_cpu else 0, self.scaler.state_dict()
+        return {**super().extra_state(), "threads": threads, "loss_scale": scale}
 
     def load_extra_state(self, state: dict) -> None:
         super().load_extra_state(state)

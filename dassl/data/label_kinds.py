@@ -280,5 +280,5 @@ KINDS = {kind.name: kind for kind in (SingleLabel, MultiLabel, Ordinal)}
 
 def kind_of_json(content: dict[str, Any]) -> SingleLabel:
     """The kind that :meth:`SingleLabel.to_json` wrote."""
-    own = dict(content)
-    return KINDS[own.pop("name")](**own)
+    fields = dict(content)
+    return KINDS[fields.pop("name")](**fields)

@@ -244,8 +244,9 @@ class TaskSpace:
         for t in self._own_losses:
             columns, mine = self.columns(t), task == t
             scored = torch.ones_like(owner, dtype=torch.bool) if class_mask is None else class_mask
-            own = label.masked_fill(~mine, 0), scored[columns], label_smoothing
-            loss = loss.where(~mine, self.kinds[t].loss(logits[:, columns], *own))
+            target = label.masked_fill(~mine, 0)
+            args = logits[:, columns], target, scored[columns], label_smoothing
+            loss = loss.where(~mine, self.kinds[t].loss(*args))
         return loss
 
     def sample_classes(

@@ -56,8 +56,8 @@ class Temperatures:
         tasks = []
         for t, (images, temperature) in enumerate(zip(self.images, self.values, strict=True)):
             if t not in self.left_out:
-                own = {"id": t, "temperature": temperature, "fitted_images": images}
-                tasks.append(own | _before_and_after(found, t))
+                fitted = {"id": t, "temperature": temperature, "fitted_images": images}
+                tasks.append(fitted | _before_and_after(found, t))
         return {"by": self.by, "fitted_on": self.fitted_on, "tasks": tasks}
 
 
@@ -66,12 +66,14 @@ def _before_and_after(found: dict[str, np.ndarray], t: int) -> dict[str, float]:
     places = np.flatnonzero(found["task"] == t) if found else ()
     if not len(places):
         return {}
-    own = {key: values[places] for key, values in found.items()}
-    correct = own["classes"][:, 0] == own["label"]
+    values = {key: array[places] for key, array in found.items()}
+    correct = values["classes"][:, 0] == values["label"]
     before = calibration_measures(
-        own["uncalibrated_probability"], correct, own["uncalibrated_label_probability"]
+        values["uncalibrated_probability"], correct, values["uncalibrated_label_probability"]
     )
-    after = calibration_measures(own["probabilities"][:, 0], correct, own["label_probability"])
+    after = calibration_measures(
+        values["probabilities"][:, 0], correct, values["label_probability"]
+    )
     return {f"{name}_before": value for name, value in before.items()} | after
 
 

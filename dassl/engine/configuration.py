@@ -63,12 +63,12 @@ def _refuse_dropped(cfg: CfgNode, keys: Sequence[str]) -> None:
         if first != "TRAINER" or path[0] in cfg.TRAINER:
             continue
         read = [name for name in cfg.TRAINER if name != "NAME"]
-        own = {name: f"TRAINER.{node}.{name}" for node in read for name in cfg.TRAINER[node]}
-        near = nearest(path[-1], own)
+        known = {name: f"TRAINER.{node}.{name}" for node in read for name in cfg.TRAINER[node]}
+        near = nearest(path[-1], known)
         raise UserError(
             f"{key} has no effect with {cfg.TRAINER.NAME}, which reads "
             f"{' and '.join(f'TRAINER.{node}' for node in read)}"
-            f"{f'; did you mean {own[near]}?' if near else ''}"
+            f"{f'; did you mean {known[near]}?' if near else ''}"
         )
 
 

@@ -34,18 +34,19 @@ class EachTask(TrainerBase):
         if not cfg.TEST.NO_TEST:
             check_calibration(cfg, dataset)
         for t, task in enumerate(self.space.tasks):
-            own = {
+            values = {
                 "OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"task{t}"),
                 "RESUME": str(Path(cfg.RESUME) / f"task{t}") if cfg.RESUME else "",
                 "TEST.PER_TASK_RESULT": False,  # it would number every task 0; see _report
                 "VERBOSE": False,
             }
             if t in self.space.set_tasks:
-                own["TEST.CALIBRATION"] = ""  # it leaves multi-label tasks out
+                values["TEST.CALIBRATION"] = ""  # it leaves multi-label tasks out
             print(f"Task {t} ({task.name}): {len(task.classnames)} classes, {self._sizes(t)}")
             if cfg.SEED >= 0:
                 set_random_seed(cfg.SEED)
-            self._trainers.append(trainer_cls(cfg.with_values(own), dataset=dataset.only_task(t)))
+            task_cfg, data = cfg.with_values(values), dataset.only_task(t)
+            self._trainers.append(trainer_cls(task_cfg, dataset=data))
             self._random.append(random_state())
         self.first = self._trainers[0]
         self.device, self.steps_rule = self.first.device, self.first.steps_rule
@@ -84,7 +85,7 @@ class EachTask(TrainerBase):
             self._report()
 
     def test(self, split=None) -> float:
-        """Evaluate every task; the mean over them."""
+        """Evaluate every task; returns the mean over them."""
         results = [trainer.test(split) for trainer in self._trainers]
         self._report()
         return sum(results) / len(results)
@@ -107,7 +108,7 @@ class EachTask(TrainerBase):
 
     @contextlib.contextmanager
     def _naming_task(self, t: int) -> Iterator[None]:
-        """Errors of a user say which task they are about."""
+        """Name the task in the errors of a user."""
         try:
             yield
         except UserError as error:

@@ -1,4 +1,4 @@
-"""Finds broken test images before the training, and says after it how to repeat only the test."""
+"""Finds broken test images before a training; after it, says how to repeat only the test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_test_images(trainer: TrainerBase) -> None:
-    """Read the header of every image that a run evaluates on, but for those of stored features.
+    """Read the header of every image that a run evaluates on, except those with stored features.
 
     It does not decode them: 20,000 headers take a second, and a file that breaks off in its middle
     is found only in the evaluation.
@@ -47,8 +47,8 @@ def _evaluated(trainer: SimpleTrainer) -> Iterable[str]:
 
 
 @contextlib.contextmanager
-def naming_the_test_alone(trainer: TrainerBase) -> Iterator[None]:
-    """Errors of a user after the last epoch say how to test without training again."""
+def hint_to_test_again(trainer: TrainerBase) -> Iterator[None]:
+    """Add to the errors of a user after the last epoch how to test without training again."""
     try:
         yield
     except UserError as error:

@@ -74,16 +74,16 @@ def _mean_tensors(
 ) -> dict[str, Tensor]:
     """The mean of each parameter of the model over checkpoints, without those in ``bound``."""
     means = {}
-    for key, own in model.named_parameters():
+    for key, parameter in model.named_parameters():
         if key in bound:
             continue
         for state, path in zip(states, paths, strict=True):
             shape = tuple(state[key].shape) if key in state else None
-            if shape != tuple(own.shape):
+            if shape != tuple(parameter.shape):
                 held = "is missing" if shape is None else f"has shape {shape}"
                 raise UserError(
-                    f"--init-from cannot use {path}: {key} {held}, here {tuple(own.shape)}; give a "
-                    "run with the same options of the method"
+                    f"--init-from cannot use {path}: {key} {held}, here {tuple(parameter.shape)}; "
+                    "give a run with the same options of the method"
                 )
-        means[key] = torch.stack([state[key].to(own) for state in states]).mean(dim=0)
+        means[key] = torch.stack([state[key].to(parameter) for state in states]).mean(dim=0)
     return means

@@ -68,14 +68,14 @@ def _multi_label(trainer: SimpleTrainer) -> list[tuple[int, MultiLabel]]:
 
 @torch.no_grad()
 def _logits_and_labels(trainer: SimpleTrainer, t: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Those of training images of task ``t``; None if there are none."""
-    own = [item for item in trainer.dataset.train_x or () if item.task == t]
-    if not own:
+    """Logits (n, C) and labels (n,) of training images of task ``t``; None if it has none."""
+    items = [item for item in trainer.dataset.train_x or () if item.task == t]
+    if not items:
         return None
     trainer.set_model_mode("eval")
     infer = trainer.build_inference("test")
     logits, labels = [], []
-    for batch in training_images(trainer, own[:: -(-len(own) // MOST_IMAGES)]):
+    for batch in training_images(trainer, items[:: -(-len(items) // MOST_IMAGES)]):
         images, label = trainer.parse_batch_test(batch)
         logits.append(infer(images)[:, trainer.dm.space.columns(t)].float().cpu())
         labels.append(label.cpu())

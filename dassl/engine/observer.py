@@ -1,4 +1,4 @@
-"""What may watch a training without changing it."""
+"""The interface of objects that see every batch of a training and change nothing."""
 
 from __future__ import annotations
 

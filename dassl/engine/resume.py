@@ -55,7 +55,7 @@ def random_state() -> dict:
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
     return {
-        "python": [version, torch.tensor(numbers), gauss],  # 625 objects take a millisecond
+        "python": [version, torch.tensor(numbers), gauss],  # a list of 625 is slow to save
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -45,7 +45,7 @@ class SimpleTrainer(TrainerBase):
     temperatures: Temperatures | None = None  # of the last evaluation, as in TEST.CALIBRATION
     predictions: Predictions | None = None  # of the last evaluation
     stored_temperatures: dict[str, float] = {}  # by task name, to use instead of fitting them
-    biases_set = False  # whether set_label_biases has been here
+    biases_set = False  # whether set_label_biases has set them
 
     def __init__(self, cfg: CfgNode, dataset: DatasetBase | None = None):
         super().__init__()
@@ -132,8 +132,8 @@ class SimpleTrainer(TrainerBase):
             self.close_writer()
 
     def training_state(self) -> dict:
-        own = {"task_weights": self.task_weights.state_dict(), "label_biases": label_biases(self)}
-        return {**super().training_state(), **own}
+        weights, biases = self.task_weights.state_dict(), label_biases(self)
+        return {**super().training_state(), "task_weights": weights, "label_biases": biases}
 
     def load_training_state(self, state: dict, path: str | Path) -> None:
         super().load_training_state(state, path)

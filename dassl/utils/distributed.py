@@ -117,25 +117,25 @@ def padded_share(n: int) -> list[int]:
     return mine + [n - 1] * (largest_share(n) - len(mine))
 
 
-def gather_rows(own: Tensor, n: int) -> Tensor:
+def gather_rows(rows: Tensor, n: int) -> Tensor:
     """All n rows (n, ...), gathered from the processes' slices (:func:`share`), with gradients.
 
     Args:
-        own: this process's slice; rows behind it are ignored.
+        rows: this process's slice; rows behind it are ignored.
     """
-    return own if world_size() == 1 else _Gather.apply(own, n)
+    return rows if world_size() == 1 else _Gather.apply(rows, n)
 
 
 class _Gather(torch.autograd.Function):
     """Concatenation, with its adjoint for a loss that is the sum of the processes' losses."""
 
     @staticmethod
-    def forward(ctx, own: Tensor, n: int) -> Tensor:
+    def forward(ctx, rows: Tensor, n: int) -> Tensor:
         ctx.n = n
-        ctx.rows = len(own)
+        ctx.rows = len(rows)
         shares = [share(n, of) for of in range(world_size())]
-        padded = own.new_zeros((largest_share(n), *own.shape[1:]))
-        padded[: len(own)] = own
+        padded = rows.new_zeros((largest_share(n), *rows.shape[1:]))
+        padded[: len(rows)] = rows
         pieces = [torch.empty_like(padded) for _ in shares]
         dist.all_gather(pieces, padded)
         sizes = [part.stop - part.start for part in shares]

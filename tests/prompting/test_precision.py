@@ -148,8 +148,11 @@ def test_mixed_precision_converts_the_frozen_weights_once(build, monkeypatch):
 
 @pytest.mark.parametrize(
     "method",
-    ["MTCoOp", "CoCoOp", "PLOT", "PromptSRC", "CLIPLoRA", "TwoStage"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in ("VPT", "MaPLe", "DePT", "TCP")],
+    ["MTCoOp", "PLOT", "PromptSRC", "CLIPLoRA"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("CoCoOp", "VPT", "MaPLe", "DePT", "TCP", "TwoStage")
+    ],
 )
 def test_training_with_weights_converted_once_is_equal_to_the_last_bit(build, monkeypatch, method):
     """Three steps and an evaluation in mixed precision; tests/clip/test_casts.py has the towers."""
