@@ -17,6 +17,7 @@ import trainers  # noqa: F401  (its classes are imported when their names are lo
 from dassl.config import CfgNode
 from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
+from results.drawing import check_suffix
 from results.read import read_run
 from sweeps.check import (
     check_configurations,
@@ -34,7 +35,10 @@ from sweeps.side_by_side import parse_together
 from sweeps.status import plan_lines, status_lines
 
 ROOT = Path(__file__).parent
-WORKER_MODULES = ("train", "trainers._base", "datasets._core.base", "dassl.engine.build")
+WORKER_MODULES = (  # what takes time to import
+    *("train", "trainers._base", "datasets._core.base", "dassl.engine.build"),
+    *("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer"),
+)
 EPILOG = """\
 A sweep runs what is missing: the same command continues it.
 
@@ -126,6 +130,8 @@ def main(args: argparse.Namespace) -> int:
     if args.status:
         print("\n".join(status_lines(sweep, records, estimate)))
         return 0 if all(record.complete for record in records) else 1
+    if figure := sweep.report.get("figure"):
+        check_suffix(figure)
     missing = [p for p, record in zip(sweep.runs, records, strict=True) if not record.complete]
     if missing and cluster["engine"] == "local":
         prepare_workers(WORKER_MODULES)

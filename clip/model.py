@@ -136,8 +136,8 @@ class CLIP(nn.Module):
     def convert_once(self) -> None:
         """Convert the weights to autocast's dtype once, not at each use; see :mod:`clip._casts`.
 
-        Features and gradients stay the same to the last bit. The converted weights of the towers
-        that are used take half as much memory as the weights, beside them.
+        Features and gradients stay the same to the last bit. What has been used under autocast is
+        in memory twice: the weights and, half as large, the converted ones.
         """
         convert_once(self.visual, "proj")
         convert_once(self.text_tower, "text_projection")

@@ -16,6 +16,8 @@ from ._core.image_tables import ImageTable, checked_row, fields_of, names_of_col
 from ._core.label_columns import LabelColumn, label_columns
 from ._core.splits import SHARES, Split
 
+TRIES = 20  # divisions of a table, until every class has images for train and test
+
 
 @DATASET_REGISTRY.register()
 class TaskColumns(ImageTable):
@@ -95,31 +97,25 @@ class TaskColumns(ImageTable):
     ) -> None:
         """Divide the images, with all their labels, so that every class is divided 50/20/30.
 
-        Classes are divided from the rarest to the most frequent; images that an earlier class has
-        placed stay where they are, the others go where the class lacks most.
+        If a class gets no image for train or test, as few images with many labels can make it, all
+        are divided again in another order, up to TRIES times.
         """
-        part_of: dict[str, int] = {}
         by_class: dict[tuple[int, str], list[Datum]] = defaultdict(list)
         for (task, label), items in groups.items():
             column = self._column(split.tasknames[task])
             for name in column.classes_in(split.classnames[task][label]) or ("",):
                 by_class[task, name] += items
-        rarest_first = sorted(by_class, key=lambda group: (len(by_class[group]), group))
-        for task, name in rarest_first:
-            items = by_class[task, name]
-            counts = Counter(part_of[d.impath] for d in items if d.impath in part_of)
-            free = [d.impath for d in items if d.impath not in part_of]
-            rng.shuffle(free)
-            for image in free:
-                lacking = [SHARES[i] * len(items) - counts[i] for i in range(len(SHARES))]
-                part_of[image] = lacking.index(max(lacking))
-                counts[part_of[image]] += 1
-            if name and (not counts[0] or not counts[2]):
-                raise UserError(
-                    f"class {name!r} of the task "
-                    f"{split.tasknames[task]!r} in {self.root / self._file} has {len(items)} "
-                    "images, too few for train and test; label more, or add a column split"
-                )
+        for _ in range(TRIES):
+            part_of, lacking = _place(by_class, rng)
+            if lacking is None:
+                break
+        if lacking is not None:
+            task, name = lacking
+            raise UserError(
+                f"class {name!r} of the task {split.tasknames[task]!r} in "
+                f"{self.root / self._file} has {len(by_class[lacking])} images, too few for train "
+                "and test; label more, or add a column split"
+            )
         for _, items in sorted(groups.items()):
             for item in items:
                 split.parts[part_of[item.impath]].append(item)
@@ -164,3 +160,27 @@ class TaskColumns(ImageTable):
                     f"has {shorten_list(never)}; label some, or leave the class out"
                 )
         return tasks
+
+
+def _place(
+    by_class: dict[tuple[int, str], list[Datum]], rng: random.Random
+) -> tuple[dict[str, int], tuple[int, str] | None]:
+    """The part of each image, and the first class without an image for train or test, if any.
+
+    Classes are divided from the rarest to the most frequent; images that an earlier class has
+    placed stay where they are, the others go where the class lacks most.
+    """
+    part_of: dict[str, int] = {}
+    lacking = None
+    for group in sorted(by_class, key=lambda group: (len(by_class[group]), group)):
+        items = by_class[group]
+        counts = Counter(part_of[d.impath] for d in items if d.impath in part_of)
+        free = [d.impath for d in items if d.impath not in part_of]
+        rng.shuffle(free)
+        for image in free:
+            missing = [SHARES[i] * len(items) - counts[i] for i in range(len(SHARES))]
+            part_of[image] = missing.index(max(missing))
+            counts[part_of[image]] += 1
+        if group[1] and (not counts[0] or not counts[2]):
+            lacking = lacking or group
+    return part_of, lacking

@@ -11,7 +11,7 @@ from clip.text import PROMPTS_AT_ONCE, Prompts, index_rows
 from dassl.config import CfgNode
 from dassl.data import TaskSpace
 from dassl.utils import UserError
-from image_text import FreeText
+from image_text import FreeText, QuestionSpace
 
 from .prompter import Prompter
 from .words import cut_texts, embed_words, tokenize_names
@@ -37,6 +37,7 @@ class PromptLearner(nn.Module):
         group: (n,) index of each name's context among G; None: one context for all.
         learn: learn a context; if False, :meth:`forward` is given one.
         position: of the name among the context tokens: "end", "middle" or "front".
+        inserts: whether other words will be inserted in front of every name.
 
     Raises:
         UserError: an unknown position, or a prompt longer than the tower's context.
@@ -54,6 +55,7 @@ class PromptLearner(nn.Module):
         group: torch.Tensor | None = None,
         learn: bool = True,
         position: str = "end",
+        inserts: bool = False,
     ):
         super().__init__()
         if position not in POSITIONS:
@@ -62,7 +64,8 @@ class PromptLearner(nn.Module):
             )
         are_captions = isinstance(names, FreeText)
         names = [name.replace("_", " ") for name in names]
-        words = embed_words(ctx_init, text) if ctx_init else None
+        after_name = position == "front"
+        words = embed_words(ctx_init, text, after_name) if ctx_init else None
         m = len(words) if ctx_init else n_ctx
         if m < 0:
             raise UserError(f"a context needs 0 tokens or more; got {m}")
@@ -74,7 +77,7 @@ class PromptLearner(nn.Module):
             names = cut_texts(names, text, m)
         self.n_ctx = m
         self.left = {"end": m, "middle": m // 2, "front": 0}[position]
-        self._read_names(names, text)
+        self._read_names(names, text, follow=inserts or self.left > 0)
         self.names = names
         self.per_name = group is not None and len(group.unique()) == len(names)
         groups = torch.zeros(len(names), dtype=torch.long) if group is None else group
@@ -92,9 +95,9 @@ class PromptLearner(nn.Module):
             return initial.repeat(groups, 1, 1)  # (G, m, d)
         return INIT_STD * torch.randn(groups, *initial.shape)
 
-    def _read_names(self, names: list[str], text: TextEncoder) -> None:
+    def _read_names(self, names: list[str], text: TextEncoder, follow: bool) -> None:
         right = self.n_ctx - self.left  # context tokens right of the name
-        lengths, to_end = tokenize_names(names, text, self.n_ctx, follow=self.left > 0)
+        lengths, to_end = tokenize_names(names, text, self.n_ctx, follow)
         first, pad = list(text.tokenizer.prefix_ids), text.tokenizer.pad_id
         length = max(map(len, to_end))
         ids = torch.tensor([first + words + [pad] * (length - len(words)) for words in to_end])
@@ -203,6 +206,7 @@ class ContextPrompter(Prompter):
             ctx_init=options.CTX_INIT,
             group=torch.arange(space.num_classes) if options.CSC else None,
             position=options.CLASS_TOKEN_POSITION,
+            inserts=isinstance(space, QuestionSpace),
         )
 
     def forward(

@@ -17,7 +17,7 @@ from image_text import QuestionSpace
 
 from .encoder_wrapper import EncoderWrapper
 from .prompt_learner import PromptLearner
-from .words import cut_words
+from .words import cut_words, encoder_of
 
 if TYPE_CHECKING:
     from .prompted_clip import PromptedCLIP
@@ -27,11 +27,11 @@ def questions_of(space: TaskSpace, text: TextEncoder, prompter: nn.Module) -> Qu
     """The questions of a space, after checking that prompts leave room; None if it has none."""
     if not isinstance(space, QuestionSpace):
         return None
-    questions = Questions(space, text)
-    for part in prompter.modules():
-        if isinstance(part, PromptLearner):
-            used = part.start.shape[1] + part.left + part.order.shape[1]
-            questions.check_room(text.context_length - used)
+    parts = [part for part in prompter.modules() if isinstance(part, PromptLearner)]
+    questions = Questions(space, text, follow=any(part.left for part in parts))
+    for part in parts:
+        used = part.start.shape[1] + part.left + part.order.shape[1]
+        questions.check_room(text.context_length - used)
     return questions
 
 
@@ -39,10 +39,13 @@ class Questions:
     """The questions of a space as token embeddings, and logits for images with a question each.
 
     A question that is too long is cut at a word; the log counts them.
+
+    Args:
+        follow: whether a context stands in front of the questions.
     """
 
-    def __init__(self, space: QuestionSpace, text: TextEncoder):
-        self.task, self.text = space.tasks[0], text
+    def __init__(self, space: QuestionSpace, text: TextEncoder, follow: bool):
+        self.task, self.text, self.follow = space.tasks[0], text, follow
         self._tokens = [self._tokenize(question) for question in self.task.questions]
         self._checked_rooms: set[int] = set()
 
@@ -91,7 +94,7 @@ class Questions:
             return self.text.embed(to_device(ids, self.text.device))
 
     def _tokenize(self, question: str) -> list[int]:
-        return self.text.tokenizer.encode(self.task.before(question))
+        return encoder_of(self.text, self.follow)(self.task.before(question))
 
     def _cut(self, question: str, room: int) -> str:
         def fits(words: str) -> bool:

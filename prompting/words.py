@@ -10,19 +10,27 @@ from clip import TextEncoder
 from dassl.utils import UserError
 
 
-def embed_words(words: str, text: TextEncoder) -> torch.Tensor:
+def embed_words(words: str, text: TextEncoder, follow: bool = False) -> torch.Tensor:
     """Token embeddings (m, d), fp32, of words that start a context; underscores become spaces.
+
+    Args:
+        follow: whether the words follow others in the prompt.
 
     Raises:
         UserError: there are no words.
     """
-    ids = torch.tensor(text.tokenizer.encode(words.replace("_", " ")), dtype=torch.long)
+    ids = torch.tensor(encoder_of(text, follow)(words.replace("_", " ")), dtype=torch.long)
     if not len(ids):
         raise UserError(
             f"{words!r} (CTX_INIT) has no words to start a context with; leave it empty for a "
             "random start"
         )
     return text.embed(ids.to(text.device)).detach().float().cpu()
+
+
+def encoder_of(text: TextEncoder, follow: bool) -> Callable[[str], list[int]]:
+    """The function from words to token ids, for words that follow others or begin a prompt."""
+    return text.tokenizer.encode_after if follow else text.tokenizer.encode
 
 
 def cut_texts(texts: list[str], text: TextEncoder, n_ctx: int = 0) -> list[str]:
@@ -52,8 +60,7 @@ def cut_words(text: str, fits: Callable[[str], bool]) -> str:
 
 def _ids_to_end(name: str, text: TextEncoder, follow: bool = False) -> list[int]:
     """Token ids of a name, its full stop and the end token."""
-    encode = text.tokenizer.encode_after if follow else text.tokenizer.encode
-    return [*encode(f"{name}."), *text.tokenizer.suffix_ids]
+    return [*encoder_of(text, follow)(f"{name}."), *text.tokenizer.suffix_ids]
 
 
 def tokenize_names(
@@ -76,5 +83,4 @@ def tokenize_names(
             f"tokens, but the text tower takes {text.context_length}; shorten the name or the "
             "context"
         )
-    encode = text.tokenizer.encode_after if follow else text.tokenizer.encode
-    return [len(encode(name)) for name in names], to_end
+    return [len(encoder_of(text, follow)(name)) for name in names], to_end

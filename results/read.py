@@ -151,17 +151,16 @@ def _run_of_log(folder: Path, log: Log) -> Run:
     values.pop(OVERALL, None)
     method = logged.get("TRAINER.NAME") or folder.parent.name
     shots = logged.get("DATASET.NUM_SHOTS", "")
-    tasks = [(i, name, value) for i, (name, value) in sorted(log.tasks.items())]
     keys = {"backbone": "MODEL.BACKBONE.NAME", "classes": "DATASET.SUBSAMPLE_CLASSES"}
     settings = {name: logged[key] for name, key in keys.items() if key in logged}
     return Run(
         folder=folder,
         status="complete",
         method=method,
-        suite=logged.get("DATASET.NAME", ""),
+        suite=logged.get("DATASET.NAME") or "unknown suite",
         shots=_shots(method, int(shots) if re.fullmatch(r"-?\d+", shots) else 0),
         seed=int(number[0]) if number else None,
-        tasks=_by_name(tasks),
+        tasks=_by_name(((i, *one) for i, one in sorted(log.tasks.items())), log.groups),
         overall=overall,
         groups=dict(log.groups),
         extra=values,
@@ -274,7 +273,7 @@ def _shots(method: str, shots: int) -> int:
 
 def _tasks(reader: RecordReader) -> dict[str, dict]:
     entries = reader.get("tasks", list)
-    tasks = _by_name(
+    named = (
         (
             reader.get(f"tasks.{i}.id", int),
             reader.get(f"tasks.{i}.name", str),
@@ -282,19 +281,20 @@ def _tasks(reader: RecordReader) -> dict[str, dict]:
         )
         for i, _ in enumerate(entries)
     )
+    tasks = _by_name(named, reader.get("suite.groups", dict) if len(entries) > 1 else ())
     for i, (task, entry) in enumerate(zip(tasks.values(), entries, strict=True)):
         if "measures" in entry:
-            names = reader.get(f"tasks.{i}.measures", dict)
-            task["measures"] = {
-                name: reader.measure(f"tasks.{i}.measures.{name}") for name in names
-            }
+            key = f"tasks.{i}.measures"
+            task["measures"] = {n: reader.measure(f"{key}.{n}") for n in reader.get(key, dict)}
     return tasks
 
 
-def _by_name(entries: Iterable[tuple[int, str, float | None]]) -> dict[str, dict]:
-    """Tasks by name; a name that occurs again gets its task's number."""
+def _by_name(
+    entries: Iterable[tuple[int, str, float | None]], groups: Iterable[str] = ()
+) -> dict[str, dict]:
+    """Tasks by name; one that is a group's or occurs again is followed by its task's number."""
     tasks: dict[str, dict] = {}
     for number, name, value in entries:
-        label = name if name not in tasks else f"{name} (task {number})"
+        label = f"{name} (task {number})" if name in tasks or name in groups else name
         tasks[label] = {"id": number, "name": name, "value": value}
     return tasks

@@ -144,14 +144,14 @@ def read_sweep(
         if not content.get(key):
             raise UserError(f"{path}: {key} is missing or empty")
     _check_numbers(content, path)
-    for dataset in filter(None, [*content["datasets"], content.get("source", {}).get("dataset")]):
+    source = content.get("source", {}).get("dataset")
+    for dataset in [*content["datasets"], *filter(None, [source])]:
         _check_name("dataset", str(dataset), configs / "datasets", path)
     content["methods"] = {
         str(name): _checked_method(name, method, configs, path)
         for name, method in content["methods"].items()
     }
     chosen = _chosen(content["methods"], methods, path)
-    cluster = _checked_cluster(content, path)
     if protocol := content.get("protocol"):
         _check_name("protocol", protocol, configs / "protocols", path)
     check_protocol_keys(content, path)
@@ -164,7 +164,7 @@ def read_sweep(
         runs=tuple(run for run in planned if run.method in chosen),
         methods=tuple(content["methods"]),
         report={key: output / name for key, name in report.items() if key != "spread"},
-        cluster=cluster,
+        cluster=_checked_cluster(content, path),
         spread=report["spread"],
         planned=planned,
     )

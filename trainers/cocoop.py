@@ -11,6 +11,7 @@ from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
+from image_text import QuestionSpace
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import POSITIONS, PromptLearner, need_context
@@ -37,6 +38,7 @@ class ConditionalPrompter(Prompter):
             n_ctx=options.N_CTX,
             ctx_init=options.CTX_INIT,
             position=options.CLASS_TOKEN_POSITION,
+            inserts=isinstance(space, QuestionSpace),
         )
         self.meta_net = image_net(text.out_dim, text.width)
 

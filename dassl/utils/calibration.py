@@ -74,7 +74,11 @@ def calibration_error(probability: np.ndarray, correct: np.ndarray) -> float:
 
 
 def reliability(probability: np.ndarray, correct: np.ndarray) -> tuple[Bin, ...]:
-    """The bins that hold images; arguments as in :func:`calibration_error`."""
+    """The bins that hold images; arguments as in :func:`calibration_error`.
+
+    A probability that is not a number, as of a model that has diverged, counts as 0.
+    """
+    probability = np.nan_to_num(probability)
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
     counts = np.bincount(place, minlength=BINS)
     sums = np.bincount(place, weights=probability, minlength=BINS)
@@ -95,7 +99,7 @@ def calibration_measures(
         correct: (N,) bool.
         label_probability: (N,) of the right class.
     """
-    likelihood = np.log(np.asarray(label_probability, np.float64).clip(1e-30))
+    likelihood = np.log(np.nan_to_num(np.asarray(label_probability, np.float64)).clip(1e-30))
     return {
         "ece": 100 * calibration_error(np.asarray(probability, np.float64), correct),
         "nll": float(-likelihood.mean()),

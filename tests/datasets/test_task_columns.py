@@ -75,6 +75,13 @@ def test_images_are_divided_with_all_their_labels_and_classes_in_proportion(tabl
         assert shares == pytest.approx((0.5, 0.2, 0.3), abs=0.06)
 
 
+def test_few_images_are_divided_again_until_each_class_is_trained_and_tested(table):
+    lines = [f"images/{i}.png,m{i % 2},s{i % 3}" for i in range(12)]
+    data = load("TaskColumns", table(lines, "path,mood,size"))
+    for part in (data.train_x, data.test):
+        assert {d.classname for d in part} == {"m0", "m1", "s0", "s1", "s2"}
+
+
 def test_draws_are_per_task_unless_images_are_shared(table):
     folder = table(faces(200))
     alone = load("TaskColumns", folder, NUM_SHOTS=2)

@@ -6,6 +6,7 @@ import torch
 from clip import load_backbone
 from dassl.utils import UserError
 from prompting.prompt_learner import PromptLearner, scatter_rows
+from tests.clip._families import make_family
 from tests.conftest import TASKS
 from tests.reference import prompts as naive
 from tests.trainers._compare import (
@@ -148,3 +149,19 @@ def test_longest_context_that_fits():
     text = load_backbone("tiny/random").text_tower
     learner = PromptLearner(["a"], text, n_ctx=73)  # SOS + 73 + "a" + "." + EOT
     assert text.encode(learner()).shape == (1, 64)
+
+
+@pytest.mark.parametrize("position", ["end", "front"])
+def test_words_know_whether_they_begin_a_prompt(build, tmp_path, position):
+    """Some tokenizers have another token for a word after a blank."""
+    pytest.importorskip("transformers")
+    make_family(tmp_path, "siglip2", hub=True)
+    words = {"CTX_INIT": "a photo of the", "CLASS_TOKEN_POSITION": position}
+    opts = [x for key, value in words.items() for x in (f"TRAINER.COOP.{key}", value)]
+    one = ("DATASET.SUBSAMPLE_TASKS", "task0", "MODEL.BACKBONE.NAME", tmp_path)
+    trainer = build("CoOp", *one, *opts, output="unused")
+    names = [name.replace("_", " ") for name in TASKS[0].classnames]
+    order = {"end": "a photo of the {}.", "front": "{} a photo of the."}[position]
+    text = trainer.clip.text_tower
+    expected = text.encode_text([order.format(name) for name in names])
+    torch.testing.assert_close(trainer.model.prompter(text, torch.empty(0)), expected)

@@ -168,3 +168,14 @@ def test_figures_that_cannot_be_drawn(tmp_path):
         draw_curves(rows, tmp_path / "f.txt")
     with pytest.raises(UserError, match="there is nothing to draw"):
         draw_curves([], tmp_path / "f.png")
+
+
+def test_a_group_with_the_name_of_a_task(tmp_path):
+    found = runs(tmp_path, {"tasks": (("oak", "elm", 50.0), ("elm", "oak", 40.0))})
+    row = aggregate(found)[0]
+    assert {title: row.stat(key).mean for key, title in columns([row])} == {
+        "elm (mean)": 50.0,
+        "oak (mean)": 40.0,
+        "oak (task 0)": 50.0,
+        "elm (task 1)": 40.0,
+    }

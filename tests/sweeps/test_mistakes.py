@@ -35,6 +35,8 @@ def method(**keys):
         ({"cluster": {"jobs": 0}}, "jobs takes a number from 1; got 0"),
         ({"cluster": {"workers": True}}, "workers takes int; got True"),
         ({"protocol": 5}, "protocol takes str; got 5"),
+        ({"datasets": [None]}, "no dataset named 'None'"),
+        ({"report": {"figure": "curves.xyz"}}, "cannot draw out/curves.xyz"),
         ({"backbones": ["ViT-B/32", "ViT-B-32"]}, "'ViT-B/32' and 'ViT-B-32'"),
         (
             {"methods": {"a b": method()["methods"]["m"], "a/b": method()["methods"]["m"]}},

@@ -10,6 +10,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, Step, build_trainer
 from dassl.utils import UserError
 from prompting.prompter import ModelOutput
+from tests.clip._families import make_family
 from tests.reference import cocoop
 from tests.reference import questions as naive
 from tests.trainers._asked import ANSWERS, QUESTIONS, toy_questions
@@ -87,15 +88,33 @@ def test_a_chain_per_image(build, asked, batch, naive_model, token_ids, close):
     check(trainer, batch, scores, leaves, close)
 
 
-def test_zero_shot_is_the_sentence(build, asked, batch):
-    trainer = build("ZeroshotCLIP", dataset="ToyQuestions")
+def check_sentences(trainer, batch, template):
+    """Prompts without a context are sentences; tokenizers know whether a word begins one."""
     logits = trainer.forward(trainer.image_features(batch)).logits
     about, images = trainer.dm.space.tasks[0], torch.nn.functional.normalize(batch["feat"], dim=-1)
     for item, image, row in zip(batch["label"].tolist(), images, logits, strict=True):
         question = about.questions[about.question[item]]
-        sentences = [f"question: {question} answer: {answer}." for answer in about.answers]
+        sentences = [template.format(answer, question=question) for answer in about.answers]
         text = torch.nn.functional.normalize(trainer.clip.text_tower.encode_text(sentences), dim=-1)
-        torch.testing.assert_close(row, trainer.clip.logit_scale.exp() * text @ image)
+        cosine = trainer.clip.logit_scale.exp() * text @ image
+        bias = 0 if trainer.clip.logit_bias is None else trainer.clip.logit_bias
+        torch.testing.assert_close(row, cosine + bias)
+
+
+def test_zero_shot_is_the_sentence(build, asked, batch):
+    trainer = build("ZeroshotCLIP", dataset="ToyQuestions")
+    check_sentences(trainer, batch, "question: {question} answer: {}.")
+
+
+def test_zero_shot_is_the_sentence_of_a_tokenizer_that_sees_blanks(build, asked, batch, tmp_path):
+    pytest.importorskip("transformers")
+    folder = tmp_path / "siglip2"
+    folder.mkdir()
+    make_family(folder, "siglip2", hub=True)
+    batch["feat"] = batch["feat"][:, :32]
+    backbone = ("MODEL.BACKBONE.NAME", folder, "DATASET.TEMPLATE", "{question} {}")
+    trainer = build("ZeroshotCLIP", *backbone, dataset="ToyQuestions")
+    check_sentences(trainer, batch, "{question} {}.")
 
 
 def test_less_is_kept_where_memory_is_short(build, asked, batch):

@@ -12,7 +12,7 @@ from dassl.config import CfgNode
 from dassl.data import TaskSpace
 from dassl.utils import UserError
 from prompting.templates import TemplatePrompter
-from prompting.words import cut_all, embed_words
+from prompting.words import cut_all, embed_words, encoder_of
 
 from .language_model import continue_texts
 from .step_texts import words_of
@@ -31,18 +31,21 @@ class ImageWords(nn.Module):
         text: the frozen text tower; not stored.
         used: tokens of the longest prompt without a sentence. Continuations that do not fit beside
             it are cut at a word, and the log counts them.
+        follow: whether a context stands in front of the sentences.
 
     Raises:
         UserError: IMAGE_TEMPLATE alone does not fit.
     """
 
-    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder, used: int):
+    def __init__(
+        self, options: CfgNode, space: TaskSpace, text: TextEncoder, used: int, follow: bool
+    ):
         super().__init__()
         self.count = min(options.TOP_CLASSES, space.num_classes)
         self.names = [words_of(name) for name in space.classnames]
         self.template = options.IMAGE_TEMPLATE.replace("{task}", words_of(space.prompt_names[0]))
         self.model = options.LM if options.GENERATOR == "neural" else None
-        self.max_tokens, self.used = options.LM_TOKENS, used
+        self.max_tokens, self.used, self.follow = options.LM_TOKENS, used, follow
         self.zero_shot = TemplatePrompter(space, text)
         self.sentences: dict[tuple[int, ...], str] = {}
         by_length = sorted(self.names, key=lambda name: len(text.tokenizer.encode(name)))
@@ -58,7 +61,8 @@ class ImageWords(nn.Module):
         return self.template.replace("{image}", " or ".join(names)).rstrip(" ,;:.")
 
     def _fits(self, sentence: str, text: TextEncoder) -> bool:
-        return len(text.tokenizer.encode(f"{sentence},")) <= text.context_length - self.used
+        ids = encoder_of(text, self.follow)(f"{sentence},")
+        return len(ids) <= text.context_length - self.used
 
     @torch.no_grad()
     def top_classes(self, image_features: torch.Tensor) -> list[tuple[int, ...]]:
@@ -84,7 +88,7 @@ class ImageWords(nn.Module):
         return [
             (
                 torch.tensor(numbers, device=device),
-                embed_words(self.sentences[classes], text).to(device),
+                embed_words(self.sentences[classes], text, self.follow).to(device),
             )
             for classes, numbers in images.items()
         ]

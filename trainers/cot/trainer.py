@@ -18,7 +18,7 @@ from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from image_text import ItemSpace
+from image_text import ItemSpace, QuestionSpace
 from prompting.image_conditional import encode_per_image, image_net
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import (
@@ -68,7 +68,7 @@ class Chain(nn.Module):
         shape = steps, options.N_CTX, text.width
         start = INIT_STD * torch.randn(shape)
         if options.CTX_INIT:
-            start = embed_words(options.CTX_INIT, text).repeat(steps, 1, 1)
+            start = starting_words(options, text).repeat(steps, 1, 1)
         self.ctx = nn.Parameter(start)  # (N, m, d)
         nets = 1 if options.SHARED_META_NET else steps
         self.meta_nets = nn.ModuleList(
@@ -101,6 +101,11 @@ class Chain(nn.Module):
         return torch.stack(out)
 
 
+def starting_words(options: CfgNode, text: TextEncoder) -> torch.Tensor:
+    """Token embeddings (m, d) of CTX_INIT."""
+    return embed_words(options.CTX_INIT, text, options.CLASS_TOKEN_POSITION == "front")
+
+
 class ChainPrompter(Prompter):
     """Text features of the classes, from the words and the context of each step.
 
@@ -118,18 +123,17 @@ class ChainPrompter(Prompter):
         self.chunk, self.aggregator = options.CHUNK, options.AGGREGATOR
         n_ctx = options.N_CTX
         if options.CTX_INIT:
-            n_ctx = len(embed_words(options.CTX_INIT, text))
+            n_ctx = len(starting_words(options, text))
         words = step_texts(options, space, text, n_ctx)
         self.chain = Chain(options, len(words), text)
         used = words[-1:] if self.aggregator == "last" else words
         # steps with the same words share their embeddings
         learners: dict[tuple, PromptLearner] = {}
+        inserts = isinstance(space, QuestionSpace) or options.TOP_CLASSES > 0
+        how = {"position": options.CLASS_TOKEN_POSITION, "inserts": inserts}
         for step in used:
             if tuple(step) not in learners:
-                position = options.CLASS_TOKEN_POSITION
-                learners[tuple(step)] = PromptLearner(
-                    step, text, n_ctx=n_ctx, learn=False, position=position
-                )
+                learners[tuple(step)] = PromptLearner(step, text, n_ctx=n_ctx, learn=False, **how)
         parts = [learners[tuple(step)] for step in used]
         self.steps = nn.ModuleList(parts)
         self.sources = step_sources(options)
@@ -137,7 +141,7 @@ class ChainPrompter(Prompter):
         if options.TOP_CLASSES:
             longest = max(part.token.shape[1] for part in parts)  # tokens after the context
             tokens = parts[0].start.shape[1] + n_ctx + longest
-            self.image_words = ImageWords(options, space, text, tokens)
+            self.image_words = ImageWords(options, space, text, tokens, parts[0].left > 0)
         self.query = None
         if self.aggregator == "attention":
             with torch.no_grad():

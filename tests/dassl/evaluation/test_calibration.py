@@ -1,6 +1,7 @@
 """Temperatures fitted after training: against a grid, and what they change in a run."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -77,6 +78,12 @@ def test_measures_against_loops():
     found = calibration_measures(probability, correct, np.array([0.9, 0.05, 0.1, 0.31]))
     assert found["ece"] == pytest.approx(100 * expected)
     assert found["nll"] == pytest.approx(-np.log([0.9, 0.05, 0.1, 0.31]).mean())
+
+
+def test_probabilities_that_are_no_numbers_count_as_0():
+    nan = np.full(2, np.nan)
+    found = calibration_measures(nan, np.array([True, False]), nan)
+    assert found["ece"] == 50 and math.isfinite(found["nll"])
 
 
 @pytest.mark.parametrize(("method", "by"), [("MTCoOp", "run"), ("MTCoOp", "task"), ("CoOp", "run")])

@@ -95,7 +95,7 @@ def test_more_top_classes_than_classes(build, one_task):
 def test_the_language_model_goes_on_with_the_sentence(
     build, language_model, cache, one_task, naive_model, token_ids
 ):
-    model = ("GENERATOR", "neural", "LM", language_model, "LM_TOKENS", 3)
+    model = ("GENERATOR", "neural", "LM", str(language_model), "LM_TOKENS", 3)
     trainer = make(build, *model, "TOP_CLASSES", 2)
     trainer.forward({"global": one_task["feat"]})
     sets = naive_sets(one_task["feat"].double(), naive_model, token_ids)

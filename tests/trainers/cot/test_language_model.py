@@ -91,7 +91,7 @@ def test_another_run_that_asks_the_same_is_waited_for(cache, monkeypatch):
 
 
 def test_neural_prompts_in_a_run(build, language_model, cache, one_task, capsys):
-    options = ("GENERATOR", "neural", "LM", language_model, "AGGREGATOR", "linear")
+    options = ("GENERATOR", "neural", "LM", str(language_model), "AGGREGATOR", "linear")
     trainer = make(build, *options)
     lines = trainer.show_prompts()
     begun = [line for line in lines if line.startswith("  [4] a photo of flat")]
@@ -130,7 +130,7 @@ def test_without_transformers(build, cache, monkeypatch):
 def test_a_folder_without_a_model(build, cache, tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     with pytest.raises(UserError, match="cannot be loaded"):
-        make(build, "GENERATOR", "neural", "LM", tmp_path)
+        make(build, "GENERATOR", "neural", "LM", str(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"texts": 3}', '{"texts": {"x": 1}}', "{"])
