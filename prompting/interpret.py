@@ -22,14 +22,14 @@ def words_of(task: str, trainer, top: int) -> Iterator[tuple[str, int, int, str,
 
 def contexts_of(task: str, trainer) -> Iterator[tuple[str, torch.Tensor]]:
     """Names and tokens (m, d) of the contexts that a trainer learned or generates."""
-    prompter, space = trainer.model.prompter, trainer.dm.space
+    prompter, space, bound = trainer.model.prompter, trainer.dm.space, trainer.bound_tensors()
+    owners = {len(space.tasks): space.tasknames, space.num_classes: space.classnames}
     prefix = f"{task}: " if task else ""
     for name, parameter in prompter.named_parameters():
         if name.split(".")[-1] == "ctx" and parameter.dim() in (2, 3):
             part = name.removesuffix(".ctx").removesuffix("ctx").strip(".") or "context"
             groups = parameter.detach()[None] if parameter.dim() == 2 else parameter.detach()
-            owners = {len(space.tasks): space.tasknames, space.num_classes: space.classnames}
-            labels = owners.get(len(groups), [str(i) for i in range(len(groups))])
+            labels = owners[len(groups)] if name in bound else map(str, range(len(groups)))
             for label, tokens in zip(labels, groups, strict=True):
                 yield f"{prefix}{part}{f' of {label}' if len(groups) > 1 else ''}", tokens
     generated = task_contexts(trainer)

@@ -51,6 +51,14 @@ def test_generated_contexts_and_their_likeness(build, csc):
     assert torch.allclose(matrix.diagonal(), torch.ones(3), atol=1e-5)
 
 
+def test_contexts_that_all_classes_share_are_numbered(build):
+    """PLOT has four, as many as this task has classes."""
+    trainer = build("PLOT", "DATASET.SUBSAMPLE_TASKS", "task2", "TRAINER.PLOT.N", "4")
+    names = [name for name, _ in interpret.contexts_of("", trainer)]
+    assert len(trainer.dm.space.classnames) == 4
+    assert names == [f"prompts of {i}" for i in range(4)]
+
+
 @pytest.mark.parametrize("method", ["MaPLe", "PromptSRC"])
 def test_contexts_of_several_blocks(build, method):
     """They are learned, not generated; those of the first block have words."""
