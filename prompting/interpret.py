@@ -61,7 +61,7 @@ def nearest_words(tokens: torch.Tensor, text: TextTower, top: int) -> list[list[
     vocabulary = text.token_embedding.weight.detach().float()  # (V, d)
     exact = "donot_use_mm_for_euclid_dist"  # products would round small distances away
     distances = torch.cdist(tokens.float().to(vocabulary.device), vocabulary, compute_mode=exact)
-    found = distances.topk(top, largest=False)
+    found = distances.topk(min(top, len(vocabulary)), largest=False)
     return [
         [
             (text.tokenizer.decode([i]).strip() or f"token {i}", d)

@@ -28,6 +28,9 @@ def test_nearest_words_of_known_contexts(build):
 def test_contexts_per_class_are_named(build):
     trainer = build("CoOp", "TRAINER.COOP.CSC", "True", "TRAINER.COOP.N_CTX", "2")
     part = trainer.task_trainers[1]
+    vocabulary = len(part.model.text_tower.token_embedding.weight)
+    everything = list(interpret.words_of("", part, top=10**6))
+    assert max(rank for _, _, rank, *_ in everything) == vocabulary
     names = [name for name, _ in interpret.contexts_of("light or dark", part)]
     assert names == [f"light or dark: prompts of {c}" for c in part.dm.space.classnames]
 
