@@ -25,6 +25,7 @@ from results.relation_figure import draw_relations
 from results.rendering import FORMS, render
 from results.report import Choices, Report
 
+REPORTS = ("table", "format", "figure", "relations", "pictures")  # flags, over every run below DIR
 EPILOG = """\
 Values come from the results.json of each run or, without it, from logs of
 CoOp, SoftCPT and their forks. Runs that are not complete are listed and not
@@ -118,8 +119,8 @@ def _add_flags_of_reports(below: argparse._ArgumentGroup) -> None:
 
 
 def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
-    if args.table or args.format:
-        _refuse_flags_of_one_experiment(parser, args)
+    if report := _report_flag(args):
+        _refuse_flags_of_one_experiment(parser, args, report)
     if args.interval and (args.sample_std or args.ci95):
         parser.error("--interval takes the place of --sample-std and --ci95; give one of them")
     if args.table and args.format:
@@ -134,13 +135,19 @@ def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--root takes the folder of the datasets, but there is no folder {args.root}")
 
 
-def _refuse_flags_of_one_experiment(parser: Parser, args: argparse.Namespace) -> None:
+def _report_flag(args: argparse.Namespace) -> str:
+    """The first flag that asks for a report over every run below DIR; "" without one."""
+    return next((f"--{name}" for name in REPORTS if getattr(args, name)), "")
+
+
+def _refuse_flags_of_one_experiment(parser: Parser, args: argparse.Namespace, report: str) -> None:
     """Refuse what a report over every run below DIR does not read."""
-    report = "--table" if args.table else "--format"
     if args.multi_exp:
         parser.error(f"{report} reads every run below DIR by itself; leave --multi-exp out")
     if args.ci95:
-        parser.error(f"{report} does not go with --ci95; --interval shows Student's interval")
+        parser.error(
+            f"{report} does not go with --ci95; in a table, --interval shows Student's interval"
+        )
     if args.keyword != OVERALL:
         parser.error(f"{report} shows all values, not one by --keyword; leave --keyword out")
 
@@ -157,7 +164,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: nothing was found, or the runs do not belong together.
     """
     folder = Path(args.directory)
-    if args.table or args.format or args.figure or args.relations or args.pictures:
+    if _report_flag(args):
         text, complete = _report_below(folder, args)
     else:
         averaging = Averaging(args.keyword, _spread(args), args.ci95, args.test_log)

@@ -22,14 +22,15 @@ def words_of(task: str, trainer, top: int) -> Iterator[tuple[str, int, int, str,
 
 def contexts_of(task: str, trainer) -> Iterator[tuple[str, torch.Tensor]]:
     """Names and tokens (m, d) of the contexts that a trainer learned or generates."""
-    prompter, space = trainer.model.prompter, trainer.dm.space
+    prompter, space, bound = trainer.model.prompter, trainer.dm.space, trainer.bound_tensors()
+    owners = {len(space.tasks): space.tasknames, space.num_classes: space.classnames}
     prefix = f"{task}: " if task else ""
     for name, parameter in prompter.named_parameters():
         if name.split(".")[-1] == "ctx" and parameter.dim() in (2, 3):
             part = name.removesuffix(".ctx").removesuffix("ctx").strip(".") or "context"
             groups = parameter.detach()[None] if parameter.dim() == 2 else parameter.detach()
-            owners = {len(space.tasks): space.tasknames, space.num_classes: space.classnames}
-            labels = owners.get(len(groups), [str(i) for i in range(len(groups))])
+            numbers = [str(i) for i in range(len(groups))]
+            labels = owners.get(len(groups), numbers) if name in bound else numbers
             for label, tokens in zip(labels, groups, strict=True):
                 yield f"{prefix}{part}{f' of {label}' if len(groups) > 1 else ''}", tokens
     generated = task_contexts(trainer)
@@ -60,7 +61,7 @@ def nearest_words(tokens: torch.Tensor, text: TextTower, top: int) -> list[list[
     vocabulary = text.token_embedding.weight.detach().float()  # (V, d)
     exact = "donot_use_mm_for_euclid_dist"  # products would round small distances away
     distances = torch.cdist(tokens.float().to(vocabulary.device), vocabulary, compute_mode=exact)
-    found = distances.topk(top, largest=False)
+    found = distances.topk(min(top, len(vocabulary)), largest=False)
     return [
         [
             (text.tokenizer.decode([i]).strip() or f"token {i}", d)

@@ -4,6 +4,12 @@
 . "$(dirname "$0")/_run.sh"
 arguments "DATASET MODEL MAX_TASK_IDX" "$@"
 shift 3
+case $MAX_TASK_IDX in
+"" | *[!0-9]*)
+    echo "error: MAX_TASK_IDX takes a number of 0 or more; got '$MAX_TASK_IDX'" >&2
+    exit 2
+    ;;
+esac
 task=0
 while [ "$task" -le "$MAX_TASK_IDX" ]; do
     for shots in ${SHOTS:-1 2 4 8 16}; do

@@ -28,6 +28,9 @@ def test_nearest_words_of_known_contexts(build):
 def test_contexts_per_class_are_named(build):
     trainer = build("CoOp", "TRAINER.COOP.CSC", "True", "TRAINER.COOP.N_CTX", "2")
     part = trainer.task_trainers[1]
+    vocabulary = len(part.model.text_tower.token_embedding.weight)
+    everything = list(interpret.words_of("", part, top=10**6))
+    assert max(rank for _, _, rank, *_ in everything) == vocabulary
     names = [name for name, _ in interpret.contexts_of("light or dark", part)]
     assert names == [f"light or dark: prompts of {c}" for c in part.dm.space.classnames]
 
@@ -46,6 +49,16 @@ def test_generated_contexts_and_their_likeness(build, csc):
     a, b = contexts[0].flatten(), contexts[2].flatten()
     assert matrix[0, 2].item() == pytest.approx((a @ b / a.norm() / b.norm()).item(), abs=1e-5)
     assert torch.allclose(matrix.diagonal(), torch.ones(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("csc", [False, True])
+def test_several_contexts_of_a_class_are_numbered(build, csc):
+    """PLOT has four that all classes share, as many as this task has classes; or four per class."""
+    options = ("TRAINER.PLOT.N", "4", "TRAINER.PLOT.CSC", str(csc))
+    trainer = build("PLOT", "DATASET.SUBSAMPLE_TASKS", "task2", *options)
+    names = [name for name, _ in interpret.contexts_of("", trainer)]
+    assert len(trainer.dm.space.classnames) == 4
+    assert names == [f"prompts of {i}" for i in range(16 if csc else 4)]
 
 
 @pytest.mark.parametrize("method", ["MaPLe", "PromptSRC"])

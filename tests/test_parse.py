@@ -197,7 +197,7 @@ def test_figure_alone_says_what_is_not_counted(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("flags", [("--ci95",), ("--multi-exp",), ("--keyword", "macro_f1")])
-@pytest.mark.parametrize("report", ["--table", "--format"])
+@pytest.mark.parametrize("report", ["--table", "--format", "--figure", "--pictures"])
 def test_flags_that_do_not_go_together(report, flags, tmp_path, capsys):
     assert parse_test_res.command([str(tmp_path), report, "md", *flags]) == 2
     err = capsys.readouterr().err

@@ -103,6 +103,15 @@ def children(pid):
     return found
 
 
+def workers_of(launcher):
+    """The worker processes of a launcher; on a CPU they are forked by a server it has started."""
+    started = children(launcher)
+    servers = [pid for pid, words in started.items() if "forkserver" in words]
+    return [pid for pid, words in started.items() if "spawn_main" in words] + [
+        pid for server in servers for pid in children(server)
+    ]
+
+
 def gone(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
@@ -134,11 +143,11 @@ def test_a_killed_worker_and_a_killed_launcher(tmp_path, straight):
     launcher = start(tmp_path, "--cluster", "local", "--workers", "2")
     try:
         wait_for(lambda: under_way(tmp_path))
-        worker = next(p for p, words in children(launcher.pid).items() if "spawn_main" in words)
+        worker = workers_of(launcher.pid)[0]
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: gone(worker))
         wait_for(lambda: under_way(tmp_path))
-        workers = [p for p, words in children(launcher.pid).items() if "spawn_main" in words]
+        workers = workers_of(launcher.pid)
     finally:
         launcher.kill()
         launcher.wait()

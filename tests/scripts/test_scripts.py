@@ -131,6 +131,11 @@ def test_linear_probe(script):
     assert args.opts == ["DATASET.SUBSAMPLE_TASKS", "task1", "DATASET.NUM_SHOTS", "16"]
 
 
+def test_linear_probes_of_a_task_that_is_no_number(script):
+    code, calls, err = script("linearprob.sh", "digits7", "rn50", "task3")
+    assert code == 2 and not calls and "MAX_TASK_IDX" in err and "task3" in err
+
+
 def test_what_follows_goes_on_to_train(script):
     more = ["--backbone", "tiny/random", "OPTIM.MAX_EPOCH", "2", "TRAINER.MTCOOP.N_CTX", "8"]
     more += ["--transforms", "normalize"]
