@@ -3,10 +3,10 @@
     benchmarks/gpu_check.sh           # on a GPU; less than six minutes
     benchmarks/gpu_check.sh --small   # in miniature on a CPU, to see that the command works
 
-Five parts, each with a table (Markdown) and numbers (JSON) in the folder of results: ``checks``
-(``benchmarks/_device_checks.py``), ``graphs`` (``benchmarks/_graphs.py``), ``casts``
-(``benchmarks/_casts.py``), ``profile`` (``benchmarks/_profile.py``) and ``speed``
-(``benchmarks/_speed.py``). A part that exceeds its time is stopped; its finished rows are kept.
+Four parts, each with a table (Markdown) and numbers (JSON) in the folder of results: ``checks``
+(``benchmarks/_device_checks.py``), ``graphs`` (``benchmarks/_graphs.py``), ``profile``
+(``benchmarks/_profile.py``) and ``speed`` (``benchmarks/_speed.py``). A part that exceeds its
+time is stopped; its finished rows are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from benchmarks._workers import ROOT, shared_out
 SHARES = {
     "checks": 0.55,
     "graphs": 0.3,
-    "casts": 0.3,
     "profile": 0.3,
     "speed": 1.0,
 }  # of the time that is left, at most

@@ -62,16 +62,15 @@ class BlockWeights:
 
     def __init__(self, blocks: nn.ModuleList):
         self._blocks = blocks
-        self.gather()
+        self._gather()
 
     def current(self) -> list[Weights]:
         """Those of each block; empty if :class:`Block` does not re-implement all of them."""
         if any(held.get(name) is not value for held, name, value in self._places):
-            self.gather()
+            self._gather()
         return self._weights
 
-    def gather(self) -> None:
-        """Look the tensors up, and where the modules hold them."""
+    def _gather(self) -> None:
         self._weights = _weights_of(self._blocks)
         self._places = [  # dictionaries, since looking up attributes of modules takes longer
             (held, name, value)

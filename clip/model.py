@@ -13,7 +13,6 @@ from torch import nn
 
 from . import _image_prompts
 from ._blocks import causal_mask, is_batch_first, run_blocks
-from ._casts import convert_once
 from ._errors import CLIPError
 from ._local import encode_local, has_local
 from ._text_variants import HubTextTower, make_text_tower
@@ -132,17 +131,6 @@ class CLIP(nn.Module):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().cpu().numpy())
         return digest.hexdigest()
-
-    def convert_once(self) -> None:
-        """Convert the weights to autocast's dtype once, not at each use; see :mod:`clip._casts`.
-
-        Features and gradients stay the same to the last bit. What has been used under autocast is
-        in memory twice: the weights and, half as large, the converted ones.
-        """
-        convert_once(self.visual, "proj")
-        convert_once(self.text_tower, "text_projection")
-        if narrow := getattr(self.text_tower, "narrow", None):
-            narrow.gather()
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Image features, (B, 3, H, W) -> (B, e), not normalised."""

@@ -10,7 +10,6 @@ from torch import nn
 
 from . import _chunks, _layout, _narrow, _packed, _tiles
 from ._blocks import causal_mask, check_text_tower, run_blocks
-from ._casts import stored
 from ._errors import CLIPError
 from ._graphs import TextGraphs
 from ._layout import index_rows, to_device
@@ -101,7 +100,7 @@ class TextTower(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the blocks."""
-        return stored(self.transformer.resblocks[0].mlp.c_fc, "weight").dtype
+        return self.transformer.resblocks[0].mlp.c_fc.weight.dtype
 
     @property
     def device(self) -> torch.device:

@@ -29,7 +29,8 @@ def contexts_of(task: str, trainer) -> Iterator[tuple[str, torch.Tensor]]:
         if name.split(".")[-1] == "ctx" and parameter.dim() in (2, 3):
             part = name.removesuffix(".ctx").removesuffix("ctx").strip(".") or "context"
             groups = parameter.detach()[None] if parameter.dim() == 2 else parameter.detach()
-            labels = owners[len(groups)] if name in bound else map(str, range(len(groups)))
+            numbers = [str(i) for i in range(len(groups))]
+            labels = owners.get(len(groups), numbers) if name in bound else numbers
             for label, tokens in zip(labels, groups, strict=True):
                 yield f"{prefix}{part}{f' of {label}' if len(groups) > 1 else ''}", tokens
     generated = task_contexts(trainer)

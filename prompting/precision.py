@@ -40,8 +40,6 @@ def load_frozen_clip(
     clip_model = load_backbone(backbone.NAME, backbone.ARCH, device=device, precision=weights)
     clip_model.check_outputs(outputs)
     prepare_clip(clip_model, cfg.COMPUTE)
-    if precision == "amp":
-        clip_model.convert_once()
     return clip_model
 
 

@@ -11,6 +11,7 @@ import train
 from clip import backbones
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.tasks import Task
+from dassl.utils import UserError
 from datasets._core import stored_files
 from datasets._core.base import FewShotDataset
 from tests._command_line import one_line, status, stopping
@@ -109,6 +110,16 @@ def test_a_mistake_removes_nothing_but_its_own_files(cli, tmp_path):
     before = (tmp_path / "run" / "results.json").read_text()
     assert cli(backbone="RN5")[0] == 2
     assert (tmp_path / "run" / "results.json").read_text() == before
+
+
+def test_a_mistake_in_a_suite_leaves_nothing(run, tmp_path, monkeypatch):
+    def broken_image(self, batch, step):
+        raise UserError("cannot decode the image")
+
+    monkeypatch.setattr(CoOp, "train_step", broken_image)
+    with pytest.raises(UserError, match="decode"):
+        run("CoOp", output=tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()
 
 
 def test_debug_shows_the_traceback(capsys):

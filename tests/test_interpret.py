@@ -51,12 +51,14 @@ def test_generated_contexts_and_their_likeness(build, csc):
     assert torch.allclose(matrix.diagonal(), torch.ones(3), atol=1e-5)
 
 
-def test_contexts_that_all_classes_share_are_numbered(build):
-    """PLOT has four, as many as this task has classes."""
-    trainer = build("PLOT", "DATASET.SUBSAMPLE_TASKS", "task2", "TRAINER.PLOT.N", "4")
+@pytest.mark.parametrize("csc", [False, True])
+def test_several_contexts_of_a_class_are_numbered(build, csc):
+    """PLOT has four that all classes share, as many as this task has classes; or four per class."""
+    options = ("TRAINER.PLOT.N", "4", "TRAINER.PLOT.CSC", str(csc))
+    trainer = build("PLOT", "DATASET.SUBSAMPLE_TASKS", "task2", *options)
     names = [name for name, _ in interpret.contexts_of("", trainer)]
     assert len(trainer.dm.space.classnames) == 4
-    assert names == [f"prompts of {i}" for i in range(4)]
+    assert names == [f"prompts of {i}" for i in range(16 if csc else 4)]
 
 
 @pytest.mark.parametrize("method", ["MaPLe", "PromptSRC"])

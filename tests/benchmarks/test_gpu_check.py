@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from benchmarks import (
-    _casts,
     _device_checks,
     _profile,
     _speed,
@@ -190,19 +189,6 @@ def test_the_command_line(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu_check.main([]) == 2
     assert "there is no GPU that PyTorch can use" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("method", "weights"), [("VPT", 3 * 8), pytest.param("PLOT", 2 * 8, marks=pytest.mark.slow)]
-)
-def test_frozen_weights_converted_once_in_miniature(method, weights):
-    """``weights`` counts weight and bias of four layers in each block of the ViT or of the text."""
-    row = _casts.compare(method, small=True)
-    assert row["ok"] and row["apart"] == 0
-    (each, once), operators = row["conversions"], row["operators"]
-    assert each - once >= weights
-    assert operators[0] > operators[1] > 100
-    assert _casts.cells(row)[:3] == (method, "ok", "0.0e+00")
 
 
 def test_comparisons_until_the_deadline(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Every family of backbones, in miniature: equal to open_clip's own model, values and gradients."""
 
-import copy
 import importlib.util
 import json
 
@@ -135,23 +134,6 @@ def test_low_precision(pair, family, tmp_path, monkeypatch):
     close = torch.cosine_similarity(features.float(), exact.text_tower.encode_text(NAMES), dim=-1)
     assert close.min() > 0.99
     assert rounded.encode_image(torch.rand(1, 3, *rounded.image_size)).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@torch.no_grad()
-def test_mixed_precision_with_weights_converted_once_is_equal_to_the_last_bit(
-    pair, family, monkeypatch
-):
-    # on a GPU nn.MultiheadAttention has no fast path under autocast
-    monkeypatch.setattr("torch.backends.mha.get_fastpath_enabled", lambda: False)
-    plain = pair(family)[0]
-    once = copy.deepcopy(plain)
-    once.convert_once()
-    images = torch.rand(2, 3, *plain.image_size, generator=torch.Generator().manual_seed(0))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(once.encode_image(images), plain.encode_image(images))
-        text = [backbone.text_tower.encode_text(NAMES) for backbone in (plain, once)]
-    assert torch.equal(*text)
 
 
 def test_random_weights_have_the_published_images():

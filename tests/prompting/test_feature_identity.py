@@ -8,8 +8,6 @@ import torch
 from PIL import Image
 
 from clip import load_backbone
-from clip._casts import CastParameters
-from clip.backbones import load_uncached
 from dassl.utils import UserError
 from prompting.feature_encoder import FeatureEncoder
 from tests.prompting._features import features_of, files, forget, relative
@@ -52,30 +50,6 @@ def test_half_precision_is_another_store(build, store, tmp_path):
     assert 0 < relative(a.float(), b) < 1e-3
     sizes = sorted(path.stat().st_size for path in files(tmp_path))
     assert sizes[1] - sizes[0] == pytest.approx(a.numel() * 2, rel=0.1)
-
-
-def test_weights_converted_once_give_the_store_and_the_features_of_mixed_precision(
-    build, monkeypatch, tmp_path
-):
-    # a CPU computes in fp32 otherwise
-    monkeypatch.setattr("trainers._base.choose_precision", lambda wanted, device: wanted)
-    monkeypatch.setattr("torch.backends.mha.get_fastpath_enabled", lambda: False)  # as on a GPU
-    backbone = load_uncached("tiny/random")
-    monkeypatch.setattr("prompting.precision.load_backbone", lambda *_, **__: backbone)
-    options = ("MTCoOpHard", "TRAINER.MTCOOPH.PREC", "amp", "FEATURES.MODE", "test")
-    found = []
-    for place in ("each", "once"):
-        with monkeypatch.context() as patch:
-            if place == "each":
-                patch.setattr("clip.CLIP.convert_once", lambda clip: None)
-            folder = tmp_path / place / "features"
-            features = features_of(build(*options, "FEATURES.DIR", folder))
-        converted = any(isinstance(m._parameters, CastParameters) for m in backbone.modules())
-        assert converted == (place == "once")
-        found.append((features, [path.relative_to(folder) for path in files(tmp_path / place)]))
-    (each, names_each), (once, names_once) = found
-    assert names_each == names_once and names_each
-    assert all(torch.equal(once[path], feature) for path, feature in each.items())
 
 
 def rewrite(path, colour, times=None):

@@ -4,17 +4,9 @@ import pytest
 import torch
 
 from clip.backbones import load_uncached
-from dassl.engine import Step
 from dassl.utils import load_checkpoint
-from prompting.precision import (
-    choose_precision,
-    lay_out,
-    load_frozen_clip,
-    precision_name,
-    prepare_clip,
-)
+from prompting.precision import choose_precision, lay_out, precision_name, prepare_clip
 from tests._processes import in_processes
-from tests.conftest import backbone_of
 from tests.trainers._methods import E, options
 
 
@@ -133,45 +125,3 @@ def test_logits_are_not_rounded_under_amp(build):
         exact = infer({"global": images})
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(infer({"global": images}), exact)
-
-
-def test_mixed_precision_converts_the_frozen_weights_once(build, monkeypatch):
-    fresh = load_uncached("tiny/random")
-    monkeypatch.setattr("prompting.precision.load_backbone", lambda *_, **__: fresh)
-    cfg = build("CoOp").cfg
-    for precision, expected in (("fp32", torch.float32), ("amp", torch.bfloat16)):
-        backbone = load_frozen_clip(cfg, precision, "cpu", frozenset({"global"}))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert backbone.visual.conv1.weight.dtype == expected
-        assert backbone.state_dict()["visual.conv1.weight"].dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    "method",
-    ["MTCoOp", "PLOT", "PromptSRC", "CLIPLoRA"]
-    + [
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in ("CoCoOp", "VPT", "MaPLe", "DePT", "TCP", "TwoStage")
-    ],
-)
-def test_training_with_weights_converted_once_is_equal_to_the_last_bit(build, monkeypatch, method):
-    """Three steps and an evaluation in mixed precision; tests/clip/test_casts.py has the towers."""
-    monkeypatch.setattr("torch.backends.mha.get_fastpath_enabled", lambda: False)  # as on a GPU
-    backbone = load_uncached(backbone_of(method))
-    monkeypatch.setattr("prompting.precision.load_backbone", lambda *_, **__: backbone)
-    found = []
-    for once in (False, True):
-        trainer = build(method, *options(), "DATASET.SUBSAMPLE_TASKS", "task2")
-        rounding = torch.autocast("cpu", dtype=torch.bfloat16)
-        monkeypatch.setattr(trainer, "autocast", lambda rounding=rounding: rounding)
-        if once:
-            trainer.clip.convert_once()
-        batch = next(iter(trainer.train_loader_x))
-        for number in range(3):
-            trainer.train_step(batch, Step(0, number, 3))
-        with torch.no_grad(), rounding:
-            images = trainer.image_features(batch)
-            logits = trainer.build_inference("test")(images)
-        state = trainer.model.prompter.state_dict().values()
-        found.append([logits, *images.values(), *(value.clone() for value in state)])
-    assert all(torch.equal(plain, once) for plain, once in zip(*found, strict=True))
