@@ -195,16 +195,27 @@ class ContextPrompter(Prompter):
     """One learned context for all class names, or one per class: CoOp's prompts (equations 2, 3).
 
     ``options`` has CoOp's keys: N_CTX, CTX_INIT, CSC, CLASS_TOKEN_POSITION.
+
+    Args:
+        group: (C,) index of each class's context, instead of CSC; None: as CSC says.
     """
 
-    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
+    def __init__(
+        self,
+        options: CfgNode,
+        space: TaskSpace,
+        text: TextEncoder,
+        group: torch.Tensor | None = None,
+    ):
         super().__init__()
+        if group is None and options.CSC:
+            group = torch.arange(space.num_classes)
         self.prompts = PromptLearner(
             space.classnames,
             text,
             n_ctx=options.N_CTX,
             ctx_init=options.CTX_INIT,
-            group=torch.arange(space.num_classes) if options.CSC else None,
+            group=group,
             position=options.CLASS_TOKEN_POSITION,
             inserts=isinstance(space, QuestionSpace),
         )

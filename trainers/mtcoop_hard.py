@@ -13,40 +13,11 @@ from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from prompting.precision import PRECISIONS
-from prompting.prompt_learner import POSITIONS, PromptLearner, scatter_rows
+from prompting.prompt_learner import POSITIONS, ContextPrompter
 from prompting.prompter import Prompter
 from prompting.upstream import MODULE, context_of
 
 from ._base import PromptTrainer
-
-
-class SharedPrompter(Prompter):
-    """Learned contexts: one for all classes, one per task, or one per class."""
-
-    def __init__(self, options: CfgNode, space: TaskSpace, text: TextEncoder):
-        super().__init__()
-        group = None
-        if options.TSC:
-            group = space.owner
-        elif options.CSC:
-            group = torch.arange(space.num_classes)
-        self.prompts = PromptLearner(
-            space.classnames,
-            text,
-            n_ctx=options.N_CTX,
-            ctx_init=options.CTX_INIT,
-            group=group,
-            position=options.TOKEN_POSITION,
-        )
-
-    def forward(
-        self,
-        text: TextEncoder,
-        image_features: torch.Tensor,
-        class_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Text features (C, e)."""
-        return scatter_rows(text.encode(self.prompts(class_mask=class_mask)), class_mask)
 
 
 @TRAINER_REGISTRY.register()
@@ -73,7 +44,8 @@ class MTCoOpHard(PromptTrainer):
             )
 
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
-        return SharedPrompter(options, space, text)
+        coop = CfgNode({**options, "CLASS_TOKEN_POSITION": options.TOKEN_POSITION})
+        return ContextPrompter(coop, space, text, group=space.owner if options.TSC else None)
 
     def bound_tensors(self) -> dict[str, list[str]]:
         per_task = self.cfg.TRAINER.MTCOOPH.TSC
