@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ def read_config(folder: Path) -> dict:
 
 def differences(recorded: dict, planned: dict) -> str:
     """The first three keys in which two configurations differ, with both values; "" if none do."""
-    old, new = flat(recorded), flat(planned)
+    # through JSON, as the hash of a configuration is: in it tuples and lists are the same
+    old, new = (flat(json.loads(json.dumps(config))) for config in (recorded, planned))
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     return "; ".join(f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in keys[:3])

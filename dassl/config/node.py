@@ -133,10 +133,25 @@ class CfgNode(_CfgNode):
         return {k: v.to_dict() if isinstance(v, CfgNode) else _plain(v) for k, v in self.items()}
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would drop the first without a word."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            name = key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)
+            if name in seen:
+                problem = f"the key {key.value} is given twice in one mapping"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(name)
+        return node
+
+
 def read_yaml(path: Path) -> dict:
     """The mapping in a YAML file; {} if it is empty."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         beside = neighbours(path, "*.yaml")
         raise UserError(f"there is no configuration file {path}{beside}") from None

@@ -6,7 +6,7 @@ from .lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .checkpoint import load_checkpoint, load_pretrained_weights, save_checkpoint
-    from .errors import Interrupted, UserError, did_you_mean, nearest, unknown_name
+    from .errors import Interrupted, Problems, UserError, did_you_mean, nearest, unknown_name
     from .files import (
         atomic_path,
         cache_folder,
@@ -28,6 +28,7 @@ __all__ = [
     "AverageMeter",
     "Interrupted",
     "MetricMeter",
+    "Problems",
     "Registry",
     "Stopwatch",
     "UserError",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -12,6 +13,38 @@ class UserError(ValueError):
     def __init__(self, message: str):
         # A data loader's worker puts its traceback in front of the message.
         super().__init__(message.rsplit("UserError: ", 1)[-1].strip())
+
+
+class Problems:
+    """Errors of the user that are collected, so that all of one kind are reported together."""
+
+    SHOWN = 10
+
+    def __init__(self) -> None:
+        self.found: list[UserError] = []
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Collect the UserError that the block raises, if any."""
+        try:
+            yield
+        except UserError as error:
+            self.found.append(error)
+
+    def report(self) -> None:
+        """Raise what was collected.
+
+        Raises:
+            UserError: the only error, or one line for each of the first ten.
+        """
+        if not self.found:
+            return
+        if len(self.found) == 1:
+            raise self.found[0]
+        more = len(self.found) - self.SHOWN
+        lines = [f"- {error}" for error in self.found[: self.SHOWN]]
+        lines += [f"- and {more} more"] if more > 0 else []
+        raise UserError("\n".join([f"{len(self.found)} problems:", *lines]))
 
 
 class Interrupted(BaseException):

@@ -13,7 +13,7 @@ from stat import S_ISREG
 from PIL import Image, features
 
 from dassl.data import SPLITS, Datum
-from dassl.utils import UserError, counted, listdir_nohidden, shorten_list
+from dassl.utils import Problems, UserError, counted, listdir_nohidden, shorten_list
 
 from .splits import Split, is_text, stays_inside
 
@@ -54,21 +54,28 @@ def images_by_class(
     Args:
         prefix: put before the paths ``<class>/<image>``.
     """
-    classes, unread = {}, loose_images(root)
+    classes, unread, problems = {}, loose_images(root), Problems()
     for name in folders_in(root, ignored):
         entries = listdir_nohidden(root / name)
         files = [file for file in entries if is_image(file)]
         unread += _unread_images(root / name, sorted(set(entries) - set(files)))
-        for path in (f"{root}/{name}/{file}" for file in files):
-            if not is_text(path):
-                raise UserError(f"the file name {path!r} is not valid UTF-8; rename the file")
-        if not files:
-            raise _no_images(root / name)
+        with problems.collecting():
+            _check_class_folder(root / name, files)
         classes[name] = [f"{prefix}{name}/{file}" for file in files]
+    problems.report()
     if not classes:
         raise UserError(f"{root} has no folder in it; expected one folder of images per class")
     report_unread(root, unread)
     return classes
+
+
+def _check_class_folder(folder: Path, files: Sequence[str]) -> None:
+    """Refuse a folder without images, and names of images that are not valid UTF-8."""
+    for path in (f"{folder}/{file}" for file in files):
+        if not is_text(path):
+            raise UserError(f"the file name {path!r} is not valid UTF-8; rename the file")
+    if not files:
+        raise _no_images(folder)
 
 
 def report_unread(root: Path, unread: Sequence[str]) -> None:
@@ -130,9 +137,11 @@ def _no_images(folder: Path) -> UserError:
 def read_folders(root: Path, rng: random.Random, ignored: Iterable[str] = ()) -> Split:
     """``root/<class>/<image>``, divided class by class; the classes are the sorted folders."""
     classes = images_by_class(root, ignored)
-    split = Split([tuple(classes)])
+    split, problems = Split([tuple(classes)]), Problems()
     for label, (name, paths) in enumerate(classes.items()):
-        split.divide_class([Datum(path, label) for path in paths], rng, root / name)
+        with problems.collecting():
+            split.divide_class([Datum(path, label) for path in paths], rng, root / name)
+    problems.report()
     return split
 
 
@@ -189,16 +198,24 @@ def refuse_same_files(root: Path, parts: Iterable[Iterable[Datum]]) -> None:
     one file. Hard links are accepted, since tools that save disk space create them.
     """
     seen: dict[tuple[int, int, int], str] = {}
+    problems = Problems()
     for item in (item for part in parts for item in part):
-        stat = _stat(root, item.impath)
-        if stat.st_nlink > 1 or not stat.st_ino:
-            continue
-        first = seen.setdefault((item.task, stat.st_dev, stat.st_ino), item.impath)
-        if first != item.impath:
-            raise UserError(
-                f"{first} and {item.impath} in {root} are one and the same image (a link, or two "
-                "spellings of its path): remove one of them, so that no image is in train and test"
-            )
+        with problems.collecting():
+            _refuse_same_file(root, item, seen)
+    problems.report()
+
+
+def _refuse_same_file(root: Path, item: Datum, seen: dict[tuple[int, int, int], str]) -> None:
+    """Refuse an image whose file was seen before, by task, device and number of the file."""
+    stat = _stat(root, item.impath)
+    if stat.st_nlink > 1 or not stat.st_ino:
+        return
+    first = seen.setdefault((item.task, stat.st_dev, stat.st_ino), item.impath)
+    if first != item.impath:
+        raise UserError(
+            f"{first} and {item.impath} in {root} are one and the same image (a link, or two "
+            "spellings of its path): remove one of them, so that no image is in train and test"
+        )
 
 
 def shared_images(

@@ -161,6 +161,27 @@ def test_folders_that_cannot_be_meant_are_refused(folder, check, change, words):
     refused(check, "ImageFolder", folder, words)
 
 
+def test_all_problems_of_a_kind_are_reported_together(folder, check):
+    for name in "abcdefghijkl":
+        (folder / name).mkdir()
+    code, out = check("ImageFolder", folder)
+    assert code == 1 and "12 problems:" in out and "- and 2 more" in out
+    assert out.count("has no images") == 10
+    for name in "abcdefghijkl":
+        (folder / name).rmdir()
+    for name in ("cat", "dog"):
+        for path in sorted((folder / name).iterdir())[1:]:
+            path.unlink()
+    assert check("ImageFolder", folder)[1].count("too few to be divided") == 2
+
+
+def test_several_broken_files_are_reported_together(folder):
+    dangling(folder)
+    (folder / "cat" / "empty.png").touch()
+    with pytest.raises(UserError, match=r"(?s)2 problems.*9.png.*empty.png|2 problems.*empty.*9"):
+        load("ImageFolder", folder)
+
+
 @pytest.mark.parametrize("change", [same_link, dangling])
 def test_a_folder_that_is_put_right_can_be_used(folder, change):
     """The images of every class are looked at before a division of them is stored."""

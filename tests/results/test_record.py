@@ -1,4 +1,4 @@
-"""How a run's record says that it ended, and who is working in its folder."""
+"""How a run's record says that it ended, who is working in its folder, and what differs."""
 
 import errno
 import signal
@@ -8,6 +8,7 @@ import pytest
 from dassl.config import get_cfg_default
 from dassl.utils import read_json
 from results.record import Busy, Interrupted, RunRecord, config_hash, is_locked
+from results.settings import differences
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,12 @@ def test_a_bias_of_zero_is_the_default_and_auto_is_not():
     assert config_hash(cfg) != config_hash(default)
     cfg.merge_from_list(["OPTIM.LOGIT_BIAS", "0"])
     assert config_hash(cfg) == config_hash(default)
+
+
+def test_differences_of_configurations():
+    old = {"A": {"B": [1, 2], "C": 0.1}, "MEMBERS": [{"NAMES": ["x"]}]}
+    new = {"A": {"B": (1, 2), "C": 0.1}, "MEMBERS": [{"NAMES": ("x",)}]}
+    assert differences(old, new) == ""
+    assert differences(old, {**new, "A": {"B": 3, "D": 4}}) == (
+        "A.B was [1, 2], now 3; A.C was 0.1, now None; A.D was None, now 4"
+    )

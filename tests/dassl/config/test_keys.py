@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from dassl.config import CfgNode, Key, expand_home, get_cfg_default
+from dassl.config.node import read_yaml
 from dassl.utils.command_line import SECTIONS, SINGLE_KEYS, Parser
 from dassl.utils.errors import UserError
 
@@ -183,6 +184,7 @@ def test_keys_after_a_flag_with_several_values(words, folders):
         ("_BASE_: [[a.yaml]]", r"_BASE_ takes .* got \['a.yaml'\]"),
         ("DATASET: {NAME: 2020-13-45}", "is not valid YAML: month must be in 1..12"),
         ("SEED: !!int x", "is not valid YAML"),
+        ("OPTIM: {LR: 1}\nSEED: 2\nOPTIM: {NAME: sgd}", "the key OPTIM is given twice.*line 3"),
         (f"OPTIM: {{LR: 1{'0' * 400}}}", "OPTIM.LR takes .* got inf"),
         ("[" * 3000, "is not valid YAML"),
     ],
@@ -199,3 +201,9 @@ def test_folders_to_start_from_are_text():
     cfg.merge_from_list(["MODEL.INIT_FROM", "[5]"])
     with pytest.raises(UserError, match=r"MODEL.INIT_FROM.* 5"):
         expand_home(cfg)
+
+
+def test_a_key_may_replace_that_of_an_anchor(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: &a {x: 1, y: 3}\nb: {<<: *a, x: 2}\n")
+    assert read_yaml(path)["b"] == {"x": 2, "y": 3}
