@@ -36,7 +36,14 @@ def prepare_workers(modules: Sequence[str]) -> None:
     """
     if _start_method() == "forkserver":
         multiprocessing.set_forkserver_preload(list(modules))
-        forkserver.ensure_running()
+        before = dict(os.environ)
+        # Python 3.11 does not give it this sys.path, so it would import from the current folder
+        os.environ.update(PYTHONPATH=os.pathsep.join(sys.path), PYTHONSAFEPATH="1")
+        try:
+            forkserver.ensure_running()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _start_method() -> str:

@@ -3,7 +3,10 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,8 @@ from sweeps.pool import run_pool
 from sweeps.serial import run_serial
 from tests._attempts import attempt, calls
 from tests._records import write
+
+ROOT = Path(__file__).parents[2]
 
 
 def planned(folder, note="", needs=None, **keys):
@@ -48,6 +53,34 @@ def alive(pid):
 def no_waiting(monkeypatch):
     monkeypatch.setattr(serial, "RETRY_BUSY", 0.01)
     monkeypatch.setattr(pool, "RETRY_BUSY", 0.05)
+
+
+LAUNCHER = """
+import multiprocessing, os, sys
+from sweeps.pool import prepare_workers
+
+if __name__ == "__main__":
+    prepare_workers(["train"])
+    worker = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    worker.start()
+    worker.join()
+    print("PYTHONPATH" in os.environ)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_workers_import_nothing_from_the_present_folder(tmp_path):
+    """A user may have a train.py there, and start sweep.py by its path."""
+    (tmp_path / "train.py").write_text("open('imported', 'w').close()\n")
+    (tmp_path / "here").mkdir()
+    script = tmp_path / "here" / "launcher.py"
+    script.write_text(f"import sys\nsys.path.append({str(ROOT)!r})\n{LAUNCHER}")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n", done.stderr
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.parametrize("together", [1, pytest.param(3, marks=pytest.mark.slow)])
