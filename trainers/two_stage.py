@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from open_clip.transformer import LayerNormFp32
 from torch import nn
 
 from clip import CLIP, TextEncoder
@@ -35,7 +36,7 @@ class TwoStagePrompter(AdaptedPrompter):
     """
 
     def __init__(self, space: TaskSpace, clip: CLIP):
-        norms = [_copies(tower) for tower in (clip.text_tower, clip.visual)]
+        norms = [norm_copies(tower) for tower in (clip.text_tower, clip.visual)]
         super().__init__(space, clip, *norms)
         self.paths = [*norms[0], *(f"visual.{path}" for path in norms[1])]
         self.norms = nn.ModuleList(norm for part in norms for norm in part.values())
@@ -83,10 +84,18 @@ class TwoStagePrompter(AdaptedPrompter):
         return state
 
 
-def _copies(tower: nn.Module) -> dict[str, nn.Module]:
+def norm_copies(tower: nn.Module) -> dict[str, nn.Module]:
     """Trainable fp32 copies of a tower's layer norms, by path."""
-    norms = layer_norms(tower).items()
-    return {path: copy.deepcopy(norm).float().requires_grad_() for path, norm in norms}
+    return {path: _copy(norm).requires_grad_() for path, norm in layer_norms(tower).items()}
+
+
+def _copy(norm: nn.LayerNorm) -> nn.LayerNorm:
+    """An fp32 copy; of a norm in half precision, it still takes and gives half precision."""
+    if norm.weight is None or norm.weight.dtype == torch.float32:
+        return copy.deepcopy(norm)
+    own = LayerNormFp32(list(norm.normalized_shape), norm.eps, bias=norm.bias is not None)
+    own.load_state_dict(norm.state_dict())
+    return own.to(norm.weight.device)
 
 
 def _has_classifier(prompter: nn.Module, keys) -> None:

@@ -10,6 +10,7 @@ from tests.reference import images as naive_images
 from tests.reference import prompts as naive
 from tests.trainers._adapted import ONE, VIT, assert_starts_as_zero_shot_and_clip_stays
 from trainers._by_steps import cosine
+from trainers.two_stage import norm_copies
 
 KEY = "TRAINER.TWOSTAGE"
 
@@ -143,3 +144,13 @@ def test_one_stage_alone(build, share, classifies):
         for a, b in zip(start, trainer.model.prompter.norms.parameters(), strict=True)
     ]
     assert any(moved) != classifies
+
+
+def test_norms_of_a_tower_in_half_precision_learn_in_fp32():
+    """On a GPU, torch's layer norm refuses weights of another type than its input's."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tower = torch.nn.Sequential(torch.nn.LayerNorm(8)).half().to(device)
+    (own,) = norm_copies(tower).values()
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in own.parameters())
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).half().to(device)
+    assert torch.equal(own(x), torch.nn.functional.layer_norm(x.float(), (8,)).half())
