@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dassl.engine.configuration import possible_nodes
+from dassl.engine.configuration import nodes_read
 from dassl.utils import UserError
 from dassl.utils.errors import did_you_mean
 
@@ -24,7 +24,7 @@ def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> 
         UserError: two methods would share a folder, or no method reads an override.
     """
     runs, owner = [], {}
-    by_trainer = _overrides_by_trainer(content, shared)
+    unread = _unread_nodes(content, shared, configs)
     backbones = list(map(str, content.get("backbones") or [""]))
     for name in content["methods"]:
         folder = _folder_name(name)
@@ -41,18 +41,29 @@ def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> 
                     f"the folder {place}; leave one out"
                 )
             for dataset in map(str, content["datasets"]):
-                words = by_trainer[content["methods"][name]["trainer"]]
-                runs += _runs_of(str(name), backbone, dataset, content, place, words, configs)
+                runs += _runs_of(
+                    str(name), backbone, dataset, content, place, shared, configs, unread[name]
+                )
     return list({run.folder: run for run in runs}.values())  # a source serves all shots
 
 
-def _overrides_by_trainer(content: dict, shared: list[str]) -> dict[str, list[str]]:
-    """The overrides of every run, for each trainer without the nodes that it does not read."""
-    trainers = {method["trainer"] for method in content["methods"].values()}
-    pairs = list(zip(shared[::2], shared[1::2], strict=True))
-    if not any(map(_node, shared[::2])):  # the nodes need torch
-        return dict.fromkeys(trainers, shared)
-    nodes = {trainer: possible_nodes(trainer) for trainer in trainers}
+def _unread_nodes(content: dict, shared: list[str], configs: Path) -> dict[str, set[str]]:
+    """The nodes that a method does not read, but another one of the sweep, by method.
+
+    Raises:
+        UserError: an override is in a node that no method reads.
+    """
+    by_shots = content["shots"].values() if isinstance(content["shots"], dict) else ()
+    keys = [*shared[::2], *(key for overrides in by_shots for key in overrides or {})]
+    if not any(map(_node, keys)):  # finding the nodes imports torch
+        return {name: set() for name in content["methods"]}
+    nodes = {}
+    for name, method in content["methods"].items():
+        file, own = configs.parent / method["config"], override_words(method.get("opts"))
+        try:
+            nodes[name] = nodes_read(method["trainer"], file, own)
+        except UserError as error:
+            raise UserError(f"method {name}: {error}") from None
     known = sorted(set().union(*nodes.values()))
     for key in shared[::2]:
         if (node := _node(key)) and node not in known and all(nodes.values()):
@@ -60,15 +71,13 @@ def _overrides_by_trainer(content: dict, shared: list[str]) -> dict[str, list[st
                 f"{key} has no effect: no method of the sweep reads TRAINER.{node}"
                 f"{did_you_mean(node, known) or ';'} they read {', '.join(known)}"
             )
-    return {
-        trainer: [
-            word
-            for pair in pairs
-            if not _node(pair[0]) or not read or _node(pair[0]) in read
-            for word in pair
-        ]
-        for trainer, read in nodes.items()
-    }
+    return {name: {*known} - read if read else set() for name, read in nodes.items()}
+
+
+def _without(unread: set[str], words: list[str]) -> list[str]:
+    """``KEY VALUE`` words without those of nodes that a method does not read."""
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return [word for pair in pairs if _node(pair[0]) not in unread for word in pair]
 
 
 def _node(key: str) -> str:
@@ -89,8 +98,9 @@ def _runs_of(
     folder: Path,
     shared: list[str],
     configs: Path,
+    unread: set[str],
 ) -> Iterator[PlannedRun]:
-    """The runs of one method on one dataset."""
+    """The runs of one method on one dataset; see :func:`_unread_nodes`."""
     method = content["methods"][name]
     once = bool(method.get("once"))
     protocol = content.get("protocol") or ""
@@ -107,9 +117,9 @@ def _runs_of(
             *(("--protocol", protocol) if protocol else ()),
             "--quiet",
             *("DATASET.NUM_SHOTS", str(shots)),
-            *override_words(by_shots.get(shots)),
+            *_without(unread, override_words(by_shots.get(shots))),
             *override_words(method.get("opts")),
-            *shared,
+            *_without(unread, shared),
         ]
         return PlannedRun(name, dataset, 0 if once else shots, seed, place, tuple(argv), backbone)
 

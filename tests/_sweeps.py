@@ -11,7 +11,7 @@ GRID = {
     "seeds": [1, 2],
     "methods": {
         "zero-shot": {"trainer": "ZeroshotCLIP", "config": "configs/zs.yaml", "once": True},
-        "CoOp": {"trainer": "CoOp", "config": "configs/coop.yaml", "opts": {"TRAINER.B": [1, 2]}},
+        "CoOp": {"trainer": "CoOp", "config": "configs/coop.yaml", "opts": {"INPUT.SIZE": [1, 2]}},
     },
     "overrides": {"OPTIM.MAX_EPOCH": 5},
     "report": {"table": "table.md", "figure": "figure.png"},

@@ -49,11 +49,16 @@ def check_dataset_chosen(cfg: CfgNode) -> None:
         )
 
 
-def possible_nodes(trainer: str) -> set[str]:
-    """The nodes under ``cfg.TRAINER`` that a trainer can read; empty if it declares none."""
-    cls, cfg = TRAINER_REGISTRY.get(trainer), get_cfg_default()
-    cls.add_config(cfg)
-    return set(cfg.TRAINER) - {"NAME"} if cls.KEY else set()
+def nodes_read(trainer: str, file: str | Path, overrides: Sequence) -> set[str]:
+    """The nodes under ``cfg.TRAINER`` that runs of a method read; empty if it declares none.
+
+    Args:
+        file: the method's YAML.
+        overrides: those of the method alone; see :func:`build_cfg`.
+    """
+    if not TRAINER_REGISTRY.get(trainer).KEY:
+        return set()
+    return set(build_cfg([file], ["TRAINER.NAME", trainer, *overrides]).TRAINER) - {"NAME"}
 
 
 def _refuse_dropped(cfg: CfgNode, keys: Sequence[str]) -> None:

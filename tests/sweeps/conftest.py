@@ -49,8 +49,7 @@ def train(monkeypatch):
 
     def setup_cfg(args):
         stub.read.append(args.argv)
-        pairs = [pair for pair in override_pairs(args.argv) if pair[0] != "TRAINER.B"]
-        words = [word for pair in pairs for word in pair]
+        words = [word for pair in override_pairs(args.argv) for word in pair]
         return build_cfg([], ["TRAINER.NAME", args.argv[1], "SEED", 1, *words])
 
     stub.parse_args, stub.setup_cfg, stub.main = parse_args, setup_cfg, main

@@ -77,14 +77,31 @@ def test_mistaken_keys_are_found_before_the_first_run(place, train, capsys, flag
 
 def test_keys_of_a_method_reach_the_runs_that_read_them(place, train, capsys):
     words = ("TRAINER.COOP.N_CTX", "4")
-    code, lines, _ = run(capsys, "--dry-run", *words)
+    code, lines, err = run(capsys, "--dry-run", *words)
     commands = [line for line in lines if line.startswith("  python train.py")]
-    assert code == 0 and len(commands) == 5
+    assert code == 0 and len(commands) == 5, err
     assert [" ".join(words) in line for line in commands] == [
         "--trainer CoOp" in c for c in commands
     ]
     code, _, err = run(capsys, "--dry-run", "TRAINER.MTCOOP.N_CTX", "4")
     assert code == 2 and "TRAINER.MTCOOP.N_CTX has no effect" in err and "COOP, ZEROSHOT" in err
+
+
+def test_keys_of_a_node_that_only_some_methods_read(place, train, capsys):
+    """DePT reads the node of the method that it is added to; shots may have keys of their own."""
+    (place / "configs" / "kg.yaml").write_text("TRAINER: {DEPT: {METHOD: KgCoOp}}\n")
+    methods = {
+        "c": {"trainer": "CoOp", "config": "configs/coop.yaml"},
+        "d": {"trainer": "DePT", "config": "configs/kg.yaml"},
+    }
+    shots = {1: {"TRAINER.COOP.CSC": True}}
+    words = ("--dry-run", "TRAINER.COOP.N_CTX", "4")
+    code, lines, err = run(capsys, *words, methods=methods, shots=shots)
+    commands = [line for line in lines if line.startswith("  python train.py")]
+    assert code == 0 and commands, err
+    for command in commands:
+        own = "--trainer CoOp" in command
+        assert ("COOP.N_CTX 4" in command) == own and ("COOP.CSC True" in command) == own
 
 
 def test_mistakes_on_the_command_line(place, train, capsys):

@@ -30,7 +30,7 @@ def test_every_run_is_made_and_reported(place, train, capsys):
     last = train.seen[-1]
     assert "out/CoOp/trees_4shots/seed2" in last
     assert last[-8:] == [
-        *("DATASET.NUM_SHOTS", "4", "TRAINER.B", "[1, 2]"),
+        *("DATASET.NUM_SHOTS", "4", "INPUT.SIZE", "[1, 2]"),
         *("OPTIM.MAX_EPOCH", "5", "OPTIM.LR", "0.1"),
     ]
     assert lines[0] == "5 runs below out"
@@ -111,7 +111,7 @@ def test_dry_run(place, train, capsys):
     assert code == 0 and not train.seen
     assert lines[0] == "zero-shot, trees: complete"
     assert "CoOp, trees, 4 shots, seed 2: not started" in lines
-    assert "TRAINER.B '[1, 2]' OPTIM.MAX_EPOCH 5" in lines[-2]
+    assert "INPUT.SIZE '[1, 2]' OPTIM.MAX_EPOCH 5" in lines[-2]
     assert lines[-1] == "5 runs below out, 3 complete"
 
 
