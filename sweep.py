@@ -29,7 +29,7 @@ from sweeps.check import (
 from sweeps.estimate import Estimate
 from sweeps.grouping import write_groups
 from sweeps.plan import ENGINES, read_sweep
-from sweeps.pool import prepare_workers
+from sweeps.processes import prepare_workers
 from sweeps.run import report, run_all
 from sweeps.side_by_side import parse_together
 from sweeps.status import plan_lines, status_lines

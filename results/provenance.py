@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from dassl.utils import UserError, distributed, read_json
 
-from .schema import FILE
+from .schema import FILE, RecordReader
 from .source_runs import describe_sources, name_sources
 from .task_relations import save_relations
 
@@ -118,15 +118,16 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
         epoch: the epoch to load; None takes the last one.
 
     Raises:
-        UserError: ``model_dir`` is no folder, or the training is not complete and no epoch is
-            chosen.
+        UserError: ``model_dir`` is no folder, its record is broken, or the training is not complete
+            and no epoch is chosen.
     """
     if not model_dir:
         return "evaluation without checkpoint"
     folder = Path(model_dir)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} for --model-dir")
-    status = read_json(folder / FILE).get("status") if (folder / FILE).exists() else "complete"
+    file = folder / FILE
+    status = RecordReader(file, read_json(file)).status if file.exists() else "complete"
     if epoch is None and status != "complete":
         raise UserError(
             f"the training in {folder} is not complete ({status}): give its command again to "

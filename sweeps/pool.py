@@ -6,49 +6,24 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from dassl.utils import UserError
 from dassl.utils.command_line import collect_rarely
 from results.record import Interrupted
 from sweeps.plan import PlannedRun
 
 from .events import BUSY, FAILED, RETRY_BUSY, Events, RunOne, RunOutcome, failed_dependency
+from .processes import count_gpus, default_workers, like_this_process, worker_context
 from .side_by_side import SideBySide
 
 READY = "ready"  # sent by a worker that has room for another run
 DEATHS = 2  # a run is given up when this many workers died in it
 PATIENCE = 60.0  # seconds for workers to save their state when the pool is stopped
-GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD and WSL
-
-
-def prepare_workers(modules: Sequence[str]) -> None:
-    """Begin to import modules, in a process from which :func:`run_pool` then forks its workers.
-
-    Where workers do not start by forking, this does nothing.
-    """
-    if _start_method() == "forkserver":
-        multiprocessing.set_forkserver_preload(list(modules))
-        before = dict(os.environ)
-        # Python 3.11 does not give it this sys.path, so it would import from the current folder
-        os.environ.update(PYTHONPATH=os.pathsep.join(sys.path), PYTHONSAFEPATH="1")
-        try:
-            forkserver.ensure_running()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-
-
-def _start_method() -> str:
-    """A fork is safe from a process of one thread that has not used a GPU; macOS forbids it."""
-    return "forkserver" if sys.platform == "linux" and not _count_gpus() else "spawn"
 
 
 def run_pool(
@@ -72,26 +47,6 @@ def run_pool(
         pool.stop()
 
 
-def default_workers(wanted: int = 0) -> int:
-    """The number of workers; 0 chooses.
-
-    Raises:
-        UserError: fewer than none.
-    """
-    if wanted < 0:
-        raise UserError(f"a pool needs 1 worker or more (0 chooses), but workers is {wanted}")
-    return wanted or _count_gpus() or min(os.cpu_count() or 1, 4)
-
-
-def _count_gpus() -> int:
-    """The number of GPUs; without a driver's device file on Linux, 0 without importing torch."""
-    if sys.platform == "linux" and not any(map(os.path.exists, GPU_FILES)):
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
-
-
 class _Worker:
     """A process, the pipe to it, its current runs, and whether it has room for another."""
 
@@ -99,12 +54,13 @@ class _Worker:
         self.number, self.ready = number, True
         self.runs: dict[Path, PlannedRun] = {}
         self.pipe, theirs = context.Pipe()
-        gpus = _count_gpus()
+        gpus = count_gpus()
         gpu = str(number % gpus) if gpus else ""
         threads = max(1, (os.cpu_count() or 1) // workers)
         how = (theirs, run_one, dict(os.environ), gpu, threads, together)
         self.process = context.Process(target=_serve, args=how)
-        self.process.start()
+        with like_this_process():  # which starts again if it was killed
+            self.process.start()
         theirs.close()
 
     def begin(self, run: PlannedRun) -> None:
@@ -122,7 +78,7 @@ class _Pool:
         workers: int,
         together: int,
     ):
-        self.context = multiprocessing.get_context(_start_method())
+        self.context = worker_context()
         self.run_one, self.events, self.size, self.together = run_one, events, workers, together
         # the longest first, so that the workers end at about the same time
         self.queue = deque(sorted(runs, key=lambda run: (run.shots >= 0, -run.shots)))
@@ -252,6 +208,7 @@ def _serve(
     together: int,
 ) -> None:
     """Do the runs that come through the pipe until it is closed."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()  # it may be that of an earlier moment, of the process that was forked
     os.environ.update(environ)
     if gpu:

@@ -14,7 +14,7 @@ from results.record import is_locked
 from .check import OTHER
 from .estimate import Estimate
 from .plan import PlannedRun, Sweep
-from .pool import default_workers
+from .processes import default_workers
 
 
 def plan_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list[str]:

@@ -279,6 +279,13 @@ def test_an_unfinished_training_is_not_evaluated_unawares(cli, tmp_path, monkeyp
     assert cli(*words, "--load-epoch", "1", output=tmp_path / "new")[0] == 0
 
 
+def test_a_broken_record_of_the_training(trained, tmp_path):
+    file = tmp_path / "trained" / "results.json"
+    file.write_text("[]")
+    code, _, err = trained()
+    assert code == 2 and one_line(err) and f"{file} must hold keys and values" in err
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02N.", NOISE])
 def test_a_broken_checkpoint(trained, tmp_path, content):
     file = tmp_path / "trained" / "prompt_learner" / "model.pth.tar-2"

@@ -94,7 +94,7 @@ def test_the_folder_of_a_run_without_output_dir():
     )
     half = ("--protocol", "base_to_new", "DATASET.SUBSAMPLE_CLASSES", "new")
     assert folder(*half, "--seed", "1", "--eval-only", "DATASET.NUM_SHOTS", "16") == (
-        "output/base_to_new/digits7/CoOp/tiny_ep50_16shots_new/seed1_evaluation"
+        "output/base_to_new/digits7/CoOp/tiny_ep50_16shots_new_evaluation/seed1"
     )
     assert folder("--output-dir", "output") == "output" == folder("OUTPUT_DIR", "output")
     assert folder("--output-dir", "./output") == "./output"

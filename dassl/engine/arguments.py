@@ -138,14 +138,14 @@ def _default_folder(args: argparse.Namespace, cfg: CfgNode) -> str:
         "all_images" if cfg.DATASET.NUM_SHOTS < 0 else f"{cfg.DATASET.NUM_SHOTS}shots",
         *(tasks for tasks in [cfg.DATASET.SUBSAMPLE_TASKS] if tasks != "all"),
         *(classes for classes in [cfg.DATASET.SUBSAMPLE_CLASSES] if classes != "all"),
+        *(["evaluation"] if args.eval_only else []),
     ]
-    seed = f"seed{cfg.SEED}" if cfg.SEED >= 0 else "drawn_seed"
     parts = [
         args.protocol,
         dataset,
         cfg.TRAINER.NAME,
         "_".join(filter(None, method)),
-        f"{seed}_evaluation" if args.eval_only else seed,
+        f"seed{cfg.SEED}" if cfg.SEED >= 0 else "drawn_seed",
     ]
     names = [re.sub(r"[^\w.+-]+", "-", part) for part in parts if part]
     return str(Path(DEFAULT_OUTPUT, *names))

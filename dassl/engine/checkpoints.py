@@ -8,8 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dassl.utils import UserError
-
-BEST = "model-best.pth.tar"
+from dassl.utils.checkpoint import BEST
 
 
 def checkpoint_file(folder: Path, epoch: int | None) -> Path:

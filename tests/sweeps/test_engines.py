@@ -57,7 +57,7 @@ def no_waiting(monkeypatch):
 
 LAUNCHER = """
 import multiprocessing, os, sys
-from sweeps.pool import prepare_workers
+from sweeps.processes import prepare_workers
 
 if __name__ == "__main__":
     prepare_workers(["train"])
