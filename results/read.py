@@ -104,7 +104,7 @@ class Run:
 
 
 def find_runs(root: str | os.PathLike, test_log: bool = False) -> list[Run]:
-    """Every run at or below a folder, sorted by path; hidden folders are skipped.
+    """Every run at or below a folder, sorted by path, also behind links; not in hidden folders.
 
     Args:
         test_log: see :func:`read_run_or_log`.
@@ -115,8 +115,12 @@ def find_runs(root: str | os.PathLike, test_log: bool = False) -> list[Run]:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}")
-    runs = []
-    for name, folders, files in os.walk(root):
+    runs, visited = [], set()
+    for name, folders, files in os.walk(root, followlinks=True):
+        if (place := os.path.realpath(name)) in visited:
+            folders[:] = []  # a link to a folder that is read already, such as one above it
+            continue
+        visited.add(place)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         if FILE in files or log_files(Path(name)):
             runs.append(read_run_or_log(name, test_log))
@@ -194,7 +198,7 @@ def make_run(folder: Path, content: Any) -> Run:
         groups=reader.get("suite.groups", dict),
         extra=_without_task(reader),
         settings=settings_of_record(folder, reader),
-        parameters=_parameters(reader),
+        parameters=reader.optional("trainable.parameters", int, None),
         seconds=_seconds(reader),
         minutes=_minutes(reader),
         peak_memory=_peak_memory(reader),
@@ -216,12 +220,6 @@ def _test_subset(reader: RecordReader) -> str:
         return ""
     items, full = (reader.get(f"data.test_subset.{key}", int) for key in ("items", "of"))
     return f"{items:,} of {full:,} test {reader.get('data.test_subset.unit', str)}"
-
-
-def _parameters(reader: RecordReader) -> int | None:
-    if "parameters" not in reader.section("trainable"):
-        return None
-    return reader.get("trainable.parameters", int)
 
 
 def _seconds(reader: RecordReader) -> float | None:
@@ -248,19 +246,14 @@ def _peak_memory(reader: RecordReader) -> float | None:
 
 
 def _unfinished(folder: Path, reader: RecordReader) -> Run:
-    protocol = reader.section("protocol")
-
-    def recorded(key: str, kind: type, otherwise: Any) -> Any:
-        return reader.get(f"protocol.{key}", kind) if key in protocol else otherwise
-
-    method = recorded("method", str, "")
+    method = reader.optional("protocol.method", str, "")
     return Run(
         folder=folder,
         status=reader.status,
         method=method,
-        suite=recorded("suite", str, ""),
-        shots=_shots(method, recorded("shots", int, 0)),
-        seed=recorded("seed", int, None),
+        suite=reader.optional("protocol.suite", str, ""),
+        shots=_shots(method, reader.optional("protocol.shots", int, 0)),
+        seed=reader.optional("protocol.seed", int, None),
         settings=settings_of_record(folder, reader),
         test_subset=_test_subset(reader),
         error=str(reader.section("run").get("error", "")),

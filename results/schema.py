@@ -100,6 +100,11 @@ class RecordReader:
             raise self.error(key, f"must be of type {kind.__name__}, but is {node!r}")
         return node
 
+    def optional(self, key: str, kind: type, otherwise: Any) -> Any:
+        """The value of ``section.name``, of the given type; ``otherwise`` without one."""
+        section, name = key.split(".")
+        return self.get(key, kind) if name in self.section(section) else otherwise
+
     def percentage(self, key: str) -> float | None:
         """The percentage at a dotted key; None for a task without test images."""
         return self.check_percentage(key, self.get(key))

@@ -139,7 +139,7 @@ def test_draw_of_another_split_is_noticed(cfg, root):
     cfg.DATASET.NUM_SHOTS = 2
     Pets(cfg)
     (root / "pets" / "split_own_Pets.json").unlink()
-    (root / "pets" / "images" / "dog" / "99.jpg").touch()
+    (root / "pets" / "images" / "dog" / "99.jpg").write_text("x")
     with pytest.raises(UserError, match=r"Pets-own-shot_2-seed_1.json holds another few-shot draw"):
         Pets(cfg)
 

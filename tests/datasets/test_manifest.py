@@ -77,7 +77,7 @@ def test_row_taken_out_of_the_table_is_noticed(table):
         (TABLE + "images/1.png,blue,colour\n", r":4: 'images/1.png' is already listed in .*:2"),
         (TABLE + '"images/3.png,red,colour\n', r"manifest.csv:4: "),
         ("path,class,split\nimages/1.png,red,dev\n", r"manifest.csv:2: the split 'dev' is not"),
-        ("path,class,split\nimages/1.png,red,\n", r"manifest.csv:2: the split is ''"),
+        ("path,class,split\nimages/1.png,red,\n", r"manifest.csv:2: the split is empty"),
         (
             "path,class,split\nimages/9.png,red,test\n",
             r"images that are not in .*/9",

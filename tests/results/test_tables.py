@@ -31,6 +31,16 @@ def test_find_runs_keeps_order_and_hidden_folders_out(tmp_path):
     assert find_runs(tmp_path)[-1].status == "no results.json, and a log without an end"
 
 
+def test_runs_behind_links_are_found_once(tmp_path):
+    write(tmp_path / "disk" / "seed1")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a").symlink_to(tmp_path / "disk")
+    (tmp_path / "runs" / "b").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "up").symlink_to(tmp_path / "runs")
+    found = [str(run.folder.relative_to(tmp_path)) for run in find_runs(tmp_path / "runs")]
+    assert found == ["runs/a/seed1"]
+
+
 def test_rows_are_sorted_by_shots_then_method(tmp_path):
     found = runs(
         tmp_path,
