@@ -130,8 +130,10 @@ def _with_suites(results: list[Run], planned: Sequence[PlannedRun]) -> list[Run]
 
 
 def _message(error: BaseException) -> str:
+    if isinstance(error, UserError):  # perhaps a list of problems
+        return " ".join(str(error).split())
     text = str(error).strip().split("\n")[0] or "no message"
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text}"
 
 
 def report(sweep: Sweep, results: list[Run]) -> None:

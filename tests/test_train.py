@@ -96,6 +96,8 @@ def test_the_folder_of_a_run_without_output_dir():
     assert folder(*half, "--seed", "1", "--eval-only", "DATASET.NUM_SHOTS", "16") == (
         "output/base_to_new/digits7/CoOp/tiny_ep50_16shots_new_evaluation/seed1"
     )
+    many = "task" + "+".join(map(str, range(200)))
+    assert all(len(part) < 255 for part in folder("DATASET.SUBSAMPLE_TASKS", many).split("/"))
     assert folder("--output-dir", "output") == "output" == folder("OUTPUT_DIR", "output")
     assert folder("--output-dir", "./output") == "./output"
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -35,7 +35,7 @@ AUTO = "auto"  # OPTIM.LOGIT_BIAS: MultiLabel.starting_bias of the training imag
 Classes = tuple[list[list[int]], list[list[float]]]  # of each image, and their probabilities
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class SingleLabel:
     """Each image has one class: cross-entropy, accuracy."""
 
@@ -105,7 +105,7 @@ class SingleLabel:
         return {"name": self.name, **asdict(self)}
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class Ordinal(SingleLabel):
     """Each image has one class, and the classes have an order: a mistake weighs by its distance.
 
@@ -140,7 +140,7 @@ class Ordinal(SingleLabel):
         return {"measures": {"MAE": mean_absolute_error(logits.argmax(dim=1), label)}}
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class MultiLabel(SingleLabel):
     """Each image has a set of classes: a sigmoid per class, mean average precision.
 
@@ -165,7 +165,7 @@ class MultiLabel(SingleLabel):
     sets: tuple[tuple[int, ...], ...] = ((),)
     loss_name: str = "binary"
     positive_weight: float = 1.0
-    bias: float = 0.0
+    bias: float = field(default=0.0, hash=False)  # set during a run
     threshold: float = 0.5
 
     def __post_init__(self):

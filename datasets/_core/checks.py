@@ -23,7 +23,7 @@ from .base import FewShotDataset, TaskGroup, full_config
 from .folders import shared_images
 from .mini import is_mini
 
-ORIENTATION = 0x0112  # EXIF tag; 1: not rotated
+ORIENTATION, ROTATED = 0x0112, range(2, 9)  # the EXIF tag, and its values of turned images
 SHOWN = 10  # problems of one kind that are listed one by one
 
 
@@ -228,7 +228,7 @@ def _look(path: str) -> _Look | UserError:
         return error
     image = Image.open(io.BytesIO(content))
     image.load()
-    return _Look(digest, _is_transparent(image), image.getexif().get(ORIENTATION, 1) != 1)
+    return _Look(digest, _is_transparent(image), image.getexif().get(ORIENTATION) in ROTATED)
 
 
 def _is_transparent(image: Image.Image) -> bool:

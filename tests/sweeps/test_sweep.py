@@ -55,13 +55,15 @@ def test_a_failed_run_does_not_stop_the_sweep(place, train, capsys):
     run(capsys)  # the folder holds an older, complete run: it must not be reported
     train.fails = {
         "out/CoOp/trees_4shots/seed1": RuntimeError("out of memory\nmore"),
-        "out/zero-shot/trees/seed1": UserError("out/zero-shot/trees/seed1 holds another run"),
+        "out/zero-shot/trees/seed1": UserError(
+            "2 problems:\n- out/zero-shot/trees/seed1 is\n- full"
+        ),
         "out/CoOp/trees_1shots/seed2": ValueError("bad"),
     }
     code, lines, _ = run(capsys)
     assert code == 1
     assert lines[-3:] == [
-        "failed: zero-shot, trees: out/zero-shot/trees/seed1 holds another run",
+        "failed: zero-shot, trees: 2 problems: - out/zero-shot/trees/seed1 is - full",
         "failed: CoOp, trees, 1 shot, seed 2: ValueError: bad (see out/CoOp/trees_1shots/seed2)",
         "failed: CoOp, trees, 4 shots, seed 1: RuntimeError: out of memory "
         "(see out/CoOp/trees_4shots/seed1)",

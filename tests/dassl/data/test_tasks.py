@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dassl.data import Task, TaskSpace
+from dassl.data.label_kinds import MultiLabel
 from dassl.utils import UserError
 from tests.reference import tasks as reference
 
@@ -145,3 +146,11 @@ def test_columns_of_the_tasks_in_a_batch():
     class_mask = torch.tensor([0, 1, 1, 0, 0, 1]).bool()
     assert space.of_tasks(task, class_mask).tolist() == [False, True, False, False, False, True]
     assert space.of_tasks(torch.tensor([0, 1, 2]), class_mask).equal(class_mask)
+
+
+def test_tasks_are_keys_of_dictionaries():
+    kind = MultiLabel(sets=((), (0,)))
+    task = Task("pets", ("cat", "dog"), kind=kind)
+    names = {task: "pets", Task("cars", ("red",)): "cars"}
+    kind.bias = -3.0  # set during a run
+    assert names[task] == "pets"
