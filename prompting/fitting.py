@@ -65,8 +65,10 @@ def split_features(
         loader = training_loader(trainer.encoder, trainer.dataset.train_x, augmented=views > 0)
     else:
         loader = trainer.loader_of(split)
+    drawn = getattr(loader, "loader", loader).dataset.draws  # else all views are alike
+    count = max(views, 1) if drawn else 1
     total: Features = {}
-    for view in range(max(views, 1)):
+    for view in range(count):
         loader.set_epoch(view)
         with torch.no_grad(), trainer.autocast():  # as in testing
             batches = [(trainer.image_features(batch), batch) for batch in loader]
@@ -77,4 +79,4 @@ def split_features(
         torch.cat([batch[name] for _, batch in batches]).to(trainer.device)
         for name in ("label", "task")
     )
-    return {name: rows / max(views, 1) for name, rows in total.items()}, labels, tasks
+    return {name: rows / count for name, rows in total.items()}, labels, tasks

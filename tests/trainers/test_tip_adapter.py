@@ -96,3 +96,14 @@ def test_views_are_averaged(build, close, tmp_path, mode):
     assert label.tolist() == [item.label for item in trainer.dataset.train_x]
     plain, _, _ = trainer.split_features("train")
     assert not torch.allclose(plain["global"], found["global"], rtol=1e-2)
+
+
+@pytest.mark.parametrize(("transforms", "passes"), [("normalize", 1), ("random_flip", 3)])
+def test_views_that_are_alike_are_encoded_once(build, monkeypatch, transforms, passes):
+    words = ("INPUT.TRANSFORMS", f"('{transforms}',)", "TRAINER.TIP.VIEWS", 3)
+    trainer = build("TipAdapter", "DATASET.SUBSAMPLE_TASKS", "task0", *words)
+    encode, seen = trainer.image_features, []
+    monkeypatch.setattr(trainer, "image_features", lambda b: seen.append(b["index"]) or encode(b))
+    trainer.split_features("train", 3)
+    images = len(trainer.dataset.train_x)
+    assert torch.cat(seen).bincount(minlength=images).tolist() == [passes] * images
