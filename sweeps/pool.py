@@ -18,7 +18,7 @@ from results.record import Interrupted
 from sweeps.plan import PlannedRun
 
 from .events import BUSY, FAILED, RETRY_BUSY, Events, RunOne, RunOutcome, failed_dependency
-from .processes import count_gpus, default_workers, like_this_process, worker_context
+from .processes import count_gpus, default_workers, listen_to_ctrl_c, worker_context
 from .side_by_side import SideBySide
 
 READY = "ready"  # sent by a worker that has room for another run
@@ -59,8 +59,7 @@ class _Worker:
         threads = max(1, (os.cpu_count() or 1) // workers)
         how = (theirs, run_one, dict(os.environ), gpu, threads, together)
         self.process = context.Process(target=_serve, args=how)
-        with like_this_process():  # which starts again if it was killed
-            self.process.start()
+        self.process.start()
         theirs.close()
 
     def begin(self, run: PlannedRun) -> None:
@@ -208,7 +207,7 @@ def _serve(
     together: int,
 ) -> None:
     """Do the runs that come through the pipe until it is closed."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    listen_to_ctrl_c()
     os.environ.clear()  # it may be that of an earlier moment, of the process that was forked
     os.environ.update(environ)
     if gpu:

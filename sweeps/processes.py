@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
@@ -39,43 +37,43 @@ def count_gpus() -> int:
 
 def prepare_workers(modules: Sequence[str]) -> None:
     """Begin to import modules in the process that workers are forked from, if they are."""
-    if sys.platform == "linux" and not count_gpus():
+    if _may_fork():
         multiprocessing.set_forkserver_preload(list(modules))
-        _forks()
+        _start_fork_server()
 
 
 def worker_context() -> BaseContext:
-    """How to start workers: by a fork on Linux without a GPU.
-
-    A fork is safe from a process that has not used a GPU and has no other thread of Python.
-    """
-    forks = sys.platform == "linux" and not count_gpus() and _forks()
+    """How to start the next worker: by a fork, where that is possible and safe."""
+    forks = _may_fork() and _start_fork_server()
     return multiprocessing.get_context("forkserver" if forks else "spawn")
 
 
-@contextlib.contextmanager
-def like_this_process() -> Iterator[None]:
-    """Let the process that workers are forked from import what this one would.
+def listen_to_ctrl_c() -> None:
+    """Let a worker receive SIGINT, which the process that it was forked from does not."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
-    Python 3.11 does not give it ``sys.path``, so it would import from the current folder. Ctrl-C
-    is ignored in it, or it would print a traceback; workers set that back.
+
+def _may_fork() -> bool:
+    """A fork is safe from a process that has not used a GPU and has one thread; not on macOS."""
+    return sys.platform == "linux" and not count_gpus()
+
+
+def _start_fork_server() -> bool:
+    """Start the process that workers are forked from unless it runs; whether there is one.
+
+    It imports what this process would: Python 3.11 does not give it ``sys.path``, and it would
+    import from the current folder. SIGINT is blocked in it, as it would print a traceback.
     """
-    before, handler = dict(os.environ), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = dict(os.environ)
     os.environ.update(PYTHONPATH=os.pathsep.join(sys.path), PYTHONSAFEPATH="1")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a Ctrl-C waits for its end
     try:
-        yield
+        forkserver.ensure_running()
+    except OSError:  # the path of the temporary folder is too long for a socket
+        return False
     finally:
         os.environ.clear()
         os.environ.update(before)
-        signal.signal(signal.SIGINT, handler)
-
-
-@cache
-def _forks() -> bool:
-    """Start the process that workers are forked from; whether there is one."""
-    try:
-        with like_this_process():
-            forkserver.ensure_running()
-    except OSError:  # a temporary folder whose path is too long for a socket
-        return False
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return True
