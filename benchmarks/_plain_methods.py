@@ -261,7 +261,7 @@ def plain_lp_plus_plus(features: Tensor, label: Tensor, text: Tensor, state: dic
     own = [x[label == c] for c in classes]
     weight = torch.stack([rows.sum(0) for rows in own]).requires_grad_()
     cosines = torch.stack([(own[c] @ text[c]).mean() for c in classes])
-    alpha = torch.full((len(text),), 250 * cosines.mean().item(), requires_grad=True)
+    alpha = torch.full_like(cosines, 250 * cosines.mean().item()).requires_grad_()
     bias = state["bias"].detach().clone().requires_grad_()
     rate = 4 * len(x) / torch.linalg.matrix_norm(x, 2).item() ** 2
     alpha_rate = len(x) / (4 * (x @ text.T).square().sum(0).max().item())

@@ -61,7 +61,7 @@ def _unread_nodes(content: dict, shared: list[str], configs: Path) -> dict[str, 
     for name, method in content["methods"].items():
         file, own = configs.parent / method["config"], override_words(method.get("opts"))
         try:
-            nodes[name] = nodes_read(method["trainer"], file, own)
+            nodes[name] = nodes_read(method["trainer"], file, own, shared)
         except UserError as error:
             raise UserError(f"method {name}: {error}") from None
     known = sorted(set().union(*nodes.values()))

@@ -159,9 +159,13 @@ def read_sweep(
     output = Path(output or content["output"]).expanduser()
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
     planned = tuple(_checked_runs(content, output, shared, configs, path))
+    runs = tuple(run for run in planned if run.method in chosen)
+    for key in shared[::2]:
+        if runs and not any(key in run.argv for run in runs):
+            raise UserError(f"{key} has no effect: no chosen method reads it ({', '.join(chosen)})")
     return Sweep(
         output=output,
-        runs=tuple(run for run in planned if run.method in chosen),
+        runs=runs,
         methods=tuple(content["methods"]),
         report={key: output / name for key, name in report.items() if key != "spread"},
         cluster=_checked_cluster(content, path),

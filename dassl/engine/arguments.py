@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 LOAD_EPOCH = "with --model-dir: epoch of the checkpoint; by default the final model"
 INIT_FROM = "start from the learned parameters of a finished run, or the mean of several"
 DEFAULT_OUTPUT = get_cfg_default().OUTPUT_DIR
-LONGEST_NAME = 100  # of a folder; file systems take 255 bytes
+LONGEST = 60  # of the tasks in a folder's name, of which file systems take 255 bytes
 DRY_RUN = "learned parameters and number of steps; it stores the split of own images"
 OUTPUT_DIR = "folder of this run (default output/DATASET/TRAINER/CONFIG_<n>shots/seed<n>)"
 NAME: dict[str, Any] = {"default": "", "metavar": "NAME"}  # options of flags
@@ -137,7 +137,7 @@ def _default_folder(args: argparse.Namespace, cfg: CfgNode) -> str:
         Path(args.config_file).stem,
         args.backbone,
         "all_images" if cfg.DATASET.NUM_SHOTS < 0 else f"{cfg.DATASET.NUM_SHOTS}shots",
-        *(tasks for tasks in [cfg.DATASET.SUBSAMPLE_TASKS] if tasks != "all"),
+        *(tasks[:LONGEST] for tasks in [cfg.DATASET.SUBSAMPLE_TASKS] if tasks != "all"),
         *(classes for classes in [cfg.DATASET.SUBSAMPLE_CLASSES] if classes != "all"),
         *(["evaluation"] if args.eval_only else []),
     ]
@@ -148,7 +148,7 @@ def _default_folder(args: argparse.Namespace, cfg: CfgNode) -> str:
         "_".join(filter(None, method)),
         f"seed{cfg.SEED}" if cfg.SEED >= 0 else "drawn_seed",
     ]
-    names = [re.sub(r"[^\w.+-]+", "-", part)[:LONGEST_NAME] for part in parts if part]
+    names = [re.sub(r"[^\w.+-]+", "-", part) for part in parts if part]
     return str(Path(DEFAULT_OUTPUT, *names))
 
 

@@ -23,9 +23,7 @@ def build_cfg(files: Sequence[str | Path], overrides: Sequence) -> CfgNode:
         UserError: an unknown key, a value that a key does not take, no trainer, or an override of
             another method's key. A YAML may hold such keys, since methods can share it.
     """
-    cfg = get_cfg_default()
-    for name in TRAINER_REGISTRY.registered_names():
-        TRAINER_REGISTRY.get(name).add_config(cfg)
+    cfg = _with_all_nodes()
     for file in files:
         cfg.merge_from_file(file)
     cfg.merge_from_list(list(overrides))
@@ -49,16 +47,37 @@ def check_dataset_chosen(cfg: CfgNode) -> None:
         )
 
 
-def nodes_read(trainer: str, file: str | Path, overrides: Sequence) -> set[str]:
+def _with_all_nodes() -> CfgNode:
+    """The defaults, with the nodes of all trainers."""
+    cfg = get_cfg_default()
+    for name in TRAINER_REGISTRY.registered_names():
+        TRAINER_REGISTRY.get(name).add_config(cfg)
+    return cfg
+
+
+def nodes_read(
+    trainer: str, file: str | Path, own: Sequence[str], shared: Sequence[str]
+) -> set[str]:
     """The nodes under ``cfg.TRAINER`` that runs of a method read; empty if it declares none.
 
     Args:
         file: the method's YAML.
-        overrides: those of the method alone; see :func:`build_cfg`.
+        own: overrides ``[KEY, VALUE, ...]`` of this method, merged after it.
+        shared: those of all methods; keys of nodes that do not exist are left out.
     """
     if not TRAINER_REGISTRY.get(trainer).KEY:
         return set()
-    return set(build_cfg([file], ["TRAINER.NAME", trainer, *overrides]).TRAINER) - {"NAME"}
+    cfg = _with_all_nodes()
+    cfg.merge_from_file(file)
+    known = [
+        word
+        for key, value in zip(shared[::2], shared[1::2], strict=True)
+        if key.split(".")[0] != "TRAINER" or key.split(".")[1] in cfg.TRAINER
+        for word in (key, value)
+    ]
+    cfg.merge_from_list(["TRAINER.NAME", trainer, *own, *known])
+    _drop_unused_nodes(cfg)
+    return set(cfg.TRAINER) - {"NAME"}
 
 
 def _refuse_dropped(cfg: CfgNode, keys: Sequence[str]) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 def size_in_words(size: float) -> str:
     """A number of bytes: ``3.2 kB``, ``64.0 MB``, ``1.25 GB``."""
-    if size < 1e6:
+    if size < 999_950:  # what rounds to 1,000 is shown in the next unit
         return f"{size / 1e3:.1f} kB"
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"
+    return f"{size / 1e6:.1f} MB" if size < 999_950_000 else f"{size / 1e9:,.2f} GB"
 
 
 def counted(number: int, noun: str) -> str:

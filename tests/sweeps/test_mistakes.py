@@ -85,6 +85,8 @@ def test_keys_of_a_method_reach_the_runs_that_read_them(place, train, capsys):
     ]
     code, _, err = run(capsys, "--dry-run", "TRAINER.MTCOOP.N_CTX", "4")
     assert code == 2 and "TRAINER.MTCOOP.N_CTX has no effect" in err and "COOP, ZEROSHOT" in err
+    code, _, err = run(capsys, "--dry-run", "--methods", "zero-shot", *words)
+    assert code == 2 and "TRAINER.COOP.N_CTX has no effect: no chosen method reads it" in err
 
 
 def test_keys_of_a_node_that_only_some_methods_read(place, train, capsys):
@@ -102,6 +104,13 @@ def test_keys_of_a_node_that_only_some_methods_read(place, train, capsys):
     for command in commands:
         own = "--trainer CoOp" in command
         assert ("COOP.N_CTX 4" in command) == own and ("COOP.CSC True" in command) == own
+
+
+def test_an_override_may_choose_the_method_whose_node_is_read(place, train, capsys):
+    methods = {"d": {"trainer": "DePT", "config": "configs/coop.yaml"}}
+    words = ("TRAINER.DEPT.METHOD", "KgCoOp", "TRAINER.KGCOOP.N_CTX", "4")
+    code, lines, err = run(capsys, "--dry-run", *words, methods=methods)
+    assert code == 0 and "TRAINER.KGCOOP.N_CTX 4" in lines[-2], err
 
 
 def test_mistakes_on_the_command_line(place, train, capsys):

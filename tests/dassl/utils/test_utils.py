@@ -228,6 +228,11 @@ def test_a_file_that_cannot_be_imported_is_named(tmp_path, monkeypatch, content)
 def test_sizes_and_numbers_in_words():
     sizes = [size_in_words(n) for n in (0, 3210, 64e6, 1.25e9)]
     assert sizes == ["0.0 kB", "3.2 kB", "64.0 MB", "1.25 GB"]
+    assert [size_in_words(n) for n in (999_949, 999_960, 999_960_000)] == [
+        "999.9 kB",
+        "1.0 MB",
+        "1.00 GB",
+    ]
     assert [counted(n, "run") for n in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
 
 
