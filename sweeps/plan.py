@@ -160,9 +160,7 @@ def read_sweep(
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
     planned = tuple(_checked_runs(content, output, shared, configs, path))
     runs = tuple(run for run in planned if run.method in chosen)
-    for key in shared[::2]:
-        if runs and not any(key in run.argv for run in runs):
-            raise UserError(f"{key} has no effect: no chosen method reads it ({', '.join(chosen)})")
+    _check_read(shared[::2], runs)
     return Sweep(
         output=output,
         runs=runs,
@@ -172,6 +170,14 @@ def read_sweep(
         spread=report["spread"],
         planned=planned,
     )
+
+
+def _check_read(keys: Sequence[str], runs: Sequence[PlannedRun]) -> None:
+    """Refuse an override that no run gets, since no chosen method reads its node."""
+    for key in keys:
+        if runs and not any(key in run.argv for run in runs):
+            chosen = ", ".join(dict.fromkeys(run.method for run in runs))
+            raise UserError(f"{key} has no effect: no chosen method reads it ({chosen})")
 
 
 def _check_numbers(content: dict, path: Path) -> None:
