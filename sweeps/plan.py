@@ -159,11 +159,9 @@ def read_sweep(
     output = Path(output or content["output"]).expanduser()
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
     planned = tuple(_checked_runs(content, output, shared, configs, path))
-    runs = tuple(run for run in planned if run.method in chosen)
-    _check_read(shared[::2], runs)
     return Sweep(
         output=output,
-        runs=runs,
+        runs=_runs_with(shared[::2], [run for run in planned if run.method in chosen]),
         methods=tuple(content["methods"]),
         report={key: output / name for key, name in report.items() if key != "spread"},
         cluster=_checked_cluster(content, path),
@@ -172,12 +170,13 @@ def read_sweep(
     )
 
 
-def _check_read(keys: Sequence[str], runs: Sequence[PlannedRun]) -> None:
-    """Refuse an override that no run gets, since no chosen method reads its node."""
+def _runs_with(keys: Sequence[str], runs: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
+    """The chosen runs; an override that none of them gets, since none reads its node, is refused."""
     for key in keys:
         if runs and not any(key in run.argv for run in runs):
             chosen = ", ".join(dict.fromkeys(run.method for run in runs))
             raise UserError(f"{key} has no effect: no chosen method reads it ({chosen})")
+    return tuple(runs)
 
 
 def _check_numbers(content: dict, path: Path) -> None:
