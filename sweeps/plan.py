@@ -171,7 +171,7 @@ def read_sweep(
 
 
 def _runs_with(keys: Sequence[str], runs: Sequence[PlannedRun]) -> tuple[PlannedRun, ...]:
-    """The chosen runs; an override that none of them gets, since none reads its node, is refused."""
+    """The chosen runs; an override that none of them gets, as none reads its node, is refused."""
     for key in keys:
         if runs and not any(key in run.argv for run in runs):
             chosen = ", ".join(dict.fromkeys(run.method for run in runs))
