@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import set_random_seed
 from datasets._core.subsets import choose_tasks
 from tests.emulated_graphs import Emulated
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # benchmarks/gpu_check.sh tests what a GPU does
 
 TASKS = (
     Task("kind_of colour", ("red", "grass_green", "deep blue"), ("a {} picture.",)),
