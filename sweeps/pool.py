@@ -50,8 +50,9 @@ def run_pool(
 class _Worker:
     """A process, the pipe to it, its current runs, and whether it has room for another."""
 
-    def __init__(self, context, run_one: RunOne, number: int, workers: int, together: int):
+    def __init__(self, run_one: RunOne, number: int, workers: int, together: int):
         self.number, self.ready = number, True
+        context = worker_context()
         self.runs: dict[Path, PlannedRun] = {}
         self.pipe, theirs = context.Pipe()
         gpus = count_gpus()
@@ -77,7 +78,6 @@ class _Pool:
         workers: int,
         together: int,
     ):
-        self.context = worker_context()
         self.run_one, self.events, self.size, self.together = run_one, events, workers, together
         # the longest first, so that the workers end at about the same time
         self.queue = deque(sorted(runs, key=lambda run: (run.shots >= 0, -run.shots)))
@@ -117,7 +117,7 @@ class _Pool:
         worker = min(ready, key=lambda w: len(w.runs), default=None)
         if len(self.workers) < self.size and (worker is None or worker.runs):
             free = set(range(self.size)) - {w.number for w in self.workers}
-            worker = _Worker(self.context, self.run_one, min(free), self.size, self.together)
+            worker = _Worker(self.run_one, min(free), self.size, self.together)
             self.workers.append(worker)
         return worker
 
