@@ -140,8 +140,8 @@ class _Pool:
 
     def _listen(self) -> None:
         """Wait until a worker sends an outcome, has room for a run, or dies."""
-        pipes: dict[object, _Worker] = {worker.pipe: worker for worker in self.workers}
-        ends: dict[object, _Worker] = {w.process.sentinel: w for w in self.workers}
+        pipes = {worker.pipe: worker for worker in self.workers}
+        ends = {worker.process.sentinel: worker for worker in self.workers}
         for ready in wait([*pipes, *ends], timeout=RETRY_BUSY):
             worker = pipes.get(ready) or ends[ready]
             if worker not in self.workers:

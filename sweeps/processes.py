@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
+from typing import Any
 
 from dassl.utils import UserError
 
@@ -42,7 +42,7 @@ def prepare_workers(modules: Sequence[str]) -> None:
         _start_fork_server()
 
 
-def worker_context() -> BaseContext:
+def worker_context() -> Any:  # a context of multiprocessing; BaseContext declares no Process
     """How to start the next worker: by a fork, where that is possible and safe."""
     forks = _may_fork() and _start_fork_server()
     return multiprocessing.get_context("forkserver" if forks else "spawn")
