@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from dassl.utils.scalars import CSV_FILE
+
+from .schema import FILE
+from .settings import CONFIG
+from .task_words import FILE as TASKS
+
 STATES = ("resume*.pt", "*/model.pth.tar*")  # states to resume, and learned parameters
-RUN_FILES = (
-    *("results.json", "config.yaml", "tasks.json", "log.txt*", ".lock"),
-    *("scalars.csv", "logged.csv"),
-)
+RUN_FILES = (FILE, CONFIG, TASKS, CSV_FILE, "log.txt*", ".lock")
 RUN_FOLDERS = ("tensorboard", "wandb")
 TASK_FOLDER = "task[0-9]*"  # of each task, if a method trains them separately
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import signal
@@ -17,6 +16,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from dassl.config import CfgNode
 from dassl.utils import Interrupted, UserError, atomic_path, read_json, write_json
+from dassl.utils.files import FULL_DISK
 from dassl.utils.lockstep import now
 
 from .leftovers import nothing_computed, remove_run_files
@@ -27,8 +27,6 @@ from .task_words import write_tasks
 if TYPE_CHECKING:
     from dassl.data import TaskSpace
     from dassl.data.identity import DataIdentity
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Busy(UserError):

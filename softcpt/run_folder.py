@@ -7,8 +7,8 @@ from typing import Any
 
 from dassl.utils import UserError, read_json
 from results.schema import FILE, RecordReader
+from results.settings import CONFIG
 
-CONFIG = "config.yaml"
 PARAMETERS = "parameters.safetensors"  # in place of checkpoints, in an exported folder
 
 

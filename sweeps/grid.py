@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dassl.engine.configuration import nodes_read
+from dassl.engine.configuration import node_of, nodes_read
 from dassl.utils import UserError
 from dassl.utils.errors import did_you_mean
 
@@ -55,7 +55,7 @@ def _unread_nodes(content: dict, shared: list[str], configs: Path) -> dict[str, 
     """
     by_shots = content["shots"].values() if isinstance(content["shots"], dict) else ()
     keys = [*shared[::2], *(key for overrides in by_shots for key in overrides or {})]
-    if not any(map(_node, keys)):  # finding the nodes imports torch
+    if not any(map(node_of, keys)):  # finding the nodes imports torch
         return {name: set() for name in content["methods"]}
     nodes = {}
     for name, method in content["methods"].items():
@@ -66,7 +66,7 @@ def _unread_nodes(content: dict, shared: list[str], configs: Path) -> dict[str, 
             raise UserError(f"method {name}: {error}") from None
     known = sorted(set().union(*nodes.values()))
     for key in shared[::2]:
-        if (node := _node(key)) and node not in known and all(nodes.values()):
+        if (node := node_of(key)) and node not in known and all(nodes.values()):
             raise UserError(
                 f"{key} has no effect: no method of the sweep reads TRAINER.{node}"
                 f"{did_you_mean(node, known) or ';'} they read {', '.join(known)}"
@@ -77,13 +77,7 @@ def _unread_nodes(content: dict, shared: list[str], configs: Path) -> dict[str, 
 def _without(unread: set[str], words: list[str]) -> list[str]:
     """``KEY VALUE`` words without those of nodes that a method does not read."""
     pairs = zip(words[::2], words[1::2], strict=True)
-    return [word for pair in pairs if _node(pair[0]) not in unread for word in pair]
-
-
-def _node(key: str) -> str:
-    """The method's node that a key is in, such as COOP; "" for the keys of all methods."""
-    first, _, rest = key.partition(".")
-    return rest.partition(".")[0] if first == "TRAINER" else ""
+    return [word for pair in pairs if node_of(pair[0]) not in unread for word in pair]
 
 
 def _folder_name(name: object) -> str:

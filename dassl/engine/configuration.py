@@ -55,6 +55,12 @@ def _with_all_nodes() -> CfgNode:
     return cfg
 
 
+def node_of(key: str) -> str:
+    """The method's node that a key is in, such as COOP; "" for the keys of all methods."""
+    first, _, rest = key.partition(".")
+    return rest.partition(".")[0] if first == "TRAINER" else ""
+
+
 def nodes_read(
     trainer: str, file: str | Path, own: Sequence[str], shared: Sequence[str]
 ) -> set[str]:
@@ -72,7 +78,7 @@ def nodes_read(
     known = [
         word
         for key, value in zip(shared[::2], shared[1::2], strict=True)
-        if key.split(".")[0] != "TRAINER" or key.split(".")[1] in cfg.TRAINER
+        if node_of(key) in ("", *cfg.TRAINER)
         for word in (key, value)
     ]
     cfg.merge_from_list(["TRAINER.NAME", trainer, *own, *known])
@@ -82,13 +88,12 @@ def nodes_read(
 
 def _refuse_dropped(cfg: CfgNode, keys: Sequence[str]) -> None:
     """Refuse overrides below a node of cfg.TRAINER that was dropped, as they have no effect."""
-    for key in keys:
-        first, *path = str(key).split(".")
-        if first != "TRAINER" or path[0] in cfg.TRAINER:
+    for key in map(str, keys):
+        if node_of(key) in ("", *cfg.TRAINER):
             continue
         read = [name for name in cfg.TRAINER if name != "NAME"]
         known = {name: f"TRAINER.{node}.{name}" for node in read for name in cfg.TRAINER[node]}
-        near = nearest(path[-1], known)
+        near = nearest(key.rpartition(".")[2], known)
         raise UserError(
             f"{key} has no effect with {cfg.TRAINER.NAME}, which reads "
             f"{' and '.join(f'TRAINER.{node}' for node in read)}"

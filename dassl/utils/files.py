@@ -13,6 +13,8 @@ from typing import Any
 
 from .errors import UserError
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 
 def cache_folder(*parts: str) -> Path:
     """A folder in the user's cache (``~/.cache/softcpt`` on Linux, or below XDG_CACHE_HOME)."""
@@ -54,7 +56,7 @@ def naming_full_disk(folder: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         plain = error.filename is None and error.strerror == os.strerror(error.errno or 0)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and plain:
+        if error.errno in FULL_DISK and plain:
             raise OSError(error.errno, f"{error.strerror}, writing to {folder}") from error
         raise
 

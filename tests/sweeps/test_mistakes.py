@@ -114,6 +114,8 @@ def test_an_override_may_choose_the_method_whose_node_is_read(place, train, caps
 
 
 def test_mistakes_on_the_command_line(place, train, capsys):
+    code, _, err = run(capsys, "--dry-run", "TRAINER.COOP.N_CTX", "4", "TRAINER", "5")
+    assert code == 2 and "TRAINER" in err and "Traceback" not in err
     assert "'OPTIM.LR' has no value" in run(capsys, "OPTIM.LR")[2]
     assert "a sweep sets DATASET.NUM_SHOTS itself" in run(capsys, "DATASET.NUM_SHOTS", "2")[2]
     assert "there is no configuration file" in run_missing(capsys)
