@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dassl.utils import UserError, distributed, read_json
+from dassl.utils.hashes import hash_file
 
 from .schema import FILE, RecordReader
 from .source_runs import describe_sources, name_sources
@@ -146,8 +147,7 @@ def hash_weights_file(cfg: CfgNode) -> str:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()
 
 
