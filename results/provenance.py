@@ -105,9 +105,9 @@ def measure_run(trainer) -> dict:
     }
     if trainer.device.type == "cuda":
         measured["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
-    scalers = [part.scaler for part in trainer.task_trainers if hasattr(part, "scaler")]
-    if any(scaler.is_enabled() for scaler in scalers):
-        measured["skipped_steps"] = sum(scaler.skipped for scaler in scalers)
+    skipped = [part.skipped_steps() for part in trainer.task_trainers]
+    if None not in skipped:
+        measured["skipped_steps"] = sum(skipped)
     return measured
 
 
