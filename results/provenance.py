@@ -13,9 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dassl.utils import UserError, distributed, read_json
+from dassl.utils import UserError, distributed, read_json, shorten_list
 from dassl.utils.hashes import hash_file
 
+from .leftovers import TASK_FOLDER
 from .schema import FILE, RecordReader
 from .source_runs import describe_sources, name_sources
 from .task_relations import save_relations
@@ -119,8 +120,8 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
         epoch: the epoch to load; None takes the last one.
 
     Raises:
-        UserError: ``model_dir`` is no folder, its record is broken, or the training is not complete
-            and no epoch is chosen.
+        UserError: ``model_dir`` is no folder or holds no checkpoint, its record is broken, or the
+            training is not complete and no epoch is chosen.
     """
     if not model_dir:
         return "evaluation without checkpoint"
@@ -128,7 +129,9 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} for --model-dir")
     file = folder / FILE
-    status = RecordReader(file, read_json(file)).status if file.exists() else "complete"
+    reader = RecordReader(file, read_json(file)) if file.exists() else None
+    status = reader.status if reader else "complete"
+    _check_checkpoints(folder, reader)
     if epoch is None and status != "complete":
         raise UserError(
             f"the training in {folder} is not complete ({status}): give its command again to "
@@ -137,6 +140,40 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
     from dassl.utils.checkpoint import hash_checkpoints  # imports torch
 
     return f"evaluation of {hash_checkpoints(folder, epoch)}"
+
+
+def _check_checkpoints(folder: Path, reader: RecordReader | None) -> None:
+    """Refuse a folder for ``--model-dir`` without checkpoints, or one that is above those of runs.
+
+    Args:
+        reader: the record of the run in the folder; None without one.
+    """
+    found = sorted(folder.rglob("*.pth.tar*"))
+    if found:
+        runs = dict.fromkeys(path.parent.parent for path in found)  # above prompt_learner/
+        tasks = [run for run in runs if run.parent == folder and run.match(TASK_FOLDER)]
+        if folder not in runs and not tasks:
+            raise UserError(
+                f"--model-dir takes the folder of a run, but {folder} is not the one of its "
+                f"checkpoints; they belong to {shorten_list(map(str, runs))}"
+            )
+        return
+    if reader is None:
+        remedy = (
+            "give the folder of a training, which contains prompt_learner/model.pth.tar-<epoch>"
+        )
+    elif reader.status != "complete":
+        remedy = (
+            f"its training stopped before the first one ({reader.status}): give its command again "
+            "to finish it"
+        )
+    else:
+        remedy = (
+            f"its run with {reader.get('protocol.trainer', str)} learned nothing, only evaluated "
+            "or has lost them: leave --model-dir out for a method that learns nothing, else give "
+            "the folder of the training"
+        )
+    raise UserError(f"--model-dir names {folder}, which holds no checkpoint: {remedy}")
 
 
 def hash_weights_file(cfg: CfgNode) -> str:

@@ -185,7 +185,10 @@ def _optim() -> dict:
         # PREC amp: the scale of the loss at the start, halved at every overflow, whose step is
         # skipped; torch's default, as in CoOp's code
         "LOSS_SCALE": Key(65536.0, above=0),
-        "LR_SCHEDULER": Key("cosine", choices=("cosine", "multi_step", "single_step", "constant")),
+        "LR_SCHEDULER": Key(
+            "cosine",
+            choices=("cosine", "cosine_squared", "multi_step", "single_step", "constant"),
+        ),
         # multi_step: the epochs at which the rate is multiplied by GAMMA; single_step: their period
         "STEPSIZE": Key((-1,), least=-1),
         "GAMMA": Key(0.1, least=0),
