@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dassl.utils import UserError, distributed, read_json, shorten_list
+from dassl.utils.hashes import hash_file
 
 from .leftovers import TASK_FOLDER
 from .schema import FILE, RecordReader
@@ -111,9 +112,9 @@ def measure_run(trainer) -> dict:
     }
     if trainer.device.type == "cuda":
         measured["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
-    scalers = [part.scaler for part in trainer.task_trainers if hasattr(part, "scaler")]
-    if any(scaler.is_enabled() for scaler in scalers):
-        measured["skipped_steps"] = sum(scaler.skipped for scaler in scalers)
+    skipped = [part.skipped_steps() for part in trainer.task_trainers]
+    if None not in skipped:
+        measured["skipped_steps"] = sum(skipped)
     return measured
 
 
@@ -215,8 +216,7 @@ def hash_weights_file(cfg: CfgNode) -> str:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()
 
 
