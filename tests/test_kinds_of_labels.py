@@ -41,7 +41,7 @@ def kinds(toy):
     def init(self, cfg):
         base.__init__(self, cfg)
         chosen = [KINDS[[t.name for t in TASKS].index(task.name)] for task in self.space.tasks]
-        self._space = TaskSpace(tuple(replace(t, kind=replace(t.kind)) for t in chosen))
+        self.space = TaskSpace(tuple(replace(t, kind=replace(t.kind)) for t in chosen))
 
     DATASET_REGISTRY.register(force=True)(type("ToyKinds", (base,), {"__init__": init}))
     yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+
+from dassl.utils.hashes import hash_file
 
 from ._layout import KEY_FILE, SUFFIX, USED_FILE
 
@@ -103,8 +104,7 @@ def verify_shards(root: Path) -> tuple[int, list[str]]:
         for path in part.shards:
             count += 1
             try:
-                with open(path, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hash_file(path)
             except OSError as error:
                 broken.append(f"{path}: {error.strerror}")
                 continue
