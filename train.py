@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
         trainer = _build_trainer(cfg)
         if not (args.eval_only or args.no_train):
             set_all_label_biases(trainer)  # before tasks.json is written
-        description = describe_run(cfg, trainer)
+        description = describe_run(cfg, trainer, args.model_dir if args.eval_only else "")
         record.describe(trainer.dataset.space, **description)
         print("Computing in {precision} on {device}".format(**description["run"]))
         if args.no_train:

@@ -32,13 +32,18 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", "pillow")
 
 
-def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
-    """The sections of a record that are known before training: ``protocol``, ``hashes``, ..."""
+def describe_run(cfg: CfgNode, trainer, model_dir: str = "") -> dict[str, dict]:
+    """The sections of a record that are known before training: ``protocol``, ``hashes``, ...
+
+    Args:
+        model_dir: the folder of the training that is evaluated; "" if this run trains.
+    """
     from dassl.engine.balance import balance_of
 
     model, dataset = trainer.model_info(), trainer.dataset
     identity = dataset.identity
     sources = describe_sources(cfg, trainer.task_trainers[0].carried) if cfg.MODEL.INIT_FROM else {}
+    trained_on = describe_training(cfg, model_dir)
     return {
         "protocol": {
             "name": cfg.PROTOCOL,
@@ -56,6 +61,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
             **({"init_from": name_sources(cfg)} if sources else {}),
+            **({"trained_on": trained_on} if trained_on else {}),
         },
         "hashes": {
             "data": identity.draw,
@@ -110,6 +116,32 @@ def measure_run(trainer) -> dict:
     if None not in skipped:
         measured["skipped_steps"] = sum(skipped)
     return measured
+
+
+def describe_training(cfg: CfgNode, model_dir: str) -> str:
+    """What an evaluated model was trained on, in words; "" if it is what the evaluation is on.
+
+    New classes are evaluated with a training on the base classes, and single tasks may be those of
+    a training on others; neither is named.
+
+    Args:
+        model_dir: the folder of the training; "" or one without a record gives "".
+    """
+    file = Path(model_dir) / FILE
+    if not model_dir or not file.exists():
+        return ""
+    there, here = RecordReader(file, read_json(file)).section("protocol"), cfg.DATASET
+    expected = {
+        "suite": here.NAME,
+        "tasks": "all" if here.SUBSAMPLE_TASKS == "all" else there.get("tasks"),
+        "classes": "all" if here.SUBSAMPLE_CLASSES == "all" else "base",
+        "shots": here.NUM_SHOTS,
+    }
+    differs = {
+        key: there[key] for key in expected if there.get(key, expected[key]) != expected[key]
+    }
+    units = {"classes": " classes", "shots": " shots"}
+    return " ".join(f"{value}{units.get(key, '')}" for key, value in differs.items())
 
 
 def describe_weights(model_dir: str, epoch: int | None) -> str:
