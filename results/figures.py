@@ -68,7 +68,8 @@ def draw_gains(
         raise UserError("there is nothing to draw: no suite has both zero-shot and another method")
     styles = method_styles(rows)
     heights = [
-        _height(panel) + (0.3 + 0.1 * len(panel.methods) if narrow else 0.0)  # for the legend
+        # a narrow panel also holds the legend and a second line of the title
+        _height(panel) + (0.8 + 0.1 * len(panel.methods) if narrow else 0.0)
         for panel in panels
     ]
     most = max(len(panel.methods) for panel in panels)

@@ -13,8 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dassl.utils import UserError, distributed, read_json
+from dassl.utils import UserError, distributed, read_json, shorten_list
+from dassl.utils.hashes import hash_file
 
+from .leftovers import TASK_FOLDER
 from .schema import FILE, RecordReader
 from .source_runs import describe_sources, name_sources
 from .task_relations import save_relations
@@ -30,13 +32,18 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", "pillow")
 
 
-def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
-    """The sections of a record that are known before training: ``protocol``, ``hashes``, ..."""
+def describe_run(cfg: CfgNode, trainer, model_dir: str = "") -> dict[str, dict]:
+    """The sections of a record that are known before training: ``protocol``, ``hashes``, ...
+
+    Args:
+        model_dir: the folder of the training that is evaluated; "" if this run trains.
+    """
     from dassl.engine.balance import balance_of
 
     model, dataset = trainer.model_info(), trainer.dataset
     identity = dataset.identity
     sources = describe_sources(cfg, trainer.task_trainers[0].carried) if cfg.MODEL.INIT_FROM else {}
+    trained_on = describe_training(cfg, model_dir)
     return {
         "protocol": {
             "name": cfg.PROTOCOL,
@@ -54,6 +61,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
             **({"init_from": name_sources(cfg)} if sources else {}),
+            **({"trained_on": trained_on} if trained_on else {}),
         },
         "hashes": {
             "data": identity.draw,
@@ -84,7 +92,7 @@ def _test_subset(dataset: DatasetBase) -> dict[str, dict]:
 def finish_run(record: RunRecord, trainer) -> dict:
     """Record the results of a run and its cost, and write ``predictions.npz``; the record."""
     from .predictions import save_predictions
-    from .task_words import write_tasks
+    from .tasks_file import write_tasks
 
     write_tasks(trainer.dataset.space, record.folder)  # with biases of a state to resume from
     save_predictions(trainer, record.folder)
@@ -104,10 +112,36 @@ def measure_run(trainer) -> dict:
     }
     if trainer.device.type == "cuda":
         measured["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
-    scalers = [part.scaler for part in trainer.task_trainers if hasattr(part, "scaler")]
-    if any(scaler.is_enabled() for scaler in scalers):
-        measured["skipped_steps"] = sum(scaler.skipped for scaler in scalers)
+    skipped = [part.skipped_steps() for part in trainer.task_trainers]
+    if None not in skipped:
+        measured["skipped_steps"] = sum(skipped)
     return measured
+
+
+def describe_training(cfg: CfgNode, model_dir: str) -> str:
+    """What an evaluated model was trained on, in words; "" if it is what the evaluation is on.
+
+    New classes are evaluated with a training on the base classes, and single tasks may be those of
+    a training on others; neither is named.
+
+    Args:
+        model_dir: the folder of the training; "" or one without a record gives "".
+    """
+    file = Path(model_dir) / FILE
+    if not model_dir or not file.exists():
+        return ""
+    there, here = RecordReader(file, read_json(file)).section("protocol"), cfg.DATASET
+    expected = {
+        "suite": here.NAME,
+        "tasks": "all" if here.SUBSAMPLE_TASKS == "all" else there.get("tasks"),
+        "classes": "all" if here.SUBSAMPLE_CLASSES == "all" else "base",
+        "shots": here.NUM_SHOTS,
+    }
+    differs = {
+        key: there[key] for key in expected if there.get(key, expected[key]) != expected[key]
+    }
+    units = {"classes": " classes", "shots": " shots"}
+    return " ".join(f"{value}{units.get(key, '')}" for key, value in differs.items())
 
 
 def describe_weights(model_dir: str, epoch: int | None) -> str:
@@ -118,8 +152,8 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
         epoch: the epoch to load; None takes the last one.
 
     Raises:
-        UserError: ``model_dir`` is no folder, its record is broken, or the training is not complete
-            and no epoch is chosen.
+        UserError: ``model_dir`` is no folder or holds no checkpoint, its record is broken, or the
+            training is not complete and no epoch is chosen.
     """
     if not model_dir:
         return "evaluation without checkpoint"
@@ -127,7 +161,9 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} for --model-dir")
     file = folder / FILE
-    status = RecordReader(file, read_json(file)).status if file.exists() else "complete"
+    reader = RecordReader(file, read_json(file)) if file.exists() else None
+    status = reader.status if reader else "complete"
+    _check_checkpoints(folder, reader)
     if epoch is None and status != "complete":
         raise UserError(
             f"the training in {folder} is not complete ({status}): give its command again to "
@@ -138,6 +174,40 @@ def describe_weights(model_dir: str, epoch: int | None) -> str:
     return f"evaluation of {hash_checkpoints(folder, epoch)}"
 
 
+def _check_checkpoints(folder: Path, reader: RecordReader | None) -> None:
+    """Refuse a folder for ``--model-dir`` without checkpoints, or one that is above those of runs.
+
+    Args:
+        reader: the record of the run in the folder; None without one.
+    """
+    found = sorted(folder.rglob("*.pth.tar*"))
+    if found:
+        runs = dict.fromkeys(path.parent.parent for path in found)  # above prompt_learner/
+        tasks = [run for run in runs if run.parent == folder and run.match(TASK_FOLDER)]
+        if folder not in runs and not tasks:
+            raise UserError(
+                f"--model-dir takes the folder of a run, but {folder} is not the one of its "
+                f"checkpoints; they belong to {shorten_list(map(str, runs))}"
+            )
+        return
+    if reader is None:
+        remedy = (
+            "give the folder of a training, which contains prompt_learner/model.pth.tar-<epoch>"
+        )
+    elif reader.status != "complete":
+        remedy = (
+            f"its training stopped before the first one ({reader.status}): give its command again "
+            "to finish it"
+        )
+    else:
+        remedy = (
+            f"its run with {reader.get('protocol.trainer', str)} learned nothing, only evaluated "
+            "or has lost them: leave --model-dir out for a method that learns nothing, else give "
+            "the folder of the training"
+        )
+    raise UserError(f"--model-dir names {folder}, which holds no checkpoint: {remedy}")
+
+
 def hash_weights_file(cfg: CfgNode) -> str:
     """sha256 of the backbone's local file, or of the files of its folder; "" for published ones."""
     path = Path(cfg.MODEL.BACKBONE.NAME).expanduser()
@@ -146,8 +216,7 @@ def hash_weights_file(cfg: CfgNode) -> str:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()
 
 

@@ -35,11 +35,10 @@ NOTES = (
 
 
 def save_relations(trainer: Any, folder: Path) -> None:
-    """Write what the trainer's observers recorded about its tasks; others have no ``relations``."""
-    for observer in getattr(trainer, "observers", ()):
-        relations = getattr(observer, "relations", None)
-        content = relations() if relations else {}
-        if content.get("steps"):
+    """Write what the trainer's observers recorded about its tasks."""
+    for observer in trainer.observers:
+        content = observer.relations()
+        if content["steps"]:
             write_json(content, folder / FILE)
 
 

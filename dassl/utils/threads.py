@@ -9,28 +9,29 @@ from functools import cache
 import torch
 
 PAYS = 1.3  # times that a step must be faster for more threads than one to be used
-LONG = 0.05  # seconds; a step that takes longer gains from more threads
+LONG = 0.05  # seconds; a step that takes one thread longer gains from more threads
 TRIALS = 5
 
 
 def choose_threads(step: Callable[[], object]) -> None:
     """Use one thread if more do not make ``step`` faster, else as many as torch was started with.
 
-    Threads that share small tensors mostly wait for each other, and on a busy machine for long.
+    Threads that share small tensors mostly wait for each other, and on a busy machine so long that
+    a small step looks like a large one. Only the time with one thread says which of them it is.
 
     Args:
         step: a part of the work, run before, so that nothing in it is done for the first time.
     """
     most = _threads_at_start()
-    torch.set_num_threads(most)
-    if most == 1 or (several := _fastest(step)) > LONG:
+    if most == 1:
         return
     torch.set_num_threads(1)
     one = _fastest(step)
-    if one > PAYS * several:
-        torch.set_num_threads(most)
-    else:
-        print(f"One thread: a pass takes {_ms(one)} with 1 thread, {_ms(several)} with {most}")
+    torch.set_num_threads(most)
+    if one > LONG or one > PAYS * (several := _fastest(step)):
+        return
+    torch.set_num_threads(1)
+    print(f"One thread: a pass takes {_ms(one)} with 1 thread, {_ms(several)} with {most}")
 
 
 @cache

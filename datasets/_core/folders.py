@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = tuple(
     f".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .ppm .pgm .jp2{AVIF}".split()
 )
 PATH_COLUMNS = ("path", "image", "impath", "file", "filename", "filepath")  # of tables of images
+APPLE_DOUBLE = "._"  # begins the names of files in which macOS keeps attributes of other files
 RECORD_FOLDERS = ("split_fewshot",)  # written by this project beside the images
 
 
@@ -56,8 +57,8 @@ def images_by_class(
     """
     classes, unread, problems = {}, loose_images(root), Problems()
     for name in folders_in(root, ignored):
-        entries = listdir_nohidden(root / name)
-        files = [file for file in entries if is_image(file)]
+        entries = os.listdir(root / name)
+        files = sorted(file for file in entries if is_image(file))
         unread += _unread_images(root / name, sorted(set(entries) - set(files)))
         with problems.collecting():
             _check_class_folder(root / name, files)
@@ -83,31 +84,38 @@ def report_unread(root: Path, unread: Sequence[str]) -> None:
     if unread:
         print(
             f"not read: {counted(len(unread), 'image')} in {root}, such as {unread[0]}: images "
-            f"must be directly in the folder of their class, and have a known suffix "
-            f"({' '.join(IMAGE_SUFFIXES)})"
+            f"must be directly in the folder of their class, neither name may begin with a dot, "
+            f"and the suffix must be known ({' '.join(IMAGE_SUFFIXES)})"
         )
 
 
 def loose_images(root: Path) -> list[str]:
-    """Images beside the class or task folders."""
-    return [name for name in listdir_nohidden(root) if is_image(name) and (root / name).is_file()]
+    """Images beside the class or task folders, and in folders whose name begins with a dot."""
+    found = [name for name in listdir_nohidden(root) if is_image(name) and (root / name).is_file()]
+    hidden = sorted(name for name in os.listdir(root) if name.startswith("."))
+    return found + [image for name in hidden for image in _images_below(root / name)]
+
+
+def _images_below(folder: Path) -> list[str]:
+    """Images at any depth, relative to the parent of the folder; none if it is a file."""
+    return [
+        os.path.relpath(os.path.join(inner, file), folder.parent)
+        for inner, _, files in os.walk(folder)
+        for file in sorted(files)
+        if is_image(file)
+    ]
 
 
 def _unread_images(folder: Path, entries: list[str]) -> list[str]:
-    """Images of a class folder that are not read: in a folder within, or of another suffix."""
+    """Images of a class folder that are not read: hidden, in a folder, or of another suffix."""
     found: list[str] = []
-    by_suffix: dict[str, list[str]] = defaultdict(list)
+    by_kind: dict[tuple[bool, str], list[str]] = defaultdict(list)
     for name in entries:
         path = folder / name
-        if path.is_file():
-            by_suffix[path.suffix.lower()].append(name)
-        for inner, _, files in os.walk(path):  # nothing if it is a file
-            found += [
-                os.path.relpath(os.path.join(inner, file), folder.parent)
-                for file in sorted(files)
-                if is_image(file)
-            ]
-    for names in by_suffix.values():
+        if path.is_file() and not name.startswith(APPLE_DOUBLE):
+            by_kind[name.startswith("."), path.suffix.lower()].append(name)
+        found += [f"{folder.name}/{image}" for image in _images_below(path)]
+    for names in by_kind.values():
         if _opens(folder / names[0]):  # one file answers for all of its suffix
             found += [f"{folder.name}/{name}" for name in names]
     return found

@@ -34,6 +34,16 @@ def strange_suffix(root):
         (root / "cat" / f"7{i}.png").rename(root / "cat" / f"7{i}.picture")
 
 
+def hidden_class(root):
+    draw.save(root / ".NET" / "7.png", "cat", 7)
+
+
+def hidden_image(root):
+    draw.save(root / "cat" / ".7.png", "cat", 7)
+    for name in ("._0.png", ".DS_Store"):  # written by macOS, and no images
+        (root / "cat" / name).write_bytes(b"x")
+
+
 def loose(root):
     draw.save(root / "7.png", "cat", 7)
 
@@ -44,6 +54,8 @@ def loose(root):
         (nested, "not read: 1 image in .*, such as cat/more/deep/7.png"),
         (no_suffix, "not read: 1 image in .*, such as cat/seven"),
         (strange_suffix, "not read: 2 images in .*, such as cat/70.picture"),
+        (hidden_class, "not read: 1 image in .*, such as .NET/7.png"),
+        (hidden_image, "not read: 1 image in .*, such as cat/.7.png"),
         (loose, "not read: 1 image in .*, such as 7.png"),
     ],
 )
@@ -63,8 +75,9 @@ def test_images_in_the_root_of_tasks_or_parts_are_counted(tmp_path, check, name,
         for i in range(4):
             draw.save(tmp_path / part / "cat" / f"{i}.png", part, i)
     loose(tmp_path)
+    hidden_class(tmp_path)
     code, out = check(name, tmp_path)
-    assert code == 0 and out.count("not read: 1 image in") == 1 and "such as 7.png" in out
+    assert code == 0 and out.count("not read: 2 images in") == 1 and "such as 7.png" in out
 
 
 def test_the_report_of_a_dataset_holds_what_is_not_read(folder, check):
@@ -76,6 +89,8 @@ def test_the_report_of_a_dataset_holds_what_is_not_read(folder, check):
 def test_other_files_are_no_images(folder, check):
     (folder / "cat" / "notes").write_text("x")
     (folder / "cat" / "Thumbs.db").write_bytes(b"x")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "index").write_bytes(b"x")
     assert "not read" not in check("ImageFolder", folder)[1]
 
 

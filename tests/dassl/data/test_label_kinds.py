@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dassl.config import get_cfg_default
+from dassl.data.class_sampling import sample_classes
 from dassl.data.label_kinds import MultiLabel, Ordinal, SingleLabel, kind_of_json
 from dassl.data.tasks import Task, TaskSpace
 from dassl.evaluation import build_evaluator
@@ -101,7 +102,7 @@ def test_ordinal_without_weight_is_the_plain_cross_entropy():
 def test_class_sampling_keeps_all_classes_of_the_batch():
     space, (_, label, task) = mixed(), batch(6)
     generator = torch.Generator().manual_seed(0)
-    mask = space.sample_classes(label, task, 0.0, generator).tolist()
+    mask = sample_classes(space, label, task, 0.0, generator).tolist()
     wanted = set()
     for y, t in zip(label.tolist(), task.tolist(), strict=True):
         wanted |= {(0, 3, 6)[t] + c for c in (SETS[y] if t == 1 else (y,))}

@@ -96,6 +96,21 @@ def test_schedules_against_torch(name, stepsize, warmup, recount):
     assert [lr_at(s, cfg) for s in range(30)] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+def test_the_squared_cosine_of_an_authors_log():
+    """Rates of epochs 2, 3, 10, 91 and 100 in a log by the author of KgCoOp."""
+    cfg = optim_cfg(
+        LR=0.002,
+        MAX_EPOCH=100,
+        LR_SCHEDULER="cosine_squared",
+        WARMUP_EPOCH=1,
+        WARMUP_TYPE="constant",
+        WARMUP_RECOUNT=False,
+    )
+    rates = [lr_at(epoch - 1, cfg) for epoch in (1, 2, 3, 10, 91, 100)]
+    logged = [1e-5, 1.999013e-3, 1.996055e-3, 1.921376e-3, 1.197732e-6, 1.217413e-10]
+    assert rates == pytest.approx(logged, rel=1e-6)
+
+
 def test_single_step_of_minus_one_never_drops_within_the_training():
     cfg = optim_cfg(LR=0.1, MAX_EPOCH=5, LR_SCHEDULER="single_step", STEPSIZE=(-1,))
     assert [lr_at(s, cfg) for s in range(5)] == [0.1] * 5

@@ -20,7 +20,13 @@ def two_threads():
 
 @pytest.mark.parametrize(
     ("with_one", "with_two", "chosen"),
-    [(0.001, 0.001, 1), (0.02, 0.001, 2), (0.001, 0.02, 1), (0.06, 0.06, 2)],
+    [
+        (0.001, 0.001, 1),
+        (0.02, 0.001, 2),
+        (0.001, 0.02, 1),
+        (0.06, 0.06, 2),
+        (0.001, 0.06, 1),  # a small step of two threads that a busy machine keeps waiting
+    ],
 )
 def test_more_threads_only_where_they_pay(two_threads, with_one, with_two, chosen, capsys):
     def step():
