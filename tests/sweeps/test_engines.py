@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from dassl.utils import UserError
 from sweeps import pool, serial, slurm
 from sweeps.estimate import Estimate
-from sweeps.events import Events
+from sweeps.events import Events, RunOutcome
 from sweeps.plan import PlannedRun
 from sweeps.pool import run_pool
 from sweeps.serial import run_serial
@@ -163,11 +164,15 @@ def test_time_left_comes_from_the_nearest_kin(tmp_path):
 
 def test_slurm_follows_the_folders(tmp_path, monkeypatch):
     """Jobs of an earlier call are followed; what they leave is a failure that says why."""
-    runs = [planned(tmp_path / name) for name in ("done", "later", "broken", "lost")]
+    runs = [planned(tmp_path / name) for name in ("done", "later", "broken", "lost", "refused")]
     write(runs[0].folder)
     write(runs[2].folder, status="failed")
     (tmp_path / slurm.FOLDER).mkdir()
     (tmp_path / slurm.FOLDER / slurm.JOBS).write_text('["7"]')
+    refused = [(str(runs[4].folder), RunOutcome("failed", error="no such dataset"))]
+    stored = pickle.dumps(("success", refused))
+    (tmp_path / slurm.FOLDER / "7_0_0_result.pkl").write_bytes(stored)
+    (tmp_path / slurm.FOLDER / "7_1_0_result.pkl").write_bytes(stored[:50])
     looks = iter([["7"], ["7"], []])
 
     def squeue(ids):
@@ -187,9 +192,11 @@ def test_slurm_follows_the_folders(tmp_path, monkeypatch):
     assert [(name, o.status) for name, o in told.outcomes.items()] == [
         ("done", "complete"),
         ("later", "complete"),
+        ("refused", "failed"),
         ("broken", "failed"),
         ("lost", "failed"),
     ]
+    assert told.outcomes["refused"].error == "no such dataset"
     assert told.outcomes["lost"].error == "its Slurm job ended before the run did: no results.json"
 
 
