@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 from dassl.utils import UserError
-from sweeps import pool, serial, slurm
+from sweeps import pool, processes, serial, slurm
 from sweeps.estimate import Estimate
 from sweeps.events import Events, RunOutcome
 from sweeps.plan import PlannedRun
@@ -58,10 +59,11 @@ def no_waiting(monkeypatch):
 
 LAUNCHER = """
 import multiprocessing, os, sys
-from sweeps.processes import prepare_workers
+from sweeps.processes import preparing_workers
 
 if __name__ == "__main__":
-    prepare_workers(["train"])
+    with preparing_workers(["train"]):
+        pass
     worker = multiprocessing.get_context("forkserver").Process(target=os.getpid)
     worker.start()
     worker.join()
@@ -82,6 +84,15 @@ def test_workers_import_nothing_from_the_present_folder(tmp_path):
     )
     assert done.stdout == "False\n", done.stderr
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_a_refused_sweep_ends_what_imports_for_its_workers():
+    with pytest.raises(UserError), processes.preparing_workers(["torch"]):
+        server = forkserver._forkserver._forkserver_pid
+        raise UserError("an unknown key")
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
 
 
 @pytest.mark.parametrize("together", [1, pytest.param(3, marks=pytest.mark.slow)])
