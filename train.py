@@ -50,9 +50,6 @@ def main(args: argparse.Namespace) -> dict:
     Raises:
         UserError: the command cannot be carried out.
     """
-    if args.list:
-        print(listing(args.list))
-        return {}
     cfg = setup_cfg(args)
     check_dataset_chosen(cfg)
     if cfg.RESUME and not any(Path(cfg.RESUME).rglob("resume*.pt")):
@@ -96,7 +93,7 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
         trainer = _build_trainer(cfg)
         if not (args.eval_only or args.no_train):
             set_all_label_biases(trainer)  # before tasks.json is written
-        description = describe_run(cfg, trainer)
+        description = describe_run(cfg, trainer, args.model_dir if args.eval_only else "")
         record.describe(trainer.dataset.space, **description)
         print("Computing in {precision} on {device}".format(**description["run"]))
         if args.no_train:
@@ -107,12 +104,12 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
-        from dassl.engine.evaluated_images import check_test_images, hint_to_test_again
+        from dassl.engine.evaluation_errors import check_test_images, hint_to_test_again
 
         check_test_images(trainer)
         with hint_to_test_again(trainer):
             return trainer.train()
-    from results.task_words import set_evaluated_biases
+    from results.tasks_file import set_evaluated_biases
     from results.unseen import stored_temperatures
 
     space, source = trainer.dataset.space, args.model_dir
@@ -172,7 +169,7 @@ def listing(kind: str = "all") -> str:
 def _start(argv: Sequence[str] | None) -> None:
     args = parse_args(argv)
     if args.list:
-        main(args)
+        print(listing(args.list))
         return
     check_arguments(args)
     from dassl.utils import distributed  # imports torch

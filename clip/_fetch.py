@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import logging
 import os
@@ -17,6 +16,7 @@ from urllib.parse import urlparse
 from tqdm import tqdm
 
 from dassl.utils.files import atomic_path
+from dassl.utils.hashes import hash_file
 
 from ._errors import CLIPError
 
@@ -54,13 +54,7 @@ def expected_sha256(url: str) -> str:
 def is_official(path: Path, url: str) -> bool:
     """Whether a file has the digest of the published URL."""
     wanted = expected_sha256(url)
-    return bool(wanted) and sha256_of(path).startswith(wanted)
-
-
-def sha256_of(path: str | Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return bool(wanted) and hash_file(path).startswith(wanted)
 
 
 def find_weights(name: str, published: dict) -> Path:
@@ -120,7 +114,7 @@ def download(url: str, folder: Path) -> Path:
                 _copy_url(url, output, target.name)
             except (urllib.error.URLError, TimeoutError, http.client.HTTPException) as error:
                 raise CLIPError(f"{url}: {error}") from None
-        digest = sha256_of(temporary)
+        digest = hash_file(temporary)
         if not digest.startswith(expected_sha256(url)):
             raise CLIPError(f"{url} gave a file with another sha256, {digest[:12]}...")
     return target
@@ -139,7 +133,7 @@ def _local_url(url: str, folder: Path) -> Path | None:
     path = folder / Path(urlparse(url).path).name
     if not path.is_file():
         return None
-    digest = sha256_of(path)
+    digest = hash_file(path)
     if digest.startswith(expected_sha256(url)):
         return path
     raise OSError(

@@ -22,7 +22,8 @@ from .drawing import (
     save_figure,
     wrapped,
 )
-from .few_shot_curves import draw_curves, shots_title
+from .few_shot_curves import draw_curves
+from .shots import shots_order, shots_title
 from .training_curves import Curve
 
 PADDING = 0.9  # inches for title and labels of a panel
@@ -68,7 +69,8 @@ def draw_gains(
         raise UserError("there is nothing to draw: no suite has both zero-shot and another method")
     styles = method_styles(rows)
     heights = [
-        _height(panel) + (0.3 + 0.1 * len(panel.methods) if narrow else 0.0)  # for the legend
+        # a narrow panel also holds the legend and a second line of the title
+        _height(panel) + (0.8 + 0.1 * len(panel.methods) if narrow else 0.0)
         for panel in panels
     ]
     most = max(len(panel.methods) for panel in panels)
@@ -101,7 +103,7 @@ def gains_of(rows: Sequence[Row], suite: str) -> Gains | None:
     trained = [row for row in members if row.shots != 0 and zero and same_measure(row, zero)]
     if not trained:
         return None
-    most = max((row.shots for row in trained), key=lambda shots: (shots < 0, shots))
+    most = max((row.shots for row in trained), key=shots_order)
     tasks = list(zero.runs[0].tasks)
     methods = {}
     for row in trained:

@@ -13,8 +13,8 @@ from dassl.utils import UserError
 from .calibration import CalibrationMeasures, measure_calibration
 from .predictions import FILE as PREDICTIONS
 from .predictions import ImageResults, read_predictions
-from .task_words import FILE as TASKS
-from .task_words import read_words
+from .tasks_file import FILE as TASKS
+from .tasks_file import read_words
 
 WHOLE_MATRIX = 30  # a task with more classes shows the block of those that are confused most
 BLOCK = 20  # classes of that block

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dassl.utils import UserError, distributed, read_json, shorten_list
+from dassl.utils.hashes import hash_file
 
 from .leftovers import TASK_FOLDER
 from .schema import FILE, RecordReader
@@ -31,13 +32,18 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn", "pillow")
 
 
-def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
-    """The sections of a record that are known before training: ``protocol``, ``hashes``, ..."""
+def describe_run(cfg: CfgNode, trainer, model_dir: str = "") -> dict[str, dict]:
+    """The sections of a record that are known before training: ``protocol``, ``hashes``, ...
+
+    Args:
+        model_dir: the folder of the training that is evaluated; "" if this run trains.
+    """
     from dassl.engine.balance import balance_of
 
     model, dataset = trainer.model_info(), trainer.dataset
     identity = dataset.identity
     sources = describe_sources(cfg, trainer.task_trainers[0].carried) if cfg.MODEL.INIT_FROM else {}
+    trained_on = describe_training(cfg, model_dir)
     return {
         "protocol": {
             "name": cfg.PROTOCOL,
@@ -55,6 +61,7 @@ def describe_run(cfg: CfgNode, trainer) -> dict[str, dict]:
             "metric_rule": cfg.TEST.METRIC,
             "steps_rule": trainer.steps_rule,
             **({"init_from": name_sources(cfg)} if sources else {}),
+            **({"trained_on": trained_on} if trained_on else {}),
         },
         "hashes": {
             "data": identity.draw,
@@ -85,7 +92,7 @@ def _test_subset(dataset: DatasetBase) -> dict[str, dict]:
 def finish_run(record: RunRecord, trainer) -> dict:
     """Record the results of a run and its cost, and write ``predictions.npz``; the record."""
     from .predictions import save_predictions
-    from .task_words import write_tasks
+    from .tasks_file import write_tasks
 
     write_tasks(trainer.dataset.space, record.folder)  # with biases of a state to resume from
     save_predictions(trainer, record.folder)
@@ -105,10 +112,36 @@ def measure_run(trainer) -> dict:
     }
     if trainer.device.type == "cuda":
         measured["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
-    scalers = [part.scaler for part in trainer.task_trainers if hasattr(part, "scaler")]
-    if any(scaler.is_enabled() for scaler in scalers):
-        measured["skipped_steps"] = sum(scaler.skipped for scaler in scalers)
+    skipped = [part.skipped_steps() for part in trainer.task_trainers]
+    if None not in skipped:
+        measured["skipped_steps"] = sum(skipped)
     return measured
+
+
+def describe_training(cfg: CfgNode, model_dir: str) -> str:
+    """What an evaluated model was trained on, in words; "" if it is what the evaluation is on.
+
+    New classes are evaluated with a training on the base classes, and single tasks may be those of
+    a training on others; neither is named.
+
+    Args:
+        model_dir: the folder of the training; "" or one without a record gives "".
+    """
+    file = Path(model_dir) / FILE
+    if not model_dir or not file.exists():
+        return ""
+    there, here = RecordReader(file, read_json(file)).section("protocol"), cfg.DATASET
+    expected = {
+        "suite": here.NAME,
+        "tasks": "all" if here.SUBSAMPLE_TASKS == "all" else there.get("tasks"),
+        "classes": "all" if here.SUBSAMPLE_CLASSES == "all" else "base",
+        "shots": here.NUM_SHOTS,
+    }
+    differs = {
+        key: there[key] for key in expected if there.get(key, expected[key]) != expected[key]
+    }
+    units = {"classes": " classes", "shots": " shots"}
+    return " ".join(f"{value}{units.get(key, '')}" for key, value in differs.items())
 
 
 def describe_weights(model_dir: str, epoch: int | None) -> str:
@@ -183,8 +216,7 @@ def hash_weights_file(cfg: CfgNode) -> str:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()
 
 

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from .aggregate import Row, Stat
+from .read import Run
 from .rendering import Cell
 
 SEEDS = {1, 2, 3}  # of the published means
 SELECTIONS = ("last_step", "none")  # published: the last step; none: nothing is trained by steps
+# Settings that every published number has, by key; a run without the key has the first value.
+ALWAYS = {
+    "name": ("few_shot", "coop", "base_to_new"),  # of the protocol
+    "init_from": ("a random start",),
+    "trained_on": ("the evaluated tasks",),
+    "TEST.SPLIT": ("test",),
+    "DATASET.METRIC": ("",),
+}
+# Settings that a run may have set, unlike the published ones; it is compared, and they are named.
+OWN_CHOICES = ("DATASET.TEMPLATE", "DATASET.TASK_NAMES", "balance")
+UNSET = (None, "", "()", "[]")
+GENERAL10 = (  # its tasks by number
+    "Caltech101",
+    "DescribableTextures",
+    "EuroSAT",
+    "FGVCAircraft",
+    "Food101",
+    "OxfordFlowers",
+    "OxfordPets",
+    "StanfordCars",
+    "SUN397",
+    "UCF101",
+)
 
 
 def plain_name(name: str) -> str:
@@ -21,19 +46,26 @@ def published_name(name: str, aliases: Mapping[str, str]) -> str:
     return aliases.get(plain_name(name), plain_name(name))
 
 
-def mismatches(settings: Mapping[str, str], must_match: Mapping[str, tuple]) -> Iterator[str]:
-    """Settings of a run, by key, that have none of the published values."""
-    for key, allowed in must_match.items():
+def mismatches(run: Run, must_match: Mapping[str, tuple]) -> Iterator[str]:
+    """What keeps a run from being compared: settings by key, and test images left out."""
+    settings = {key: allowed[0] for key, allowed in ALWAYS.items()} | run.settings
+    for key, allowed in {**ALWAYS, **must_match}.items():
         value = settings.get(key, "")
         if (value.split(",")[0] if key == "selection" else value) not in allowed:
-            yield f"{key} is {settings.get(key, 'not recorded')}, published: {allowed[0]}"
+            found = settings.get(key, "not recorded")
+            yield f"{key} is {found}, published: {allowed[0] or 'none'}"
+    if run.test_subset:
+        yield f"{run.test_subset} are evaluated, published: all"
 
 
-def seed_difference(row: Row) -> list[str]:
-    """Other seeds than the published ones, in words; empty if they are the same."""
-    seeds = {run.seed for run in row.runs}
+def differences(row: Row) -> list[str]:
+    """Seeds, and words and weights of tasks, that are not the published ones; empty if all are."""
+    seeds, settings = {run.seed for run in row.runs}, row.runs[0].settings
     shown = ", ".join(map(str, sorted(seeds, key=str)))
-    return [] if seeds == SEEDS else [f"seeds {shown} (published: 1, 2, 3)"]
+    same = seeds == SEEDS or not row.shots  # without training images, seeds make no difference
+    found = [] if same else [f"seeds {shown} (published: 1, 2, 3)"]
+    own = (f"{key} {settings[key]}" for key in OWN_CHOICES if settings.get(key) not in UNSET)
+    return [*found, *own]
 
 
 def remarks(name: str, why_not: Sequence[str], differs: Sequence[str]) -> list[str]:
@@ -49,3 +81,20 @@ def stat_cell(stat: Stat | None) -> Cell:
         return Cell("–", n=0)
     spread = "" if stat.spread is None or stat.n < 2 else f" ± {stat.spread:.2f}"
     return Cell(f"{stat.mean:.2f}{spread}", stat.mean, stat.spread, stat.n)
+
+
+def by_dataset(row: Row) -> list[Row]:
+    """The row itself, or if it is of General-10, whose tasks are ten of the datasets, ten rows.
+
+    The published methods train each task of a suite by itself, so its value is comparable.
+    """
+    if row.runs[0].suite != "General10":
+        return [row]
+    parts = [[_on_task(run, i) for run in row.runs] for i in range(len(GENERAL10))]
+    return [replace(row, suite=runs[0].suite, runs=tuple(runs)) for runs in parts]
+
+
+def _on_task(run: Run, number: int) -> Run:
+    """A run on General-10 as one on the dataset of its task ``number``."""
+    (task,) = (task for task in run.tasks.values() if task["id"] == number)
+    return replace(run, suite=GENERAL10[number], overall=task["value"])

@@ -9,19 +9,21 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from .aggregate import Row, Stat
 from .compare import BaseNew, harmonic_mean, row_name
 from .published import (
+    GENERAL10,
     SELECTIONS,
+    by_dataset,
+    differences,
     mismatches,
     plain_name,
     published_name,
     remarks,
-    seed_difference,
     stat_cell,
 )
 from .read import OVERALL
@@ -125,12 +127,19 @@ def published_on_sets(
         rows: of runs on all classes. pairs: of runs on base and on new classes.
         spread: what follows ±, one of SPREADS.
     """
-    on_sets = [p for p in pairs if _dataset(p.base) in SETS and p.base.shots in (0, BASE_NEW_SHOTS)]
-    all_classes = [r for r in rows if r.runs and _dataset(r) in SETS and _classes(r) == "all"]
+    on_sets = [p for p in pairs if _concerns_sets(p.base) and p.base.shots in (0, BASE_NEW_SHOTS)]
+    all_classes = [r for r in rows if r.runs and _concerns_sets(r) and _classes(r) == "all"]
     sides = [side for pair in on_sets for side in (pair.base, pair.new)]
     notes = [line for row in (*sides, *all_classes) for line in _remarks(row)]
-    on_sets = [p for p in on_sets if not (_why_not(p.base, "base") or _why_not(p.new, "new"))]
-    all_classes = [row for row in all_classes if not _why_not(row, "all")]
+    on_sets = [
+        BaseNew(_dataset(base), base, new)
+        for p in on_sets
+        if not (_why_not(p.base, "base") or _why_not(p.new, "new"))
+        for base, new in zip(by_dataset(p.base), by_dataset(p.new), strict=True)
+    ]
+    all_classes = [
+        part for row in all_classes if not _why_not(row, "all") for part in by_dataset(row)
+    ]
     benchmarks = (
         Benchmark(
             f"Base to new at {BASE_NEW_SHOTS} shots on CoOp's datasets",
@@ -147,6 +156,15 @@ def published_on_sets(
     return [*tables, *([Notes(title, tuple(dict.fromkeys(notes)))] if notes else [])]
 
 
+def _concerns_sets(row: Row) -> bool:
+    """Whether a row is on one of the datasets, or comparable on all of General-10's."""
+    if _dataset(row) != "General10" or len(row.runs[0].tasks) != len(GENERAL10):
+        return _dataset(row) in SETS
+    known = {plain_name(source.method) for source in (*base_new_sources(), *few_shot_sources())}
+    published = published_name(row.runs[0].method, ALIASES) in known
+    return published and not _why_not(row, _classes(row))
+
+
 def _dataset(row: Row) -> str:
     return row.runs[0].suite
 
@@ -156,17 +174,18 @@ def _classes(row: Row) -> str:
 
 
 def _why_not(row: Row, classes: str) -> list[str]:
-    settings = {**row.runs[0].settings, "classes": _classes(row)}
-    return list(mismatches(settings, {**MUST_MATCH, "classes": (classes,)}))
+    run = row.runs[0]
+    run = replace(run, settings={**run.settings, "classes": _classes(row)})
+    return list(mismatches(run, {**MUST_MATCH, "classes": (classes,)}))
 
 
 def _remarks(row: Row) -> list[str]:
-    differs = seed_difference(row)
+    differs = differences(row)
     split = row.runs[0].settings.get("split", "zhou")
     if split != "zhou":
         differs.append(f"split {split} (published: zhou)")
     name = row_name(row, _dataset(row))
-    return remarks(name, _why_not(row, _classes(row)), differs if row.shots else [])
+    return remarks(name, _why_not(row, _classes(row)), differs)
 
 
 def _ours_base_new(pairs: Sequence[BaseNew], spread: str) -> dict[tuple[str, str], Values]:

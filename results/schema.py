@@ -42,6 +42,8 @@ NOT_HASHED = (
 # runs keep their hash.
 NEWER: dict[str, Any] = {
     "TEST.CALIBRATION": "",
+    "TRAINER.PLOT.GLOBAL_TERM": False,
+    "TRAINER.ZEROSHOT2.OWN_TEMPLATE": True,
     "INPUT.EXIF": "ignore",
     "DATASET.COLUMNS": [],
     "DATALOADER.TRAIN_X.TEMPERATURE": 2.0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dassl.utils import UserError, naming_damaged, read_json
 
 from .schema import FILE
-from .task_words import read_words
+from .tasks_file import read_words
 
 if TYPE_CHECKING:
     from dassl.config import CfgNode
@@ -41,7 +41,7 @@ def stored_temperatures(
         raise _fitted_on("TEST.TASK_GIVEN False", unseen, training, "Leave TEST.TASK_GIVEN True")
     if not unseen or not cfg.TEST.CALIBRATION:
         return {}
-    single = [task.name for t, task in enumerate(space.tasks) if t not in space.set_tasks]
+    single = [space.tasks[t].name for t in space.class_tasks]
     if single and epoch is not None:
         raise _fitted_on(
             f"TEST.CALIBRATION {cfg.TEST.CALIBRATION}",

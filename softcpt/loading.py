@@ -21,7 +21,7 @@ from dassl.data import SPLITS, DatasetBase, Datum, TaskSpace
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, build_trainer
 from dassl.utils import UserError, naming_damaged, unknown_name
 from results.schema import FILE
-from results.task_words import read_tasks
+from results.tasks_file import read_tasks
 
 from .hub import local_folder
 from .learned_parameters import load_parameters

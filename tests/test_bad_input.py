@@ -12,7 +12,6 @@ from clip import backbones
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.tasks import Task
 from dassl.utils import UserError
-from datasets._core import stored_files
 from datasets._core.base import FewShotDataset
 from tests._command_line import one_line, status, stopping
 from tests.conftest import TASKS
@@ -141,7 +140,7 @@ class Folders(FewShotDataset):
 @pytest.fixture
 def pets(tmp_path, monkeypatch):
     """A data folder with a registered dataset ``Folders`` in it."""
-    monkeypatch.setattr(stored_files, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     DATASET_REGISTRY.register()(Folders)
     for name, colour in (("cat", "red"), ("dog", "blue")):
         (tmp_path / "data" / "pets" / "images" / name).mkdir(parents=True)

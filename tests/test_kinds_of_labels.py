@@ -17,7 +17,7 @@ from dassl.engine.label_bias import label_biases, set_label_biases
 from dassl.utils import UserError
 from dassl.utils.checkpoint import load_checkpoint, write_tensors
 from results.predictions import read_predictions
-from results.task_words import read_words, use_stored_biases, write_tasks
+from results.tasks_file import read_words, use_stored_biases, write_tasks
 from softcpt import load_run
 from softcpt.exporting import export_run
 from tests.conftest import TASKS, toy_class
@@ -41,7 +41,7 @@ def kinds(toy):
     def init(self, cfg):
         base.__init__(self, cfg)
         chosen = [KINDS[[t.name for t in TASKS].index(task.name)] for task in self.space.tasks]
-        self._space = TaskSpace(tuple(replace(t, kind=replace(t.kind)) for t in chosen))
+        self.space = TaskSpace(tuple(replace(t, kind=replace(t.kind)) for t in chosen))
 
     DATASET_REGISTRY.register(force=True)(type("ToyKinds", (base,), {"__init__": init}))
     yield

@@ -64,7 +64,7 @@ def test_base_to_new(run, tmp_path, monkeypatch, method):
     assert (base["protocol"]["classes"], new["protocol"]["classes"]) == ("base", "new")
     assert {base["protocol"]["name"], new["protocol"]["name"]} == {"base_to_new"}
     assert base["tasks"][0]["total"] + new["tasks"][0]["total"] == 897
-    assert new["status"] == "complete"
+    assert new["status"] == "complete" and "trained_on" not in new["protocol"]
 
 
 @pytest.mark.parametrize("method", ["MTCoOp", "MTCoOpHard"])
@@ -135,6 +135,7 @@ def test_cross_dataset(run, build, tmp_path, method):
     assert [task["name"] for task in tested["tasks"]] == [task.name for task in TASKS]
     assert {task["metric"] for task in tested["tasks"]} == {"overall_acc"}
     assert {**tested["tasks"][2], "id": 0} == trained["tasks"][0]
+    assert tested["protocol"]["trained_on"] == "task2" and "trained_on" not in trained["protocol"]
     alone = run(method, "DATASET.SUBSAMPLE_TASKS", "task0", output=tmp_path / "one", flags=flags)
     assert alone["tasks"][0] == tested["tasks"][0]
 
@@ -146,6 +147,7 @@ def test_domain_generalization(run, shifted, tmp_path, method):
     flags = evaluating(tmp_path / "run", "domain_generalization")
     tested = run(method, output=tmp_path / "tested", flags=flags, dataset=shifted)
     assert tested["protocol"]["suite"] == "ToyShifted"
+    assert tested["protocol"]["trained_on"] == f"{trained['protocol']['suite']} task2"
     assert tested["tasks"] == trained["tasks"]  # they are the same images
 
 

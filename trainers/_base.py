@@ -212,6 +212,9 @@ class PromptTrainer(MethodHooks):
         else:
             load_learned(self.model.prompter, self.from_upstream(states), directory)
 
+    def skipped_steps(self) -> int | None:
+        return self.scaler.skipped if self.scaler.is_enabled() else None
+
     def extra_state(self) -> dict:
         """On a CPU the number of threads, which changes the rounding of a step; the loss scale."""
         on_cpu = self.device.type == "cpu" and self.model.text.planned

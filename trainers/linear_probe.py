@@ -20,6 +20,7 @@ from dassl.data.datasets import build_dataset
 from dassl.data.tasks import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from dassl.utils.threads import choose_threads
 from prompting.fitting import Fitting
 from prompting.heads import Head, require_every_class, score
 from prompting.precision import PRECISIONS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 GRID = (6, 4, 2, 0, -2, -4, -6)  # log10 of the first values of C
 HALVINGS = 8
+TRIAL_ITERATIONS = 10  # of the solver, to choose the number of threads
 SWAPPED = {"overall_acc": "mean_acc", "mean_acc": "overall_acc"}
 
 
@@ -114,6 +116,8 @@ class LinearProbe(PromptTrainer):
             return  # always right
         x, y = features["global"].double().cpu().numpy(), label.cpu().numpy()
         head = self.model.prompter
+        regression(x, y, 1.0, 1)  # imports scikit-learn
+        choose_threads(lambda: regression(x, y, 1.0, TRIAL_ITERATIONS))
         if options.C:
             head.copy_from(regression(x, y, options.C, options.MAX_ITER))
             return
@@ -139,8 +143,9 @@ def regression(x, y, c: float, max_iter: int) -> LogisticRegression:
     # imported here, as it takes a second
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
         warnings.simplefilter("ignore", ConvergenceWarning)  # C 1e6 rarely converges
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # 1 shot
         return LogisticRegression(C=c, max_iter=max_iter).fit(x, y)

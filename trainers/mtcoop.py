@@ -11,6 +11,7 @@ import torch
 from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace, view_seed
+from dassl.data.class_sampling import sample_classes
 from dassl.engine import TRAINER_REGISTRY, Step
 from dassl.utils import UserError
 from prompting.anchors import anchor_losses, teacher_features
@@ -188,7 +189,7 @@ class MTCoOp(PromptTrainer):
             return None
         seed = view_seed(self.cfg.SEED, step.epoch, f"classes of batch {step.batch_idx}")
         generator = torch.Generator().manual_seed(seed)
-        return self.dm.space.sample_classes(batch["label"], batch["task"], rate, generator)
+        return sample_classes(self.dm.space, batch["label"], batch["task"], rate, generator)
 
     def bound_tensors(self) -> dict[str, list[str]]:
         vectors = self.cfg.TRAINER.MTCOOP.TASK_VECTORS

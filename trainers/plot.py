@@ -66,6 +66,8 @@ class PLOT(PromptTrainer):
         # stop when the mean change of a scaling vector is smaller; 0: always MAX_ITER iterations
         THRESH=Key(0.01, least=0),
         UNIFORM=False,  # no transport: all positions and prompts have equal weight
+        # add the cosine of the whole image and the mean of the prompts; published on ImageNet
+        GLOBAL_TERM=False,
     )
     image_outputs = frozenset({"global", "local"})
 
@@ -92,6 +94,9 @@ class PLOT(PromptTrainer):
                 cost = 1 - similarity.detach()  # no gradient through the plan
                 plan = transport_plan(cost, options.EPS, options.MAX_ITER, options.THRESH)
                 score = (plan * similarity).sum((2, 3))
+            if options.GLOBAL_TERM:
+                image = F.normalize(features["global"].float(), dim=-1)  # (B, e)
+                score = score + image @ F.normalize(text.mean(dim=0), dim=-1).T
             return ModelOutput(self.model.scale(score), text)
 
     def method_name(self) -> str:

@@ -12,7 +12,7 @@ from image_text import QuestionSpace
 from prompting.precision import PRECISIONS
 from prompting.prompt_learner import ContextPrompter
 from prompting.prompter import Prompter
-from prompting.templates import GENERAL, TemplatePrompter
+from prompting.templates import GENERAL, TemplatePrompter, with_templates
 
 from ._base import PromptTrainer
 
@@ -28,13 +28,12 @@ class ZeroshotCLIP(PromptTrainer):
     pairs = True
     DEFAULTS = dict(PREC=Key("fp16", choices=PRECISIONS))
     suite = "joint"
-    extra_templates = ()
 
     @torch.no_grad()
     def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
         if isinstance(space, QuestionSpace):
             return ContextPrompter(NO_CONTEXT, space, text)
-        return TemplatePrompter(space, text, self.extra_templates)
+        return TemplatePrompter(space, text)
 
     def method_name(self) -> str:
         return "zero-shot"
@@ -46,7 +45,15 @@ class ZeroshotCLIP2(ZeroshotCLIP):
 
     KEY = "ZEROSHOT2"
     pairs = False  # its templates are for names of objects
-    extra_templates = GENERAL
+    DEFAULTS = ZeroshotCLIP.DEFAULTS | dict(
+        OWN_TEMPLATE=True,  # False: the seven alone, as the released code has it on ImageNet
+    )
+
+    @torch.no_grad()
+    def build_prompter(self, options: CfgNode, space: TaskSpace, text: TextEncoder) -> Prompter:
+        if not options.OWN_TEMPLATE:
+            space = with_templates(space, GENERAL)
+        return TemplatePrompter(space, text, GENERAL)
 
     def method_name(self) -> str:
         return "zero-shot (ensemble)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -12,7 +11,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ._layout import KEY_FILE, SUFFIX, USED_FILE
+from dassl.utils.hashes import hash_file
+
+from ._paths import KEY_FILE, SUFFIX, USED_FILE
 
 HALF_WRITTEN_SECONDS = 3600  # an older temporary file belongs to a killed process
 
@@ -103,8 +104,7 @@ def verify_shards(root: Path) -> tuple[int, list[str]]:
         for path in part.shards:
             count += 1
             try:
-                with open(path, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hash_file(path)
             except OSError as error:
                 broken.append(f"{path}: {error.strerror}")
                 continue

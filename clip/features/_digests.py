@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from clip._fetch import sha256_of
+from dassl.utils.hashes import hash_file
 
 FILE = "digests.sqlite"
 CHUNK = 500  # paths per database query
@@ -34,7 +34,7 @@ class DigestCache:
         read: digest (hex) of the content of a file.
     """
 
-    def __init__(self, root: str | Path, read: Callable[[str], str] = sha256_of):
+    def __init__(self, root: str | Path, read: Callable[[str], str] = hash_file):
         self.root, self.read = Path(root), read
         self._known: dict[str, tuple[Stat, str]] = {}
         self._looked_up: set[str] = set()
@@ -80,7 +80,7 @@ class DigestCache:
             try:
                 if _stat(path) != tuple(stat):
                     stale.append(name)  # it would have been read again
-                elif sha256_of(path) != digest:
+                elif hash_file(path) != digest:
                     wrong.append(name)
             except OSError:
                 stale.append(name)

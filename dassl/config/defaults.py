@@ -113,7 +113,7 @@ def _dataset() -> dict:
         "METRIC": Key("", choices=("", "overall_acc", "mean_acc")),  # of all tasks; "": their own
         "MANIFEST": "manifest.csv",  # the table of a Manifest or of TaskColumns, in ROOT
         # of a TaskColumns table, the columns that are not of one class per image; see
-        # docs/your_tasks.md: NAME, KIND (multi_label, ordinal), SEPARATOR, CLASSES, THRESHOLD
+        # docs/label_kinds.md: NAME, KIND (multi_label, ordinal), SEPARATOR, CLASSES, THRESHOLD
         "COLUMNS": (),
         "QUESTIONS": {  # of a dataset of questions about images
             "CANDIDATES": Key(3000, least=1),  # the most frequent training answers, as classes
@@ -185,7 +185,10 @@ def _optim() -> dict:
         # PREC amp: the scale of the loss at the start, halved at every overflow, whose step is
         # skipped; torch's default, as in CoOp's code
         "LOSS_SCALE": Key(65536.0, above=0),
-        "LR_SCHEDULER": Key("cosine", choices=("cosine", "multi_step", "single_step", "constant")),
+        "LR_SCHEDULER": Key(
+            "cosine",
+            choices=("cosine", "cosine_squared", "multi_step", "single_step", "constant"),
+        ),
         # multi_step: the epochs at which the rate is multiplied by GAMMA; single_step: their period
         "STEPSIZE": Key((-1,), least=-1),
         "GAMMA": Key(0.1, least=0),

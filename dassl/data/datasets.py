@@ -61,7 +61,9 @@ class DatasetBase:
     """Training, validation and test images, and the space of their tasks.
 
     Args:
-        space: the tasks; by default one, with the class names of the images.
+        train_x, train_u: labelled and unlabelled training images.
+        space: the tasks and their logit columns; by default one task, with the class names of the
+            images.
         split: origin of the division into train, val and test, for the record.
         image_roots: the image folder of each task, which its identity leaves out of the paths;
             by default the common folder of its test images.
@@ -82,51 +84,10 @@ class DatasetBase:
         image_roots: Sequence[str] = (),
         test_split_size: int | None = None,
     ):
-        self._train_x, self._train_u = train_x, train_u
-        self._val, self._test = val, test
-        self._space = space or _space_of([*(train_x or ()), *(val or ()), *(test or ())])
-        self._split, self._image_roots = split, tuple(image_roots)
-        self._test_split_size = test_split_size
-
-    @property
-    def train_x(self) -> Sequence[Datum] | None:
-        """Labelled training images."""
-        return self._train_x
-
-    @property
-    def train_u(self) -> Sequence[Datum] | None:
-        """Unlabelled training images."""
-        return self._train_u
-
-    @property
-    def val(self) -> Sequence[Datum] | None:
-        """Validation images."""
-        return self._val
-
-    @property
-    def test(self) -> Sequence[Datum] | None:
-        """Test images."""
-        return self._test
-
-    @property
-    def space(self) -> TaskSpace:
-        """The tasks and their logit columns."""
-        return self._space
-
-    @property
-    def split(self) -> str:
-        """Origin of the division into train, val and test."""
-        return self._split
-
-    @property
-    def image_roots(self) -> tuple[str, ...]:
-        """The image folder of each task; empty if they are not known."""
-        return self._image_roots
-
-    @property
-    def test_split_size(self) -> int:
-        """Number of items of the full test split; ``test`` may hold fewer."""
-        return self._test_split_size or len(self.test or ())
+        self.train_x, self.train_u, self.val, self.test = train_x, train_u, val, test
+        self.space = space or _space_of([*(train_x or ()), *(val or ()), *(test or ())])
+        self.split, self.image_roots = split, tuple(image_roots)
+        self.test_split_size = test_split_size or len(test or ())
 
     @cached_property
     def identity(self) -> DataIdentity:
@@ -151,8 +112,7 @@ class DatasetBase:
     def with_space(self, space: TaskSpace) -> DatasetBase:
         """The same images with other task properties."""
         parts = (self.train_x, self.train_u, self.val, self.test)
-        size = self._test_split_size
-        return DatasetBase(*parts, space, self.split, self.image_roots, size)
+        return DatasetBase(*parts, space, self.split, self.image_roots, self.test_split_size)
 
     def only_task(self, t: int) -> DatasetBase:
         """Task ``t`` alone, as task 0."""
@@ -175,12 +135,11 @@ class DatasetBase:
 
     def relocate(self, old: str, new: str) -> None:
         """Replace ``old`` by ``new`` in the path of every image."""
-        for name in ("_train_x", "_train_u", "_val", "_test"):
-            part = getattr(self, name)
-            if part is not None:
+        for name in ("train_x", "train_u", "val", "test"):
+            if part := getattr(self, name):
                 moved = [replace(item, impath=item.impath.replace(old, new)) for item in part]
                 setattr(self, name, moved)
-        self._image_roots = tuple(f"{root}/".replace(old, new)[:-1] for root in self.image_roots)
+        self.image_roots = tuple(f"{root}/".replace(old, new)[:-1] for root in self.image_roots)
 
 
 def _space_of(items: Iterable[Datum]) -> TaskSpace:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dassl.utils import UserError
+from dassl.utils.hashes import hash_file, hash_json
 
 if TYPE_CHECKING:
     from .datasets import DatasetBase, Datum
@@ -93,16 +92,16 @@ def identify(dataset: DatasetBase, content: bool = False) -> DataIdentity:
         TaskIdentity(
             **dataset.space.task_words(t),
             counts={split: len(rows[t][split]) for split in SPLITS},
-            hashes={split: _sha256(sorted(rows[t][split])) for split in SPLITS},
-            contents={split: _sha256(sorted(found)) for split, found in files[t].items()},
+            hashes={split: hash_json(sorted(rows[t][split])) for split in SPLITS},
+            contents={split: hash_json(sorted(found)) for split, found in files[t].items()},
         )
         for t in range(num_tasks)
     )
     return DataIdentity(
         tasks,
-        draw=_sha256([_words(task, SPLITS) + _other_name(task) for task in tasks]),
-        shared=_sha256([_words(task, ("test",)) for task in tasks]),
-        content=_sha256([task.contents for task in tasks]) if content else "",
+        draw=hash_json([_words(task, SPLITS) + _other_name(task) for task in tasks]),
+        shared=hash_json([_words(task, ("test",)) for task in tasks]),
+        content=hash_json([task.contents for task in tasks]) if content else "",
     )
 
 
@@ -173,7 +172,7 @@ def _summarize(task: TaskIdentity) -> dict[str, Any]:
         "name": task.name,
         **other_name,
         "classes": len(task.classnames),
-        "classnames": _sha256(task.classnames),
+        "classnames": hash_json(task.classnames),
         "templates": list(task.templates),
         **splits,
     }
@@ -225,12 +224,6 @@ def _file_digests(paths: list[str]) -> dict[str, str]:
 
 def _file_digest(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError as error:
         raise UserError(f"cannot read the image {path} ({error.strerror})") from None
-
-
-def _sha256(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -129,6 +128,15 @@ class TaskSpace:
         """The logit columns of task ``t``."""
         return slice(int(self.offsets[t]), int(self.offsets[t + 1]))
 
+    def column_of(self, label: Tensor, task: Tensor) -> Tensor:
+        """The logit column (B,) of each label (B,) within its task (B,)."""
+        return label + self._on(label.device)[1][task]
+
+    def own_logits(self, logits: Tensor, task: Tensor) -> Tensor:
+        """Logits (B, C), -inf for the classes of other tasks than that of the image (B,)."""
+        owner, _ = self._on(logits.device)
+        return logits.masked_fill(owner != task[:, None], float("-inf"))
+
     def of_tasks(self, task: Tensor, class_mask: Tensor | None = None) -> Tensor | None:
         """Mask (C,) of the classes whose task is in a batch (B,), within ``class_mask``; None: all.
 
@@ -171,9 +179,13 @@ class TaskSpace:
         return [t for t, kind in enumerate(self.kinds) if kind.is_set]
 
     @cached_property
-    def _own_losses(self) -> list[int]:
-        """The tasks whose loss is not the plain cross-entropy."""
-        return [t for t, kind in enumerate(self.kinds) if type(kind) is not SingleLabel]
+    def class_tasks(self) -> list[int]:
+        """The other tasks, whose images have one class each."""
+        return [t for t, kind in enumerate(self.kinds) if not kind.is_set]
+
+    def has_class(self, task: Tensor) -> Tensor:
+        """Mask (B,) of the images whose task (B,) is one of :attr:`class_tasks`."""
+        return torch.isin(task, torch.tensor(self.class_tasks, device=task.device))
 
     def class_labels(self, label: Tensor, task: Tensor) -> Tensor:
         """The labels (B,) of a batch, 0 where a label is the number of a set."""
@@ -229,63 +241,24 @@ class TaskSpace:
             class_mask: (C,) bool, the columns that take part, with all labels of the batch.
             label_smoothing: share of the target spread evenly over the task's unmasked classes.
         """
-        owner, offsets = self._on(logits.device)
+        owner, _ = self._on(logits.device)
         allowed = owner == task[:, None]  # (B, C)
         if class_mask is not None:
             class_mask = class_mask.to(allowed.device, non_blocking=True)
             allowed = allowed & class_mask
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         log_p = logits.masked_fill(~allowed, float("-inf")).log_softmax(dim=1)  # (B, C)
-        column = self.class_labels(label, task) + offsets[task]
+        column = self.column_of(self.class_labels(label, task), task)
         loss = -log_p.gather(1, column[:, None])[:, 0]  # (B,)
         if label_smoothing:
             uniform = -log_p.masked_fill(~allowed, 0.0).sum(dim=1) / allowed.sum(dim=1)  # (B,)
             loss = (1 - label_smoothing) * loss + label_smoothing * uniform
-        for t in self._own_losses:
+        for t, kind in enumerate(self.kinds):
+            if type(kind) is SingleLabel:
+                continue
             columns, mine = self.columns(t), task == t
             scored = torch.ones_like(owner, dtype=torch.bool) if class_mask is None else class_mask
             target = label.masked_fill(~mine, 0)
             args = logits[:, columns], target, scored[columns], label_smoothing
-            loss = loss.where(~mine, self.kinds[t].loss(*args))
+            loss = loss.where(~mine, kind.loss(*args))
         return loss
-
-    def sample_classes(
-        self, label: Tensor, task: Tensor, rate: float, generator: torch.Generator
-    ) -> Tensor:
-        """Mask (C,) of the columns that one training step computes, on the device of ``label``.
-
-        The classes in the batch and, of every task, ``ceil(rate * others)`` of its other classes,
-        drawn evenly (SoftCPT's class sub-sampling).
-
-        Args:
-            label: (B,), class within the task.
-            task: (B,).
-            rate: from 0 (only the classes in the batch) to 1 (all).
-            generator: a CPU generator.
-        """
-        if not 0 <= rate <= 1:
-            raise UserError(f"the class sampling rate must lie between 0 and 1; got {rate}")
-        present = self._present(label.cpu(), task.cpu())
-        sizes = torch.tensor(self.sizes)
-        others = sizes - torch.zeros_like(sizes).index_add_(0, self.owner, present.long())  # (T,)
-        # 0.07 * 100 is a little above 7 in floating point and must not count as 8
-        quota = torch.tensor([math.ceil(rate * n - 1e-9) for n in others.tolist()])  # (T,)
-        # order of each task's columns: its other classes, shuffled, then those in the batch
-        noise = torch.rand(self.num_classes, generator=generator, dtype=torch.float64)
-        order = (4.0 * self.owner + 2.0 * present + noise).argsort()  # (C,)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(self.num_classes) - self.offsets[self.owner]
-        return (present | (rank < quota[self.owner])).to(label.device)
-
-    def _present(self, label: Tensor, task: Tensor) -> Tensor:
-        """Mask (C,) of the classes that the images of a batch have; all tensors on the CPU."""
-        present = torch.zeros(self.num_classes, dtype=torch.bool)
-        is_class = torch.ones(len(self.tasks), dtype=torch.bool)
-        is_class[self.set_tasks] = False
-        of_class = is_class[task]
-        present[label[of_class] + self.offsets[task[of_class]]] = True
-        for t in self.set_tasks:
-            for number in set(label[task == t].tolist()):
-                classes = self.tasks[t].kind.classes_of(number)
-                present[self.offsets[t] + torch.tensor(classes, dtype=torch.long)] = True
-        return present

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dassl.utils import distributed
 
 from .loggers import Logger, open_loggers
 from .registered_models import RegisteredModels
+from .step import Observer
 
 
 class TrainerBase(RegisteredModels):
@@ -22,7 +24,7 @@ class TrainerBase(RegisteredModels):
     DEFAULTS: dict[str, Any] = {}  # the keys of that node, with a value or a dassl.config.Key each
     suite: str | None = None  # how to train several tasks: "joint", "each"; None refuses them
     pairs = False  # whether it also trains on images with captions or questions
-    refused_labels: dict[str, str] | None = None  # see dassl.engine.label_check
+    refused_labels: dict[str, str] | None = None  # reasons by kind; see dassl.engine.checks
     label_remedy = ""  # what a refusal by refused_labels advises; "": to choose another method
     supports_distributed = False  # whether several processes (torchrun) can share one run
     weighs_tasks = False  # whether the loss of a batch is computed by self.task_weights
@@ -30,6 +32,7 @@ class TrainerBase(RegisteredModels):
     free_options: tuple[str, ...] = ()
     steps_rule = "one step per batch"
 
+    observers: Sequence[Observer] = ()  # called before every training step
     selecting_model = False  # True from before_train to deploy: the test images are not available
 
     @classmethod
@@ -106,6 +109,10 @@ class TrainerBase(RegisteredModels):
     def model_info(self) -> dict:
         """The method's options, hash of the frozen weights and precision, for the run's record."""
         return {"options": {}, "weights": "", "precision": "fp32"}
+
+    def skipped_steps(self) -> int | None:
+        """Optimizer steps that were skipped as a gradient overflowed; None without amp."""
+        return None
 
     def method_name(self) -> str:
         """The name of this method with its options in tables."""

@@ -16,10 +16,8 @@ from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.tasks import TaskSpace
 from dassl.evaluation.predictions import Predictions
+from dassl.metrics.calibration import HIGHEST, LOWEST, calibration_measures, fit_temperature
 from dassl.utils import UserError
-from dassl.utils.calibration import HIGHEST, LOWEST, calibration_measures, fit_temperature
-
-from .plain_images import training_images
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -89,9 +87,9 @@ def check_calibration(cfg: CfgNode, dataset: DatasetBase) -> None:
     if not cfg.TEST.CALIBRATION:
         return
     space = dataset.space
-    if not space.content and not _single_class(space) and cfg.DATASET.SUBSAMPLE_TASKS != "all":
+    if not space.content and not space.class_tasks and cfg.DATASET.SUBSAMPLE_TASKS != "all":
         return
-    if space.content or len(space.set_tasks) == len(space.tasks):
+    if space.content or not space.class_tasks:
         what = space.content or "multi-label tasks"
         raise UserError(
             f"{KEY} fits probabilities of one class per image, but {cfg.DATASET.NAME} has {what}; "
@@ -100,7 +98,7 @@ def check_calibration(cfg: CfgNode, dataset: DatasetBase) -> None:
     if not _fitting_split(cfg, dataset):
         raise UserError(
             f"{KEY} {cfg.TEST.CALIBRATION} needs images that are not evaluated and have one class "
-            f"each: validation or training images of {_names(_single_class(space), space)}. "
+            f"each: validation or training images of {_names(space.class_tasks, space)}. "
             f"{cfg.DATASET.NAME} has none; leave the key empty"
         )
 
@@ -116,12 +114,12 @@ def fit_temperatures(trainer: SimpleTrainer, infer: Callable) -> Temperatures | 
     """
     by = trainer.cfg.TEST.CALIBRATION
     space = trainer.dm.space
-    if not by or trainer.selecting_model or not _single_class(space):
+    if not by or trainer.selecting_model or not space.class_tasks:
         return None
     if trainer.stored_temperatures:
         return _stored(space, by, trainer.stored_temperatures)
     split = _fitting_split(trainer.cfg, trainer.dataset)
-    loader = trainer.val_loader if split == "val" else training_images(trainer)
+    loader = trainer.val_loader if split == "val" else trainer.training_images()
     rows, labels, tasks = [], [], []
     for batch in loader:
         images, label = trainer.parse_batch_test(batch)
@@ -138,7 +136,7 @@ def fit_temperatures(trainer: SimpleTrainer, infer: Callable) -> Temperatures | 
 
 def _stored(space: TaskSpace, by: str, stored: dict[str, float]) -> Temperatures:
     """Temperatures that a training has fitted, by task name."""
-    single = _single_class(space)
+    single = space.class_tasks
     values = [stored[task.name] if t in single else 1.0 for t, task in enumerate(space.tasks)]
     images = (0,) * len(values)
     found = Temperatures(by, "stored", images, tuple(values), tuple(space.set_tasks))
@@ -148,7 +146,7 @@ def _stored(space: TaskSpace, by: str, stored: dict[str, float]) -> Temperatures
 
 def _at_bounds(found: Temperatures, space: TaskSpace) -> list[str]:
     """Lines on temperatures that stopped at a bound of the search: what that says of the model."""
-    tasks = [t for t in _single_class(space) if found.images[t]]
+    tasks = [t for t in space.class_tasks if found.images[t]]
     low = [t for t in tasks if found.values[t] < 2 * LOWEST]
     high = [t for t in tasks if found.values[t] > HIGHEST / 1.01]
     lines = []
@@ -169,17 +167,12 @@ def _names(tasks: Iterable[int], space: TaskSpace) -> str:
     return ", ".join(repr(space.tasks[t].name) for t in tasks)
 
 
-def _single_class(space: TaskSpace) -> list[int]:
-    """The tasks whose images have one class each."""
-    return [t for t in range(len(space.tasks)) if t not in space.set_tasks]
-
-
 def _fitting_split(cfg: CfgNode, dataset: DatasetBase) -> str:
     """Which images temperatures are fitted on: "val", else "train", or "" if there are none.
 
     Only images of one class count, and no validation images that are evaluated themselves.
     """
-    single = set(_single_class(dataset.space))
+    single = set(dataset.space.class_tasks)
 
     def usable(items: Iterable[Datum] | None) -> list[Datum]:
         return [item for item in items or () if item.task in single]
@@ -199,9 +192,9 @@ def _by_task(
     space: TaskSpace, logits: torch.Tensor, label: torch.Tensor, task: torch.Tensor
 ) -> ByTask:
     found = {}
-    for t in range(len(space.tasks)):
+    for t in space.class_tasks:
         mine = task == t
-        if t not in space.set_tasks and mine.any():
+        if mine.any():
             found[t] = logits[mine][:, space.columns(t)].numpy(), label[mine].numpy()
     return found
 
@@ -213,6 +206,6 @@ def _fit(space: TaskSpace, by: str, split: str, by_task: ByTask) -> Temperatures
         values |= {t: fit_temperature([x], [y]) for t, (x, y) in by_task.items()}
     else:
         common = fit_temperature(*zip(*by_task.values(), strict=True))
-        values |= dict.fromkeys(_single_class(space), common)
+        values |= dict.fromkeys(space.class_tasks, common)
     images = tuple(len(by_task[t][1]) if t in by_task else 0 for t in range(num_tasks))
     return Temperatures(by, split, images, tuple(values.values()), tuple(space.set_tasks))

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from dassl.utils import UserError, load_checkpoint, naming_damaged
 from dassl.utils.checkpoint import BEST
+from dassl.utils.words import shorten
 
 
 class Checkpoint(NamedTuple):
@@ -122,8 +123,8 @@ def check_metadata(saved: dict, expected: dict, path: str | Path) -> None:
     for name, value in expected.items():
         if saved.get(name, value) != value:
             raise UserError(
-                f"{path} was trained with another {name}: {_shorten(saved[name])}, here "
-                f"{_shorten(value)}{_without_values(saved[name], value)}"
+                f"{path} was trained with another {name}: {shorten(str(saved[name]), 100)}, here "
+                f"{shorten(str(value), 100)}{_without_values(saved[name], value)}"
             )
 
 
@@ -140,8 +141,3 @@ def _without_values(saved: object, expected: object) -> str:
         "that it was trained on, or a method whose learned values fit any name, such as CoOp or "
         "SoftCPT-NATA"
     )
-
-
-def _shorten(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."

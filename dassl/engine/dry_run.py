@@ -9,7 +9,7 @@ from torch import nn
 from dassl.utils import count_num_param
 
 from .balance import balance_of
-from .split_check import check_validation
+from .checks import check_validation
 from .task_weights import check_task_weights
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from dassl.utils import UserError, set_random_seed
 
 from .base import TrainerBase
 from .calibration import check_calibration
+from .checks import check_training, check_validation
 from .resume import random_state, set_random_state
-from .split_check import check_training, check_validation
 
 
 class EachTask(TrainerBase):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from dassl.config import CfgNode
-from dassl.data import DataManager
-from dassl.data.datasets import DatasetBase
+from dassl.data import DataManager, DatasetBase, Datum, EpochDataLoader, build_data_loader
 from dassl.evaluation import build_evaluator
 from dassl.evaluation.predictions import Predictions
 from dassl.utils import Stopwatch, UserError, choose_device, distributed, unknown_name
@@ -19,14 +18,13 @@ from dassl.utils import Stopwatch, UserError, choose_device, distributed, unknow
 from .base import TrainerBase
 from .calibration import Temperatures
 from .checkpoints import BEST, load_strictly
+from .checks import check_suite, check_test, check_training, check_validation
 from .dry_run import count_learned, describe_trainer
 from .evaluate import evaluate
 from .init_from import init_from_runs
 from .label_bias import label_biases, restore_label_biases, set_label_biases
 from .loggers import check_loggers
 from .resume import load_resume, save_resume
-from .split_check import check_test, check_training, check_validation
-from .suite_check import check_suite
 from .task_weights import build_task_weights, check_task_weights
 
 # Kinds of work in training and evaluation; text is all forward and backward work of a prompter.
@@ -91,6 +89,15 @@ class SimpleTrainer(TrainerBase):
                 "TEST.FINAL_MODEL, or set the values that the method would choose on these images"
             )
         return loader
+
+    def training_images(self, items: Sequence[Datum] | None = None) -> EpochDataLoader:
+        """A loader of every training image, or of ``items``, once, as an evaluation reads them."""
+        return build_data_loader(
+            self.cfg,
+            data_source=self.dataset.train_x if items is None else items,
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            is_train=False,
+        )
 
     @property
     def test_loader(self):
@@ -238,8 +245,8 @@ class SimpleTrainer(TrainerBase):
         """Tasks, suite, number of learned parameters and weights of tasks, for the run's record."""
         weights, fitted = self.task_weights.current(), self.temperatures
         return {
-            "tasks": getattr(self.evaluator, "tasks", []),
-            "suite": getattr(self.evaluator, "suite", {}),
+            "tasks": self.evaluator.tasks,
+            "suite": self.evaluator.suite,
             "trainable": {"parameters": sum(map(count_learned, self.models()))},
             **({"balance": {"last_weights": weights}} if weights else {}),
             **({"calibration": fitted.results(self.predictions)} if fitted else {}),

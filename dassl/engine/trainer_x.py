@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from dassl.utils import AverageMeter, MetricMeter
 
-from .observer import Observer
 from .simple_trainer import SimpleTrainer
 from .step import Step
 
 
 class TrainerX(SimpleTrainer):
     """A trainer on labelled batches."""
-
-    observers: Sequence[Observer] = ()
 
     def training_state(self) -> dict:
         observers = [observer.state() for observer in self.observers]

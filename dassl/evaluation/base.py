@@ -18,6 +18,10 @@ EVALUATOR_REGISTRY.__doc__ = """Evaluators by name; a registered class is built 
 class EvaluatorBase:
     """Takes in batches of logits and gives metrics: ``reset``, ``process`` ..., ``evaluate``."""
 
+    # set by evaluate, for the run's record: the results of each task, and over them
+    tasks: list[dict[str, Any]] = []
+    suite: dict[str, Any] = {}
+
     def __init__(self, cfg: CfgNode, lab2cname: dict[int, str] | None = None, space: Any = None):
         self.cfg, self.lab2cname, self.space = cfg, lab2cname or {}, space
 

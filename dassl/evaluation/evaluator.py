@@ -110,12 +110,12 @@ class ClassificationMT(EvaluatorBase):
 
     def reset(self) -> None:
         """Forget all batches."""
-        num = int(self.space.offsets[-1])
+        num = self.space.num_classes
         self._hits = torch.zeros(num, dtype=torch.long)  # (C,) images classified right
         self._support = torch.zeros(num, dtype=torch.long)  # (C,) images
         # of each batch, for kinds that measure all images at once: the task's logits and labels
-        kinds = [task.kind for task in self.space.tasks]
-        self._outputs: dict[int, list] = {t: [] for t, k in enumerate(kinds) if k.own_measures}
+        kinds = enumerate(self.space.kinds)
+        self._outputs: dict[int, list] = {t: [] for t, kind in kinds if kind.own_measures}
 
     def process(
         self, logits: torch.Tensor, label: torch.Tensor, task: torch.Tensor | None = None
@@ -124,7 +124,7 @@ class ClassificationMT(EvaluatorBase):
 
         ``task`` may be left out where there is only one.
         """
-        num_tasks, num = len(self.space.tasks), int(self.space.offsets[-1])
+        num_tasks, num = len(self.space.tasks), self.space.num_classes
         if logits.shape[1] != num:
             raise ValueError(f"logits have {logits.shape[1]} columns for {num} classes")
         if task is None:
@@ -137,15 +137,11 @@ class ClassificationMT(EvaluatorBase):
         task, label = task.long().to(logits.device), label.long().to(logits.device)
         self._keep_outputs(logits, label, task)
         if self.space.set_tasks:
-            of_class = ~torch.isin(task, torch.tensor(self.space.set_tasks, device=task.device))
+            of_class = self.space.has_class(task)
             logits, label, task = logits[of_class], label[of_class], task[of_class]
-        offsets = self.space.offsets.to(logits.device)
-        sizes = offsets.diff()
-        _check_labels(label, sizes[task])
-        owner = torch.arange(num_tasks, device=logits.device).repeat_interleave(sizes)  # (C,)
-        own = logits.masked_fill(owner != task[:, None], float("-inf"))  # (B, C)
-        target = label + offsets[task]  # (B,)
-        right = target[own.argmax(1) == target]
+        _check_labels(label, torch.tensor(self.space.sizes, device=task.device)[task])
+        target = self.space.column_of(label, task)  # (B,)
+        right = target[self.space.own_logits(logits, task).argmax(1) == target]
         self._support = self._support.to(target.device) + target.bincount(minlength=num)
         self._hits = self._hits.to(target.device) + right.bincount(minlength=num)
 

@@ -47,19 +47,17 @@ class Predictions:
         task = torch.zeros_like(label) if task is None else task
         task, label = task.to(device), label.to(device)
         if self.space.set_tasks:
-            kept = ~torch.isin(task, torch.tensor(self.space.set_tasks, device=device))
+            kept = self.space.has_class(task)
             logits, label, task, index = logits[kept], label[kept], task[kept], index[kept.cpu()]
-        offset = self.space.offsets.to(device)[task][:, None]  # (B, 1)
-        masked = logits.float().masked_fill(
-            self.space.owner.to(device) != task[:, None], float("-inf")
-        )
+        masked = self.space.own_logits(logits.float(), task)
         log_p = masked.log_softmax(dim=1)  # (B, C)
-        place = label[:, None] + offset
+        target = self.space.column_of(label, task)[:, None]  # (B, 1)
+        offset = target - label[:, None]
         uncalibrated = {}
         if self.temperatures is not None:
             uncalibrated = {
                 "uncalibrated_probability": log_p.amax(dim=1).exp(),
-                "uncalibrated_label_probability": log_p.gather(1, place)[:, 0].exp(),
+                "uncalibrated_label_probability": log_p.gather(1, target)[:, 0].exp(),
             }
             temperature = self.temperatures.to(device, masked.dtype)[task]
             log_p = (masked / temperature[:, None]).log_softmax(dim=1)
@@ -72,7 +70,7 @@ class Predictions:
                 # a task with fewer classes than TOP has -1 in the places that are left
                 "classes": torch.where(best.values.isinf(), -1, best.indices - offset),
                 "probabilities": best.values.exp(),
-                "label_probability": log_p.gather(1, place)[:, 0].exp(),
+                "label_probability": log_p.gather(1, target)[:, 0].exp(),
                 **uncalibrated,
             }
         )

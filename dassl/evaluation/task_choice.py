@@ -6,7 +6,7 @@ shows. So the scores of each task are standardised by their mean and standard de
 training images of all tasks, and the task with the largest standardised score is chosen.
 
 Standardised over the images of the task itself, which measures how typical the score is of them,
-the choice was right less often than without any calibration (docs/your_tasks.md).
+the choice was right less often than without any calibration (docs/protocols.md).
 """
 
 from __future__ import annotations
@@ -89,9 +89,8 @@ class ClassificationOfUnknownTask(ClassificationMT):
             return
         task, label = task.to(logits.device), label.to(logits.device)
         num = len(self._chosen)
-        target = label + self.space.offsets.to(logits.device)[task]  # (B,)
-        owner = self.space.owner.to(logits.device)  # (C,)
-        predicted = logits.masked_fill(owner != task[:, None], float("-inf")).argmax(dim=1)
+        target = self.space.column_of(label, task)  # (B,)
+        predicted = self.space.own_logits(logits, task).argmax(dim=1)
         found = self.choice.choose(logits) == task
         self._chosen = self._chosen.to(target) + target[found].bincount(minlength=num)
         right = target[found & (predicted == target)]

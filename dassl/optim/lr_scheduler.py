@@ -11,6 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from dassl.config import CfgNode
 from dassl.utils.errors import UserError
 
+COSINES = {"cosine": 1, "cosine_squared": 2}  # powers of (1 + cos) / 2
+
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LambdaLR:
     """The schedule that ``cfg.OPTIM`` describes, stepped once per epoch.
@@ -53,8 +55,8 @@ def lr_at(step: int, optim_cfg: CfgNode) -> float:
 
 def _decay(t: int, optim_cfg: CfgNode) -> float:
     """Factor on OPTIM.LR after ``t`` steps of the schedule."""
-    if optim_cfg.LR_SCHEDULER == "cosine":
-        return (1 + math.cos(math.pi * t / optim_cfg.MAX_EPOCH)) / 2
+    if power := COSINES.get(optim_cfg.LR_SCHEDULER):
+        return ((1 + math.cos(math.pi * t / optim_cfg.MAX_EPOCH)) / 2) ** power
     if optim_cfg.LR_SCHEDULER == "multi_step":
         return optim_cfg.GAMMA ** sum(t >= milestone for milestone in optim_cfg.STEPSIZE)
     if optim_cfg.LR_SCHEDULER == "single_step":
@@ -70,7 +72,7 @@ def _period(optim_cfg: CfgNode) -> int:
 def _check(optim_cfg: CfgNode) -> None:
     optim_cfg.check("OPTIM")
     name, steps = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE
-    if name in ("cosine", "single_step") and optim_cfg.MAX_EPOCH < 1:
+    if name in (*COSINES, "single_step") and optim_cfg.MAX_EPOCH < 1:
         raise UserError(
             f"OPTIM.LR_SCHEDULER {name} needs OPTIM.MAX_EPOCH of at least 1; got "
             f"{optim_cfg.MAX_EPOCH}"

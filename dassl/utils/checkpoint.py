@@ -17,6 +17,7 @@ from torch import nn
 
 from .errors import UserError
 from .files import atomic_path, neighbours
+from .hashes import hash_file
 
 BEST = "model-best.pth.tar"
 
@@ -144,6 +145,5 @@ def hash_checkpoints(folder: Path, epoch: int | None = None) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.pth.tar*" if epoch is None else f"*.pth.tar-{epoch}")):
         digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(path)))
     return digest.hexdigest()[:16]

@@ -14,6 +14,7 @@ from typing import Any
 from .errors import UserError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+MAX_JSON = 2**30  # bytes; a split of a million images has about a tenth of that
 
 
 def cache_folder(*parts: str) -> Path:
@@ -76,10 +77,19 @@ def write_json(obj: Any, path: str | os.PathLike) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """The content of a JSON file; a missing or broken one is a UserError that names it."""
+def read_json(path: str | os.PathLike, **options: Any) -> Any:
+    """The content of a JSON file; a missing or broken one is a UserError that names it.
+
+    Args:
+        options: of ``json.loads``.
+    """
+    path = Path(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        if (size := path.stat().st_size) > MAX_JSON:
+            raise UserError(f"cannot read {path}: it has {size:,} bytes, more than {MAX_JSON:,}")
+        return json.loads(path.read_text(encoding="utf-8"), **options)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:

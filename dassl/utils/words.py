@@ -22,3 +22,8 @@ def shorten_list(names: Iterable[str], limit: int = 3) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """A text cut to ``limit`` characters, the last three of them dots."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dassl.utils import UserError
-
-MAX_BYTES = 2**30  # a split of a million images has about a tenth of that
+from dassl.utils import UserError, read_json
 
 
 def read_text(path: Path) -> str:
@@ -68,27 +65,12 @@ def read_mat(path: Path, key: str) -> Any:
     return np.atleast_1d(content[key])
 
 
-def load_json(path: Path, **options: Any) -> Any:
-    """The content of a JSON file, a UserError if it is not one; ``options`` as json.loads takes."""
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise ValueError(f"it has {size:,} bytes, more than any split or draw would")
-        return json.loads(path.read_text(encoding="utf-8"), **options)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-
-
 def read_names(path: Path) -> dict[str, str]:
     """The names in a JSON object of texts; a key may appear once."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if twice := [key for key, count in Counter(keys).items() if count > 1]:
-            raise UserError(f"{path} has the key {twice[0]!r} twice")
-        return dict(pairs)
-
-    content = load_json(path, object_pairs_hook=unique)
-    fine = isinstance(content, dict) and all(isinstance(v, str) for v in content.values())
-    if not fine:
+    pairs = read_json(path, object_pairs_hook=tuple)
+    if not isinstance(pairs, tuple) or not all(isinstance(name, str) for _, name in pairs):
         raise UserError(f"{path} must be a JSON object of texts")
-    return content
+    counts = Counter(key for key, _ in pairs)
+    if twice := [key for key, count in counts.items() if count > 1]:
+        raise UserError(f"{path} has the key {twice[0]!r} twice")
+    return dict(pairs)

@@ -16,9 +16,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from dassl.utils import UserError, read_json, write_json
-
-from .stored_files import user_cache
+from dassl.utils import UserError, cache_folder, read_json, write_json
 
 # sha256 over the pixels and labels as bytes; the folder is named after it
 CONTENT = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
@@ -32,7 +30,7 @@ def digit_folder() -> Path:
     Safe for concurrent processes: one of them writes the folder, under a lock, and renames it into
     place.
     """
-    folder = user_cache() / "digits7" / CONTENT[:12]
+    folder = cache_folder("digits7", CONTENT[:12])
     if not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from dassl.config import CfgNode
 from dassl.data import DatasetBase
-from dassl.utils import UserError, write_json
+from dassl.utils import UserError, read_json, write_json
 
-from .annotations import load_json
 from .base import FewShotDataset
 from .shots import FewShotSample
 from .splits import Split
@@ -42,7 +41,7 @@ def import_shots(members: Members, path: Path) -> list[Path]:
     Raises:
         UserError: another dataset, or an image that the split does not have in that part.
     """
-    content = load_json(path)
+    content = read_json(path)
     if not isinstance(content, list) or not all(isinstance(c, dict) for c in content):
         raise UserError(f"{path} must hold a list with an object per dataset")
     names, wanted = [c.get("dataset") for c in content], [cls.__name__ for cls, _ in members]

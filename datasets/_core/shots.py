@@ -10,9 +10,8 @@ from pathlib import Path
 
 from dassl.data import Datum
 from dassl.data.label_kinds import SINGLE_LABEL, SingleLabel
-from dassl.utils import UserError, shorten_list
+from dassl.utils import UserError, read_json, shorten_list
 
-from .annotations import load_json
 from .folders import file_sizes
 from .splits import Split, hash_lists
 from .stored_files import find, store
@@ -132,7 +131,7 @@ class FewShotSample:
         """
         self._warn_of_small_classes(split, kinds)
         path = find(self.root, self.file)
-        old = load_json(path) if path else {}
+        old = read_json(path) if path else {}
         if isinstance(old, dict) and old.get("imported"):
             self.from_file(old, split, path)
         else:

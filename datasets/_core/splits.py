@@ -6,8 +6,6 @@ Three formats are read: ``own`` (made here), ``zhou`` (CoOp's ``split_zhou_*.jso
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dassl.data import SPLITS, Datum
-from dassl.utils import UserError
-
-from .annotations import load_json
+from dassl.utils import UserError, read_json
+from dassl.utils.hashes import hash_json
+from dassl.utils.words import shorten
 
 SHARES = (0.5, 0.2, 0.3)  # of the images of a class, in train, val and test
 ENTRY = {  # what an item looks like, for the messages
@@ -110,7 +108,7 @@ class Split:
 
 def hash_lists(*parts: Iterable[Datum]) -> str:
     """sha256 over the relative paths, labels and tasks of lists of images."""
-    return _sha256([[[d.impath, d.label, d.task] for d in part] for part in parts])
+    return hash_json([[[d.impath, d.label, d.task] for d in part] for part in parts])
 
 
 def to_json(split: Split) -> dict:
@@ -121,7 +119,7 @@ def to_json(split: Split) -> dict:
     }
     content = {"classnames": [list(names) for names in split.classnames], **lists}
     content["tasknames"] = list(split.tasknames)
-    return {"format": "own", "hash": _sha256(content), **content}
+    return {"format": "own", "hash": hash_json(content), **content}
 
 
 def read_split(path: Path, kind: str) -> Split:
@@ -133,7 +131,7 @@ def read_split(path: Path, kind: str) -> Split:
     Raises:
         UserError: the file holds no such split; the message says why.
     """
-    content, check = load_json(path), _Checker(path)
+    content, check = read_json(path), _Checker(path)
     check(isinstance(content, dict), "it must be an object with the lists train, val and test")
     for part in SPLITS:
         check(isinstance(content.get(part), list), f"it must hold a list {part!r}")
@@ -156,7 +154,7 @@ class _Checker:
     def names(self, value: Any, where: str) -> tuple[str, ...]:
         """A list of texts."""
         usable = isinstance(value, list) and all(is_text(name) for name in value)
-        self(usable, f"{where} must be a list of names, not {_short(value)}")
+        self(usable, f"{where} must be a list of names, not {shorten(repr(value))}")
         return tuple(value)
 
     def items(self, content: dict, kind: str, parse: Callable) -> list[list[Datum]]:
@@ -167,12 +165,12 @@ class _Checker:
             for i, entry in enumerate(content[part]):
                 found = parse(entry) if isinstance(entry, list) and len(entry) == 3 else None
                 if not found:
-                    self(False, f"{part}[{i}] must be {ENTRY[kind]}, not {_short(entry)}")
+                    self(False, f"{part}[{i}] must be {ENTRY[kind]}, not {shorten(repr(entry))}")
                 if not stays_inside(entry[0]):
                     self(
                         False,
-                        f"{part}[{i}] has the path {_short(entry[0])}; it must be relative to "
-                        "the image folder and stay inside it",
+                        f"{part}[{i}] has the path {shorten(repr(entry[0]))}; it must be relative "
+                        "to the image folder and stay inside it",
                     )
                 items += found
             parts.append(items)
@@ -186,7 +184,7 @@ class _Checker:
                 if d.task >= len(classnames) or d.label >= len(classnames[d.task]):
                     self(
                         False,
-                        f"{name}: {_short(d.impath)} has label {d.label} of task {d.task}, "
+                        f"{name}: {shorten(repr(d.impath))} has label {d.label} of task {d.task}, "
                         "which has no class name",
                     )
 
@@ -199,7 +197,7 @@ def _read_own(content: dict, check: _Checker) -> Split:
 
     body = {key: value for key, value in content.items() if key not in ("format", "hash")}
     check(
-        content.get("hash") == _sha256(body),
+        content.get("hash") == hash_json(body),
         "its hash is not that of its content: it was edited or damaged; delete it to draw it again",
     )
     parts = check.items(content, "own", parse)
@@ -226,7 +224,7 @@ def _read_zhou(content: dict, check: _Checker) -> Split:
     parts = check.items(content, "zhou", parse)
     check(
         bool(names) and max(names) == len(names) - 1,
-        f"its labels must count from 0 without gaps, but are {_short(sorted(names))}",
+        f"its labels must count from 0 without gaps, but are {shorten(repr(sorted(names)))}",
     )
     return Split([tuple(names[label] for label in range(len(names)))], *parts)
 
@@ -265,11 +263,6 @@ def _per_task(value: Any, name: str, check: _Checker) -> list:
 _READERS = {"own": _read_own, "zhou": _read_zhou, "dk": _read_dk}
 
 
-def _sha256(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _is_index(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -286,8 +279,3 @@ def stays_inside(path: str) -> bool:
     if path[:1] in ("", "/", "\\") or path[1:2] == ":":
         return False
     return ".." not in path or ".." not in path.replace("\\", "/").split("/")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

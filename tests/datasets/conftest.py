@@ -6,14 +6,12 @@ import pytest
 
 from dassl.config import get_cfg_default
 from datasets import __main__ as tool
-from datasets._core import stored_files
 from tests.datasets.folders import fill
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored_files, "user_cache", lambda: tmp_path / "cache")
-    return tmp_path / "cache"
+def cache(tmp_path, user_cache):
+    return tmp_path / "cache" / "softcpt"
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.datasets.folders import load
         ("FGVCAircraft", "images_variant_val.txt", "1 Zeppelin", "no variant 'Zeppelin'"),
         ("SUN397", "Testing_01.txt", "/z/zoo/1.jpg", "no class 'z/zoo'"),
         ("UCF101", "ucfTrainTestlist/testlist01.txt", "Flying/v.avi", "no action 'Flying'"),
-        ("OxfordFlowers", "cat_to_name.json", "{", "cannot read"),
+        ("OxfordFlowers", "cat_to_name.json", "{", "is not valid JSON"),
         ("OxfordFlowers", "imagelabels.mat", None, "cannot read .*imagelabels.mat"),
         ("StanfordCars", "devkit/cars_meta.mat", "", "there is no file .*cars_meta.mat"),
         ("Fashion20", "task_info.csv", "20\tx\ty\ta,b", "has 21 tasks"),

@@ -64,6 +64,7 @@ def test_read_only_data_folder_uses_the_cache(cfg, root, cache, monkeypatch):
     def refuse(content, path):
         if Path(path).is_relative_to(root):
             raise PermissionError(13, "Permission denied")
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
 
     monkeypatch.setattr(stored_files, "write_json", refuse)

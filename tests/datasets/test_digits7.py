@@ -13,7 +13,7 @@ from dassl.config import get_cfg_default
 from dassl.data import DataManager
 from dassl.utils import UserError
 from datasets import digit_labels, digits7
-from datasets._core import digit_tasks, digits, stored_files
+from datasets._core import digit_tasks, digits
 
 CONFIG = Path(__file__).parents[2] / "configs/datasets/digits7.yaml"
 
@@ -153,7 +153,7 @@ def test_bytes_of_the_images_are_the_same_everywhere(suite):
 
 
 def test_other_digits_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(digits, "user_cache", lambda: tmp_path)
+    monkeypatch.setattr(digits, "cache_folder", lambda *parts: tmp_path.joinpath(*parts))
     monkeypatch.setattr(digits, "CONTENT", "0" * 64)
     with pytest.raises(UserError, match="install another version of scikit-learn"):
         digits.digit_folder()
@@ -162,10 +162,10 @@ def test_other_digits_are_refused(tmp_path, monkeypatch):
 
 def test_unwritable_cache_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(digits, "user_cache", lambda: tmp_path / "file")
+    monkeypatch.setattr(digits, "cache_folder", lambda *parts: tmp_path.joinpath("file", *parts))
     with pytest.raises(UserError, match=r"cannot write the digits to .*XDG_CACHE_HOME"):
         digits.digit_folder()
 
 
 def test_cache_is_the_users():
-    assert stored_files.user_cache().name == "softcpt"
+    assert digits.cache_folder().name == "softcpt"

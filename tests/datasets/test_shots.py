@@ -197,12 +197,10 @@ def test_read_only_data_folder_is_left_alone(tmp_path, monkeypatch):
     def refuse(content, path):
         if Path(path).is_relative_to(tmp_path / "data"):
             raise OSError(30, "Read-only file system")
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(content))
 
     monkeypatch.setattr(stored_files, "write_json", refuse)
-    monkeypatch.setattr(
-        stored_files, "mkdir_if_missing", lambda p: "data" in p.parts or p.mkdir(parents=True)
-    )
     first = load("RSSCN7", tmp_path / "data", NUM_SHOTS=1)
     assert sorted((tmp_path / "data").rglob("*")) == before
     assert load("RSSCN7", tmp_path / "data", NUM_SHOTS=1).identity.draw == first.identity.draw

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from dassl.config import get_cfg_default
 from dassl.data import Datum
 from dassl.utils import UserError
-from datasets._core import stored_files
+from dassl.utils.hashes import hash_json
 from datasets._core.base import FewShotDataset
-from datasets._core.splits import Split, _sha256, read_split, to_json
+from datasets._core.splits import Split, read_split, to_json
 from tests.datasets.folders import fill
 
 ZHOU = {
@@ -40,7 +40,7 @@ class Zoo(FewShotDataset):
 
 @pytest.fixture
 def cfg(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored_files, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     images = tmp_path / "zoo" / "images"
     for number in "12349":
         for file in (f"a/{number}.jpg", f"b/{number}.jpg", f"c/{number}.jpg", f"{number}.jpg"):
@@ -122,8 +122,8 @@ def meta(**parts):
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("zhou", "{", "cannot read .*split_zhou_Zoo.json"),
-        ("zhou", "[" * 100_000, "cannot read .*split_zhou_Zoo.json"),
+        ("zhou", "{", "split_zhou_Zoo.json is not valid JSON"),
+        ("zhou", "[" * 100_000, "split_zhou_Zoo.json is not valid JSON"),
         ("zhou", [], "it must be an object with the lists"),
         ("zhou", changed(ZHOU, val={}), "must hold a list 'val'"),
         ("zhou", item(ZHOU, ["a/9.jpg", "0", "ant"]), r"train\[0\] must be .path, label, class n"),
@@ -172,7 +172,7 @@ def test_unusable_split_is_refused(cfg, tmp_path, kind, content, message):
 )
 def test_own_split_with_a_fitting_hash_is_still_checked(tmp_path, change, message):
     content = {**to_json(Split([("x", "y")])), **change}
-    content["hash"] = _sha256({k: v for k, v in content.items() if k not in ("format", "hash")})
+    content["hash"] = hash_json({k: v for k, v in content.items() if k not in ("format", "hash")})
     path = tmp_path / "split.json"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=message):
@@ -183,7 +183,7 @@ def test_huge_file_is_not_read(tmp_path):
     path = tmp_path / "split.json"
     with path.open("wb") as file:
         file.truncate(2**31)  # takes no room on the disk
-    with pytest.raises(UserError, match="has 2,147,483,648 bytes, more than any split"):
+    with pytest.raises(UserError, match="has 2,147,483,648 bytes, more than"):
         read_split(path, "zhou")
 
 
@@ -239,7 +239,7 @@ def test_any_json_gives_a_dataset_or_a_user_error(cfg, tmp_path, kind, data):
     content = data.draw(damaged(VALID[kind]) | anything)
     if kind == "own" and isinstance(content, dict):
         body = {k: v for k, v in content.items() if k not in ("format", "hash")}
-        content = {**content, "hash": _sha256(body)}
+        content = {**content, "hash": hash_json(body)}
     write(tmp_path, kind, content)
     cfg.DATASET.SPLIT = kind
     try:

@@ -23,10 +23,13 @@ def sinkhorn(cost, eps, max_iter, thresh):
     )
 
 
-def logits(places, text, scale, eps=0.1, max_iter=100, thresh=0.01, uniform=False):
-    """Logits (B, C) of places (B, p, e) against prompts (N, C, e)."""
+def logits(places, text, scale, whole=None, eps=0.1, max_iter=100, thresh=0.01, uniform=False):
+    """Logits (B, C) of places (B, p, e) against prompts (N, C, e).
+
+    ``whole`` (B, e): features whose cosines with the mean prompt of each class are added.
+    """
     rows = []
-    for image in places:
+    for b, image in enumerate(places):
         row = []
         for c in range(text.shape[1]):
             found = [[unit(x) @ unit(t) for t in text[:, c]] for x in image]
@@ -34,6 +37,9 @@ def logits(places, text, scale, eps=0.1, max_iter=100, thresh=0.01, uniform=Fals
             plan = torch.full_like(similarity, 1 / similarity.numel())
             if not uniform:
                 plan = sinkhorn(1 - similarity.detach(), eps, max_iter, thresh)
-            row.append(torch.exp(scale) * (plan * similarity).sum())
+            score = (plan * similarity).sum()
+            if whole is not None:
+                score = score + unit(whole[b]) @ unit(sum(unit(t) for t in text[:, c]))
+            row.append(torch.exp(scale) * score)
         rows.append(torch.stack(row))
     return torch.stack(rows)

@@ -10,7 +10,7 @@ from dassl.engine.checkpoints import checkpoint_file, load_strictly, read_checkp
 from dassl.utils import UserError
 from results.mistakes import find_mistakes
 from results.predictions import BETWEEN, FILE, TYPES, read_predictions
-from results.task_words import read_tasks
+from results.tasks_file import read_tasks
 from results.training_curves import read_curves
 from softcpt.run_folder import read_record
 from tests._records import record

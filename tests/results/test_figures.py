@@ -1,6 +1,7 @@
 """Figures: what they show, in which colours, and files that cannot be written."""
 
 import itertools
+import warnings
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -91,6 +92,14 @@ def test_gains_are_drawn(tree):
     alone = aggregate([make_run(tree / "x", record())])
     with pytest.raises(UserError, match="no suite has both zero-shot and another method"):
         draw_gains(alone, tree / "none.png")
+
+
+def test_narrow_gains_of_one_task_have_room_for_their_bars(tmp_path):
+    for method, shots, value in (("zero-shot", 0, 50.0), ("A", 16, 60.0)):
+        write(tmp_path / method, method=method, shots=shots, tasks=(("oak", "", value),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of axes without height
+        draw_gains(aggregate(find_runs(tmp_path)), tmp_path / "gains.svg", narrow=True)
 
 
 def test_training_and_similarity_are_drawn(tmp_path):

@@ -168,7 +168,7 @@ def sparse(toy_folder):
 
     def init(self, cfg):
         base.__init__(self, cfg)
-        self._train_x = [item for item in self._train_x if item.task != 1]
+        self.train_x = [item for item in self.train_x if item.task != 1]
 
     DATASET_REGISTRY.register()(type("Sparse", (base,), {"__init__": init}))
     yield
@@ -186,7 +186,7 @@ def renamed(toy_folder):
                 replace(task, **{key: change(task) for key, change in changes.items()})
                 for task in self.space.tasks
             ]
-            self._space = TaskSpace(tuple(tasks))
+            self.space = TaskSpace(tuple(tasks))
 
         cls = type(dataset, (toy_class(dataset, toy_folder),), {"__init__": init})
         DATASET_REGISTRY.register()(cls)

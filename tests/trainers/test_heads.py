@@ -119,10 +119,10 @@ def odd_toys(toy_folder):
         cls.__init__ = init
         DATASET_REGISTRY.register()(cls)
 
-    change("NoVal", _val=lambda data: None)
-    change("ValIsTest", _val=lambda data: data.test)
+    change("NoVal", val=lambda data: None)
+    change("ValIsTest", val=lambda data: data.test)
     dark = TASKS[1].classnames[1]
-    change("NoDark", _train_x=lambda data: [i for i in data.train_x if i.classname != dark])
+    change("NoDark", train_x=lambda data: [i for i in data.train_x if i.classname != dark])
     yield
     for name in ("NoVal", "ValIsTest", "NoDark"):
         DATASET_REGISTRY._classes.pop(name)

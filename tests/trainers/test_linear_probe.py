@@ -5,6 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 
 from dassl.utils import UserError
 from tests.conftest import TASKS
@@ -83,3 +85,20 @@ def test_upstream_metrics_are_swapped(run, build):
     assert content["protocol"]["method"] == "LP-CLIP (upstream's metrics)"
     with pytest.raises(UserError, match=r"UPSTREAM_METRICS.*TEST.METRIC per_task"):
         build("LinearProbe", "TRAINER.LP.UPSTREAM_METRICS", "True", "TEST.METRIC", "overall_acc")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_solver_uses_as_many_threads_as_torch(monkeypatch, threads):
+    used = []
+
+    def fit(self, x, y):
+        used.extend(pool["num_threads"] for pool in threadpool_info())
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        regression(np.ones((2, 3)), np.array([0, 1]), 1.0, 1)
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {threads}

@@ -47,6 +47,7 @@ def naive_text(naive_model, token_ids, leaf, position="end"):
         {"CSC": True},
         {"CLASS_TOKEN_POSITION": "middle"},
         {"UNIFORM": True},
+        {"GLOBAL_TERM": True},
         {"EPS": 0.5, "MAX_ITER": 3, "THRESH": 0.0},
     ],
     ids=str,
@@ -60,9 +61,10 @@ def test_equations(build, with_places, naive_model, token_ids, close, options):
     leaf = naive_leaf(ctx)
     position = options.get("CLASS_TOKEN_POSITION", "end")
     text = naive_text(naive_model, token_ids, leaf, position)
-    how = {
-        key.lower(): options[key] for key in options if key not in ("CSC", "CLASS_TOKEN_POSITION")
-    }
+    plain = ("CSC", "CLASS_TOKEN_POSITION", "GLOBAL_TERM")
+    how = {key.lower(): options[key] for key in options if key not in plain}
+    if "GLOBAL_TERM" in options:
+        how["whole"] = with_places["feat"].double()
     scale = trainer.clip.logit_scale.double()
     scores = plot.logits(with_places["local"].double(), text, scale, **how)
     loss = naive.loss(scores, with_places["label"].tolist(), [0] * 5, [4])

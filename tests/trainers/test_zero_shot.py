@@ -1,5 +1,6 @@
 """Zero-shot CLIP by hand-written templates, and CoOp that starts with the same words."""
 
+import pytest
 import torch
 
 from tests.conftest import TASKS
@@ -24,13 +25,15 @@ def test_zero_shot_is_clip_with_the_templates(build):
     assert not trainer.optimizers()
 
 
-def test_ensemble_averages_normalised_features(build):
-    trainer = build("ZeroshotCLIP2", "DATASET.SUBSAMPLE_TASKS", "task0")
+@pytest.mark.parametrize("own", [True, False])
+def test_ensemble_averages_normalised_features(build, own):
+    trainer = build("ZeroshotCLIP2", *TASK0, "TRAINER.ZEROSHOT2.OWN_TEMPLATE", own)
     text, rows = trainer.clip.text_tower, []
     general = ("itap of a {}.", "a bad photo of the {}.", "a origami {}.")
     general += ("a photo of the large {}.", "a {} in a video game.", "art of the {}.")
     for name in ("red", "grass green", "deep blue"):
-        templates = ("a {} picture.", *general, "a photo of the small {}.")
+        templates = (*general, "a photo of the small {}.")
+        templates += ("a {} picture.",) if own else ()
         found = text.encode_text([template.format(name) for template in templates])
         rows.append(sum(row / row.norm() for row in found))
     images = torch.randn(4, E)

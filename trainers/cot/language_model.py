@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from clip._fetch import hub_cache, quiet, require_hub
 from dassl.utils import UserError, cache_folder, read_json, write_json
+from dassl.utils.hashes import hash_file
 
 BATCH = 32
 SENTENCE_END = re.compile(r"[\n.!?]")
@@ -74,8 +75,7 @@ def _identity(model: str) -> tuple[str, ...]:
         return (model,)
     parts = []
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            parts += [path.name, hashlib.file_digest(file, "sha256").hexdigest()]
+        parts += [path.name, hash_file(path)]
     return tuple(parts)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dassl.data import Task, TaskSpace
+from dassl.data.class_sampling import sample_classes
 from dassl.data.label_kinds import MultiLabel
 from dassl.utils import UserError
 from tests.reference import tasks as reference
@@ -47,7 +48,7 @@ def test_space_lays_out_columns():
 def test_cross_entropy_is_the_naive_loop(sizes, batch, smoothing, seed):
     space = make_space(sizes)
     logits, label, task, g = make_batch(sizes, batch, seed)
-    keeps = [None, space.sample_classes(label, task, 0.4, g)]
+    keeps = [None, sample_classes(space, label, task, 0.4, g)]
     for class_mask in keeps:
         grads, losses = [], []
         for loss_of in (
@@ -82,7 +83,7 @@ def test_cross_entropy_of_half_precision_is_computed_in_fp32():
 def test_sample_classes_keeps_present_and_a_share_of_each_task(sizes, batch, rate, seed):
     space = make_space(sizes)
     _, label, task, g = make_batch(sizes, batch, seed)
-    class_mask = space.sample_classes(label, task, rate, g)
+    class_mask = sample_classes(space, label, task, rate, g)
     assert class_mask.dtype == torch.bool and class_mask.shape == (sum(sizes),)
     assert class_mask[label + space.offsets[task]].all()
     counts = [int(class_mask[space.columns(t)].sum()) for t in range(len(sizes))]
@@ -92,20 +93,20 @@ def test_sample_classes_keeps_present_and_a_share_of_each_task(sizes, batch, rat
 def test_sample_classes_counts_exactly_where_floats_do_not():
     space = make_space([101])  # one present and 100 others: 0.07 * 100 is 7.000000000000001
     zero = torch.zeros(1, dtype=torch.long)
-    assert space.sample_classes(zero, zero, 0.07, torch.Generator()).sum() == 1 + 7
+    assert sample_classes(space, zero, zero, 0.07, torch.Generator()).sum() == 1 + 7
 
 
 def test_sample_classes_is_even_and_belongs_to_its_generator():
     space, zero = make_space([1, 6]), torch.zeros(1, dtype=torch.long)
     g = torch.Generator().manual_seed(0)
     state = torch.get_rng_state()
-    draws = torch.stack([space.sample_classes(zero, zero, 0.5, g) for _ in range(2000)])
+    draws = torch.stack([sample_classes(space, zero, zero, 0.5, g) for _ in range(2000)])
     assert torch.equal(state, torch.get_rng_state())
     assert draws[:, 0].all() and (draws[:, 1:].sum(dim=1) == 3).all()
     torch.testing.assert_close(
         draws[:, 1:].float().mean(0), torch.full((6,), 0.5), atol=0.05, rtol=0
     )
-    again = space.sample_classes(zero, zero, 0.5, torch.Generator().manual_seed(0))
+    again = sample_classes(space, zero, zero, 0.5, torch.Generator().manual_seed(0))
     assert torch.equal(again, draws[0])
 
 
@@ -113,7 +114,7 @@ def test_sample_classes_is_even_and_belongs_to_its_generator():
 def test_sample_classes_refuses_a_rate_outside_0_to_1(rate):
     zero = torch.zeros(1, dtype=torch.long)
     with pytest.raises(UserError, match="rate must lie between 0 and 1"):
-        make_space([2]).sample_classes(zero, zero, rate, torch.Generator())
+        sample_classes(make_space([2]), zero, zero, rate, torch.Generator())
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class ValIsTest(Plain):
     def build_data_loader(self):
         super().build_data_loader()
         data = self.dm.dataset
-        data._val, self.val_loader = data.test, self.test_loader
+        data.val, self.val_loader = data.test, self.test_loader
 
 
 def test_models_are_not_chosen_on_test_images(make):

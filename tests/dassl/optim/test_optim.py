@@ -96,6 +96,21 @@ def test_schedules_against_torch(name, stepsize, warmup, recount):
     assert [lr_at(s, cfg) for s in range(30)] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+def test_the_squared_cosine_of_an_authors_log():
+    """Rates of epochs 2, 3, 10, 91 and 100 in a log by the author of KgCoOp."""
+    cfg = optim_cfg(
+        LR=0.002,
+        MAX_EPOCH=100,
+        LR_SCHEDULER="cosine_squared",
+        WARMUP_EPOCH=1,
+        WARMUP_TYPE="constant",
+        WARMUP_RECOUNT=False,
+    )
+    rates = [lr_at(epoch - 1, cfg) for epoch in (1, 2, 3, 10, 91, 100)]
+    logged = [1e-5, 1.999013e-3, 1.996055e-3, 1.921376e-3, 1.197732e-6, 1.217413e-10]
+    assert rates == pytest.approx(logged, rel=1e-6)
+
+
 def test_single_step_of_minus_one_never_drops_within_the_training():
     cfg = optim_cfg(LR=0.1, MAX_EPOCH=5, LR_SCHEDULER="single_step", STEPSIZE=(-1,))
     assert [lr_at(s, cfg) for s in range(5)] == [0.1] * 5
@@ -139,11 +154,14 @@ def test_sgd_options():
     assert isinstance(optimizer, torch.optim.SGD)
     assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.5, 0.01, 0.8)
     assert group["nesterov"] and group["dampening"] == 0
+    plain = optim_cfg(NAME="sgd", MOMENTUM=0.0, SGD_DAMPNING=0.3)
+    group = build_optimizer(nn.Linear(2, 2), plain).param_groups[0]
+    assert not group["nesterov"] and (group["momentum"], group["dampening"]) == (0, 0.3)
 
 
 @pytest.mark.parametrize(("name", "cls"), [("adam", "Adam"), ("adamw", "AdamW")])
 def test_adam_options(name, cls):
-    rest = dict(ADAM_EPS=1e-4, WEIGHT_DECAY=0.02)
+    rest = dict(ADAM_EPS=1e-4, WEIGHT_DECAY=0.02, SGD_NESTEROV=True, MOMENTUM=0.0)  # SGD's own keys
     cfg = optim_cfg(NAME=name, ADAM_BETA1=0.7, ADAM_BETA2=0.8, **rest)
     optimizer = build_optimizer(nn.Linear(2, 2), cfg)
     assert type(optimizer).__name__ == cls
@@ -173,6 +191,7 @@ def test_nothing_to_train():
         ({"LR": 0.0}, r"OPTIM\.LR takes .* above 0 .*; got 0\.0"),
         ({"MOMENTUM": -0.9}, r"OPTIM\.MOMENTUM takes .*; got -0\.9"),
         ({"SGD_NESTEROV": True, "MOMENTUM": 0.0}, "SGD_NESTEROV needs OPTIM.MOMENTUM above 0"),
+        ({"SGD_NESTEROV": True, "SGD_DAMPNING": 0.1}, r"OPTIM\.SGD_DAMPNING 0; got .* 0\.1"),
     ],
 )
 def test_optimizer_refuses(keys, message):
@@ -187,6 +206,7 @@ def test_optimizer_refuses(keys, message):
         ({"WARMUP_EPOCH": 1, "WARMUP_TYPE": "lin"}, "OPTIM.WARMUP_TYPE .*'lin'"),
         ({"MAX_EPOCH": 0}, "OPTIM.MAX_EPOCH of at least 1; got 0"),
         ({"LR_SCHEDULER": "multi_step"}, r"multi_step needs OPTIM.STEPSIZE .* got \(-1,\)"),
+        ({"LR_SCHEDULER": "multi_step", "STEPSIZE": ()}, r"multi_step needs .* got \(\)"),
         ({"LR_SCHEDULER": "single_step", "STEPSIZE": (1, 2)}, "single_step needs one number"),
     ],
 )
