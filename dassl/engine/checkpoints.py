@@ -31,7 +31,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     weights, metadata = content.get("state_dict", {}), content.get("facts", {})
     _check_tensors(weights, path)
     if not isinstance(metadata, dict):
-        raise UserError(f"{path} is damaged: its metadata, facts, is {_shorten(metadata)}")
+        raise UserError(f"{path} is damaged: its metadata, facts, is {shorten(str(metadata))}")
     return Checkpoint(weights, metadata, content.get("epoch"))
 
 
@@ -41,7 +41,7 @@ def _check_tensors(state: object, path: str | Path) -> None:
     for name, value in named:
         if not isinstance(value, Tensor):
             raise UserError(
-                f"{path} is damaged: {name} holds {_shorten(value)}, but must hold tensors"
+                f"{path} is damaged: {name} holds {shorten(str(value))}, but must hold tensors"
             )
 
 

@@ -97,6 +97,15 @@ def test_contents_of_checkpoints(tmp_path, content):
         read_checkpoint(path)
 
 
+def test_a_changed_number_of_a_checkpoint(tmp_path):
+    path = tmp_path / "model.pth.tar-2"
+    torch.save({"state_dict": {"weight": torch.full((9,), 0.5)}}, path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\x00\x00\x00\x3f", b"\x00\x00\x80\x3f", 1))
+    with pytest.raises(UserError, match=r"model\.pth\.tar-2: .*has changed since"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("kind", [torch.complex64, torch.long])
 def test_numbers_of_another_kind(kind):
     model = torch.nn.Linear(2, 1, bias=False)
