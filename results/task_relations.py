@@ -23,7 +23,8 @@ from .by_task import (
 )
 from .read import Run
 from .rendering import Cell, Table
-from .tables import shots_name, signed
+from .shots import shots_name
+from .tables import signed, stat_cell
 
 FILE = "task_relations.json"
 Matrix = list[list[float | None]]
@@ -38,7 +39,7 @@ def save_relations(trainer: Any, folder: Path) -> None:
     """Write what the trainer's observers recorded about its tasks."""
     for observer in trainer.observers:
         content = observer.relations()
-        if content["steps"]:
+        if content.get("steps"):
             write_json(content, folder / FILE)
 
 
@@ -180,20 +181,12 @@ def relation_tables(runs: Sequence[Run]) -> list[Table]:
 
 def _rows(found: Relations) -> Iterator[tuple[Cell, ...]]:
     for t, name in enumerate(found.tasks):
-        values = [_value(list(side[t].values())) for side in (found.alone, found.joint)]
+        values = [stat_cell(statistic(side[t].values())) for side in (found.alone, found.joint)]
         pairs = [
             Cell("") if u == t else _pair(found.gradients[t][u], found.contexts, t, u)
             for u in range(len(found.tasks))
         ]
         yield (Cell(name), *values, _marked(gain_cell(found.gains(t))), *pairs)
-
-
-def _value(values: Sequence[float]) -> Cell:
-    stat = statistic(values)
-    if stat.mean is None:
-        return Cell("n/a", n=0)
-    spread = f" ± {stat.spread:.1f}" if stat.n > 1 else ""
-    return Cell(f"{stat.mean:.1f}{spread}", stat.mean, stat.spread, stat.n)
 
 
 def _marked(gain: Cell) -> Cell:
