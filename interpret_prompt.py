@@ -125,16 +125,7 @@ def _write_csv(path: Path, rows: list) -> None:
 
 def command(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    return run_program(lambda: _start(argv), argv)
-
-
-def _start(argv: Sequence[str] | None) -> None:
-    try:
-        main(parse_args(argv))
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # a file that cannot be written
-        raise UserError(str(error)) from error
+    return run_program(lambda: main(parse_args(argv)), argv, writes_files=True)
 
 
 if __name__ == "__main__":

@@ -215,17 +215,7 @@ def _listed(runs: Sequence[Run]) -> str:
 
 def command(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    return run_program(lambda: _start(argv), argv)
-
-
-def _start(argv: Sequence[str] | None) -> int:
-    args = parse_args(argv)
-    try:
-        return main(args)
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # a file that cannot be written
-        raise UserError(str(error)) from error
+    return run_program(lambda: main(parse_args(argv)), argv, writes_files=True)
 
 
 if __name__ == "__main__":

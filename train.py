@@ -50,9 +50,6 @@ def main(args: argparse.Namespace) -> dict:
     Raises:
         UserError: the command cannot be carried out.
     """
-    if args.list:
-        print(listing(args.list))
-        return {}
     cfg = setup_cfg(args)
     check_dataset_chosen(cfg)
     if cfg.RESUME and not any(Path(cfg.RESUME).rglob("resume*.pt")):
@@ -107,12 +104,12 @@ def _run(args: argparse.Namespace, cfg: CfgNode, record) -> dict:
 
 def _train_or_evaluate(args: argparse.Namespace, trainer) -> None:
     if not args.eval_only:
-        from dassl.engine.evaluated_images import check_test_images, hint_to_test_again
+        from dassl.engine.evaluation_errors import check_test_images, hint_to_test_again
 
         check_test_images(trainer)
         with hint_to_test_again(trainer):
             return trainer.train()
-    from results.task_words import set_evaluated_biases
+    from results.tasks_file import set_evaluated_biases
     from results.unseen import stored_temperatures
 
     space, source = trainer.dataset.space, args.model_dir
@@ -172,7 +169,7 @@ def listing(kind: str = "all") -> str:
 def _start(argv: Sequence[str] | None) -> None:
     args = parse_args(argv)
     if args.list:
-        main(args)
+        print(listing(args.list))
         return
     check_arguments(args)
     from dassl.utils import distributed  # imports torch

@@ -19,7 +19,6 @@ import argparse
 import sys
 from typing import Any
 
-from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
 
 LIST = "Print all datasets and suites."
@@ -67,19 +66,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def command() -> int:
     """Run the command line; the exit code."""
-    return run_program(_start)
+    return run_program(_start, writes_files=True)
 
 
 def _start() -> int:
     args = parse_args()
     from ._core.commands import COMMANDS  # imports torch
 
-    try:
-        return COMMANDS[args.command](args)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UserError(str(error)) from error
+    return COMMANDS[args.command](args)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dassl.metrics.calibration import Bin, calibration_measures, reliability
 from dassl.utils import read_json
-from dassl.utils.calibration import Bin, calibration_measures, reliability
 
 from .predictions import ImageResults, read_predictions
 from .schema import FILE

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from dassl.metrics import BINS
 from dassl.utils import unknown_name
-from dassl.utils.calibration import BINS
 
 from .aggregate import Row, Stat, statistic
-from .calibration import calibration_before, mean_calibration
 from .read import Run
 from .rendering import Cell
 
@@ -49,6 +48,18 @@ def _megabytes(run: Run) -> float | None:
     return run.peak_memory / 1e6 if run.peak_memory else None
 
 
+def _ece_and_nll(run: Run) -> tuple[float | None, float | None]:
+    from .calibration import mean_calibration  # imports numpy
+
+    return mean_calibration(run.folder)
+
+
+def _ece_and_nll_before(run: Run) -> tuple[float | None, float | None]:
+    from .calibration import calibration_before
+
+    return calibration_before(run.folder)
+
+
 LEARNED = "learned"
 COLUMNS = {
     LEARNED: Column("learned", "learned values", lambda run: run.parameters),
@@ -57,25 +68,25 @@ COLUMNS = {
     "ece": Column(
         "ECE",
         f"expected calibration error in %, {BINS} bins, mean over tasks",
-        lambda run: mean_calibration(run.folder)[0],
+        lambda run: _ece_and_nll(run)[0],
         digits=1,
     ),
     "nll": Column(
         "NLL",
         "negative log-likelihood of the right class in nats, mean over tasks",
-        lambda run: mean_calibration(run.folder)[1],
+        lambda run: _ece_and_nll(run)[1],
         digits=3,
     ),
     "ece_before": Column(
         "ECE before",
         "ECE before the temperature of TEST.CALIBRATION",
-        lambda run: calibration_before(run.folder)[0],
+        lambda run: _ece_and_nll_before(run)[0],
         digits=1,
     ),
     "nll_before": Column(
         "NLL before",
         "NLL before it",
-        lambda run: calibration_before(run.folder)[1],
+        lambda run: _ece_and_nll_before(run)[1],
         digits=3,
     ),
 }

@@ -13,11 +13,9 @@ from dassl.utils import UserError, atomic_path
 from .embedded import figure_source
 from .few_shot_curves import draw_curves
 from .figures import draw_gains
-from .mistakes import CLASSES_SHOWN
 from .relation_figure import draw_relations
 from .rendering import Notes, Table
 from .report import Report
-from .run_pages import run_pages
 
 TEMPLATE = "report.html.j2"
 
@@ -32,6 +30,9 @@ def write_report(report: Report, path: str | os.PathLike, root: str = "") -> Pat
         UserError: there is no complete run, or the reference is no method.
     """
     import jinja2
+
+    from .mistakes import CLASSES_SHOWN  # imports numpy
+    from .run_pages import run_pages
 
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):

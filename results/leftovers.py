@@ -11,7 +11,7 @@ from dassl.utils.scalars import CSV_FILE
 
 from .schema import FILE
 from .settings import CONFIG
-from .task_words import FILE as TASKS
+from .tasks_file import FILE as TASKS
 
 STATES = ("resume*.pt", "*/model.pth.tar*")  # states to resume, and learned parameters
 RUN_FILES = (FILE, CONFIG, TASKS, CSV_FILE, "log.txt*", ".lock")

@@ -10,7 +10,7 @@ import numpy as np
 
 from .calibration import CalibrationMeasures, measure_calibration
 from .predictions import ImageResults, read_predictions
-from .task_words import read_words
+from .tasks_file import read_words
 
 WHOLE_MATRIX = 30  # a task with more classes shows the block of those that are confused most
 BLOCK = 20  # classes of that block

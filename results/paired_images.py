@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .aggregate import Row
 from .compare import comparable_rows, runs_of_same_seed
-from .predictions import read_predictions
 from .rendering import Cell, Table
 from .tables import shots_name
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LEVEL = 0.05
 
@@ -42,6 +43,8 @@ def paired_images(rows: Sequence[Row], reference: str = "") -> list[ImagePairs]:
 
     Runs without ``predictions.npz``, or of other test images, are left out.
     """
+    from .predictions import read_predictions  # imports numpy
+
     known: dict[Path, tuple[str, np.ndarray] | None] = {}
 
     def correct(folder: Path) -> tuple[str, np.ndarray] | None:

@@ -92,7 +92,7 @@ def _test_subset(dataset: DatasetBase) -> dict[str, dict]:
 def finish_run(record: RunRecord, trainer) -> dict:
     """Record the results of a run and its cost, and write ``predictions.npz``; the record."""
     from .predictions import save_predictions
-    from .task_words import write_tasks
+    from .tasks_file import write_tasks
 
     write_tasks(trainer.dataset.space, record.folder)  # with biases of a state to resume from
     save_predictions(trainer, record.folder)

@@ -22,7 +22,7 @@ from dassl.utils.lockstep import now
 from .leftovers import nothing_computed, remove_run_files
 from .schema import FILE, NEWER, NOT_HASHED, SCHEMA, RecordReader
 from .settings import CONFIG, differences, read_config
-from .task_words import write_tasks
+from .tasks_file import write_tasks
 
 if TYPE_CHECKING:
     from dassl.data import TaskSpace

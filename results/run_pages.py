@@ -7,17 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dassl.metrics import BINS
 from dassl.utils import flat
-from dassl.utils.calibration import BINS
 
 from .aggregate import Row
 from .compare import shots_phrase
-from .embedded import figure_source
+from .embedded import Thumbnails, figure_source
 from .figures import draw_training
 from .mistakes import SHOWN, TaskMistakes, find_mistakes
 from .read import Run
 from .settings import read_config
-from .thumbnails import Thumbnails
 from .training_curves import read_curves
 
 LOG_LINES = 40

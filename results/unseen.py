@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dassl.utils import UserError, read_json
 
 from .schema import FILE
-from .task_words import read_words
+from .tasks_file import read_words
 
 if TYPE_CHECKING:
     from dassl.config import CfgNode

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dassl.utils import UserError
 from results.schema import FILE as RECORD
-from results.task_words import FILE as TASKS
+from results.tasks_file import FILE as TASKS
 
 from .run_folder import CONFIG, PARAMETERS
 

@@ -16,7 +16,7 @@ from dassl.engine import TrainerBase
 from dassl.engine.checkpoints import check_metadata, load_strictly
 from dassl.utils import UserError
 from results.schema import FILE as RECORD
-from results.task_words import FILE as TASKS
+from results.tasks_file import FILE as TASKS
 
 from .export_folder import (
     describe_source,

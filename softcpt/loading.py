@@ -20,7 +20,7 @@ from dassl.config.node import read_yaml
 from dassl.data import SPLITS, DatasetBase, Datum, TaskSpace
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, build_trainer
 from dassl.utils import UserError, unknown_name
-from results.task_words import read_tasks
+from results.tasks_file import read_tasks
 
 from .hub import local_folder
 from .learned_parameters import load_parameters

@@ -17,7 +17,7 @@ from dassl.engine.label_bias import label_biases, set_label_biases
 from dassl.utils import UserError
 from dassl.utils.checkpoint import load_checkpoint, write_tensors
 from results.predictions import read_predictions
-from results.task_words import read_words, use_stored_biases, write_tasks
+from results.tasks_file import read_words, use_stored_biases, write_tasks
 from softcpt import load_run
 from softcpt.exporting import export_run
 from tests.conftest import TASKS, toy_class

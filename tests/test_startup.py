@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "torchvision", "open_clip", "scipy", "sklearn", "matplotlib", "pandas")
+HEAVY = ("torch", "torchvision", "numpy", "open_clip", "scipy", "sklearn", "matplotlib", "pandas")
 COOP = ("train.py", "--trainer", "CoOp")
 CASES = {  # exit code, arguments, a part of the output
     "train help": (0, ("train.py", "--help"), "--dataset-config-file"),

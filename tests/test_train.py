@@ -42,12 +42,12 @@ def test_help_shows_every_flag_of_the_family(capsys):
 
 
 def test_list_names_everything_with_a_line(capsys):
-    assert train.main(train.parse_args(["--list"])) == {}
+    assert train.command(["--list"]) == 0
     text = capsys.readouterr().out
     for name in (*TRAINER_REGISTRY.registered_names(), *DATASET_REGISTRY.registered_names()):
         assert re.search(rf"^  {re.escape(name)} +\S", text, re.MULTILINE), f"{name} has no line"
     assert "ViT-L/14@336px" in text and "--list backbones" in text
-    train.main(train.parse_args(["--list", "backbones"]))
+    train.command(["--list", "backbones"])
     text = " ".join(capsys.readouterr().out.split())
     # OpenAI's weights stand there under OpenAI's names
     names = [name for name in list_backbones() if not name.endswith("/openai")]
@@ -273,7 +273,7 @@ def test_an_unforeseen_error_is_named(monkeypatch, capsys):
     def fail(args):
         raise KeyError("feat")
 
-    monkeypatch.setattr(train, "main", fail)
+    monkeypatch.setattr(train, "listing", fail)
     assert train.command(["--list"]) == 1
     assert capsys.readouterr().err == "error: KeyError: 'feat' (--debug shows where)\n"
 

@@ -13,7 +13,7 @@ from dassl.utils.lazy import lazy_imports
 if TYPE_CHECKING:
     from ._admin import Part, clear, make_room, parts, verify_shards
     from ._digests import DigestCache
-    from ._layout import store_root
+    from ._paths import store_root
     from ._store import ENCODE_BATCH, FeatureStore, encode_fixed, feature_key
 
 __all__ = [

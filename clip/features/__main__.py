@@ -18,7 +18,7 @@ from dassl.utils.command_line import Parser, path, run_program
 
 from ._admin import clear, parts, verify_shards
 from ._digests import FILE, DigestCache
-from ._layout import store_root
+from ._paths import store_root
 
 
 def main(argv: list[str] | None = None) -> int:

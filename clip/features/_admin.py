@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from dassl.utils.hashes import hash_file
 
-from ._layout import KEY_FILE, SUFFIX, USED_FILE
+from ._paths import KEY_FILE, SUFFIX, USED_FILE
 
 HALF_WRITTEN_SECONDS = 3600  # an older temporary file belongs to a killed process
 

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from dassl.utils.files import atomic_path
 
-from ._layout import KEY_FILE, SUFFIX, USED_FILE, store_root
+from ._paths import KEY_FILE, SUFFIX, USED_FILE, store_root
 
 ENCODE_BATCH = 64  # images that the tower sees at once: see encode_fixed
 

@@ -113,7 +113,7 @@ def _dataset() -> dict:
         "METRIC": Key("", choices=("", "overall_acc", "mean_acc")),  # of all tasks; "": their own
         "MANIFEST": "manifest.csv",  # the table of a Manifest or of TaskColumns, in ROOT
         # of a TaskColumns table, the columns that are not of one class per image; see
-        # docs/your_tasks.md: NAME, KIND (multi_label, ordinal), SEPARATOR, CLASSES, THRESHOLD
+        # docs/label_kinds.md: NAME, KIND (multi_label, ordinal), SEPARATOR, CLASSES, THRESHOLD
         "COLUMNS": (),
         "QUESTIONS": {  # of a dataset of questions about images
             "CANDIDATES": Key(3000, least=1),  # the most frequent training answers, as classes

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from dassl.utils.errors import UserError, nearest
+from dassl.utils.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,8 @@ class Key:
         items = value if isinstance(value, (tuple, list)) else [value]
         if all(map(self._allows, items)):
             return
-        near = nearest(value, map(str, self.choices)) if isinstance(value, str) else None
-        raise UserError(
-            f"{where} takes {self.allowed()}; got {value!r}"
-            f"{f'; did you mean {near}?' if near else ''}"
-        )
+        hint = did_you_mean(value, map(str, self.choices)) if isinstance(value, str) else ""
+        raise UserError(f"{where} takes {self.allowed()}; got {value!r}{hint}")
 
     def _allows(self, item: Any) -> bool:
         if self.choices and not (self._or_number and type(item) is float):

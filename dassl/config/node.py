@@ -106,14 +106,19 @@ class CfgNode(_CfgNode):
         copy, frozen = self.clone(), self.is_frozen()
         copy.defrost()
         for key, value in values.items():
-            *path, name = key.split(".")
-            node = copy
-            for part in path:
-                node = node[part]
+            node, name = copy.find(key)
             node[name] = value
         if frozen:
             copy.freeze()
         return copy
+
+    def find(self, key: str) -> tuple[CfgNode, str]:
+        """The node of a key such as ``"INPUT.SIZE"``, and the key's name in it."""
+        *parents, name = key.split(".")
+        node = self
+        for parent in parents:
+            node = node[parent]
+        return node, name
 
     def check(self, name: str = "") -> None:
         """Refuse values out of range, also those set by attribute; ``name`` is the node's own key.

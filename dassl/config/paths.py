@@ -23,11 +23,8 @@ PATH_KEYS = (
 def expand_home(cfg: CfgNode) -> None:
     """Replace ``~`` by the user's home folder in every path of a configuration, in place."""
     for key in PATH_KEYS:
-        *parents, last = key.split(".")
-        node = cfg
-        for parent in parents:
-            node = node[parent]
-        node[last] = expanduser(node[last])
+        node, name = cfg.find(key)
+        node[name] = expanduser(node[name])
     if strange := [name for name in cfg.MODEL.INIT_FROM if not isinstance(name, str)]:
         raise UserError(f"MODEL.INIT_FROM takes a list of folders; got {strange[0]!r} in it")
     cfg.MODEL.INIT_FROM = tuple(map(expanduser, cfg.MODEL.INIT_FROM))

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dassl.metrics.label_kinds import mean_absolute_error, set_measures
+from dassl.metrics.label_measures import mean_absolute_error, set_measures
 from dassl.utils import UserError, unknown_name
 
 MULTI_LABEL_LOSSES = ("binary", "asymmetric")

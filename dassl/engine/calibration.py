@@ -16,10 +16,8 @@ from dassl.config import CfgNode
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.tasks import TaskSpace
 from dassl.evaluation.predictions import Predictions
+from dassl.metrics.calibration import HIGHEST, LOWEST, calibration_measures, fit_temperature
 from dassl.utils import UserError
-from dassl.utils.calibration import HIGHEST, LOWEST, calibration_measures, fit_temperature
-
-from .plain_images import training_images
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -121,7 +119,7 @@ def fit_temperatures(trainer: SimpleTrainer, infer: Callable) -> Temperatures | 
     if trainer.stored_temperatures:
         return _stored(space, by, trainer.stored_temperatures)
     split = _fitting_split(trainer.cfg, trainer.dataset)
-    loader = trainer.val_loader if split == "val" else training_images(trainer)
+    loader = trainer.val_loader if split == "val" else trainer.training_images()
     rows, labels, tasks = [], [], []
     for batch in loader:
         images, label = trainer.parse_batch_test(batch)

@@ -8,7 +8,6 @@ import torch
 
 from dassl.data.label_kinds import AUTO, MultiLabel
 
-from .plain_images import training_images
 from .resume import random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def _logits_and_labels(trainer: SimpleTrainer, t: int) -> tuple[torch.Tensor, to
     trainer.set_model_mode("eval")
     infer = trainer.build_inference("test")
     logits, labels = [], []
-    for batch in training_images(trainer, items[:: -(-len(items) // MOST_IMAGES)]):
+    for batch in trainer.training_images(items[:: -(-len(items) // MOST_IMAGES)]):
         images, label = trainer.parse_batch_test(batch)
         logits.append(infer(images)[:, trainer.dm.space.columns(t)].float().cpu())
         labels.append(label.cpu())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from dassl.config import CfgNode
-from dassl.data import DataManager
-from dassl.data.datasets import DatasetBase
+from dassl.data import DataManager, DatasetBase, Datum, EpochDataLoader, build_data_loader
 from dassl.evaluation import build_evaluator
 from dassl.evaluation.predictions import Predictions
 from dassl.utils import Stopwatch, UserError, choose_device, distributed, unknown_name
@@ -90,6 +89,15 @@ class SimpleTrainer(TrainerBase):
                 "TEST.FINAL_MODEL, or set the values that the method would choose on these images"
             )
         return loader
+
+    def training_images(self, items: Sequence[Datum] | None = None) -> EpochDataLoader:
+        """A loader of every training image, or of ``items``, once, as an evaluation reads them."""
+        return build_data_loader(
+            self.cfg,
+            data_source=self.dataset.train_x if items is None else items,
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            is_train=False,
+        )
 
     @property
     def test_loader(self):

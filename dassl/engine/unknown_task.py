@@ -13,8 +13,6 @@ from dassl.data.tasks import TaskSpace
 from dassl.evaluation.task_choice import ClassificationOfUnknownTask, TaskChoice, best_scores
 from dassl.utils import UserError
 
-from .plain_images import training_images
-
 if TYPE_CHECKING:
     from .base import TrainerBase
     from .simple_trainer import SimpleTrainer
@@ -92,7 +90,7 @@ def fit_task_choice(trainer: SimpleTrainer, infer: Callable) -> None:
     if not isinstance(evaluator, ClassificationOfUnknownTask) or trainer.selecting_model:
         return
     scores, tasks = [], []
-    for batch in training_images(trainer):
+    for batch in trainer.training_images():
         images, _ = trainer.parse_batch_test(batch)
         scores.append(best_scores(infer(images), trainer.dm.space))
         tasks.append(batch["task"].to(scores[-1].device))

@@ -6,7 +6,7 @@ shows. So the scores of each task are standardised by their mean and standard de
 training images of all tasks, and the task with the largest standardised score is chosen.
 
 Standardised over the images of the task itself, which measures how typical the score is of them,
-the choice was right less often than without any calibration (docs/your_tasks.md).
+the choice was right less often than without any calibration (docs/protocols.md).
 """
 
 from __future__ import annotations

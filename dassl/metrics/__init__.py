@@ -1,5 +1,14 @@
-"""Metrics of classification."""
+"""Metrics of classification; imported on first use."""
 
-from .accuracy import compute_accuracy, task_metric
+from typing import TYPE_CHECKING
 
-__all__ = ["compute_accuracy", "task_metric"]
+from dassl.utils.lazy import lazy_imports
+
+if TYPE_CHECKING:
+    from .accuracy import compute_accuracy, task_metric
+
+__all__ = ["BINS", "compute_accuracy", "task_metric"]
+
+BINS = 15  # of equal width, as usual for the ECE: https://arxiv.org/abs/1706.04599
+
+__getattr__, __dir__ = lazy_imports(__name__)

@@ -103,6 +103,7 @@ def run_program(
     argv: Sequence[str] | None = None,
     interrupted: str = "interrupted",
     outlives_terminal: bool = False,
+    writes_files: bool = False,
 ) -> int:
     """Call a program's main function; the exit code.
 
@@ -114,6 +115,8 @@ def run_program(
         argv: the arguments; ``None`` is ``sys.argv``.
         interrupted: what to print when the user or the system stops the program.
         outlives_terminal: work on without output when the reader or the terminal goes away.
+        writes_files: where it reads and writes is the user's choice, so an OSError is an error of
+            the user too.
     """
     if argv is None:
         _use_utf8()
@@ -134,15 +137,19 @@ def run_program(
             _print_error(interrupted)
             return INTERRUPTED
         except Exception as error:
-            return _report(error, "--debug" in (sys.argv if argv is None else argv))
+            if "--debug" in (sys.argv if argv is None else argv):
+                with contextlib.suppress(OSError, ValueError):
+                    traceback.print_exc()
+            return _report(error, (UserError, OSError) if writes_files else UserError)
 
 
-def _report(error: Exception, debug: bool) -> int:
-    """Print an error; the exit code."""
-    if debug:
-        with contextlib.suppress(OSError, ValueError):
-            traceback.print_exc()
-    if isinstance(error, UserError):
+def _report(error: Exception, of_user: type | tuple[type, ...]) -> int:
+    """Print an error; the exit code.
+
+    Args:
+        of_user: the errors that the user can correct.
+    """
+    if isinstance(error, of_user):
         _print_error(f"error: {error}")
         return WRONG_COMMAND
     _print_error(f"error: {type(error).__name__}: {error} (--debug shows where)")

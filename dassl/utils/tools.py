@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
 import os
 import platform
 import random
@@ -57,6 +56,8 @@ def collect_env_info() -> str:
 @functools.cache
 def _package_lines() -> list[str]:
     """Name and version of each installed package of SHOWN_PACKAGES."""
+    import importlib.metadata  # slow, and only this function needs it
+
     lines = []
     for name in SHOWN_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

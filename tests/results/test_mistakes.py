@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import parse_test_res
-from dassl.utils.calibration import reliability
+from dassl.metrics.calibration import reliability
 from results import run_pages
 from results.calibration import mean_calibration
 from results.mistakes import BLOCK, WHOLE_MATRIX, find_mistakes

@@ -6,8 +6,8 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
+from dassl.metrics.calibration import calibration_error
 from dassl.utils import UserError
-from dassl.utils.calibration import calibration_error
 from results.aggregate import aggregate
 from results.html_report import write_report
 from results.mistakes import find_mistakes

@@ -6,7 +6,7 @@ from dassl.config import get_cfg_default
 from dassl.data import Task, TaskSpace
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UserError, write_json
-from results.task_words import write_tasks
+from results.tasks_file import write_tasks
 from results.unseen import stored_temperatures
 
 FISH = "kind of fish"

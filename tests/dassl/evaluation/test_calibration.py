@@ -18,8 +18,7 @@ from dassl.engine.calibration import (
     check_calibration,
     fit_temperatures,
 )
-from dassl.utils import UserError
-from dassl.utils.calibration import (
+from dassl.metrics.calibration import (
     HIGHEST,
     LOWEST,
     calibration_error,
@@ -27,6 +26,7 @@ from dassl.utils.calibration import (
     fit_temperature,
     mean_nll,
 )
+from dassl.utils import UserError
 from results.predictions import read_predictions
 
 RNG = np.random.default_rng(0)

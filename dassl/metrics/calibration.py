@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 15  # of equal width, as usual for the ECE: https://arxiv.org/abs/1706.04599
+from . import BINS
+
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures
 
 
