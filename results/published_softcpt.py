@@ -26,7 +26,8 @@ from .published import (
 )
 from .read import OVERALL
 from .rendering import Cell, Notes, Table
-from .tables import shots_name, signed
+from .shots import shots_name
+from .tables import signed
 
 FILE = Path(__file__).with_name("published_softcpt.csv")
 SHOTS = (1, 2, 4, 8, 16)
