@@ -8,7 +8,8 @@ import yaml
 
 import sweep
 from results.read import read_run
-from sweeps.plan import PlannedRun, Sweep
+from sweeps.plan import Sweep
+from sweeps.planned_run import PlannedRun
 from sweeps.run import report
 from tests._records import write
 from tests._sweeps import GRID, run
