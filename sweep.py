@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from sweeps.check import (
 from sweeps.estimate import Estimate
 from sweeps.grouping import write_groups
 from sweeps.plan import ENGINES, read_sweep
-from sweeps.processes import prepare_workers
+from sweeps.processes import preparing_workers
 from sweeps.run import report, run_all
 from sweeps.side_by_side import parse_together
 from sweeps.status import plan_lines, status_lines
@@ -133,10 +134,10 @@ def main(args: argparse.Namespace) -> int:
     if figure := sweep.report.get("figure"):
         check_suffix(figure)
     missing = [p for p, record in zip(sweep.runs, records, strict=True) if not record.complete]
-    if missing and cluster["engine"] == "local":
-        prepare_workers(WORKER_MODULES)
-    check_configurations(missing, read_configuration)
-    check_sources(missing, read_configuration)
+    forks = missing and cluster["engine"] == "local"
+    with preparing_workers(WORKER_MODULES) if forks else nullcontext():
+        check_configurations(missing, read_configuration)
+        check_sources(missing, read_configuration)
     results, failures = run_all(sweep, records, estimate, train_once, args.retry_failed)
     report(sweep, results)
     for planned, error in failures:

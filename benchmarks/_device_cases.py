@@ -35,6 +35,7 @@ NEEDED = {  # options without which a method does not run on the tiny CLIP; dept
     "CLIPLoRA": {"ITERATIONS": "0", "DROPOUT": "0"},  # a GPU drops other elements than a CPU
     "IVLP": {"PROMPT_DEPTH_TEXT": "2", "PROMPT_DEPTH_VISION": "3"},
     "MaPLe": {"PROMPT_DEPTH": "2"},
+    "MMA": {"START": "1", "END": "2"},
     "PromptSRC": {"PROMPT_DEPTH_TEXT": "2", "PROMPT_DEPTH_VISION": "3"},
     "TCP": {"LAYER": "1"},
     "TwoStage": {"ITERATIONS": "0"},
@@ -44,6 +45,7 @@ VIT = (
     "CLIPLoRA",
     "IVLP",
     "MaPLe",
+    "MMA",
     "PromptSRC",
     "TwoStage",
     "VPT",

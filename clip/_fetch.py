@@ -167,7 +167,7 @@ def _download_hub(hub: str) -> Path | None:
     import huggingface_hub as hf
     from huggingface_hub.utils import HfHubHTTPError
 
-    _require_hub()
+    require_hub()
     repository, filenames = _hub_names(hub)
     problem = None
     for filename in filenames:
@@ -204,7 +204,7 @@ def find_hub_folder(
     for local in (True, False):
         try:
             if not local:
-                _require_hub()
+                require_hub()
             with quiet():
                 folder = hf.snapshot_download(
                     repository, allow_patterns=list(patterns), local_files_only=local
@@ -217,18 +217,18 @@ def find_hub_folder(
     raise CLIPError(
         f"{what} of {repository} is not on this machine and cannot be downloaded ({problem}). "
         f"On a machine with a network run `hf download {repository} {' '.join(patterns)}` and copy "
-        f"{_hub_cache(repository)} to this one"
+        f"{hub_cache(repository)} to this one"
     )
 
 
-def _hub_cache(repository: str) -> Path:
+def hub_cache(repository: str) -> Path:
     """The folder of a repository in the hub's cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
 
 
-def _require_hub() -> None:
+def require_hub() -> None:
     """Fail at once if the hub may not be asked, and within seconds if it does not answer."""
     from huggingface_hub import constants
 

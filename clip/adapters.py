@@ -1,4 +1,4 @@
-"""Frozen towers with some of their modules exchanged: attention with an update, other norms.
+"""Frozen towers with some of their modules exchanged: attention or blocks with an update, norms.
 
 Nothing is written into a frozen tower. An exchanged tower is a copy of its tree of modules, in
 which the unchanged modules are the very same objects.
@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-ATTENTION = re.compile(r"(^|\.)(resblocks|blocks)\.\d+\.attn(\.qkv)?$")
+BLOCK = re.compile(r"(^|\.)(resblocks|blocks)\.\d+$")
+ATTENTION = re.compile(rf"{BLOCK.pattern[:-1]}\.attn(\.qkv)?$")
 Tree = TypeVar("Tree", bound=nn.Module)
 
 
@@ -108,3 +109,53 @@ def layer_norms(tower: nn.Module) -> dict[str, nn.LayerNorm]:
     """The layer norms of a tower by path; a ResNet has none."""
     modules = tower.named_modules()
     return {path: module for path, module in modules if isinstance(module, nn.LayerNorm)}
+
+
+def transformer_blocks(tower: nn.Module) -> dict[str, nn.Module]:
+    """The residual blocks of a tower by path, in order, that begin with a norm of their tokens.
+
+    Those of open_clip and of timm's vision transformers; empty for towers without such blocks.
+    """
+    return {
+        path: module
+        for path, module in tower.named_modules()
+        if BLOCK.search(path) and "Post" not in type(module).__name__ and _first_norm(module)
+    }
+
+
+def block_width(block: nn.Module) -> int:
+    """Width of the tokens that enter one of :func:`transformer_blocks`."""
+    norm = _first_norm(block)
+    assert norm is not None  # as every such block has one
+    return norm.weight.shape[0]
+
+
+def _first_norm(block: nn.Module) -> nn.Module | None:
+    """The norm before a block's attention, under open_clip's or timm's name."""
+    return getattr(block, "ln_1", None) or getattr(block, "norm1", None)
+
+
+class UpdatedBlock(nn.Module):
+    """One of :func:`transformer_blocks` that adds ``update(norm(x))`` to its output.
+
+    ``norm(x)`` is the input of the block's attention.
+    """
+
+    def __init__(self, frozen: nn.Module, update: Callable[[torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self.frozen, self.update = frozen, update
+
+    @property
+    def attn(self) -> nn.Module:
+        """The block's attention; open_clip reads the order of a tower's dimensions from it."""
+        return self.frozen.attn
+
+    @property
+    def mlp(self) -> nn.Module:
+        """The block's MLP; open_clip reads a tower's dtype from it."""
+        return self.frozen.mlp
+
+    def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        norm = _first_norm(self.frozen)
+        assert norm is not None
+        return self.frozen(x, *args, **kwargs) + self.update(norm(x))

@@ -7,9 +7,7 @@ Which digit it is, in the order of the numbers (ordinal), which shapes it is dra
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-from dassl.config import CfgNode
 from dassl.data import DATASET_REGISTRY, Task
 from dassl.data.label_kinds import Ordinal
 
@@ -34,13 +32,9 @@ class DigitValue(DigitTask):
     classnames = WORDS
     answers = tuple(range(10))
 
-    def find_root(self, cfg: CfgNode) -> Path:
-        """The cache folder; the configuration's weight of the loss is kept."""
-        self._kind = Ordinal(cfg.OPTIM.ORDINAL_WEIGHT)
-        return super().find_root(cfg)
-
     def make_tasks(self, split: Split) -> list[Task]:
-        return [replace(task, kind=self._kind) for task in super().make_tasks(split)]
+        kind = Ordinal(self.cfg.OPTIM.ORDINAL_WEIGHT)
+        return [replace(task, kind=kind) for task in super().make_tasks(split)]
 
 
 class DigitShapes(DigitTask):
@@ -51,15 +45,11 @@ class DigitShapes(DigitTask):
     classnames = tuple(SHAPES)
     answers = tuple(range(10))  # a label is the set of shapes of a digit
 
-    def find_root(self, cfg: CfgNode) -> Path:
-        """The cache folder; the configuration's values of the loss are kept."""
+    def make_tasks(self, split: Split) -> list[Task]:
         digits = SHAPES.values()
         sets = (tuple(c for c, having in enumerate(digits) if i in having) for i in range(10))
-        self._kind = multi_label(tuple(sets), cfg.OPTIM)
-        return super().find_root(cfg)
-
-    def make_tasks(self, split: Split) -> list[Task]:
-        return [replace(task, kind=self._kind) for task in super().make_tasks(split)]
+        kind = multi_label(tuple(sets), self.cfg.OPTIM)
+        return [replace(task, kind=kind) for task in super().make_tasks(split)]
 
 
 @DATASET_REGISTRY.register()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
-from dassl.config import CfgNode
 from dassl.data import DATASET_REGISTRY, Datum, Task
 from dassl.utils import UserError, unknown_name
 
@@ -33,10 +33,10 @@ class TaskColumns(ImageTable):
 
     has_columns = True
 
-    def find_root(self, cfg: CfgNode) -> Path:
-        """The data folder; the table is in it."""
-        self._labels, self._optim = label_columns(cfg), cfg.OPTIM
-        return super().find_root(cfg)
+    @cached_property
+    def _labels(self) -> dict[str, LabelColumn]:
+        """The columns that ``DATASET.COLUMNS`` describes, by name."""
+        return label_columns(self.cfg)
 
     def _column(self, task: str) -> LabelColumn:
         """What is known of the column of a task."""
@@ -113,7 +113,7 @@ class TaskColumns(ImageTable):
             task, name = lacking
             raise UserError(
                 f"class {name!r} of the task {split.tasknames[task]!r} in "
-                f"{self.root / self._file} has {len(by_class[lacking])} images, too few for train "
+                f"{self.table} has {len(by_class[lacking])} images, too few for train "
                 "and test; label more, or add a column split"
             )
         for _, items in sorted(groups.items()):
@@ -145,7 +145,7 @@ class TaskColumns(ImageTable):
             UserError: no training image has some class of a multi-label task.
         """
         pairs = [
-            self._column(task).make_kind(fields, self._optim)
+            self._column(task).make_kind(fields, self.cfg.OPTIM)
             for task, fields in zip(split.tasknames, split.classnames, strict=True)
         ]
         names = [classnames for _, classnames in pairs]
@@ -156,7 +156,7 @@ class TaskColumns(ImageTable):
             present = {c for label in labels for c in tasks[t].kind.classes_of(label)}
             if never := [n for c, n in enumerate(tasks[t].classnames) if c not in present]:
                 raise UserError(
-                    f"{self.root / self._file}: no training image of the task {tasks[t].name!r} "
+                    f"{self.table}: no training image of the task {tasks[t].name!r} "
                     f"has {shorten_list(never)}; label some, or leave the class out"
                 )
         return tasks

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from dassl.engine import TrainerBase
-from dassl.engine.checkpoints import check_metadata, checkpoint_file, load_strictly
-from dassl.utils import load_checkpoint
+from dassl.engine.checkpoints import (
+    check_metadata,
+    checkpoint_file,
+    load_strictly,
+    read_checkpoint,
+)
 
 CLASSES = "classes of the head"  # in a checkpoint's metadata
 MODEL = "prompt_learner"
@@ -27,13 +31,13 @@ def load_without_head(
         UserError: something else in the checkpoint does not fit.
     """
     path = checkpoint_file(Path(directory) / MODEL, epoch)
-    checkpoint = load_checkpoint(str(path))
-    expected, saved = trainer.checkpoint_metadata(), checkpoint.get("facts", {})
+    weights, saved, _ = read_checkpoint(path)
+    expected = trainer.checkpoint_metadata()
     if saved.get(CLASSES) == expected[CLASSES]:
         return False
     (model,) = trainer.models()
     own = {key: value for key, value in model.state_dict().items() if key.startswith(head)}
-    shared = {key: v for key, v in checkpoint["state_dict"].items() if not key.startswith(head)}
+    shared = {key: v for key, v in weights.items() if not key.startswith(head)}
     check_metadata({**saved, CLASSES: expected[CLASSES]}, expected, path)
     load_strictly(model, {**shared, **own}, path)
     print(f"Loading {path} without its head, which is for other classes")

@@ -57,7 +57,8 @@ def split_features(
 
     Args:
         views: average the features of this many augmented views of the training images; 0: the
-            features of the images without augmentation, as in testing.
+            features of the images without augmentation, as in testing. Stored features have no
+            more than FEATURES.VIEWS different ones, and each of them counts once.
     """
     if split not in ("train", "val"):
         raise ValueError(f"a method learns from train and val, not from {split!r}")
@@ -67,6 +68,10 @@ def split_features(
         loader = trainer.loader_of(split)
     drawn = getattr(loader, "loader", loader).dataset.draws  # else all views are alike
     count = max(views, 1) if drawn else 1
+    stored = getattr(loader, "views", 0)
+    if 0 < stored < count:
+        print(f"Averaging {stored} views of each image instead of {count}: FEATURES.VIEWS {stored}")
+        count = stored
     total: Features = {}
     for view in range(count):
         loader.set_epoch(view)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dassl.utils import shorten_list
 
 from .read import OVERALL, WITHOUT_TASK, Run
+from .shots import shots_order
 
 # What follows ± in tables, in words.
 SPREADS = {
@@ -223,8 +224,7 @@ def _make_row(key: GroupKey, members: list[Run], distinguishing: set[str]) -> Ro
 def _sort_key(row: Row, order: list[str]) -> tuple:
     names = (row.method, row.method.split(" (")[0])
     position = next((order.index(name) for name in names if name in order), len(order))
-    shots = math.inf if row.shots < 0 else row.shots
-    return row.suite, shots, position, row.method.lower()
+    return row.suite, shots_order(row.shots), position, row.method.lower()
 
 
 def columns(rows: Sequence[Row]) -> list[tuple[str, str]]:

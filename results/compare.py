@@ -12,6 +12,7 @@ from dassl.utils import unknown_name
 
 from .aggregate import Row, Stat, aggregate, columns, mean_and_interval
 from .read import OVERALL, Run
+from .shots import shots_phrase
 
 # Settings that rows must share for their values to be compared.
 SAME_MEASURE = ("backbone", "weights", "tasks", "classes", "metric_rule", "split")
@@ -184,13 +185,6 @@ def row_name(row: Row, suite: str = "") -> str:
         suite: instead of the row's, which says when only some classes are tested.
     """
     return f"{suite or row.suite}, {row.method}, {shots_phrase(row.shots)}"
-
-
-def shots_phrase(shots: int) -> str:
-    """A number of shots in a sentence: ``1 shot``, ``4 shots``, ``all images``."""
-    if shots < 0:
-        return "all images"
-    return "1 shot" if shots == 1 else f"{shots} shots"
 
 
 def suspicious_runs(rows: Sequence[Row]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from .aggregate import Row, Stat
 from .drawing import STYLE, check_suffix, method_styles, save_figure, wrapped
 from .line_labels import LINE, spread_out
 from .read import OVERALL
-from .tables import shots_name
+from .shots import shots_name, shots_order, shots_title
 
 COLUMNS = 2  # panels side by side
 LETTERS, LETTERS_NARROW = 26, 15  # of a line of a method's name
@@ -39,8 +39,7 @@ class Panel:
     @property
     def shots(self) -> list[int]:
         """Numbers of training images per class, -1 (all) last; 0 is left out."""
-        found = {row.shots for row in self.rows} - {0}
-        return sorted(found, key=lambda shots: (shots < 0, shots))
+        return sorted({row.shots for row in self.rows} - {0}, key=shots_order)
 
     def points(self, styles: dict[str, dict]) -> Points:
         """The values by method, in the order of the styles, and by shots."""
@@ -206,13 +205,6 @@ def _draw_rows(
     ax.grid(False, axis="y")
     _decorate(ax, panel, ax.set_xlabel)
     ax.set_title(f"{panel.title}, {shots_title(panel.shots[0])}", fontsize=9)
-
-
-def shots_title(shots: int) -> str:
-    """A number of shots in the title of a figure."""
-    if shots < 0:
-        return "all training images"
-    return f"{shots} training image{'' if shots == 1 else 's'} per class"
 
 
 def _decorate(ax, panel: Panel, name_axis) -> None:

@@ -22,7 +22,8 @@ from .drawing import (
     save_figure,
     wrapped,
 )
-from .few_shot_curves import draw_curves, shots_title
+from .few_shot_curves import draw_curves
+from .shots import shots_order, shots_title
 from .training_curves import Curve
 
 PADDING = 0.9  # inches for title and labels of a panel
@@ -102,7 +103,7 @@ def gains_of(rows: Sequence[Row], suite: str) -> Gains | None:
     trained = [row for row in members if row.shots != 0 and zero and same_measure(row, zero)]
     if not trained:
         return None
-    most = max((row.shots for row in trained), key=lambda shots: (shots < 0, shots))
+    most = max((row.shots for row in trained), key=shots_order)
     tasks = list(zero.runs[0].tasks)
     methods = {}
     for row in trained:

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dassl.utils import UserError
+
 from .calibration import CalibrationMeasures, measure_calibration
+from .predictions import FILE as PREDICTIONS
 from .predictions import ImageResults, read_predictions
+from .tasks_file import FILE as TASKS
 from .tasks_file import read_words
 
 WHOLE_MATRIX = 30  # a task with more classes shows the block of those that are confused most
@@ -93,6 +97,12 @@ def find_mistakes(folder: Path) -> list[TaskMistakes]:
     out = []
     for t in np.unique(found.task):
         names = known[t]["classnames"] if t < len(known) else []
+        largest = int(max(column[found.task == t].max() for column in (found.label, found.classes)))
+        if known and largest >= len(names):
+            raise UserError(
+                f"{folder / PREDICTIONS} and {folder / TASKS} are not of one run: task {t} has a "
+                f"class {largest} in the one, and {len(names)} classes in the other"
+            )
         out.append(_of_task(found, int(t), known[t]["name"] if names else f"task {t}", names))
     return out
 

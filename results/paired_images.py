@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .aggregate import Row
 from .compare import comparable_rows, runs_of_same_seed
 from .rendering import Cell, Table
-from .tables import shots_name
+from .shots import shots_name
 
 if TYPE_CHECKING:
     import numpy as np

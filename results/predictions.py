@@ -121,11 +121,33 @@ def read_predictions(folder: Path) -> ImageResults | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as content:
+        with path.open("rb") as file, np.load(file) as content:
             blob, columns = content["paths"].tobytes(), {name: content[name] for name in TYPES}
             folders = _decoded(content["folders"].tobytes()) if "folders" in content else []
     except Exception as error:  # numpy and zipfile have several for a broken file
         kind = type(error).__name__
         raise UserError(f"{path} is damaged ({kind}): delete it to do without") from None
+    paths = _decoded(blob)
+    width = columns["classes"].size // max(len(paths), 1)
+    for name, column in columns.items():
+        if problem := _problem(name, column, len(paths), width):
+            raise UserError(f"{path} is damaged ({name} {problem}): delete it to do without")
     digest = hashlib.sha256(blob + columns["task"].tobytes()).hexdigest()
-    return ImageResults(digest, _decoded(blob), folders, **columns)
+    return ImageResults(digest, paths, folders, **columns)
+
+
+def _problem(name: str, column: np.ndarray, images: int, width: int) -> str:
+    """What is wrong with a column of the file; "" if nothing is.
+
+    Args:
+        width: the number of classes per image that are stored.
+    """
+    expected = (images, width) if name in ("classes", "probabilities") else (images,)
+    if column.shape != expected or not width:
+        return f"has the shape {column.shape} for {images} images"
+    if column.dtype.kind != np.dtype(TYPES[name]).kind:
+        return f"holds {column.dtype}"
+    first = column[:, 0] if column.ndim == 2 else column
+    if not (np.isfinite(first) & (first >= 0)).all():
+        return "holds a number below 0, or NaN"
+    return ""

@@ -24,7 +24,8 @@ from .by_task import (
 )
 from .read import Run
 from .rendering import Cell, Table
-from .tables import best_of, shots_name
+from .shots import shots_name
+from .tables import best_of
 from .task_relations import relation_tables
 from .ways import compares_ways, way_tables
 

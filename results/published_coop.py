@@ -80,12 +80,14 @@ class Benchmark:
     """One of the two benchmarks on these datasets: columns, published numbers, our own.
 
     ours: values by dataset and method, in the order in which they are shown.
+    names: the method of each of ours without the settings that may follow it in brackets.
     """
 
     title: str
     columns: tuple[str, ...]
     sources: tuple[Source, ...]
     ours: dict[tuple[str, str], Values]
+    names: dict[str, str]
 
 
 @cache
@@ -140,15 +142,21 @@ def published_on_sets(
     all_classes = [
         part for row in all_classes if not _why_not(row, "all") for part in by_dataset(row)
     ]
+    names = {r.method: r.runs[0].method for r in (*all_classes, *(p.base for p in on_sets))}
     benchmarks = (
         Benchmark(
             f"Base to new at {BASE_NEW_SHOTS} shots on CoOp's datasets",
             SIDES,
             base_new_sources(),
             _ours_base_new(on_sets, spread),
+            names,
         ),
         Benchmark(
-            "Few-shot on CoOp's datasets", SHOTS, few_shot_sources(), _ours_few_shot(all_classes)
+            "Few-shot on CoOp's datasets",
+            SHOTS,
+            few_shot_sources(),
+            _ours_few_shot(all_classes),
+            names,
         ),
     )
     tables = [_table(benchmark) for benchmark in benchmarks if benchmark.ours]
@@ -239,7 +247,7 @@ def _table(benchmark: Benchmark) -> Table:
         for name, values in ((m, v) for (d, m), v in benchmark.ours.items() if d == dataset):
             cells = [stat_cell(values.get(column)) for column in benchmark.columns]
             body.append((Cell(dataset), Cell(name), Cell("ours"), *cells))
-            key = published_name(name, ALIASES)
+            key = published_name(benchmark.names[name], ALIASES)
             if key in known:
                 body.append(_published_row(dataset, known[key], benchmark.columns))
                 shown.add(key)

@@ -10,10 +10,10 @@ from pathlib import Path
 from dassl.utils import UserError
 
 from .aggregate import mean_and_interval
-from .compare import shots_phrase
 from .drawing import COLOURS, STYLE, check_suffix, save_figure
 from .figures import draw_fields
 from .read import Run
+from .shots import shots_phrase
 from .task_relations import Matrix, Relations, relations_of
 
 LEAST_RANGE = 0.2  # of the colours, so that cosines near 0 are pale

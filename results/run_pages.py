@@ -11,12 +11,12 @@ from dassl.metrics import BINS
 from dassl.utils import flat
 
 from .aggregate import Row
-from .compare import shots_phrase
 from .embedded import Thumbnails, figure_source
 from .figures import draw_training
 from .mistakes import SHOWN, TaskMistakes, find_mistakes
 from .read import Run
 from .settings import read_config
+from .shots import shots_order, shots_phrase
 from .training_curves import read_curves
 
 LOG_LINES = 40
@@ -68,14 +68,10 @@ def _inspected(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     largest: dict[tuple[str, str], Row] = {}
     for row in rows:
         before = largest.get(_method_key(row))
-        if row.runs and (not before or _rank(row) > _rank(before)):
+        if row.runs and (not before or shots_order(row.shots) > shots_order(before.shots)):
             largest[_method_key(row)] = row
     chosen = {key: str(row.runs[0].folder) for key, row in largest.items()}
     return dict(list(chosen.items())[:INSPECTED])
-
-
-def _rank(row: Row) -> tuple[bool, int]:
-    return row.shots < 0, row.shots
 
 
 def _page(run: Run, row: Row, place: Path, drawn: bool) -> dict[str, Any]:

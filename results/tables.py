@@ -12,6 +12,7 @@ from .compare import BaseNew, Difference, means_of
 from .extra_columns import USUAL, ExtraColumns
 from .read import OVERALL, Run
 from .rendering import Cell, Notes, Table, render
+from .shots import shots_name, shots_order
 
 FIRST = ("method", "shots", "seeds")
 MEAN_ERROR = "MAE"  # a measure that is best when low, and no percentage
@@ -80,7 +81,7 @@ def shot_tables(
     """A table per suite and mean: a row per method, a column per number of shots."""
     tables = []
     for suite, members in _suites(rows):
-        shots = sorted({row.shots for row in members}, key=_order_of_shots)
+        shots = sorted({row.shots for row in members}, key=shots_order)
         methods = list(dict.fromkeys(row.method for row in members))
         by_place = {(row.method, row.shots): row for row in members}
         for key in means_of(members):
@@ -242,10 +243,11 @@ def best_of(stats: Sequence[Stat], errors: bool = False, whole: Sequence[bool] =
     best = None
     if len(shown) > 1 and min(shown) < max(shown):
         best = min(shown) if errors else max(shown)
-    return [_cell(stat, best if is_whole else None, digits) for stat, is_whole in pairs]
+    return [stat_cell(stat, digits, best if is_whole else None) for stat, is_whole in pairs]
 
 
-def _cell(stat: Stat, best: float | None, digits: int) -> Cell:
+def stat_cell(stat: Stat, digits: int = 1, best: float | None = None) -> Cell:
+    """Mean and spread with so many digits, marked if the mean is ``best`` after rounding."""
     if stat.mean is None:
         return Cell("n/a", n=0)
     text = f"{stat.mean:.{digits}f}"
@@ -263,15 +265,6 @@ def signed(value: float, digits: int) -> str:
 def _cell_meaning(spread: str = "std") -> str:
     """What the cells of a table hold, for its title."""
     return f"mean ± {SPREADS[spread]}, in %"
-
-
-def shots_name(shots: int) -> str:
-    """A number of shots as text: ``all`` for -1."""
-    return "all" if shots < 0 else str(shots)
-
-
-def _order_of_shots(shots: int) -> float:
-    return math.inf if shots < 0 else shots
 
 
 def _suites(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import UserError, read_json, write_json
+from dassl.utils import UserError, naming_damaged, read_json, write_json
 
 from .aggregate import GroupKey, statistic
 from .by_task import (
@@ -23,7 +23,9 @@ from .by_task import (
 )
 from .read import Run
 from .rendering import Cell, Table
-from .tables import shots_name, signed
+from .schema import is_number
+from .shots import shots_name
+from .tables import signed, stat_cell
 
 FILE = "task_relations.json"
 Matrix = list[list[float | None]]
@@ -38,7 +40,7 @@ def save_relations(trainer: Any, folder: Path) -> None:
     """Write what the trainer's observers recorded about its tasks."""
     for observer in trainer.observers:
         content = observer.relations()
-        if content["steps"]:
+        if content.get("steps"):
             write_json(content, folder / FILE)
 
 
@@ -107,15 +109,18 @@ def _without_balance(key: GroupKey) -> GroupKey:
     return *key[:3], tuple(item for item in key[3] if item[0] != "balance")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, size: int) -> dict[str, Any]:
+    """The content of a file of relations of ``size`` tasks."""
     content = read_json(path)
-    try:
-        size = len(content["tasks"])
+    with naming_damaged(path):
         matrices = [*content["cosines"], *([content["contexts"]] if content["contexts"] else [])]
-        if not all(len(row) == size == len(matrix) for matrix in matrices for row in matrix):
-            raise ValueError("a matrix of another size")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not hold the relations of {FILE}: {error}") from None
+        for matrix in matrices:
+            if len(matrix) != size or not all(len(row) == size for row in matrix):
+                raise ValueError(f"a matrix of another size, for {size} tasks")
+            if wrong := [v for row in matrix for v in row if v is not None and not is_number(v)]:
+                raise ValueError(f"{wrong[0]!r} is no number")
+        if not content["cosines"]:
+            raise ValueError("cosines is empty")
     return content
 
 
@@ -130,7 +135,7 @@ def _relations(method: str, members: Sequence[Run], singles: Sequence[Run]) -> R
                 f"{', '.join(run.tasks)}; give a folder with runs on the same tasks"
             )
     joint, alone = _values(members), _values(singles)
-    contents = [_read(run.folder / FILE) for run in members]
+    contents = [_read(run.folder / FILE, len(tasks)) for run in members]
     contexts = [content["contexts"] for content in contents if content["contexts"]]
     return Relations(
         first.suite,
@@ -180,20 +185,12 @@ def relation_tables(runs: Sequence[Run]) -> list[Table]:
 
 def _rows(found: Relations) -> Iterator[tuple[Cell, ...]]:
     for t, name in enumerate(found.tasks):
-        values = [_value(list(side[t].values())) for side in (found.alone, found.joint)]
+        values = [stat_cell(statistic(side[t].values())) for side in (found.alone, found.joint)]
         pairs = [
             Cell("") if u == t else _pair(found.gradients[t][u], found.contexts, t, u)
             for u in range(len(found.tasks))
         ]
         yield (Cell(name), *values, _marked(gain_cell(found.gains(t))), *pairs)
-
-
-def _value(values: Sequence[float]) -> Cell:
-    stat = statistic(values)
-    if stat.mean is None:
-        return Cell("n/a", n=0)
-    spread = f" ± {stat.spread:.1f}" if stat.n > 1 else ""
-    return Cell(f"{stat.mean:.1f}{spread}", stat.mean, stat.spread, stat.n)
 
 
 def _marked(gain: Cell) -> Cell:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dassl.utils import UserError, read_json, write_json
+from dassl.utils import UserError, naming_damaged, read_json, write_json
 
 if TYPE_CHECKING:
     from dassl.data import TaskSpace
@@ -34,13 +34,11 @@ def read_tasks(folder: Path) -> TaskSpace | None:
     from dassl.data.label_kinds import kind_of_json
 
     tasks = read_words(folder)
-    try:
+    with naming_damaged(folder / FILE):
         for task in tasks:
             if "kind" in task:  # in runs of earlier versions all labels are single
                 task["kind"] = kind_of_json(task["kind"])
         return TaskSpace(tuple(Task(**task) for task in tasks)) if tasks else None
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / FILE} does not hold the tasks of a run: {error}") from None
 
 
 def set_evaluated_biases(trainer: Any, training: str) -> None:
@@ -74,11 +72,12 @@ def use_stored_biases(space: TaskSpace, folder: Path) -> bool:
     """
     from dassl.data.label_kinds import MultiLabel
 
-    stored = {
-        task["name"]: task["kind"]["bias"]
-        for task in read_words(folder)
-        if "bias" in task.get("kind", {})
-    }
+    with naming_damaged(folder / FILE):
+        stored = {
+            task["name"]: float(task["kind"]["bias"])
+            for task in read_words(folder)
+            if "bias" in task.get("kind", {})
+        }
     if not stored:
         return False
     mean = sum(stored.values()) / len(stored)
@@ -99,8 +98,14 @@ def read_words(folder: Path) -> list[dict]:
         return []
     content = read_json(path)
     tasks = content.get("tasks") if isinstance(content, dict) else None
-    if not isinstance(tasks, list) or not all(
-        isinstance(one, dict) and {"name", "classnames"} <= one.keys() for one in tasks
-    ):
+    if not isinstance(tasks, list) or not all(map(_has_names, tasks)):
         raise UserError(f"{path} does not hold the tasks of a run")
     return tasks
+
+
+def _has_names(task: Any) -> bool:
+    """Whether something holds the name of a task and those of its classes."""
+    if not isinstance(task, dict) or not isinstance(task.get("classnames"), list):
+        return False
+    names = [task.get("name"), *task["classnames"]]
+    return all(isinstance(name, str) for name in names)

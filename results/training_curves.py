@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 from dassl.utils.scalars import CSV_FILE, Point, read_points
@@ -14,7 +15,7 @@ PREFIX = "train/"  # of the names of the points of a training
 def read_curves(folder: Path) -> dict[str, dict[str, Curve]]:
     """Name of a training curve -> part of the run -> curve; a run on each task has a part per task.
 
-    A file that cannot be read is left out: curves are an extra, the results are in the record.
+    A file that cannot be read is named and left out: the results are in the record.
     """
     found: dict[str, dict[str, dict[int, float]]] = {}
     for path in sorted(folder.glob(f"**/{CSV_FILE}")):
@@ -35,8 +36,13 @@ def _points(path: Path) -> list[Point]:
     """The points of a CSV; none if it cannot be read."""
     try:
         return read_points(path)[1]
-    except (OSError, csv.Error):
+    except (OSError, csv.Error) as error:
+        _print_unread(path, error)
         return []
+
+
+def _print_unread(path: Path, error: Exception) -> None:
+    print(f"no curve from {path}: {type(error).__name__}", file=sys.stderr)
 
 
 def _part(place: Path, folder: Path) -> str:
@@ -59,5 +65,5 @@ def _add_events(found: dict[str, dict[str, dict[int, float]]], folder: Path) -> 
                         number = value.tensor.float_val or [value.simple_value]
                         steps = found.setdefault(tag, {}).setdefault(name, {})
                         steps[event.step] = float(number[0])  # a resumed run's later file wins
-        except (OSError, ValueError, RuntimeError):
-            continue
+        except Exception as error:  # TensorBoard has classes of its own
+            _print_unread(path, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dassl.utils import UserError, read_json
+from dassl.utils import UserError, naming_damaged, read_json
 
 from .schema import FILE
 from .tasks_file import read_words
@@ -75,11 +75,12 @@ def _fitted_on(key: str, unseen: list[str], training: str, remedy: str) -> UserE
 def _temperatures(training: Path) -> tuple[dict[str, float], float | None]:
     """The temperatures of a training by task name, and the one of all its tasks, if it is one."""
     file = training / FILE
-    fitted = (read_json(file) if file.exists() else {}).get("calibration", {})
     names = [task["name"] for task in read_words(training)]
-    found = {names[task["id"]]: task["temperature"] for task in fitted.get("tasks", [])}
-    one_for_all = found and (fitted["by"] == "run" or len(names) == 1)
-    return found, next(iter(found.values())) if one_for_all else None
+    with naming_damaged(file):
+        fitted = (read_json(file) if file.exists() else {}).get("calibration", {})
+        found = {names[task["id"]]: float(task["temperature"]) for task in fitted.get("tasks", [])}
+        one_for_all = found and (fitted["by"] == "run" or len(names) == 1)
+        return found, next(iter(found.values())) if one_for_all else None
 
 
 def _unseen(space: TaskSpace, training: Path) -> list[str]:

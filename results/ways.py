@@ -23,7 +23,8 @@ from .by_task import (
 )
 from .read import Run
 from .rendering import Cell, Table
-from .tables import best_of, shots_name
+from .shots import shots_name
+from .tables import best_of
 
 SCRATCH, SOURCE = "from scratch", "from source"
 ALONE, GROUPED, TOGETHER = "alone", "in groups", "all together"

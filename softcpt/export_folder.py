@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dassl.utils import UserError
+from dassl.utils import UserError, naming_damaged
 from dassl.utils.files import naming_full_disk
+from results.schema import FILE as RECORD
 
 TEXT_FOLDER = "text_tower"  # with the configuration of a text tower of Hugging Face
 
@@ -94,7 +95,8 @@ def describe_tasks(run: LoadedRun, ids: Sequence[int]) -> list[dict[str, Any]]:
     A task that is not of one class per image also has its kind of label, and of a multi-label task
     what the sigmoid needs: the bias of the logits, and the threshold of the probability.
     """
-    measured = {task["id"]: task for task in run.record["tasks"]}
+    with naming_damaged(run.folder / RECORD):
+        measured = {task["id"]: task for task in run.record["tasks"]}
     return [
         {
             "name": run.tasks[t].name,
@@ -120,13 +122,14 @@ def _describe_kind(kind: SingleLabel) -> dict[str, Any]:
 
 def describe_source(run: LoadedRun) -> dict[str, Any]:
     """Where an export comes from: the method, the backbone, the data, by name and hash."""
-    protocol, hashes = run.record["protocol"], run.record["hashes"]
     keys = ("method", "backbone", "suite", "shots", "seed")
-    return {
-        **{key: protocol.get(key) for key in keys},
-        "data": hashes.get("data", ""),
-        "weights": hashes.get("weights", ""),
-    }
+    with naming_damaged(run.folder / RECORD):
+        protocol, hashes = run.record["protocol"], run.record["hashes"]
+        return {
+            **{key: protocol.get(key) for key in keys},
+            "data": hashes.get("data", ""),
+            "weights": hashes.get("weights", ""),
+        }
 
 
 def readme_values(run: LoadedRun, ids: Sequence[int]) -> dict[str, Any]:

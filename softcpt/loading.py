@@ -21,7 +21,8 @@ from dassl.config.node import read_yaml
 from dassl.data import SPLITS, DatasetBase, Datum, TaskSpace
 from dassl.data.names import clean_name
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, build_trainer
-from dassl.utils import UserError, unknown_name
+from dassl.utils import UserError, naming_damaged, unknown_name
+from results.schema import FILE
 from results.tasks_file import read_tasks
 
 from .hub import local_folder
@@ -71,7 +72,7 @@ def load_run(
     if epoch is not None and epoch != _evaluated_epoch(record, cfg):
         record.pop("calibration", None)  # both are of the evaluated checkpoint
         record["tasks"] = []
-    dataset = None if space is None else _without_images(space, record)
+    dataset = None if space is None else _without_images(space, record, path / FILE)
     silent = contextlib.redirect_stdout(io.StringIO())  # what a training prints when it is built
     with silent, torch.random.fork_rng(devices=[]):  # whose random start is replaced
         trainer = _build(cfg, dataset)
@@ -92,7 +93,10 @@ def _read_config(folder: Path, device: str, backbone: str, root: str) -> CfgNode
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the device is cuda, but torch finds no GPU; use cpu or auto")
     config = folder / CONFIG
-    name = read_yaml(config).get("TRAINER", {}).get("NAME", "")
+    with naming_damaged(config):
+        name = read_yaml(config)["TRAINER"]["NAME"]
+        if name not in TRAINER_REGISTRY:
+            raise ValueError(f"no trainer is named {name!r}")
     cfg = get_cfg_default()
     own_node = getattr(TRAINER_REGISTRY.get(name), "KEY", "")
     for other in [name] if own_node else TRAINER_REGISTRY.registered_names():
@@ -148,18 +152,21 @@ def _rename(
     return TaskSpace(tuple(tasks))
 
 
-def _without_images(space: TaskSpace, record: dict[str, Any]) -> DatasetBase:
+def _without_images(space: TaskSpace, record: dict[str, Any], file: Path) -> DatasetBase:
     """A dataset of these tasks whose images are only counted, as the record counts them.
 
     Methods that keep something of every training image size it by their number.
+
+    Args:
+        file: the record, for messages.
     """
-    counted = record.get("data", {}).get("tasks", [])
     splits = {}
     for split in SPLITS:
-        counts = [task[split]["items"] for task in counted]
-        splits[split] = [
-            Datum(f"{split}-{t}-{i}", task=t) for t, n in enumerate(counts) for i in range(n)
-        ]
+        with naming_damaged(file):
+            counts = [task[split]["items"] for task in record.get("data", {}).get("tasks", [])]
+            splits[split] = [
+                Datum(f"{split}-{t}-{i}", task=t) for t, n in enumerate(counts) for i in range(n)
+            ]
     return DatasetBase(splits["train"], None, splits["val"], splits["test"], space)
 
 

@@ -13,8 +13,9 @@ from torch import nn
 from dassl.config import CfgNode
 from dassl.data import Task
 from dassl.engine import SimpleTrainer
-from dassl.utils import UserError, unknown_name
+from dassl.utils import UserError, naming_damaged, unknown_name
 from prompting.stored_features import Storable
+from results.schema import FILE as RECORD
 
 from .images import ImageSource, as_list, load_images, name_of
 from .prediction import Prediction
@@ -97,8 +98,9 @@ class LoadedRun:
 
     def temperature(self, t: int) -> float:
         """What the logits of a task are divided by for probabilities: of ``TEST.CALIBRATION``."""
-        fitted = self.record.get("calibration", {}).get("tasks", [])
-        return {task["id"]: task["temperature"] for task in fitted}.get(t, 1.0)
+        with naming_damaged(self.folder / RECORD):
+            fitted = self.record.get("calibration", {}).get("tasks", [])
+            return float({task["id"]: task["temperature"] for task in fitted}.get(t, 1.0))
 
     def predict(
         self,

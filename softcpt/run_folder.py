@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils import UserError, read_json
+from results.read import make_run
 from results.schema import FILE, RecordReader
 from results.settings import CONFIG
 
@@ -32,6 +33,7 @@ def read_record(folder: Path, epoch: int | None) -> dict[str, Any]:
         )
     if not (folder / CONFIG).is_file():
         raise UserError(f"there is no {folder / CONFIG}: was the folder copied in part?")
+    make_run(folder, reader.content)  # checks its values
     return reader.content
 
 

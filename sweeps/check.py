@@ -83,7 +83,7 @@ def check_sources(runs: Iterable[PlannedRun], read: Callable[[Sequence[str]], Cf
             continue
         source, target = _read(by_folder[run.needs], read), _read(run, read)
         trainer: Any = TRAINER_REGISTRY.get(source.TRAINER.NAME)
-        if trainer.suite == "each" and _has_several_tasks(source):
+        if trainer.suite == "each" and has_several_tasks(source):
             raise UserError(
                 f"method {run.method}: {source.TRAINER.NAME} would train each task of source "
                 "separately, and the targets could start from none of them; give source one task, "
@@ -97,14 +97,23 @@ def check_sources(runs: Iterable[PlannedRun], read: Callable[[Sequence[str]], Cf
             )
 
 
-def _has_several_tasks(cfg: CfgNode) -> bool:
+def has_several_tasks(cfg: CfgNode) -> bool:
     """Whether a configuration names several tasks, as far as that is known without the data."""
     from dassl.data import dataset_class  # imports torch
+    from dassl.data.task_choice import choose_tasks
 
-    if cfg.DATASET.SUBSAMPLE_TASKS != "all":
-        return "+" in cfg.DATASET.SUBSAMPLE_TASKS
-    members = cfg.DATASET.NAME and getattr(dataset_class(cfg), "members", ())
-    return len(members or cfg.DATASET.MEMBERS) > 1
+    choice = cfg.DATASET.SUBSAMPLE_TASKS
+    try:
+        return len(choose_tasks(choice, _count_tasks(dataset_class(cfg), cfg))) > 1
+    except UserError:  # the classes of datasets do not tell the number of tasks
+        return choice.startswith("task") and "+" in choice
+
+
+def _count_tasks(dataset: Any, cfg: CfgNode) -> int:
+    """The number of tasks of a dataset or suite: of each dataset the published one, usually 1."""
+    if not hasattr(dataset, "member_configs"):
+        return getattr(dataset, "num_tasks", 1)
+    return sum(_count_tasks(*member) for member in dataset.member_configs(cfg))
 
 
 def mark_other_configurations(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 from typing import Any
 
@@ -35,11 +36,29 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def prepare_workers(modules: Sequence[str]) -> None:
-    """Begin to import modules in the process that workers are forked from, if they are."""
+@contextlib.contextmanager
+def preparing_workers(modules: Sequence[str]) -> Iterator[None]:
+    """Import modules, beside the block, in the process that workers are forked from, if they are.
+
+    If the block fails, that process is ended: while it imports, for seconds, it holds the terminal
+    or the pipe that the sweep writes to.
+    """
     if _may_fork():
         multiprocessing.set_forkserver_preload(list(modules))
         _start_fork_server()
+    try:
+        yield
+    except BaseException:
+        _end_fork_server()
+        raise
+
+
+def _end_fork_server() -> None:
+    """End the process that workers are forked from, if it runs; the next worker starts another."""
+    server: Any = forkserver._forkserver
+    if (pid := getattr(server, "_forkserver_pid", None)) is not None:
+        os.kill(pid, signal.SIGKILL)
+        server._stop()
 
 
 def worker_context() -> Any:  # a context of multiprocessing; BaseContext declares no Process

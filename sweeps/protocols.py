@@ -9,6 +9,7 @@ from typing import Any
 
 from dassl.config.protocols import BASE_TO_NEW, LEAVE_ONE_TASK_OUT, TASK_GROUPS, TRANSFER
 from dassl.utils import UserError, unknown_name
+from results.shots import shots_phrase
 
 NEEDED_KEYS = {  # keys of the YAML that one protocol needs, and no other has
     LEAVE_ONE_TASK_OUT: {"held_out": "the numbers of the tasks to leave out"},
@@ -44,8 +45,7 @@ class PlannedRun:
     def __str__(self) -> str:
         words = [self.method, *filter(None, [self.backbone]), self.dataset]
         if self.shots:
-            shots = "1 shot" if self.shots == 1 else f"{self.shots} shots"
-            words += ["all images" if self.shots < 0 else shots, f"seed {self.seed}"]
+            words += [shots_phrase(self.shots), f"seed {self.seed}"]
         return ", ".join([*words, *filter(None, [self.note])])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -77,11 +78,12 @@ def run_slurm(
     if ids:
         print(f"following the Slurm jobs {', '.join(ids)}, which are still running", flush=True)
         _follow(watch, ids)
-    jobs = []
+        watch.fail(_errors(folder, ids))
     if watch.waiting:
-        jobs = _submit(watch.waiting, run_one, folder, options)
-        _follow(watch, sorted({job.job_id.split("_")[0] for job in jobs}))
-    watch.close(_errors(jobs))
+        ids = _submit(watch.waiting, run_one, folder, options)
+        _follow(watch, ids)
+        watch.fail(_errors(folder, ids))
+    watch.close()
 
 
 def _known_ids(folder: Path) -> list[str]:
@@ -115,7 +117,8 @@ def alive(ids: Sequence[str]) -> list[str]:
 
 def _submit(
     runs: Sequence[PlannedRun], run_one: RunOne, folder: Path, options: dict[str, Any]
-) -> list:
+) -> list[str]:
+    """Submit the array of jobs; its ids."""
     try:
         import submitit
     except ImportError:
@@ -134,9 +137,10 @@ def _submit(
             jobs = executor.map_array(worker, range(count), [count] * count)
     except (RuntimeError, submitit.core.utils.FailedJobError) as error:
         raise UserError(f"Slurm did not take the jobs: {error}") from None
-    write_json(sorted({job.job_id.split("_")[0] for job in jobs}), place / JOBS)
+    ids = sorted({job.job_id.split("_")[0] for job in jobs})
+    write_json(ids, place / JOBS)
     print(f"submitted: {', '.join(job.job_id for job in jobs)}; logs: {place}", flush=True)
-    return jobs
+    return ids
 
 
 def parameters(options: dict[str, Any]) -> dict[str, Any]:
@@ -180,12 +184,21 @@ def _follow(watch: _FolderWatch, ids: Sequence[str]) -> None:
     watch.update()
 
 
-def _errors(jobs: Sequence) -> dict[str, str]:
-    """Errors by run folder, from the jobs that returned a result."""
+def _errors(folder: Path, ids: Sequence[str]) -> dict[str, str]:
+    """Errors by run folder, from the results that submitit has stored of the jobs.
+
+    Args:
+        folder: the sweep's.
+    """
     found: dict[str, str] = {}
-    for job in jobs:
-        if job.paths.result_pickle.exists() and job.exception() is None:
-            found |= {folder: o.error for folder, o in job.result() if o.status == FAILED}
+    for path in sorted(p for job in ids for p in (folder / FOLDER).glob(f"{job}_*_result.pkl")):
+        try:
+            outcome, result = pickle.loads(path.read_bytes())
+        except Exception as error:  # a job that was killed while it wrote; anything may be raised
+            print(f"{path} cannot be read ({type(error).__name__})", flush=True)
+            continue
+        if outcome == "success":
+            found |= {run: ended.error for run, ended in result if ended.status == FAILED}
     return found
 
 
@@ -209,12 +222,16 @@ class _FolderWatch:
                 self.events.started(run)
         self.first = False
 
-    def close(self, errors: dict[str, str]) -> None:
+    def fail(self, errors: dict[str, str]) -> None:
+        """Report the runs that failed in a job, by their folders."""
+        for run in [run for run in self.waiting if str(run.folder) in errors]:
+            self._end(run, RunOutcome(FAILED, error=errors[str(run.folder)]))
+
+    def close(self) -> None:
         """Report the remaining runs as failed, when no job is left."""
         for run in list(self.waiting):
             record = read_run(run.folder)
-            error = errors.get(str(run.folder)) or record.error
-            error = error or f"its Slurm job ended before the run did: {record.status}"
+            error = record.error or f"its Slurm job ended before the run did: {record.status}"
             self._end(run, RunOutcome(FAILED, error=error))
 
     def _end(self, run: PlannedRun, outcome: RunOutcome) -> None:

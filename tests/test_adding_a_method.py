@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import softcpt
 import train
@@ -18,33 +19,52 @@ PAGE = (ROOT / "docs/adding_a_method.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def config_file(tmp_path, monkeypatch):
-    """The YAML of the page; its method is registered."""
-    source, settings = (
-        re.search(rf"```{language}\n(.*?)```", PAGE, re.S)[1] for language in ("python", "yaml")
-    )
-    assert len([line for line in source.splitlines() if line.strip()]) <= 40
-    (tmp_path / "task_shift.py").write_text(source)
-    spec = importlib.util.spec_from_file_location("trainers.task_shift", tmp_path / "task_shift.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    """The YAML of the page; its methods are registered."""
+    (settings,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    for number, source in enumerate(re.findall(r"```python\n(.*?)```", PAGE, re.S)):
+        assert len([line for line in source.splitlines() if line.strip()]) <= 40
+        file = tmp_path / f"page_{number}.py"
+        file.write_text(source)
+        spec = importlib.util.spec_from_file_location(f"trainers.{file.stem}", file)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
     path = tmp_path / "tiny_ep50.yaml"
     path.write_text(settings.replace("../../_base_", str(ROOT / "configs/_base_")))
     yield path
     TRAINER_REGISTRY._classes.pop("TaskShift")
+    TRAINER_REGISTRY._classes.pop("AveragedCoOp")
+
+
+def train_one(folder, trainer, config_file, **overrides):
+    """The prompter of a method trained for two epochs at one shot."""
+    run = softcpt.train_run(
+        folder,
+        trainer=trainer,
+        config_file=config_file,
+        dataset_config_file=ROOT / "configs/datasets/digits7.yaml",
+        overrides={
+            "DATASET.NUM_SHOTS": 1,
+            "OPTIM.MAX_EPOCH": 2,
+            "DATALOADER.NUM_WORKERS": 0,
+            **overrides,
+        },
+        quiet=True,
+    )
+    return run.models()[0].prompter
 
 
 def test_the_method_of_the_page_trains(config_file, tmp_path):
-    run = softcpt.train_run(
-        tmp_path / "run",
-        trainer="TaskShift",
-        config_file=config_file,
-        dataset_config_file=ROOT / "configs/datasets/digits7.yaml",
-        overrides={"DATASET.NUM_SHOTS": 1, "OPTIM.MAX_EPOCH": 2, "DATALOADER.NUM_WORKERS": 0},
-        quiet=True,
-    )
-    (learned,) = (tensor for tensor in run.models()[0].parameters() if tensor.requires_grad)
+    (learned,) = train_one(tmp_path / "run", "TaskShift", config_file).parameters()
     assert len(learned) == 7 and learned.abs().max() > 0
+
+
+def test_the_variation_of_coop_averages_its_context(config_file, tmp_path):
+    overrides = {"DATASET.SUBSAMPLE_TASKS": "task0", "TRAINER.AVERAGEDCOOP.DECAY": 0.5}
+    found = train_one(tmp_path / "run", "AveragedCoOp", config_file, **overrides)
+    ctx, average = found.prompts.ctx, found.average
+    assert not found.training and not torch.equal(ctx, average)
+    assert torch.equal(found.make_prompts(None).prefix[0, 1:], average)
 
 
 def test_the_tests_of_every_method_find_it(config_file, tmp_path, monkeypatch):

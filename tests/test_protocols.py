@@ -221,7 +221,7 @@ def plant6(tmp_path_factory):
     return folder
 
 
-IN_TOWERS = ("VPT", "IVLP", "MaPLe", "PromptSRC", "TCP", "CLIPLoRA", "TwoStage")
+IN_TOWERS = ("VPT", "IVLP", "MaPLe", "PromptSRC", "TCP", "CLIPLoRA", "MMA", "TwoStage")
 HEADS = ("TaskRes", "LPPlusPlus", "DePT")
 
 

@@ -96,6 +96,14 @@ def test_the_folder_of_a_run_without_output_dir():
     assert folder(*half, "--seed", "1", "--eval-only", "DATASET.NUM_SHOTS", "16") == (
         "output/base_to_new/digits7/CoOp/tiny_ep50_16shots_new_evaluation/seed1"
     )
+    load = ("--eval-only", "--model-dir")
+    first, second, other = (
+        folder(*load, f"{run}/seed{seed}", "--seed", seed)
+        for run, seed in (("a/run", "1"), ("a/run", "2"), ("b/run", "1"))
+    )
+    assert first == second.replace("seed2", "seed1") != other
+    assert other.startswith("output/digits7/CoOp/tiny_ep50_all_images_evaluation_of_run_")
+    assert folder(*load, "a/run/seed1", "--load-epoch", "5", "--seed", "1") not in (first, other)
     many = "task" + "+".join(map(str, range(200)))
     assert all(len(part) < 255 for part in folder("DATASET.SUBSAMPLE_TASKS", many).split("/"))
     assert folder("--output-dir", "output") == "output" == folder("OUTPUT_DIR", "output")

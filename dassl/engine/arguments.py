@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 LOAD_EPOCH = "with --model-dir: epoch of the checkpoint; by default the final model"
 INIT_FROM = "start from the learned parameters of a finished run, or the mean of several"
 DEFAULT_OUTPUT = get_cfg_default().OUTPUT_DIR
-LONGEST = 60  # of the tasks in a folder's name, of which file systems take 255 bytes
+LONGEST = 60  # of the tasks, or of a run, in a folder's name, of which file systems take 255 bytes
 DRY_RUN = "learned parameters and number of steps; it stores the split of own images"
 OUTPUT_DIR = "folder of this run (default output/DATASET/TRAINER/CONFIG_<n>shots/seed<n>)"
 NAME: dict[str, Any] = {"default": "", "metavar": "NAME"}  # options of flags
@@ -139,7 +141,7 @@ def _default_folder(args: argparse.Namespace, cfg: CfgNode) -> str:
         "all_images" if cfg.DATASET.NUM_SHOTS < 0 else f"{cfg.DATASET.NUM_SHOTS}shots",
         *(tasks[:LONGEST] for tasks in [cfg.DATASET.SUBSAMPLE_TASKS] if tasks != "all"),
         *(classes for classes in [cfg.DATASET.SUBSAMPLE_CLASSES] if classes != "all"),
-        *(["evaluation"] if args.eval_only else []),
+        *_evaluation_words(args, cfg.SEED),
     ]
     parts = [
         args.protocol,
@@ -150,6 +152,24 @@ def _default_folder(args: argparse.Namespace, cfg: CfgNode) -> str:
     ]
     names = [re.sub(r"[^\w.+-]+", "-", part) for part in parts if part]
     return str(Path(DEFAULT_OUTPUT, *names))
+
+
+def _evaluation_words(args: argparse.Namespace, seed: int) -> list[str]:
+    """What an evaluation is of, for a folder's name; empty for a training.
+
+    The folder of the training is named by its last part and a digest of its path, without
+    ``seed<n>`` if the evaluation has that seed: the evaluations of all seeds are then side by side.
+    """
+    if not args.eval_only:
+        return []
+    if not args.model_dir:
+        return ["evaluation"]
+    folder = Path(args.model_dir).resolve()
+    if folder.name == f"seed{seed}":
+        folder = folder.parent
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:6]
+    epoch = [] if args.load_epoch is None else [f"epoch{args.load_epoch}"]
+    return ["evaluation_of", folder.name[:LONGEST], digest, *epoch]
 
 
 def _protocol_file(name: str) -> Path:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dassl.utils import UserError, load_checkpoint
+from dassl.utils import UserError
 
-from .checkpoints import check_metadata, checkpoint_file
+from .checkpoints import check_metadata, checkpoint_file, read_checkpoint
 
 if TYPE_CHECKING:
     from .simple_trainer import SimpleTrainer
@@ -40,11 +40,11 @@ def init_from_runs(trainer: SimpleTrainer, folders: Sequence[str]) -> dict[str, 
     found: dict[str, list[str]] = {"carried": [], "new": []}
     for name, model in zip(trainer.get_model_names(), trainer.models(), strict=True):
         paths = [checkpoint_file(Path(folder) / name, None) for folder in folders]
-        checkpoints = [load_checkpoint(path) for path in paths]
+        checkpoints = [read_checkpoint(path) for path in paths]
         bound = set[str]()
         for path, checkpoint in zip(paths, checkpoints, strict=True):
-            bound |= _bound_elsewhere(trainer, checkpoint.get("facts", {}), path)
-        states = [checkpoint.get("state_dict", {}) for checkpoint in checkpoints]
+            bound |= _bound_elsewhere(trainer, checkpoint.metadata, path)
+        states = [checkpoint.weights for checkpoint in checkpoints]
         for key, tensor in _mean_tensors(model, states, paths, bound).items():
             model.get_parameter(key).data.copy_(tensor)
             found["carried"].append(key)

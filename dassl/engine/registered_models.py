@@ -11,12 +11,17 @@ from torch import nn
 from dassl.utils import (
     UserError,
     distributed,
-    load_checkpoint,
     load_pretrained_weights,
     save_checkpoint,
 )
 
-from .checkpoints import check_metadata, checkpoint_file, load_optimizer, load_strictly
+from .checkpoints import (
+    check_metadata,
+    checkpoint_file,
+    load_optimizer,
+    load_strictly,
+    read_checkpoint,
+)
 from .loss_check import LossCheck
 
 MODES = ("train", "test", "eval")
@@ -94,10 +99,10 @@ class RegisteredModels:
             return
         for name, model in self._models.items():
             path = checkpoint_file(Path(directory) / name, epoch)
-            checkpoint = load_checkpoint(str(path))
-            print(f"Loading weights to {name} from {path} (epoch {checkpoint.get('epoch')})")
-            load_strictly(model, checkpoint.get("state_dict", {}), path)
-            check_metadata(checkpoint.get("facts", {}), self.checkpoint_metadata(), path)
+            checkpoint = read_checkpoint(path)
+            print(f"Loading weights to {name} from {path} (epoch {checkpoint.epoch})")
+            load_strictly(model, checkpoint.weights, path)
+            check_metadata(checkpoint.metadata, self.checkpoint_metadata(), path)
 
     def checkpoint_metadata(self) -> dict:
         """Hook: named values on which a checkpoint and the trainer that loads it must agree."""

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dassl.utils import UserError, atomic_path, distributed, load_checkpoint
+from dassl.utils import (
+    DamagedFile,
+    UserError,
+    atomic_path,
+    distributed,
+    load_checkpoint,
+    naming_damaged,
+)
 from dassl.utils.checkpoint import write_tensors
 
 from .base import TrainerBase
@@ -31,23 +38,48 @@ def save_resume(trainer: TrainerBase, directory: str | Path, epochs_done: int) -
             os.replace(folder / FILE, folder / PREVIOUS)
 
 
-def load_resume(trainer: TrainerBase, directory: str | Path) -> int:
-    """Restore the newest readable state in ``directory``; returns the epochs done, 0 if none."""
-    for name in (FILE, PREVIOUS):
-        path = Path(directory) / name
+def load_resume(trainer: TrainerBase, directory: str | Path, needed: bool = False) -> int:
+    """Restore the newest state in ``directory`` that is not damaged; the epochs done, 0 if none.
+
+    Args:
+        needed: refuse to start from nothing if all states that are there are damaged.
+
+    Raises:
+        UserError: a state belongs to another training; or all are damaged, and either one is
+            needed or a part of one was restored.
+    """
+    damage = ""
+    for path in (Path(directory) / name for name in (FILE, PREVIOUS)):
         if not path.exists():
             continue
         try:
-            state = load_checkpoint(str(path))
-            if missing := [key for key in KEYS if key not in state]:
-                raise UserError(f"{path} holds no {missing[0]}")
-        except UserError as error:
+            state = _read(path)
+            needed = True  # if it fails from here on, the trainer is neither new nor restored
+            with naming_damaged(path):
+                trainer.load_training_state(state, path)
+                set_random_state(state["random"])
+            return state["epoch"]
+        except DamagedFile as error:
             print(f"{error}; looking for the state before it")
-            continue
-        trainer.load_training_state(state, path)
-        set_random_state(state["random"])
-        return state["epoch"]
+            damage = str(error)
+    if damage and needed:
+        raise UserError(
+            f"{damage}, and there is no other state in {directory}: delete it to begin the "
+            "training again, or give another folder"
+        )
     return 0
+
+
+def _read(path: Path) -> dict:
+    try:
+        state = load_checkpoint(path)
+    except UserError as error:
+        raise DamagedFile(str(error)) from None
+    if missing := [key for key in KEYS if key not in state]:
+        raise DamagedFile(f"{path} holds no {missing[0]}")
+    if type(state["epoch"]) is not int or state["epoch"] < 0:
+        raise DamagedFile(f"{path} holds {state['epoch']!r} as the number of epochs")
+    return state
 
 
 def random_state() -> dict:

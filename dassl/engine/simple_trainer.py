@@ -158,7 +158,7 @@ class SimpleTrainer(TrainerBase):
         check_task_weights(self.cfg.OPTIM, self.dm.space, sampler)
         self.start_epoch = load_resume(self, self.output_dir)
         if not self.start_epoch and self.cfg.RESUME:
-            self.start_epoch = load_resume(self, self.cfg.RESUME)
+            self.start_epoch = load_resume(self, self.cfg.RESUME, needed=True)
         if self.start_epoch:
             print(f"Resuming after epoch {self.start_epoch} of {self.max_epoch}")
         self.init_writer()

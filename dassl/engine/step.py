@@ -41,4 +41,4 @@ class Observer(Protocol):
         """Continue from a :meth:`state`."""
 
     def relations(self) -> dict[str, Any]:
-        """The content of ``task_relations.json``; its ``steps`` are empty if there is none."""
+        """The content of ``task_relations.json``; {} or no ``steps`` in it: none is written."""

@@ -47,7 +47,7 @@ def format_report(
         per_task: also a line per task.
     """
     lines = ["=> result", f"* total: {sum(task['total'] for task in tasks):,}"]
-    grouped = suite["value"] is None and len(suite["groups"]) > 1
+    grouped = len(suite["groups"]) > 1  # so that the suite has no value of its own
     if grouped:
         lines += [f"* overall_metric ({g}): {percent(v)}" for g, v in suite["groups"].items()]
     else:

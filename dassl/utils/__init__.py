@@ -6,7 +6,16 @@ from .lazy import lazy_imports
 
 if TYPE_CHECKING:
     from .checkpoint import load_checkpoint, load_pretrained_weights, save_checkpoint
-    from .errors import Interrupted, Problems, UserError, did_you_mean, nearest, unknown_name
+    from .errors import (
+        DamagedFile,
+        Interrupted,
+        Problems,
+        UserError,
+        did_you_mean,
+        naming_damaged,
+        nearest,
+        unknown_name,
+    )
     from .files import (
         atomic_path,
         cache_folder,
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AverageMeter",
+    "DamagedFile",
     "Interrupted",
     "MetricMeter",
     "Problems",
@@ -47,6 +57,7 @@ __all__ = [
     "load_checkpoint",
     "load_pretrained_weights",
     "mkdir_if_missing",
+    "naming_damaged",
     "nearest",
     "read_json",
     "save_checkpoint",

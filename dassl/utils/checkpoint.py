@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch guesses at what a broken file is
             content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_sums(path)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {path}{neighbours(Path(path))}") from None
     except (pickle.UnpicklingError, LookupError):  # torch advises to load the file unsafely
@@ -103,6 +105,15 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"the checkpoint {path} holds a {type(content).__name__}, not a dict")
     return content
+
+
+def _check_sums(path: str | os.PathLike) -> None:
+    """Compare the content of a zip file with its checksums, which torch.load does not read."""
+    if not zipfile.is_zipfile(path):
+        return  # written by torch before 1.6
+    with zipfile.ZipFile(path) as archive:
+        if (name := archive.testzip()) is not None:
+            raise ValueError(f"{name} in it has changed since it was written")
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 from collections.abc import Iterable, Iterator
 
 
@@ -13,6 +14,29 @@ class UserError(ValueError):
     def __init__(self, message: str):
         # A data loader's worker puts its traceback in front of the message.
         super().__init__(message.rsplit("UserError: ", 1)[-1].strip())
+
+
+class DamagedFile(UserError):
+    """What a file holds cannot be used."""
+
+
+@contextlib.contextmanager
+def naming_damaged(path: str | os.PathLike) -> Iterator[None]:
+    """Turn any error of the block, which uses what a file holds, into one that names the file.
+
+    For files that a run writes and nobody edits: a check of every value would be longer than what
+    uses them.
+
+    Raises:
+        DamagedFile: the block failed otherwise than by a UserError.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of a value of another type or size, nearly anything
+        first_line = str(error).strip().split("\n")[0]
+        raise DamagedFile(f"{path} is damaged ({type(error).__name__}: {first_line})") from error
 
 
 class Problems:

@@ -87,5 +87,5 @@ def flat(content: dict, prefix: str = "") -> dict:
         if isinstance(value, dict):
             out |= flat(value, f"{prefix}{key}.")
         else:
-            out[prefix + key] = value
+            out[f"{prefix}{key}"] = value
     return out

@@ -98,7 +98,7 @@ class FewShotDataset(ImageTasks):
                 "DATASET.COLUMNS describes the columns of a TaskColumns table, but the dataset is "
                 f"{type(self).__name__}; in a suite, put it into the entry of the table"
             )
-        self._store_split = store_split
+        self.cfg, self._store_split = cfg, store_split
         self.root = self.find_root(cfg)
         self.image_root = self.root / self.image_dir
         split, kind = self.load_split(cfg.DATASET.SPLIT)

@@ -40,12 +40,11 @@ class DigitTask(FewShotDataset):
 
     def find_root(self, cfg) -> Path:
         """The cache folder; ``cfg.DATASET.ROOT`` is not used."""
-        self._suite = cfg.DATASET.NAME
         return digit_folder()
 
     def load_split(self, choice: str) -> tuple[Split, str]:
         """The only split, the same for all questions."""
-        refuse_other_splits(self._suite, choice)
+        refuse_other_splits(self.cfg.DATASET.NAME, choice)
         parts = _labelled(self.root, self.answers)
         return Split([self.classnames], *map(list, parts)), "own"
 

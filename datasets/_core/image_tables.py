@@ -29,20 +29,20 @@ class ImageTable(FewShotDataset):
 
     image_dir = ""
 
-    def find_root(self, cfg) -> Path:
-        """The data folder; the table is in it."""
-        self._file = cfg.DATASET.MANIFEST
-        return super().find_root(cfg)
+    @property
+    def table(self) -> Path:
+        """The path of the table."""
+        return self.root / self.cfg.DATASET.MANIFEST
 
     @property
     def annotations(self) -> tuple[str, ...]:
         """The table."""
-        return (self._file,)
+        return (self.cfg.DATASET.MANIFEST,)
 
     @property
     def split_name(self) -> str:
         """The dataset, and the table's name unless it is manifest.csv: a split per table."""
-        table = re.sub(r"[^\w.-]+", "-", self._file.removesuffix(".csv"))
+        table = re.sub(r"[^\w.-]+", "-", self.cfg.DATASET.MANIFEST.removesuffix(".csv"))
         own = super().split_name
         return own if table == "manifest" else f"{own}-{table}"
 
@@ -59,14 +59,13 @@ class ImageTable(FewShotDataset):
     @cached_property
     def rows(self) -> list[dict[str, str]]:
         """The lines of the table that are not empty."""
-        path = self.root / self._file
-        rows = self.rows_of(path)
+        rows = self.rows_of(self.table)
         if not rows:
-            raise UserError(f"{path} lists no images below its first line")
+            raise UserError(f"{self.table} lists no images below its first line")
         _refuse_twice(rows)
         _refuse_backslashes(rows, self.root)
         if rows[0]["split"] and not any(row["split"] == "test" for row in rows):
-            raise UserError(f"{path} has no image for test; name some in the column split")
+            raise UserError(f"{self.table} has no image for test; name some in the column split")
         return rows
 
     def rows_of(self, path: Path) -> list[dict[str, str]]:
@@ -104,7 +103,7 @@ class ImageTable(FewShotDataset):
             groups: the images by task and label.
         """
         for task, label in sorted(groups):
-            where = f"class {split.classnames[task][label]!r} of {self.root / self._file}"
+            where = f"class {split.classnames[task][label]!r} of {self.table}"
             split.divide_class(groups[task, label], rng, where)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dassl.data import Datum, Task
+from dassl.data.task_choice import choose_tasks
 from dassl.utils import UserError, unknown_name
 
 
@@ -59,8 +59,7 @@ def subsample_tasks(images: TaskImages, choice: str) -> TaskImages:
     """Select tasks, and number them from 0.
 
     Args:
-        choice: all, task<i>, task<i>+<j>+..., not_task<i> (all others), not_task<i>+<j>, base (the
-            first half, rounded up) or new (the rest).
+        choice: see :func:`dassl.data.task_choice.choose_tasks`.
     """
     count = len(images.tasks)
     chosen = choose_tasks(choice, count)
@@ -70,28 +69,6 @@ def subsample_tasks(images: TaskImages, choice: str) -> TaskImages:
     parts = ([_moved(d, place[d.task]) for d in part if d.task in place] for part in images.parts)
     tasks, roots = ([values[i] for i in chosen] for values in (images.tasks, images.roots))
     return TaskImages(tasks, roots, *parts)
-
-
-def choose_tasks(choice: str, count: int) -> list[int]:
-    """Numbers of the tasks that a choice names, of ``count``; see :func:`subsample_tasks`."""
-    half = (count + 1) // 2
-    named = {"all": range(count), "base": range(half), "new": range(half, count)}
-    match = re.fullmatch(r"(not_)?task(\d+(?:\+\d+)*)", choice, re.ASCII)
-    numbers = set(map(int, match[2].split("+"))) if match else set()
-    if match and max(numbers) < count:
-        left_out = bool(match[1])
-        chosen = [i for i in range(count) if (i in numbers) != left_out]
-    elif choice in named:
-        chosen = list(named[choice])
-    else:
-        last = f"task0 to task{count - 1}" if count > 1 else "task0"
-        known = ["all", "base", "new", last, "task<i>+<j>", "not_task<i>"]
-        raise unknown_name("DATASET.SUBSAMPLE_TASKS", choice, known)
-    if not chosen:
-        raise UserError(
-            f"DATASET.SUBSAMPLE_TASKS is {choice}, which leaves no task of {count}; take all"
-        )
-    return chosen
 
 
 def subsample_classes(images: TaskImages, choice: str) -> TaskImages:

@@ -21,11 +21,12 @@ def attention(x, weights, name, heads):
     return together @ weights[f"{name}.out_proj.weight"].T + weights[f"{name}.out_proj.bias"]
 
 
-def encode(image, weights, heads, quick=True, tokens=()):
+def encode(image, weights, heads, quick=True, tokens=(), beside=()):
     """Image feature (e,) of an image (3, H, W).
 
     ``tokens``: prompts (m, d); the first are appended behind the patches, the next replace them
     before layers 1, 2, ...
+    ``beside``: functions; what the first layers add to their output, of their normed input.
     """
     kernel = weights["visual.conv1.weight"]
     size = kernel.shape[-1]
@@ -44,10 +45,13 @@ def encode(image, weights, heads, quick=True, tokens=()):
         name = f"visual.transformer.resblocks.{layer}"
         if 1 <= layer < len(tokens):
             x = torch.cat([x[:own], tokens[layer]])
-        x = x + attention(layer_norm(x, weights, f"{name}.ln_1"), weights, f"{name}.attn", heads)
+        normed = layer_norm(x, weights, f"{name}.ln_1")
+        x = x + attention(normed, weights, f"{name}.attn", heads)
         y = layer_norm(x, weights, f"{name}.ln_2")
         y = y @ weights[f"{name}.mlp.c_fc.weight"].T + weights[f"{name}.mlp.c_fc.bias"]
         y = activation(y, quick)
         x = x + y @ weights[f"{name}.mlp.c_proj.weight"].T + weights[f"{name}.mlp.c_proj.bias"]
+        if layer < len(beside):
+            x = x + beside[layer](normed)
         layer += 1
     return layer_norm(x[0], weights, "visual.ln_post") @ weights["visual.proj"]

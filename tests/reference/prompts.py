@@ -42,11 +42,12 @@ def attention(x, weights, name, heads):
     return together @ weights[f"{name}.out_proj.weight"].T + weights[f"{name}.out_proj.bias"]
 
 
-def encode(x, eot, weights, heads, quick=True, deep=()):
+def encode(x, eot, weights, heads, quick=True, deep=(), beside=()):
     """Text feature (e,) of embeddings x (L, d) whose EOT stands at ``eot``.
 
     ``deep``: contexts (m, d) that overwrite the tokens after SOS before layers 1, 2, ...; None
-    leaves them.
+    leaves them. ``beside``: functions; what the first layers add to their output, of their normed
+    input.
     """
     x = x + weights["positional_embedding"][: len(x)]
     layer = 0
@@ -55,11 +56,14 @@ def encode(x, eot, weights, heads, quick=True, deep=()):
         if 1 <= layer <= len(deep) and deep[layer - 1] is not None:
             m = len(deep[layer - 1])
             x = torch.cat([x[:1], deep[layer - 1], x[1 + m :]])
-        x = x + attention(layer_norm(x, weights, f"{name}.ln_1"), weights, f"{name}.attn", heads)
+        normed = layer_norm(x, weights, f"{name}.ln_1")
+        x = x + attention(normed, weights, f"{name}.attn", heads)
         y = layer_norm(x, weights, f"{name}.ln_2")
         y = y @ weights[f"{name}.mlp.c_fc.weight"].T + weights[f"{name}.mlp.c_fc.bias"]
         y = activation(y, quick)
         x = x + y @ weights[f"{name}.mlp.c_proj.weight"].T + weights[f"{name}.mlp.c_proj.bias"]
+        if layer < len(beside):
+            x = x + beside[layer](normed)
         layer += 1
     return layer_norm(x, weights, "ln_final")[eot] @ weights["text_projection"]
 

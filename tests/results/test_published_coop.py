@@ -76,6 +76,17 @@ def test_base_to_new_beside_the_range_over_sources(tmp_path):
     assert ("average", "TCP", "published") in found  # not run here
 
 
+def test_settings_in_brackets_are_no_part_of_the_methods_name(tmp_path):
+    found = [
+        run
+        for n in (4, 16)
+        for run in both_sides(tmp_path / str(n), suites=SETS[1:2], options={"N_CTX": n})
+    ]
+    shown = lines(published_on_sets([], base_and_new(found)))
+    assert ("Caltech101", "CoOp-CA (N_CTX 4)", "ours") in shown
+    assert shown["Caltech101", "CoOp", "published"] == ["98.00", "89.81", "93.73"]
+
+
 def test_no_average_without_all_datasets(tmp_path):
     pairs = base_and_new(both_sides(tmp_path, suites=SETS[:3], method="KgCoOp"))
     found = lines(published_on_sets([], pairs))

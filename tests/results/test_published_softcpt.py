@@ -64,6 +64,10 @@ def test_a_run_that_matches_is_compared(tmp_path):
             {"suite": "RS8"},
             "its published datasets are not known, so ours are this project's choice",
         ),
+        (
+            {"method": "ProtoNet", "selection": "none"},
+            "its published numbers are far below a linear probe, so hardly of CLIP features",
+        ),
     ],
 )
 def test_a_difference_that_matters_suppresses_the_comparison(tmp_path, change, why):
@@ -77,6 +81,7 @@ def test_methods_that_are_not_trained_by_steps_are_compared(tmp_path):
     rows = plant_runs(tmp_path, method="LP-CLIP", selection="none, C on val")
     (found,) = published_softcpt.compare(rows)
     assert found.why_not == () and found.difference == pytest.approx(70.0 - 66.91)
+    assert any("exchanges" in text for text in found.differs)  # the metrics
 
 
 def test_other_differences_are_named(tmp_path):

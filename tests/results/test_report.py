@@ -1,6 +1,6 @@
 """Numbers of the report against hand-computed ones."""
 
-import statistics
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -10,7 +10,6 @@ from results.aggregate import aggregate
 from results.compare import (
     base_and_new,
     harmonic_mean,
-    mean_and_interval,
     missing_runs,
     paired_differences,
     suspicious_runs,
@@ -34,17 +33,6 @@ def cells(table):
     return [[cell.text for cell in row] for row in table.rows]
 
 
-def test_the_interval_is_students():
-    """t(0.975) is 12.706 with 1 degree of freedom and 4.303 with 2, as tables have it."""
-    mean, half = mean_and_interval([1.0, 3.0])
-    assert mean == 2.0 and half == pytest.approx(12.706 * 2**0.5 / 2**0.5, rel=1e-4)
-    values = [1.0, 2.0, 6.0]
-    mean, half = mean_and_interval(values)
-    assert mean == 3.0
-    assert half == pytest.approx(4.303 * statistics.stdev(values) / 3**0.5, rel=1e-3)
-    assert mean_and_interval([7.0]) == (7.0, None)
-
-
 def test_differences_are_taken_seed_by_seed(tmp_path):
     """A has 1, 2, 6 more than B on the seeds that both have; C measures something else."""
     a = experiment(tmp_path, "A", [61.0, 52.0, 76.0, 90.0])
@@ -58,6 +46,8 @@ def test_differences_are_taken_seed_by_seed(tmp_path):
     assert (difference.mean, difference.n, difference.shots) == (3.0, 3, 4)
     assert difference.half_width == pytest.approx(6.573, abs=1e-3) and not difference.significant
     assert found["A", "zero-shot"].mean == 19.75 and found["A", "zero-shot"].n == 4
+    worse = replace(difference, mean=-7.0)
+    assert worse.significant and not replace(worse, half_width=None).significant
     to_zero = paired_differences(rows, "zero-shot")
     assert [(d.method, d.mean) for d in to_zero] == [("A", 19.75), ("B", 10.0)]
     to_b = {d.method: d.mean for d in paired_differences(rows, "B")}
@@ -144,17 +134,19 @@ def test_what_is_missing_is_named(tmp_path):
 
 
 def test_collapsed_runs_are_flagged(tmp_path):
-    write(tmp_path / "zs", method="zero-shot", tasks=(("oak", "", 60.0),))
-    write(tmp_path / "low", method="A", seed=1, tasks=(("oak", "", 12.0),))
-    write(tmp_path / "lost", method="A", seed=2, tasks=(("oak", "", 70.0),))
+    for name, own in {"zs": {}, "0": {"suite": "Apes"}, "1": {"backbone": "RN101"}}.items():
+        value = 60.0 if name == "zs" else 99.0  # of what is not comparable
+        write(tmp_path / name, method="zero-shot", tasks=(("oak", "", value),), **own)
+    write(tmp_path / "low", method="A", seed=1, shots=1, tasks=(("oak", "", 12.0),))
+    write(tmp_path / "lost", method="A", seed=2, shots=1, tasks=(("oak", "", 70.0),))
     (tmp_path / "lost" / "log.txt").write_text("epoch [1/2]\tloss nan (nan)\tlr 1e-3\n")
-    write(tmp_path / "fine", method="A", seed=3, tasks=(("oak", "", 70.0),))
+    write(tmp_path / "fine", method="A", seed=3, shots=1, tasks=(("oak", "", 70.0),))
     (tmp_path / "fine" / "log.txt").write_text("epoch [1/2]\tloss 0.3 (0.4)\tnanny\n")
-    names = ("zs", "low", "lost", "fine")
+    names = ("zs", "0", "1", "low", "lost", "fine")
     flagged = list(suspicious_runs(aggregate([read_run(tmp_path / name) for name in names])))
     assert flagged == [
-        "Trees, A, 4 shots, seed 1: below zero-shot (12.0 < 60.0)",
-        "Trees, A, 4 shots, seed 2: its log shows a loss that is not finite",
+        "Trees, RN50, A, 1 shot, seed 1: below zero-shot (12.0 < 60.0)",
+        "Trees, RN50, A, 1 shot, seed 2: its log shows a loss that is not finite",
     ]
 
 

@@ -136,16 +136,3 @@ def test_seeds_of_other_data_are_not_averaged(tmp_path, capsys):
     assert code == 2 and "not seeds of one experiment: data is" in err and "class names" in err
     code, out, _ = parse(capsys, tmp_path / "runs", "--table", "text")
     assert code == 0 and out.count("ImageFolder (images, data ") == 2
-
-
-def test_data_of_other_names_are_rows_of_their_own(tmp_path, capsys):
-    for name, classes in (("cats", ("siam", "manx")), ("bolts", ("short", "long"))):
-        for seed in (1, 2):
-            root = tmp_path / name
-            if seed == 1:
-                draw_images(root, classes)
-            train_on(root, tmp_path / "runs" / name / f"seed{seed}", seed=seed)
-    capsys.readouterr()
-    code, out, _ = parse(capsys, tmp_path / "runs", "--table", "md")
-    assert code == 0 and "### ImageFolder (bolts):" in out and "### ImageFolder (cats):" in out
-    assert out.count("| CoOp-CA | 1 | 2 |") == 2

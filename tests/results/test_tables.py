@@ -6,7 +6,7 @@ from matplotlib import image
 from dassl.utils import UserError
 from results.aggregate import aggregate, columns, statistic
 from results.few_shot_curves import draw_curves, panels_of
-from results.read import find_runs, make_run
+from results.read import Run, find_runs, make_run
 from results.tables import format_table
 from tests._records import record, write
 
@@ -45,20 +45,20 @@ def test_rows_are_sorted_by_shots_then_method(tmp_path):
     found = runs(
         tmp_path,
         {"method": "B", "shots": 16},
-        {"method": "A", "shots": 16},
-        {"method": "A", "shots": -1},
-        {"method": "A", "shots": 2},
+        {"method": "a", "shots": 16},
+        {"method": "a", "shots": -1},
+        {"method": "a", "shots": 2},
         {"method": "zero-shot", "shots": 16},
     )
     rows = aggregate(found)
     assert [(row.method, row.shots) for row in rows] == [
         ("zero-shot", 0),
-        ("A", 2),
-        ("A", 16),
+        ("a", 2),
+        ("a", 16),
         ("B", 16),
-        ("A", -1),
+        ("a", -1),
     ]
-    assert [row.method for row in aggregate(found, order=["B"])][2:4] == ["B", "A"]
+    assert [row.method for row in aggregate(found, order=["B"])][2:4] == ["B", "a"]
 
 
 def test_runs_that_differ_in_an_option_get_rows_of_their_own(tmp_path):
@@ -78,13 +78,33 @@ def test_runs_that_differ_in_an_option_get_rows_of_their_own(tmp_path):
     ]
 
 
+def test_runs_on_other_data_get_rows_of_their_own(tmp_path):
+    data = (("oak", "0a1b"), ("elm", "2c3d"), ("elm", "4e5f"), ("elm", ""))
+    found = [
+        make_run(
+            tmp_path / f"{name}{content}{seed}",
+            record(tasks=((name, "", 50.0),), seed=seed) | {"hashes": {"experiment": content}},
+        )
+        for name, content in data
+        for seed in (1, 2)
+    ]
+    assert [(row.suite, row.seeds) for row in aggregate(found)] == [
+        ("Trees (elm, data 2c3d)", "2"),
+        ("Trees (elm, data 4e5f)", "2"),
+        ("Trees (elm, data not recorded)", "2"),
+        ("Trees (oak)", "2"),
+    ]
+    assert aggregate(found[:2])[0].suite == "Trees"
+
+
 def test_unfinished_runs_join_their_row(tmp_path):
     done = runs(tmp_path, {"seed": 1}, {"seed": 2})
     stopped = make_run(tmp_path / "x", record(status="failed", seed=3))
     early = make_run(tmp_path / "y", {"schema": 1, "status": "running"})
     other = make_run(tmp_path / "z", record(status="failed", method="other"))
-    rows = aggregate([stopped, *done, early, other])
-    assert [(row.method, row.seeds) for row in rows] == [("CoOp-CA", "2 of 3"), ("other", "0 of 1")]
+    brief = Run(tmp_path / "b", "failed", "CoOp-CA", "Trees", 4, 4)  # has recorded no settings
+    rows = aggregate([stopped, *done, early, other, brief])
+    assert [(row.method, row.seeds) for row in rows] == [("CoOp-CA", "2 of 4"), ("other", "0 of 1")]
     assert "| other | 4 | 0 of 1 | n/a | n/a | n/a |" in format_table(rows, "md")
 
 
@@ -115,6 +135,8 @@ def test_the_interval_is_students(tmp_path):
     stat = statistic([50.0, 52.0, 57.0], "interval")
     assert stat.mean == 53.0
     assert stat.spread == pytest.approx(4.302653 * (13 / 3) ** 0.5)  # t of 2 degrees of freedom
+    two = statistic([1.0, 3.0], "interval")
+    assert (two.mean, two.spread) == (2.0, pytest.approx(12.706, rel=1e-4))
     assert statistic([50.0], "interval").spread is None
     tasks = {s: (("oak", "", 50.0 + s),) for s in (1, 2)}
     runs = [make_run(tmp_path / str(s), record(seed=s, tasks=t)) for s, t in tasks.items()]

@@ -115,7 +115,12 @@ def test_a_pair_that_was_never_in_one_batch_is_refused(runs, tmp_path, capsys):
 
 def test_an_observer_without_relations_writes_nothing(tmp_path):
     class Trainer:
-        observers = (object(),)
+        def relations(self):
+            return {}
+
+        @property
+        def observers(self):
+            return (self,)
 
     save_relations(Trainer(), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -2,18 +2,20 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 from dassl.utils import UserError
-from sweeps import pool, serial, slurm
+from sweeps import pool, processes, serial, slurm
 from sweeps.estimate import Estimate
-from sweeps.events import Events
+from sweeps.events import Events, RunOutcome
 from sweeps.plan import PlannedRun
 from sweeps.pool import run_pool
 from sweeps.serial import run_serial
@@ -57,10 +59,11 @@ def no_waiting(monkeypatch):
 
 LAUNCHER = """
 import multiprocessing, os, sys
-from sweeps.processes import prepare_workers
+from sweeps.processes import preparing_workers
 
 if __name__ == "__main__":
-    prepare_workers(["train"])
+    with preparing_workers(["train"]):
+        pass
     worker = multiprocessing.get_context("forkserver").Process(target=os.getpid)
     worker.start()
     worker.join()
@@ -81,6 +84,15 @@ def test_workers_import_nothing_from_the_present_folder(tmp_path):
     )
     assert done.stdout == "False\n", done.stderr
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_a_refused_sweep_ends_what_imports_for_its_workers():
+    with pytest.raises(UserError), processes.preparing_workers(["torch"]):
+        server = forkserver._forkserver._forkserver_pid
+        raise UserError("an unknown key")
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
 
 
 @pytest.mark.parametrize("together", [1, pytest.param(3, marks=pytest.mark.slow)])
@@ -163,11 +175,15 @@ def test_time_left_comes_from_the_nearest_kin(tmp_path):
 
 def test_slurm_follows_the_folders(tmp_path, monkeypatch):
     """Jobs of an earlier call are followed; what they leave is a failure that says why."""
-    runs = [planned(tmp_path / name) for name in ("done", "later", "broken", "lost")]
+    runs = [planned(tmp_path / name) for name in ("done", "later", "broken", "lost", "refused")]
     write(runs[0].folder)
     write(runs[2].folder, status="failed")
     (tmp_path / slurm.FOLDER).mkdir()
     (tmp_path / slurm.FOLDER / slurm.JOBS).write_text('["7"]')
+    refused = [(str(runs[4].folder), RunOutcome("failed", error="no such dataset"))]
+    stored = pickle.dumps(("success", refused))
+    (tmp_path / slurm.FOLDER / "7_0_0_result.pkl").write_bytes(stored)
+    (tmp_path / slurm.FOLDER / "7_1_0_result.pkl").write_bytes(stored[:50])
     looks = iter([["7"], ["7"], []])
 
     def squeue(ids):
@@ -187,9 +203,11 @@ def test_slurm_follows_the_folders(tmp_path, monkeypatch):
     assert [(name, o.status) for name, o in told.outcomes.items()] == [
         ("done", "complete"),
         ("later", "complete"),
+        ("refused", "failed"),
         ("broken", "failed"),
         ("lost", "failed"),
     ]
+    assert told.outcomes["refused"].error == "no such dataset"
     assert told.outcomes["lost"].error == "its Slurm job ended before the run did: no results.json"
 
 

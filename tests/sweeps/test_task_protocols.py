@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import datasets  # noqa: F401  (its classes are imported when their names are looked up)
 import sweep
+from dassl.config import get_cfg_default
 from results.read import read_run
+from sweeps.check import has_several_tasks
 from sweeps.plan import PlannedRun, Sweep
 from sweeps.run import report
 from tests._records import write
@@ -86,6 +89,26 @@ def test_a_source_that_no_target_can_start_from(place, train, capsys, source, tr
     keys = {"source": {"shots": 4, **source}, "targets": [1], "methods": {"CoOp": method}}
     code, _, err = run(capsys, protocol="transfer", **keys)
     assert code == (2 if message else 0) and message in err and bool(train.seen) == (not message)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "choice", "several"),
+    [
+        ("Digits7", "all", True),
+        ("Digits7", "base", True),
+        ("Digits7", "not_task1", True),
+        ("Digits7", "not_task0+1+2+3+4+5", False),
+        ("Digits7", "task1", False),
+        ("DigitLabels", "new", False),  # one of three
+        ("OxfordPets", "all", False),
+        ("TaskColumns", "task0+2", True),  # only the data tell how many there are
+    ],
+)
+def test_which_choices_hold_several_tasks(dataset, choice, several):
+    cfg = get_cfg_default().with_values(
+        {"DATASET.NAME": dataset, "DATASET.SUBSAMPLE_TASKS": choice}
+    )
+    assert has_several_tasks(cfg) is several
 
 
 def test_tasks_train_together_in_groups_and_alone(place, train, capsys):

@@ -28,6 +28,7 @@ SMALL_CONTEXTS = {
 SMALL_CONTEXTS |= {"PROGRAD.LAMBDA": 0.5, "TCP.W": 0.5}
 SMALL_CONTEXTS["TCP.LAYER"] = 1  # the tiny text tower has two blocks
 SMALL_CONTEXTS |= {"CLIPLORA.ITERATIONS": 0, "TWOSTAGE.ITERATIONS": 0}  # two epochs
+SMALL_CONTEXTS |= {"MMA.START": 1, "MMA.END": 2, "MMA.DIM": 8}
 # Forms of the methods: learned parameters with T = 3 tasks and C = 9 classes, name in tables.
 FORMS = {
     ("CoOp",): (3 * M * D, "CoOp-CA"),
@@ -71,6 +72,7 @@ FORMS = {
     ("TaskRes",): (9 * E, "TaskRes"),
     ("TCP",): (3 * (M * D + (E + 1) * E // 4 + (E // 4 + 1) * M * D), "TCP"),
     ("CLIPLoRA",): (3 * (2 + 3) * 3 * 2 * 2 * D, "CLIP-LoRA"),
+    ("MMA",): (3 * 2 * (4 * D * 8 + 2 * (8 + D) + 8 * 8 + 8), "MMA"),
     ("TwoStage",): (3 * (5 + 8) * 2 * D + 9 * E, "2SFS"),
     ("DePT",): (3 * (M * D + 4 * E) + 9 * (E + 1), "CoOp-CA+DePT"),
     ("LPPlusPlus",): (9 * (E + 2), "LP++"),

@@ -155,6 +155,18 @@ PUBLISHED = {
         "PARTS": ["q", "k", "v"],
         "ENCODER": "both",
     },
+    "MMA/vit_b16_ep5_batch16": {
+        RATE: 0.0015,
+        BATCH: 16,
+        EPOCHS: 5,
+        "OPTIM.WARMUP_EPOCH": -1,
+        "PREC": "amp",
+        "START": 5,
+        "END": 12,
+        "DIM": 32,
+        "SCALE": 0.001,
+        "TEMPLATE": "a photo of a {}.",
+    },
     "TwoStage/vit_b16": {**NO_SGD, **STEPS, "ITERATIONS": 300, "FIRST_STAGE": 0.6},
     "LP/rn50_val": {**NO_SGD, BATCH: 16, "DATALOADER.TEST.BATCH_SIZE": 16, "MAX_ITER": 1000},
     "LPPlusPlus/rn50": {

@@ -98,6 +98,15 @@ def test_views_are_averaged(build, close, tmp_path, mode):
     assert not torch.allclose(plain["global"], found["global"], rtol=1e-2)
 
 
+def test_each_stored_view_counts_once(build, close, tmp_path, capsys):
+    store = ("FEATURES.MODE", "full", "FEATURES.DIR", tmp_path / "features", "FEATURES.VIEWS", 2)
+    trainer = build("TipAdapter", *store, "INPUT.TRANSFORMS", "('random_flip', 'normalize')", *ONE)
+    both, _, _ = trainer.split_features("train", views=2)
+    five, _, _ = trainer.split_features("train", views=5)
+    close(five["global"], both["global"].double())
+    assert "2 views of each image instead of 5" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("transforms", "passes"), [("normalize", 1), ("random_flip", 3)])
 def test_views_that_are_alike_are_encoded_once(build, monkeypatch, transforms, passes):
     words = ("INPUT.TRANSFORMS", f"('{transforms}',)", "TRAINER.TIP.VIEWS", 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from clip._fetch import hub_cache, quiet, require_hub
 from dassl.utils import UserError, cache_folder, read_json, write_json
 from dassl.utils.hashes import hash_file
 
@@ -128,12 +130,30 @@ def _load(model: str):
             "TRAINER.COT.GENERATOR neural needs the package transformers, which is not "
             "installed: pip install transformers, or set GENERATOR rule"
         ) from None
+    sources = AutoTokenizer.from_pretrained, AutoModelForCausalLM.from_pretrained
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        try:
+            return tuple(load(str(folder)) for load in sources)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the language model in {model} cannot be loaded ({_first_line(error)}): "
+                "TRAINER.COT.LM takes a folder with a model and its tokenizer, or a name on the "
+                "Hugging Face hub"
+            ) from None
     try:
-        folder = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
-        return AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+        with contextlib.suppress(OSError, ValueError), quiet():
+            return tuple(load(model, local_files_only=True) for load in sources)
+        require_hub()  # the hub's library retries for most of a minute
+        return tuple(load(model) for load in sources)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"the language model {model} cannot be loaded ({str(error).strip().splitlines()[0]}); "
-            "set TRAINER.COT.LM to a local folder with a model and its tokenizer, or, with access "
-            "to the Hugging Face hub, to a name there"
+            f"the language model {model} is not on this machine and cannot be downloaded "
+            f"({_first_line(error)}). On a machine with a network run `hf download {model}` and "
+            f"copy {hub_cache(model)} to this one, or set TRAINER.COT.LM to a local folder with a "
+            "model and its tokenizer"
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

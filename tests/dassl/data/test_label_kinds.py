@@ -152,6 +152,7 @@ def test_classes_without_positive_test_images_are_left_out_and_counted(evaluated
     logits, label, zeros = torch.randn(20, 3), torch.arange(20) % 2, torch.zeros(20).long()
     (found,), log = evaluated(TaskSpace((task,)), logits, label, zeros)
     assert found["classes_without_positives"] == 1 and "left out: 1" in log
+    assert f"mean logit: {found['mean_logit']:.1f} + bias 0.0" in log
     with pytest.raises(UserError, match="nothing to evaluate"):
         evaluated(TaskSpace((task,)), logits, torch.ones(20).long(), zeros)
 
@@ -168,6 +169,9 @@ def test_what_is_shown_of_an_image():
     classes, values = MultiLabel().predict(logits, top=1)
     assert classes == [[0, 2], []] and values[0] == pytest.approx([0.8808, 0.6225], abs=1e-4)
     assert MultiLabel(bias=-1.0).predict(logits, 5)[0] == [[0], []]
+    at_threshold, label = torch.tensor([[0.0, -1.0]]), torch.tensor([0])
+    assert MultiLabel(((0,),)).predict(at_threshold, 5)[0] == [[0]]
+    assert MultiLabel(((0,),)).measures(at_threshold, label)["correct"] == 1
     assert Ordinal().predict(logits, top=2)[0] == [[0, 2], [2, 1]]
 
 

@@ -67,7 +67,13 @@ def test_states_are_written_at_most_every_so_many_seconds(make, tmp_path):
     assert same(weights(again), weights(whole))
 
 
-@pytest.mark.parametrize("damage", ["broken", "gone"])
+def damage_values(path):
+    """Leave a state that is found to be damaged only when it is restored."""
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "optims": [None]}, path)
+
+
+@pytest.mark.parametrize("damage", ["broken", "values", "gone"])
 def test_a_broken_state_falls_back_to_the_one_before(make, tmp_path, damage, capsys):
     opts = ("OPTIM.MAX_EPOCH", 4)
     whole = make(Plain, *opts)
@@ -75,12 +81,22 @@ def test_a_broken_state_falls_back_to_the_one_before(make, tmp_path, damage, cap
     newest = tmp_path / "run" / "resume.pt"
     if damage == "broken":
         newest.write_bytes(newest.read_bytes()[:200])
+    elif damage == "values":
+        damage_values(newest)
     else:
         newest.unlink()
     again = make(Plain, *opts)
     again.train()
     assert again.start_epoch == 3
     assert same(weights(again), weights(whole))
+
+
+@pytest.mark.parametrize("change", [damage_values, lambda path: path.write_bytes(b"x")])
+def test_a_damaged_state_to_start_from_is_refused(make, tmp_path, change):
+    make(Plain, "OPTIM.MAX_EPOCH", 1).train()
+    change(tmp_path / "run" / "resume.pt")
+    with pytest.raises(UserError, match=r"resume\.pt.*no other state in .*run: delete it"):
+        make(Plain, "RESUME", tmp_path / "run", output=tmp_path / "new").train()
 
 
 def test_going_on_from_another_folder(make, tmp_path):

@@ -181,12 +181,14 @@ def test_task_may_be_left_out_for_one_task():
 
 def test_classification_against_scikit_learn(tmp_path, capsys):
     g = torch.Generator().manual_seed(1)
-    label = torch.randint(6, (300,), generator=g)
-    logits = torch.randn(300, 7, generator=g)  # class 6 has no images
+    label = torch.randint(5, (300,), generator=g)
+    label[0] = 5  # the only image of its class; class 6 has none
+    logits = torch.randn(300, 7, generator=g)
     logits[torch.arange(300), label] += 1.5
     cfg = make_cfg(EVALUATOR="Classification", COMPUTE_CMAT=True, PER_CLASS_RESULT=True)
     cfg.OUTPUT_DIR = str(tmp_path)
-    evaluator = build_evaluator(cfg, lab2cname={0: "zero"})
+    space = make_space(groups=["plants"], metrics=["overall_acc"], sizes=[7])
+    evaluator = build_evaluator(cfg, lab2cname={0: "zero"}, space=space)
     result = run(evaluator, logits, label)
     predicted = logits.argmax(1)
     accuracy = 100 * accuracy_score(label, predicted)
@@ -202,7 +204,9 @@ def test_classification_against_scikit_learn(tmp_path, capsys):
     torch.testing.assert_close(matrix, expected.double())
     out = capsys.readouterr().out
     assert f"* accuracy: {accuracy:.2f}%" in out and "* class: 0 (zero)" in out
-    assert evaluator.tasks[0]["total"] == 300
+    about = {"id": 0, "name": "task 0", "group": "plants", "metric": "overall_acc"}
+    about |= {"value": result["accuracy"], "correct": (predicted == label).sum(), "total": 300}
+    assert evaluator.tasks == [about]
     assert evaluator.suite["value"] == pytest.approx(accuracy)
 
 
@@ -218,7 +222,7 @@ def test_topk_accuracy(k):
 
 def test_topk_accuracy_refuses():
     with pytest.raises(ValueError, match=r"top-5 accuracy needs rows and at least 5 columns"):
-        compute_accuracy(torch.zeros(2, 3), torch.zeros(2).long(), topk=(1, 5))
+        compute_accuracy(torch.zeros(9, 3), torch.zeros(9).long(), topk=(1, 5))
 
 
 def test_unknown_evaluator():
@@ -238,8 +242,11 @@ def test_what_an_evaluator_cannot_do_is_refused():
 @pytest.mark.parametrize("name", ["Classification", "ClassificationMT"])
 def test_nothing_to_evaluate(name):
     space = make_space(groups=[""], metrics=["overall_acc"], sizes=[4])
-    with pytest.raises(UserError, match="there is nothing to evaluate"):
-        build_evaluator(make_cfg(EVALUATOR=name), space=space).evaluate()
+    evaluator = build_evaluator(make_cfg(EVALUATOR=name), space=space)
+    for _ in range(2):  # without a batch, and with an empty one
+        with pytest.raises(UserError, match="there is nothing to evaluate"):
+            evaluator.evaluate()
+        evaluator.process(torch.zeros(0, 4), torch.zeros(0).long())
 
 
 def test_wrong_batches_are_refused():

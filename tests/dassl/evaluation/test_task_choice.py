@@ -75,6 +75,15 @@ def test_results_with_and_without_the_task(capsys):
     assert "- task 0 (animal): metric 50.00%" in shown and "- mean: metric 50.00%" in shown
 
 
+def test_a_task_without_images_is_left_out_of_both_means():
+    found = evaluator()
+    found.choice = TaskChoice.fit(SPACE, best_scores(SHOTS, SPACE), SHOT_TASKS)
+    found.process(TESTS[:2], LABELS[:2], TEST_TASKS[:2])
+    found.evaluate()
+    assert found.tasks[1]["without_task"] is None is found.tasks[1]["task_chosen"]
+    assert found.suite["without_task"]["value"] == 50 == found.suite["task_chosen"]["value"]
+
+
 def test_without_calibration_the_results_are_the_usual_ones():
     found = evaluator()
     found.process(TESTS, LABELS, TEST_TASKS)

@@ -154,11 +154,14 @@ def test_sgd_options():
     assert isinstance(optimizer, torch.optim.SGD)
     assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.5, 0.01, 0.8)
     assert group["nesterov"] and group["dampening"] == 0
+    plain = optim_cfg(NAME="sgd", MOMENTUM=0.0, SGD_DAMPNING=0.3)
+    group = build_optimizer(nn.Linear(2, 2), plain).param_groups[0]
+    assert not group["nesterov"] and (group["momentum"], group["dampening"]) == (0, 0.3)
 
 
 @pytest.mark.parametrize(("name", "cls"), [("adam", "Adam"), ("adamw", "AdamW")])
 def test_adam_options(name, cls):
-    rest = dict(ADAM_EPS=1e-4, WEIGHT_DECAY=0.02)
+    rest = dict(ADAM_EPS=1e-4, WEIGHT_DECAY=0.02, SGD_NESTEROV=True, MOMENTUM=0.0)  # SGD's own keys
     cfg = optim_cfg(NAME=name, ADAM_BETA1=0.7, ADAM_BETA2=0.8, **rest)
     optimizer = build_optimizer(nn.Linear(2, 2), cfg)
     assert type(optimizer).__name__ == cls
@@ -188,6 +191,7 @@ def test_nothing_to_train():
         ({"LR": 0.0}, r"OPTIM\.LR takes .* above 0 .*; got 0\.0"),
         ({"MOMENTUM": -0.9}, r"OPTIM\.MOMENTUM takes .*; got -0\.9"),
         ({"SGD_NESTEROV": True, "MOMENTUM": 0.0}, "SGD_NESTEROV needs OPTIM.MOMENTUM above 0"),
+        ({"SGD_NESTEROV": True, "SGD_DAMPNING": 0.1}, r"OPTIM\.SGD_DAMPNING 0; got .* 0\.1"),
     ],
 )
 def test_optimizer_refuses(keys, message):
@@ -202,6 +206,7 @@ def test_optimizer_refuses(keys, message):
         ({"WARMUP_EPOCH": 1, "WARMUP_TYPE": "lin"}, "OPTIM.WARMUP_TYPE .*'lin'"),
         ({"MAX_EPOCH": 0}, "OPTIM.MAX_EPOCH of at least 1; got 0"),
         ({"LR_SCHEDULER": "multi_step"}, r"multi_step needs OPTIM.STEPSIZE .* got \(-1,\)"),
+        ({"LR_SCHEDULER": "multi_step", "STEPSIZE": ()}, r"multi_step needs .* got \(\)"),
         ({"LR_SCHEDULER": "single_step", "STEPSIZE": (1, 2)}, "single_step needs one number"),
     ],
 )

@@ -142,3 +142,11 @@ def test_damaged_answers_are_named(cache, monkeypatch, content):
     path.write_text(content)
     with pytest.raises(UserError, match=path.name):
         continue_texts("a-name", ["a cat"], 4)
+
+
+def test_a_name_without_a_network(build, cache, monkeypatch):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    words = "nobody/none is not on .*HF_HUB_OFFLINE.*hf download nobody/none.*models--nobody--none"
+    with pytest.raises(UserError, match=words):
+        make(build, "GENERATOR", "neural", "LM", "nobody/none")
