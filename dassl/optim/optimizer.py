@@ -67,8 +67,7 @@ def _trainable(items: Iterable[torch.Tensor | dict]) -> list[dict]:
     """Groups with only the tensors that require gradients; groups left empty are dropped."""
     items = list(items)
     loose = [item for item in items if not isinstance(item, dict)]
-    groups = [{"params": loose}] if loose else []
-    groups += [item for item in items if isinstance(item, dict)]
+    groups = [{"params": loose}, *(item for item in items if isinstance(item, dict))]
     out = []
     for group in groups:
         params = group["params"]

@@ -34,24 +34,31 @@ def cells(table):
 
 
 def test_differences_are_taken_seed_by_seed(tmp_path):
-    """A has 1, 2, 6 more than B on the seeds that both have; C measures something else."""
+    """A has 1, 2, 6 more than B on the seeds that both have; the others cannot be compared."""
     a = experiment(tmp_path, "A", [61.0, 52.0, 76.0, 90.0])
     b = experiment(tmp_path, "B", [60.0, 50.0, 70.0])
     c = experiment(tmp_path, "C", [10.0, 10.0], backbone="ViT-B/16")
     zero_shot = experiment(tmp_path, "zero-shot", [50.0])
-    rows = aggregate([*a, *b, *c, *zero_shot])
+    d = run(tmp_path / "d", "D", 1, 70.0, suite="Apes")
+    e = run(tmp_path / "e", "E", 1, 80.0, shots=16)
+    f = run(tmp_path / "f", "F", 9, 50.0)  # another seed
+    rows = aggregate([*a, *b, *c, *zero_shot, d, e, f])
     found = {(d.method, d.reference): d for d in paired_differences(rows)}
-    assert found.keys() == {("A", "B"), ("A", "zero-shot"), ("B", "zero-shot")}
+    to_zero = {(method, "zero-shot") for method in "ABEF"}
+    assert found.keys() == {("A", "B"), *to_zero}
     difference = found["A", "B"]
     assert (difference.mean, difference.n, difference.shots) == (3.0, 3, 4)
     assert difference.half_width == pytest.approx(6.573, abs=1e-3) and not difference.significant
     assert found["A", "zero-shot"].mean == 19.75 and found["A", "zero-shot"].n == 4
     worse = replace(difference, mean=-7.0)
     assert worse.significant and not replace(worse, half_width=None).significant
-    to_zero = paired_differences(rows, "zero-shot")
-    assert [(d.method, d.mean) for d in to_zero] == [("A", 19.75), ("B", 10.0)]
-    to_b = {d.method: d.mean for d in paired_differences(rows, "B")}
-    assert to_b == {"A": 3.0, "zero-shot": -10.0}
+    found = [(d.method, d.mean) for d in paired_differences(rows, "zero-shot")]
+    assert found == [("A", 19.75), ("B", 10.0), ("F", 0.0), ("E", 30.0)]
+    to_b = {d.method: (d.mean, d.n) for d in paired_differences(rows, "B")}
+    assert to_b == {"A": (3.0, 3), "zero-shot": (-10.0, 3)}
+    seeds_of_zero_shot = experiment(tmp_path / "z", "zero-shot", [50.0, 52.0])
+    (paired,) = paired_differences(aggregate([*b, *seeds_of_zero_shot]))
+    assert (paired.mean, paired.n) == (4.0, 2)  # 60 - 50 and 50 - 52
     with pytest.raises(UserError, match="no method named 'b'; did you mean B"):
         paired_differences(rows, "b")
 

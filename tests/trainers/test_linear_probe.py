@@ -83,6 +83,7 @@ def test_upstream_metrics_are_swapped(run, build):
     own = ["mean_acc" if t.metric == "overall_acc" else "overall_acc" for t in TASKS]
     assert [task["metric"] for task in content["tasks"]] == own
     assert content["protocol"]["method"] == "LP-CLIP (upstream's metrics)"
+    build("LinearProbe", "TEST.METRIC", "overall_acc")
     with pytest.raises(UserError, match=r"UPSTREAM_METRICS.*TEST.METRIC per_task"):
         build("LinearProbe", "TRAINER.LP.UPSTREAM_METRICS", "True", "TEST.METRIC", "overall_acc")
 

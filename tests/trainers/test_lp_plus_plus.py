@@ -27,7 +27,7 @@ def test_iterates_equal_naive_ones(build, close, start, upstream):
     options = (f"{KEY}.SEARCH", False, f"{KEY}.ITERATIONS", 22, f"{KEY}.START", start)
     trainer = build("LPPlusPlus", *options, f"{KEY}.UPSTREAM_STEPS", upstream, *ONE)
     bias = trainer.model.prompter.bias.detach().double().clone()
-    assert bias.abs().max() <= 1 / 8 and bias.unique().numel() == 4  # torch's for width 64
+    assert 1 / 64 < bias.abs().max() <= 1 / 8 and bias.unique().numel() == 4  # torch's for width 64
     trainer.train()
     probe, (x, y) = trainer.model.prompter, features_of(trainer)
     wanted = naive.lp_plus_plus(x, y, text_of(trainer), bias, 22, start == "mean", upstream)[-1]

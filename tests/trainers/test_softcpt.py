@@ -149,7 +149,7 @@ def test_shapes_of_the_variants(build):
 
 def test_words_start_task_and_class_contexts(build):
     words = ("TASK_CTX_INIT", "recognise the", "CLASS_CTX_INIT", "a photo of a")
-    trainer = make(build, "CSTS", *words, "CTX_INIT", "this is one")
+    trainer = make(build, "CSTS", *words, "CTX_INIT", "this is one", lengths=(5, 0, 0))
     prompter, text = trainer.model.prompter, trainer.clip.text_tower
     for learner, phrase, groups in (
         (prompter.tasks, words[1], 3),

@@ -1,5 +1,7 @@
 """Kinds of label: their losses and measures against plain loops, and what asks them."""
 
+import math
+
 import pytest
 import torch
 
@@ -88,6 +90,13 @@ def test_a_task_that_is_not_in_the_batch_changes_nothing():
         expected = naive_loss(own, label[mine], task[mine], {}, None, 0.0)
         assert found.item() == pytest.approx(expected.item(), rel=1e-9)
         assert torch.autograd.grad(found, own)[0].isfinite().all()
+
+
+def test_a_label_may_be_larger_than_the_number_of_classes():
+    space = TaskSpace((Task("shapes", ("loop", "line"), kind=MultiLabel(((), (0,), (1,)))),))
+    zero = torch.zeros(1, dtype=torch.long)
+    loss = space.cross_entropy(torch.zeros(1, 2), zero + 2, zero)
+    assert loss.item() == pytest.approx(2 * math.log(2))
 
 
 def test_ordinal_without_weight_is_the_plain_cross_entropy():

@@ -32,6 +32,8 @@ def counts(indices):
         ({"temperature": 2}, [6, 3, 2]),
         # 15: 8 of the largest task, whose share is 2.83 / 5.24, are 14.83 images
         ({"temperature": 2, "length": "all"}, [8, 4, 3]),
+        ({"temperature": 1e-3}, [11, 0, 0]),  # the largest task alone; 8 ** 1000 would overflow
+        ({"temperature": 1e-3, "length": "all"}, [8, 0, 0]),
     ],
 )
 def test_an_epoch_has_a_fixed_number_of_images_of_each_task(options, per_task):
@@ -72,6 +74,7 @@ def test_the_tasks_take_turns_and_an_epoch_starts_with_the_next():
             assert len(batch) == min(4, SIZES[task])
             tasks.append(task)
     assert tasks == [0, 1, 2, 0, 1, 2]
+    assert RoundRobinBatches(ITEMS[::-1], batch_size=4).turns == [0, 1]  # by number
 
 
 def test_turns_until_every_image_is_drawn():

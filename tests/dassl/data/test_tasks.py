@@ -40,6 +40,7 @@ def test_space_lays_out_columns():
     assert space.owner.tolist() == [0, 0, 1, 1, 1, 2]
     assert space.num_classes == len(space.classnames) == 6
     assert space.classnames[space.columns(1)] == ["class 1.0", "class 1.1", "class 1.2"]
+    assert TaskSpace(list(space.tasks)) == space
     assert [task.name for task in space.subset([2, 0]).tasks] == ["task 2", "task 0"]
 
 
@@ -151,7 +152,7 @@ def test_columns_of_the_tasks_in_a_batch():
 
 def test_tasks_are_keys_of_dictionaries():
     kind = MultiLabel(sets=((), (0,)))
-    task = Task("pets", ("cat", "dog"), kind=kind)
+    task = Task("pets", ["cat", "dog"], ["a {}."], kind=kind)
     names = {task: "pets", Task("cars", ("red",)): "cars"}
     kind.bias = -3.0  # set during a run
     assert names[task] == "pets"

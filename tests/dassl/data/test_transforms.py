@@ -82,6 +82,33 @@ def test_train_transforms(choices, draws):
     assert any(not torch.equal(out, view) for view in views) is draws
 
 
+NEAREST = v1.InterpolationMode.NEAREST
+RESIZE = v1.Resize((24, 40), interpolation=NEAREST)
+TORCHVISION = {
+    "random_resized_crop": [v1.RandomResizedCrop((24, 40), (0.5, 0.6), interpolation=NEAREST)],
+    "random_crop": [RESIZE, v1.RandomCrop((24, 40), padding=3)],
+    "center_crop": [v1.Resize(40, interpolation=NEAREST), v1.CenterCrop((24, 40))],
+    "random_flip": [RESIZE, v1.RandomHorizontalFlip()],
+    "color_jitter": [RESIZE, v1.RandomApply([v1.ColorJitter(0.1, 0.2, 0.3, 0.05)], p=0.9)],
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_train_transforms_are_those_of_torchvision(name):
+    amounts = {
+        f"COLORJITTER_{k}": v for k, v in zip("BCSHP", (0.1, 0.2, 0.3, 0.05, 0.9), strict=True)
+    }
+    options = {"INTERPOLATION": "nearest", "RRCROP_SCALE": (0.5, 0.6), "CROP_PADDING": 3}
+    transform = build_transform(make_cfg((24, 40), (name,), **options, **amounts))
+    image = make_image(37, 91)
+    for seed in range(3):
+        views = []
+        for one in (transform, v1.Compose([*TORCHVISION[name], v1.ToTensor()])):
+            torch.manual_seed(seed)
+            views.append(one(image))
+        torch.testing.assert_close(*views)
+
+
 def test_colour_jitter_is_applied_as_often_as_asked():
     image = make_image(8, 8)
     plain = build_transform(make_cfg((8, 8)), choices=())(image)
@@ -120,6 +147,7 @@ def test_refuses_what_cannot_be_used(options, message):
         {"TRANSFORMS": ()},
         {"NO_TRANSFORM": True},
         {"EXIF": "apply"},
+        {"RESIZE_MODE": "squash"},
     ],
 )
 def test_signature_changes_with_the_transform(options):

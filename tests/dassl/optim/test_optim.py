@@ -11,9 +11,11 @@ from tests.reference.schedules import curve
 
 
 def optim_cfg(**keys):
-    cfg = get_cfg_default()
-    cfg.merge_from_dict({"OPTIM": keys})
-    return cfg.OPTIM
+    """OPTIM with these values, which nothing has checked."""
+    cfg = get_cfg_default().OPTIM
+    for key, value in keys.items():
+        setattr(cfg, key, value)
+    return cfg
 
 
 COOP = dict(LR=0.002, MAX_EPOCH=50, WARMUP_EPOCH=1, WARMUP_TYPE="constant")
