@@ -155,14 +155,16 @@ def open_clip_config(clip: CLIP, place: Path) -> dict[str, Any]:
 
     The configuration of a text tower of Hugging Face is written into a folder there.
     """
+    from clip._text_variants import HubTextTower
+
     # without CoCa's decoder and the features of single tokens, which ours leaves out too
     config = {k: v for k, v in clip.config.items() if k != "multimodal_cfg"}
     vision = {**config["vision_cfg"], "output_tokens": False}
     text = {**config["text_cfg"], "output_tokens": False}
     if text["tokenizer_kwargs"] is None:  # which open_clip's tokenizers refuse
         del text["tokenizer_kwargs"]
-    if text["hf_model_name"]:
-        clip.text_tower.model.config.save_pretrained(place / TEXT_FOLDER)
+    if isinstance(clip.text_tower, HubTextTower):
+        clip.text_tower.save_config(place / TEXT_FOLDER)
         text |= {"hf_model_name": TEXT_FOLDER, "hf_model_pretrained": False}
     return {**config, "vision_cfg": vision, "text_cfg": text}
 

@@ -68,8 +68,8 @@ def as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
     Raises:
         UserError: one of them is neither a path nor a PIL image.
     """
-    one = isinstance(images, ImageSource) or not isinstance(images, Iterable)
-    found = [images] if one else list(images)
+    one = isinstance(images, str | os.PathLike | Image.Image) or not isinstance(images, Iterable)
+    found: list[ImageSource] = [images] if one else list(images)  # type: ignore[arg-type, list-item]
     for image in found:
         if not isinstance(image, ImageSource):
             raise UserError(
