@@ -27,9 +27,10 @@ from sweeps.check import (
     check_trainers,
     mark_other_configurations,
 )
+from sweeps.cluster import ENGINES
 from sweeps.estimate import Estimate
 from sweeps.grouping import write_groups
-from sweeps.plan import ENGINES, read_sweep
+from sweeps.plan import read_sweep
 from sweeps.processes import preparing_workers
 from sweeps.run import report, run_all
 from sweeps.side_by_side import parse_together
@@ -113,10 +114,9 @@ def main(args: argparse.Namespace) -> int:
     sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs, args.methods)
     check_trainers(sweep.planned)
     sweep = sweep.only(args.only)
-    cluster = {"engine": "debug", **sweep.cluster}
     flags = {"engine": args.cluster, "workers": args.workers, "together": args.together}
-    cluster |= {key: value for key, value in flags.items() if value}
-    cluster["together"] = parse_together(cluster.get("together", 1))
+    cluster = replace(sweep.cluster, **{key: value for key, value in flags.items() if value})
+    cluster = replace(cluster, together=parse_together(cluster.together))
     sweep = replace(sweep, cluster=cluster)
     records = [read_run(planned.folder) for planned in sweep.runs]
     if not args.dry_run:  # which imports no torch
@@ -134,7 +134,7 @@ def main(args: argparse.Namespace) -> int:
     if figure := sweep.report.get("figure"):
         check_suffix(figure)
     missing = [p for p, record in zip(sweep.runs, records, strict=True) if not record.complete]
-    forks = missing and cluster["engine"] == "local"
+    forks = missing and cluster.engine == "local"
     with preparing_workers(WORKER_MODULES) if forks else nullcontext():
         check_configurations(missing, read_configuration)
         check_sources(missing, read_configuration)

@@ -15,8 +15,7 @@ from results.record import hashed_config
 from results.settings import CONFIG, differences, read_config
 from results.source_runs import differing_options, options_of
 
-from .plan import PlannedRun
-from .protocols import override_pairs
+from .planned_run import PlannedRun, override_pairs
 
 OTHER = "of another configuration"  # status of a run whose record is not that of the planned run
 UNREAD = ("--output-dir", "--seed", "--model-dir", "--init-from")  # no configuration depends on it

@@ -8,7 +8,7 @@ import pytest
 from dassl.engine.configuration import build_cfg
 from dassl.utils import write_json
 from sweeps import run as sweep_run
-from sweeps.protocols import override_pairs
+from sweeps.planned_run import override_pairs
 from tests._records import record
 
 
