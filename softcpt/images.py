@@ -87,14 +87,23 @@ def name_of(image: ImageSource) -> str:
 
 
 def load_images(
-    cfg: CfgNode, images: Sequence[ImageSource], batch_size: int, workers: int = 0
+    cfg: CfgNode, images: Sequence[ImageSource], batch_size: int = 0, workers: int = 0
 ) -> Iterator[Loaded]:
     """Batches of images, in order, by the test transform of a configuration.
 
     Args:
         cfg: with the input of the backbone filled in.
+        batch_size: 0: as in the evaluation.
         workers: processes that read images; never more than there are batches or cores.
+
+    Raises:
+        UserError: one of the numbers is negative.
     """
+    if batch_size < 0:
+        raise UserError(f"the batch size must be at least 1; got {batch_size}")
+    if workers < 0:
+        raise UserError(f"the number of workers must be at least 0; got {workers}")
+    batch_size = batch_size or cfg.DATALOADER.TEST.BATCH_SIZE
     batches = -(-len(images) // batch_size)
     yield from DataLoader(
         _Images(cfg, images),

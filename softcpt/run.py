@@ -266,12 +266,7 @@ class LoadedRun:
     ) -> Iterator[tuple[list[torch.Tensor], list[str]]]:
         """Logits (B, C) of each task for the readable images of a batch, and the errors."""
         self.require_classes()
-        if batch_size < 0:
-            raise UserError(f"the batch size must be at least 1; got {batch_size}")
-        if workers < 0:
-            raise UserError(f"the number of workers must be at least 0; got {workers}")
-        size = batch_size or self.cfg.DATALOADER.TEST.BATCH_SIZE
-        for pixels, errors in load_images(self.cfg, images, size, workers):
+        for pixels, errors in load_images(self.cfg, images, batch_size, workers):
             if len(pixels):
                 yield self.logits_of_pixels(pixels, ids), errors
             else:
