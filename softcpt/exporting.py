@@ -21,7 +21,7 @@ def export_run(
     task: int | str | None = None,
     calibrated: bool = False,
 ) -> list[Path]:
-    """Write a run into a new folder, for use by others; the files.
+    """Write a run into a new folder, for use in other programs; returns the files.
 
     Args:
         kind: "weights", one vector per class, for open_clip without this project; "onnx", image

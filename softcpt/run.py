@@ -56,11 +56,11 @@ class LoadedRun:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device that the model is on."""
         return self.trainers[0].device
 
     def models(self) -> list[nn.Module]:
-        """What computes logits: the frozen CLIP with the learned parameters, of every trainer."""
+        """The frozen CLIP with the learned parameters, of every trainer; it computes logits."""
         found = []
         for trainer in self.trainers:
             own = getattr(trainer, "model", None)
@@ -97,7 +97,7 @@ class LoadedRun:
             )
 
     def temperature(self, t: int) -> float:
-        """What the logits of a task are divided by for probabilities: of ``TEST.CALIBRATION``."""
+        """The temperature of ``TEST.CALIBRATION`` that divides a task's logits; 1 without it."""
         with naming_damaged(self.folder / RECORD):
             fitted = self.record.get("calibration", {}).get("tasks", [])
             return float({task["id"]: task["temperature"] for task in fitted}.get(t, 1.0))
@@ -135,7 +135,7 @@ class LoadedRun:
         batch_size: int = 0,
         workers: int = 0,
     ) -> Iterator[Prediction]:
-        """As ``predict``, one by one; an image that cannot be read has one, with ``error``.
+        """Yield predictions one by one; that of an image that cannot be read has ``error``.
 
         Args:
             workers: processes that read images.
