@@ -14,8 +14,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import trainers  # noqa: F401  (its classes are imported when their names are looked up)
-from dassl.config import CfgNode
+import datasets  # noqa: F401  (its classes are imported when their names are looked up)
+import trainers  # noqa: F401  (likewise)
 from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
 from results.drawing import check_suffix
@@ -27,9 +27,10 @@ from sweeps.check import (
     check_trainers,
     mark_other_configurations,
 )
+from sweeps.cluster import ENGINES
 from sweeps.estimate import Estimate
 from sweeps.grouping import write_groups
-from sweeps.plan import ENGINES, read_sweep
+from sweeps.plan import read_sweep
 from sweeps.processes import preparing_workers
 from sweeps.run import report, run_all
 from sweeps.side_by_side import parse_together
@@ -113,14 +114,13 @@ def main(args: argparse.Namespace) -> int:
     sweep = read_sweep(args.sweep, args.opts, args.output_dir, configs, args.methods)
     check_trainers(sweep.planned)
     sweep = sweep.only(args.only)
-    cluster = {"engine": "debug", **sweep.cluster}
     flags = {"engine": args.cluster, "workers": args.workers, "together": args.together}
-    cluster |= {key: value for key, value in flags.items() if value}
-    cluster["together"] = parse_together(cluster.get("together", 1))
+    cluster = replace(sweep.cluster, **{key: value for key, value in flags.items() if value})
+    cluster = replace(cluster, together=parse_together(cluster.together))
     sweep = replace(sweep, cluster=cluster)
     records = [read_run(planned.folder) for planned in sweep.runs]
     if not args.dry_run:  # which imports no torch
-        records = mark_other_configurations(sweep.runs, records, read_configuration)
+        records = mark_other_configurations(sweep.runs, records)
     estimate = Estimate()
     for planned, record in zip(sweep.runs, records, strict=True):
         estimate.add(planned, record.seconds if record.complete else None)
@@ -134,10 +134,10 @@ def main(args: argparse.Namespace) -> int:
     if figure := sweep.report.get("figure"):
         check_suffix(figure)
     missing = [p for p, record in zip(sweep.runs, records, strict=True) if not record.complete]
-    forks = missing and cluster["engine"] == "local"
+    forks = missing and cluster.engine == "local"
     with preparing_workers(WORKER_MODULES) if forks else nullcontext():
-        check_configurations(missing, read_configuration)
-        check_sources(missing, read_configuration)
+        check_configurations(missing)
+        check_sources(missing)
     results, failures = run_all(sweep, records, estimate, train_once, args.retry_failed)
     report(sweep, results)
     for planned, error in failures:
@@ -145,13 +145,6 @@ def main(args: argparse.Namespace) -> int:
         hint = f" (see {places[0]})" if places and str(planned.folder) not in error else ""
         print(f"failed: {planned}: {error}{hint}")
     return 0 if all(record.complete for record in results) else 1
-
-
-def read_configuration(argv: Sequence[str]) -> CfgNode:
-    """The configuration of train.py's arguments."""
-    import train
-
-    return train.setup_cfg(train.parse_args(list(argv)))
 
 
 def train_once(argv: Sequence[str]) -> None:

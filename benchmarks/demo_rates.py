@@ -14,7 +14,8 @@ import argparse
 import statistics
 
 from dassl.data.datasets import DatasetBase, build_dataset
-from sweeps.plan import PlannedRun, read_sweep
+from sweeps.plan import read_sweep
+from sweeps.planned_run import PlannedRun
 
 from ._rates import outcome_of, print_row
 

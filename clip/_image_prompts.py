@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ._blocks import is_batch_first, overwrite
 from ._errors import CLIPError
-from ._packed import attend, is_standard, run_mlp
+from ._packed import attend, is_standard, project_keys, project_queries, run_mlp
 
 
 def blocks_of(visual: nn.Module, name: str = "this backbone") -> nn.ModuleList:
@@ -147,12 +146,8 @@ def _runner(visual: nn.Module, pools_class: bool) -> Callable:
 
 def _block(block: nn.Module, x: torch.Tensor, queries: int) -> torch.Tensor:
     """The first ``queries`` tokens (B, queries, V) after a standard residual attention block."""
-    attn, width = block.attn, x.shape[2]
-    weight, bias = attn.in_proj_weight, attn.in_proj_bias
-    bias = (None, None) if bias is None else (bias[:width], bias[width:])
-    y = block.ln_1(x)
-    kv = F.linear(y, weight[width:], bias[1])
-    q = F.linear(y[:, :queries], weight[:width], bias[0])
+    attn, y = block.attn, block.ln_1(x)
+    kv, q = project_keys(attn, y), project_queries(attn, y[:, :queries])
     x = x[:, :queries] + block.ls_1(attn.out_proj(attend(q, kv, attn.num_heads)))
     mlp = run_mlp(block.mlp, block.ln_2(x).flatten(0, 1))
     return x + block.ls_2(mlp.unflatten(0, x.shape[:2]))

@@ -117,17 +117,14 @@ def encode(
 
 def _block(block, x, shape, layout: Layout, last: bool, row_ids) -> torch.Tensor:
     """One residual attention block over rows x, the first G P of them prefixes."""
-    attn, d = block.attn, x.shape[1]
-    weight, bias = attn.in_proj_weight, attn.in_proj_bias
-    bias = (None, None) if bias is None else (bias[:d], bias[d:])
-    y = block.ln_1(x)
-    keys = F.linear(y, weight[d:], bias[1])  # (rows, 2 d)
+    attn, y = block.attn, block.ln_1(x)
+    keys = project_keys(attn, y)  # (rows, 2 d)
     if row_ids is not None:  # repeated rows are projected once, and expanded for attention
         x, y, keys = x[row_ids], y[row_ids], keys[row_ids]
     if last:
         eot = layout.eot_rows + shape.numel()
         x, y = x.index_select(0, eot), y.index_select(0, eot)
-    queries = F.linear(y, weight[:d], bias[0])
+    queries = project_queries(attn, y)
     mixed = _attention(queries, keys, attn.num_heads, shape, layout, last)
     x = x + block.ls_1(attn.out_proj(mixed))
     return x + block.ls_2(run_mlp(block.mlp, block.ln_2(x)))
@@ -155,6 +152,18 @@ def _attention(queries, keys, heads: int, shape, layout: Layout, last: bool) -> 
         read = attend(padded.unflatten(0, (tiles, ask.width)), kv, heads, ask.mask)
         out.append(GatherRows.apply(read.flatten(0, 1), ask.slots))
     return torch.cat(out)
+
+
+def project_queries(attn: nn.MultiheadAttention, x: torch.Tensor) -> torch.Tensor:
+    """The queries (..., d) of x (..., d)."""
+    d, bias = attn.embed_dim, attn.in_proj_bias
+    return F.linear(x, attn.in_proj_weight[:d], None if bias is None else bias[:d])
+
+
+def project_keys(attn: nn.MultiheadAttention, x: torch.Tensor) -> torch.Tensor:
+    """The keys, then the values (..., 2 d), of x (..., d)."""
+    d, bias = attn.embed_dim, attn.in_proj_bias
+    return F.linear(x, attn.in_proj_weight[d:], None if bias is None else bias[d:])
 
 
 def attend(q, kv, heads: int, mask=None, causal: bool = False) -> torch.Tensor:

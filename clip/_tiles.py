@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from . import _narrow
 from ._layout import ALIGN, pack_tiles, to_device
-from ._packed import GatherRows, run_mlp
+from ._packed import GatherRows, project_keys, project_queries, run_mlp
 from ._prompts import overwrite_contexts
 
 TILE = 64  # suffix rows per tile; a longer suffix has a tile of its own
@@ -272,12 +272,10 @@ def _attend_all(block, x: torch.Tensor, tiles: Tiles) -> torch.Tensor:
 
 def _attend_at_eot(block, x: torch.Tensor, tiles: Tiles) -> torch.Tensor:
     """Attention output of the EOT rows (n, d)."""
-    attn, d, y = block.attn, x.shape[1], block.ln_1(x)
-    weight, bias = attn.in_proj_weight, attn.in_proj_bias
-    bias = (None, None) if bias is None else (bias[:d], bias[d:])
-    q = F.linear(y.index_select(0, tiles.eot), weight[:d], bias[0])
+    attn, y = block.attn, block.ln_1(x)
+    q = project_queries(attn, y.index_select(0, tiles.eot))
     q = _ToQueries.apply(q, tiles).unflatten(2, (attn.num_heads, -1))
-    kv = _ToTiles.apply(F.linear(y, weight[d:], bias[1]), tiles)
+    kv = _ToTiles.apply(project_keys(attn, y), tiles)
     k, v = kv.unflatten(2, (2, attn.num_heads, -1)).unbind(2)
     read = _attention(q, k, v, tiles.cast("eot_mask", q.dtype))
     return GatherRows.apply(read.flatten(0, 1), tiles.eot_slot)

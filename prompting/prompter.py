@@ -77,10 +77,11 @@ class Prompter(nn.Module):
 class ModelOutput:
     """What a forward pass returns.
 
-    logits: (B, C), fp32.
-    text_features: normalised, (C, e) or, of the k classes in the mask, (B, k, e); None if no text
-        was used, or one per question.
-    image_features: normalised global features (B, e); None if the method does not use them.
+    Attributes:
+        logits: (B, C), fp32.
+        text_features: normalised, (C, e) or, of the k classes in the mask, (B, k, e); None if no
+            text was used, or one per question.
+        image_features: normalised global features (B, e); None if the method does not use them.
     """
 
     logits: torch.Tensor

@@ -40,10 +40,6 @@ class Column:
         return Cell(f"{stat.mean:,.{digits}f}{spread}", stat.mean, stat.spread, stat.n)
 
 
-def _seconds(run: Run) -> float | None:
-    return None if run.minutes is None else run.minutes * 60
-
-
 def _megabytes(run: Run) -> float | None:
     return run.peak_memory / 1e6 if run.peak_memory else None
 
@@ -63,7 +59,7 @@ def _ece_and_nll_before(run: Run) -> tuple[float | None, float | None]:
 LEARNED = "learned"
 COLUMNS = {
     LEARNED: Column("learned", "learned values", lambda run: run.parameters),
-    "seconds": Column("s", "seconds of a run", _seconds),
+    "seconds": Column("s", "seconds of a run", lambda run: run.work_seconds),
     "memory": Column("MB", "peak memory, the GPU's if it used one", _megabytes),
     "ece": Column(
         "ECE",
@@ -85,7 +81,7 @@ COLUMNS = {
     ),
     "nll_before": Column(
         "NLL before",
-        "NLL before it",
+        "NLL before the temperature of TEST.CALIBRATION",
         lambda run: _ece_and_nll_before(run)[1],
         digits=3,
     ),

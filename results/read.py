@@ -41,7 +41,7 @@ class Run:
             and of the configuration, and the hash of the weights.
         parameters: number of learned values.
         seconds: wall-clock time of the run; None if it was resumed, as only a part was measured.
-        minutes: of training and evaluation; None if it was resumed.
+        work_seconds: of training and evaluation; None if it was resumed.
         peak_memory: bytes, of the GPU if the run used one, else of the process.
         error: why a failed run failed.
         data: summary of the data's identity; empty if it was not recorded.
@@ -62,7 +62,7 @@ class Run:
     settings: dict[str, str] = field(default_factory=dict)
     parameters: int | None = None
     seconds: float | None = None
-    minutes: float | None = None
+    work_seconds: float | None = None
     peak_memory: float | None = None
     error: str = ""
     data: dict[str, Any] = field(default_factory=dict)
@@ -200,7 +200,7 @@ def make_run(folder: Path, content: Any) -> Run:
         settings=settings_of_record(folder, reader),
         parameters=reader.optional("trainable.parameters", int, None),
         seconds=_seconds(reader),
-        minutes=_minutes(reader),
+        work_seconds=_work_seconds(reader),
         peak_memory=_peak_memory(reader),
         data=reader.section("data"),
         test_subset=_test_subset(reader),
@@ -229,12 +229,12 @@ def _seconds(reader: RecordReader) -> float | None:
     return reader.number("run.seconds")
 
 
-def _minutes(reader: RecordReader) -> float | None:
+def _work_seconds(reader: RecordReader) -> float | None:
     run = reader.section("run")
     if run.get("resumed") or "time_split" not in run:
         return None
     split = reader.get("run.time_split", dict)
-    return sum(reader.number(f"run.time_split.{key}") for key in split) / 60
+    return sum(reader.number(f"run.time_split.{key}") for key in split)
 
 
 def _peak_memory(reader: RecordReader) -> float | None:

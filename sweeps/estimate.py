@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from sweeps.plan import PlannedRun
+from .planned_run import PlannedRun
 
 
 class Estimate:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.plan import PlannedRun
+from .planned_run import PlannedRun
 
 COMPLETE, FAILED, BUSY = "complete", "failed", "busy"
 RETRY_BUSY = 5.0  # seconds until a run that another process works on is tried again

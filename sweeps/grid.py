@@ -10,7 +10,8 @@ from dassl.engine.configuration import node_of, nodes_read
 from dassl.utils import UserError
 from dassl.utils.errors import did_you_mean
 
-from .protocols import Cell, PlannedRun, override_words, protocol_runs
+from .planned_run import PlannedRun, override_words
+from .protocols import Cell, protocol_runs
 
 
 def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> list[PlannedRun]:

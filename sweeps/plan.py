@@ -11,14 +11,10 @@ from dassl.config.node import read_yaml
 from dassl.utils import UserError, unknown_name
 from results.aggregate import SPREADS
 
+from .cluster import Cluster, read_cluster
 from .grid import grid_runs
-from .protocols import (
-    PlannedRun,
-    check_fitting,
-    check_mapping,
-    check_protocol_keys,
-    override_words,
-)
+from .planned_run import PlannedRun, override_words
+from .protocols import check_fitting, check_mapping, check_protocol_keys
 
 KEYS = {
     "output": str,  # folder of all runs
@@ -37,7 +33,7 @@ KEYS = {
     "methods": dict,  # name in the report: METHOD_KEYS
     "overrides": dict,  # configuration keys of every run
     "report": dict,  # REPORT_KEYS
-    "cluster": dict,  # CLUSTER_KEYS
+    "cluster": dict,  # sweeps.cluster.Cluster
 }
 REQUIRED = ("output", "datasets", "shots", "seeds", "methods")
 METHOD_KEYS = {
@@ -52,21 +48,6 @@ REPORT_KEYS = {
     "figure": str,  # another
     "spread": str,  # what follows ± in the table: one of SPREADS; std if left out
 }
-CLUSTER_KEYS = {
-    "engine": str,  # debug (in this process), local (a pool of workers) or slurm
-    "workers": int,  # local: processes; 0: one per GPU, or per core up to 4 without GPUs
-    "together": (int, str),  # runs that a process does at a time, sharing text passes; or auto
-    "jobs": int,  # slurm: size of the array; its jobs share the runs
-    "partition": str,
-    "gpus": int,  # per job
-    "cpus": int,  # per job
-    "memory_gb": int,  # per job
-    "minutes": int,  # time limit of a job (60); it is requeued and goes on
-    "requeues": int,  # how often a job may run into its time limit
-    "extra": dict,  # other parameters of sbatch
-}
-LEAST = {"workers": 0, "jobs": 1, "gpus": 0, "cpus": 1, "memory_gb": 1, "minutes": 1, "requeues": 0}
-ENGINES = ("debug", "local", "slurm")
 # Keys that the sweep sets itself, so that a folder's name says what is in it.
 SET_BY_SWEEP = (
     "SEED",
@@ -93,7 +74,7 @@ class Sweep:
     runs: tuple[PlannedRun, ...]
     methods: tuple[str, ...]
     report: dict[str, Path]
-    cluster: dict[str, Any]
+    cluster: Cluster
     spread: str = "std"
     planned: tuple[PlannedRun, ...] = ()
 
@@ -164,7 +145,7 @@ def read_sweep(
         runs=_runs_with(shared[::2], [run for run in planned if run.method in chosen]),
         methods=tuple(content["methods"]),
         report={key: output / name for key, name in report.items() if key != "spread"},
-        cluster=_checked_cluster(content, path),
+        cluster=read_cluster(content.get("cluster", {}), f"{path}: "),
         spread=report["spread"],
         planned=planned,
     )
@@ -216,17 +197,6 @@ def _checked_method(name: str, method: Any, configs: Path, path: Path) -> dict[s
         raise UserError(f"{where}there is no configuration file {file}{held}")
     _pairs(method.get("opts"), path)
     return method
-
-
-def _checked_cluster(content: dict, path: Path) -> dict[str, Any]:
-    """Where the runs are done."""
-    cluster = check_mapping(content.get("cluster", {}), CLUSTER_KEYS, "cluster key", f"{path}: ")
-    for key, least in LEAST.items():
-        if cluster.get(key, least) < least:
-            raise UserError(f"{path}: {key} takes a number from {least}; got {cluster[key]}")
-    if cluster.get("engine", ENGINES[0]) not in ENGINES:
-        raise UserError(f"{path}: {unknown_name('engine', cluster['engine'], ENGINES)}")
-    return cluster
 
 
 def _checked_report(content: dict, path: Path) -> dict[str, Any]:

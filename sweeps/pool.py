@@ -15,9 +15,9 @@ from pathlib import Path
 
 from dassl.utils.command_line import collect_rarely
 from results.record import Interrupted
-from sweeps.plan import PlannedRun
 
 from .events import BUSY, FAILED, RETRY_BUSY, Events, RunOne, RunOutcome, failed_dependency
+from .planned_run import PlannedRun
 from .processes import count_gpus, default_workers, listen_to_ctrl_c, worker_context
 from .side_by_side import SideBySide
 

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from sweeps.plan import PlannedRun
-
 from .estimate import Estimate
 from .events import Events, RunOutcome
+from .planned_run import PlannedRun
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 from dassl.config.protocols import BASE_TO_NEW, LEAVE_ONE_TASK_OUT, TASK_GROUPS, TRANSFER
 from dassl.utils import UserError, unknown_name
-from results.shots import shots_phrase
+
+from .planned_run import PlannedRun, override_pairs, override_words
 
 NEEDED_KEYS = {  # keys of the YAML that one protocol needs, and no other has
     LEAVE_ONE_TASK_OUT: {"held_out": "the numbers of the tasks to leave out"},
@@ -26,27 +27,6 @@ SOURCE_KEYS = {
     "opts": dict,  # configuration keys of the source trainings
 }
 TASKS = "DATASET.SUBSAMPLE_TASKS"
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of a sweep: its place in the grid, its folder, and the arguments of train.py."""
-
-    method: str
-    dataset: str
-    shots: int  # 0 for a method that uses none
-    seed: int
-    folder: Path
-    argv: tuple[str, ...]
-    backbone: str = ""  # "": the method's own
-    needs: Path | None = None  # folder of a run that must be complete before
-    note: str = ""
-
-    def __str__(self) -> str:
-        words = [self.method, *filter(None, [self.backbone]), self.dataset]
-        if self.shots:
-            words += [shots_phrase(self.shots), f"seed {self.seed}"]
-        return ", ".join([*words, *filter(None, [self.note])])
 
 
 @dataclass(frozen=True)
@@ -150,11 +130,6 @@ def tasks_words(numbers: Sequence[int]) -> str:
     return "task" + "+".join(map(str, sorted(numbers)))
 
 
-def override_words(keys: dict | None) -> list[str]:
-    """``KEY VALUE ...`` of a mapping, as train.py takes them."""
-    return [str(word) for pair in (keys or {}).items() for word in pair]
-
-
 def _evaluation(run: PlannedRun, training: PlannedRun) -> PlannedRun:
     """The run as an evaluation of what another one has learned."""
     return _with_flags(run, training, "--eval-only", "--model-dir", str(training.folder))
@@ -220,12 +195,6 @@ def check_protocol_keys(content: dict[str, Any], path: Path) -> None:
             )
     if source := content.get("source"):
         _check_source(source, path)
-
-
-def override_pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
-    """The KEY VALUE pairs at the end of a planned run's arguments, in their order."""
-    words = argv[argv.index("--quiet") + 1 :]
-    return list(zip(words[::2], words[1::2], strict=True))
 
 
 def check_fitting(protocol: str | None, run: PlannedRun, path: Path) -> None:

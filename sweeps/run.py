@@ -18,7 +18,8 @@ from results.report import Choices, Report
 from .check import OTHER
 from .estimate import Estimate
 from .events import BUSY, COMPLETE, FAILED, Events, RunOne, RunOutcome, failed_dependency
-from .plan import PlannedRun, Sweep
+from .plan import Sweep
+from .planned_run import PlannedRun
 from .pool import run_pool
 from .progress import progress
 from .serial import run_serial
@@ -52,7 +53,7 @@ def run_all(
         else:
             todo.append(run)
     print("\n".join([*other_lines(sweep, records), summary(sweep, records, estimate)]), flush=True)
-    alone = sweep.cluster["engine"] == "debug" and sweep.cluster.get("together", 1) == 1
+    alone = sweep.cluster.engine == "debug" and sweep.cluster.together == 1
     with progress(todo, estimate, num_workers(sweep), alone) as events:
 
         def ended(run: PlannedRun, outcome: RunOutcome) -> None:
@@ -76,13 +77,13 @@ def _known_failure(record: Run, retry_failed: bool) -> RunOutcome | None:
 
 
 def _engine(sweep: Sweep, runs: Sequence[PlannedRun], run_one: RunOne, events: Events) -> None:
-    engine, together = sweep.cluster["engine"], sweep.cluster.get("together", 1)
-    if engine == "local":
-        run_pool(runs, run_one, events, num_workers(sweep), together)
-    elif engine == "slurm":
-        run_slurm(runs, run_one, events, sweep.output, sweep.cluster)
+    cluster = sweep.cluster
+    if cluster.engine == "local":
+        run_pool(runs, run_one, events, num_workers(sweep), cluster.together)
+    elif cluster.engine == "slurm":
+        run_slurm(runs, run_one, events, sweep.output, cluster)
     else:
-        run_serial(runs, run_one, events, together)
+        run_serial(runs, run_one, events, cluster.together)
 
 
 def run_one(train: Train, planned: PlannedRun) -> RunOutcome:

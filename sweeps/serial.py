@@ -6,9 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.plan import PlannedRun
-
 from .events import BUSY, RETRY_BUSY, Events, RunOne, RunOutcome, failed_dependency
+from .planned_run import PlannedRun
 from .side_by_side import SideBySide
 
 

@@ -9,9 +9,9 @@ from functools import partial
 from dassl.utils import UserError
 from dassl.utils.lockstep import Lockstep
 from results.record import sigterm_raises
-from sweeps.plan import PlannedRun
 
 from .events import RunOne, RunOutcome
+from .planned_run import PlannedRun
 
 AUTO = 0  # instead of a number of runs: as many as fit in memory, up to MOST
 MOST = 8

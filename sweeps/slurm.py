@@ -19,9 +19,10 @@ from typing import Any
 from dassl.utils import UserError, read_json, write_json
 from results.read import read_run
 from results.record import is_locked
-from sweeps.plan import PlannedRun
 
+from .cluster import Cluster
 from .events import COMPLETE, FAILED, Events, RunOne, RunOutcome
+from .planned_run import PlannedRun
 from .serial import run_serial
 
 POLL = 2.0  # seconds between looks at the run directories
@@ -60,18 +61,16 @@ def run_slurm(
     run_one: RunOne,
     events: Events,
     folder: Path,
-    options: dict[str, Any] | None = None,
+    cluster: Cluster,
 ) -> None:
     """Submit jobs, or find those of an earlier call, and follow them until they have ended.
 
     Args:
         folder: the sweep's, on a file system that all nodes share.
-        options: the ``cluster`` keys of the sweep.
 
     Raises:
         UserError: submitit or Slurm is not installed, or Slurm refuses the jobs.
     """
-    options = options or {}
     watch = _FolderWatch(runs, events)
     watch.update()
     ids = alive(_known_ids(folder))
@@ -80,7 +79,7 @@ def run_slurm(
         _follow(watch, ids)
         watch.fail(_errors(folder, ids))
     if watch.waiting:
-        ids = _submit(watch.waiting, run_one, folder, options)
+        ids = _submit(watch.waiting, run_one, folder, cluster)
         _follow(watch, ids)
         watch.fail(_errors(folder, ids))
     watch.close()
@@ -116,24 +115,24 @@ def alive(ids: Sequence[str]) -> list[str]:
 
 
 def _submit(
-    runs: Sequence[PlannedRun], run_one: RunOne, folder: Path, options: dict[str, Any]
+    runs: Sequence[PlannedRun], run_one: RunOne, folder: Path, cluster: Cluster
 ) -> list[str]:
     """Submit the array of jobs; its ids."""
     try:
         import submitit
     except ImportError:
         raise UserError("cluster slurm needs submitit: pip install submitit") from None
-    count = min(options.get("jobs", 1), len(runs))
+    count = min(cluster.jobs, len(runs))
     place = (folder / FOLDER).resolve()
     try:
         executor = submitit.AutoExecutor(
             folder=place,
             cluster="slurm",
-            slurm_max_num_timeout=options.get("requeues", 10),
+            slurm_max_num_timeout=cluster.requeues,
         )
-        executor.update_parameters(**parameters(options))
+        executor.update_parameters(**parameters(cluster))
         with _importable_by_jobs():
-            worker = SlurmWorker(runs, run_one, options.get("together", 1))
+            worker = SlurmWorker(runs, run_one, cluster.together)
             jobs = executor.map_array(worker, range(count), [count] * count)
     except (RuntimeError, submitit.core.utils.FailedJobError) as error:
         raise UserError(f"Slurm did not take the jobs: {error}") from None
@@ -143,22 +142,20 @@ def _submit(
     return ids
 
 
-def parameters(options: dict[str, Any]) -> dict[str, Any]:
-    """The sweep's ``cluster`` keys by submitit's names."""
-    names = {
-        "partition": "slurm_partition",
-        "gpus": "gpus_per_node",
-        "cpus": "cpus_per_task",
-        "memory_gb": "mem_gb",
-        "minutes": "timeout_min",
+def parameters(cluster: Cluster) -> dict[str, Any]:
+    """The sweep's ``cluster`` keys by submitit's names, without those left to Slurm."""
+    chosen = {
+        "slurm_partition": cluster.partition,
+        "gpus_per_node": cluster.gpus,
+        "cpus_per_task": cluster.cpus,
+        "mem_gb": cluster.memory_gb,
     }
-    found = {name: options[key] for key, name in names.items() if options.get(key)}
     return {
         "name": "softcpt",
-        "timeout_min": 60,
+        "timeout_min": cluster.minutes,
         "slurm_signal_delay_s": SIGNAL_BEFORE_END,
-        "slurm_additional_parameters": {"requeue": True, **(options.get("extra") or {})},
-        **found,
+        "slurm_additional_parameters": {"requeue": True, **cluster.extra},
+        **{name: value for name, value in chosen.items() if value},
     }
 
 

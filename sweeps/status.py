@@ -13,7 +13,8 @@ from results.record import is_locked
 
 from .check import OTHER
 from .estimate import Estimate
-from .plan import PlannedRun, Sweep
+from .plan import Sweep
+from .planned_run import PlannedRun
 from .processes import default_workers
 
 
@@ -83,7 +84,7 @@ def summary(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> str:
 
 def num_workers(sweep: Sweep) -> int:
     """Number of runs done at once."""
-    engine = sweep.cluster["engine"]
-    if engine == "local":
-        return default_workers(sweep.cluster.get("workers", 0))
-    return sweep.cluster.get("jobs", 1) if engine == "slurm" else 1
+    cluster = sweep.cluster
+    if cluster.engine == "local":
+        return default_workers(cluster.workers)
+    return cluster.jobs if cluster.engine == "slurm" else 1

@@ -15,7 +15,7 @@ import train
 from clip.text import TextGraphs
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.data.task_choice import choose_tasks
+from dassl.data.task_subsets import choose_tasks
 from dassl.data.tasks import Task, TaskSpace
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import set_random_seed
@@ -148,20 +148,26 @@ def depths_of(trainer):
     return [word for pair in found.items() for word in pair]
 
 
-def own_options(trainer, words):
-    """The KEY VALUE words without those of other methods, which train.py refuses.
+class KeyOfSomeMethods(str):
+    """A configuration key that is left out for methods without it; train.py would refuse it."""
 
-    So a test may give the options of all methods at once.
+
+def own_options(trainer, words):
+    """The KEY VALUE words without each KeyOfSomeMethods that the method does not read.
+
+    So a test may give one list to all methods; any other key of another method is refused.
     """
     cls, cfg = TRAINER_REGISTRY.get(trainer), get_cfg_default()
     cls.add_config(cfg)
     if not cls.KEY or len(words) % 2:
         return words
-    pairs = list(zip(map(str, words[::2]), words[1::2], strict=True))
+    pairs = list(zip(words[::2], words[1::2], strict=True))
     own = [pair for pair in pairs if pair[0].startswith(f"TRAINER.{cls.KEY}.")]
-    cfg.merge_from_list([word for pair in own for word in pair])
+    cfg.merge_from_list([str(word) for pair in own for word in pair])
     read = ("NAME", *cls.config_keys(cfg))
-    kept = [p for p in pairs if not p[0].startswith("TRAINER.") or p[0].split(".")[1] in read]
+    kept = [
+        p for p in pairs if not isinstance(p[0], KeyOfSomeMethods) or p[0].split(".")[1] in read
+    ]
     return [word for pair in kept for word in pair]
 
 

@@ -11,6 +11,7 @@ import torch
 import softcpt
 import train
 from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
 from tests.trainers._methods import preset
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,13 @@ def train_one(folder, trainer, config_file, **overrides):
 def test_the_method_of_the_page_trains(config_file, tmp_path):
     (learned,) = train_one(tmp_path / "run", "TaskShift", config_file).parameters()
     assert len(learned) == 7 and learned.abs().max() > 0
+
+
+def test_a_shift_is_not_carried_over_to_another_task(config_file, tmp_path):
+    train_one(tmp_path / "run", "TaskShift", config_file, **{"DATASET.SUBSAMPLE_TASKS": "task0"})
+    other = {"DATASET.SUBSAMPLE_TASKS": "task1", "MODEL.INIT_FROM": [str(tmp_path / "run")]}
+    with pytest.raises(UserError, match="belongs to single classes or tasks"):
+        train_one(tmp_path / "other", "TaskShift", config_file, **other)
 
 
 def test_the_variation_of_coop_averages_its_context(config_file, tmp_path):

@@ -105,8 +105,8 @@ class LinearProbe(PromptTrainer):
     ) -> ModelOutput:
         return ModelOutput(self.model.prompter(features["global"]))
 
-    def class_bound_names(self) -> list[str]:
-        return self.dm.space.classnames
+    def bound_tensors(self) -> dict[str, list[str]]:
+        return dict.fromkeys(("weight", "bias"), self.dm.space.classnames)
 
     def fit(self):
         space, options = self.dm.space, self.cfg.TRAINER.LP

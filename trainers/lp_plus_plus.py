@@ -117,8 +117,8 @@ class LPPlusPlus(PromptTrainer):
         probe.load_state_dict(state)
         print(f"iteration {chosen}: {best:.2f}% on {len(val_label)} validation images")
 
-    def class_bound_names(self) -> list[str]:
-        return self.dm.space.classnames
+    def bound_tensors(self) -> dict[str, list[str]]:
+        return dict.fromkeys(("weight", "bias", "alpha"), self.dm.space.classnames)
 
     def method_name(self) -> str:
         return "LP++"

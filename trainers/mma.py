@@ -107,7 +107,7 @@ def _chosen_blocks(
     if not blocks:
         raise UserError(
             f"MMA adds to the blocks of the {name} tower, but that of {backbone} has none that "
-            "this project knows; choose a backbone with a vision transformer such as ViT-B/16"
+            "this project knows; choose one whose towers are transformers of open_clip, as ViT-B/16"
         )
     if len(blocks) < options.END:
         raise UserError(

@@ -72,8 +72,8 @@ class ProtoNet(PromptTrainer):
         exact = "donot_use_mm_for_euclid_dist"
         return ModelOutput(-torch.cdist(x, self.model.prompter.means, compute_mode=exact).square())
 
-    def class_bound_names(self) -> list[str]:
-        return self.dm.space.classnames
+    def bound_tensors(self) -> dict[str, list[str]]:
+        return {"means": self.dm.space.classnames}
 
     def fit(self):
         features, label, _ = self.split_features("train")

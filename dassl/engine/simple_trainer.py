@@ -257,8 +257,9 @@ class SimpleTrainer(TrainerBase):
         return {}
 
     def class_bound_names(self) -> list[str]:
-        """Hook: names of classes or tasks that learned values are for, and no others."""
-        return [name for names in self.bound_tensors().values() for name in names]
+        """Names of the classes or tasks that learned values are for, and no others."""
+        lists = dict.fromkeys(map(tuple, self.bound_tensors().values()))  # equal ones count once
+        return [name for names in lists for name in names]
 
     def describe(self) -> list[str]:
         """Lines for ``--dry-run``."""

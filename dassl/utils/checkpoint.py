@@ -154,7 +154,8 @@ def hash_checkpoints(folder: Path, epoch: int | None = None) -> str:
         epoch: the epoch whose checkpoints count; None: all.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.pth.tar*" if epoch is None else f"*.pth.tar-{epoch}")):
+    found = folder.rglob("*.pth.tar*" if epoch is None else f"*.pth.tar-{epoch}")
+    for path in sorted(path for path in found if path.is_file()):
         digest.update(str(path.relative_to(folder)).encode())
         digest.update(bytes.fromhex(hash_file(path)))
     return digest.hexdigest()[:16]

@@ -17,16 +17,14 @@ from tests.reference import softcpt as naive_softcpt
 from tests.trainers import _released as released
 from tests.trainers._compare import NAMES, OWNER
 from tests.trainers._methods import SOFTCPT_VARIANTS as VARIANTS
+from tests.trainers._methods import M, U, V
+from tests.trainers._methods import options as small_contexts
 
 GROUPS = [task.classnames for task in TASKS]
-M, U, V = 4, 3, 2
-SMALL = ("COOP.N_CTX", M, "MTCOOPH.N_CTX", M, "MTCOOP.N_CTX", M)
-SMALL += ("MTCOOP.TASK_N_CTX", U, "MTCOOP.CLASS_N_CTX", V)
 
 
 def options(*more):
-    words = [*SMALL, *more]
-    return [w if i % 2 or "." not in str(w) else f"TRAINER.{w}" for i, w in enumerate(words)]
+    return [*small_contexts(), *(w if i % 2 else f"TRAINER.{w}" for i, w in enumerate(more))]
 
 
 def context(*shape, seed=1):

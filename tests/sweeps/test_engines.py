@@ -14,9 +14,10 @@ import pytest
 
 from dassl.utils import UserError
 from sweeps import pool, processes, serial, slurm
+from sweeps.cluster import Cluster
 from sweeps.estimate import Estimate
 from sweeps.events import Events, RunOutcome
-from sweeps.plan import PlannedRun
+from sweeps.planned_run import PlannedRun
 from sweeps.pool import run_pool
 from sweeps.serial import run_serial
 from tests._attempts import attempt, calls
@@ -198,7 +199,7 @@ def test_slurm_follows_the_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "alive", squeue)
     monkeypatch.setattr(slurm, "POLL", 0)
     monkeypatch.setattr(slurm, "_submit", lambda runs, *_: submitted.extend(runs) or [])
-    slurm.run_slurm(runs, attempt, told, tmp_path)
+    slurm.run_slurm(runs, attempt, told, tmp_path, Cluster())
     assert [run.folder.name for run in submitted] == ["broken", "lost"]
     assert [(name, o.status) for name, o in told.outcomes.items()] == [
         ("done", "complete"),
@@ -212,7 +213,7 @@ def test_slurm_follows_the_folders(tmp_path, monkeypatch):
 
 
 def test_slurm_options_and_their_absence(tmp_path, monkeypatch):
-    chosen = slurm.parameters({"partition": "gpu", "gpus": 1, "minutes": 30, "extra": {"qos": "x"}})
+    chosen = slurm.parameters(Cluster(partition="gpu", gpus=1, minutes=30, extra={"qos": "x"}))
     assert chosen["slurm_partition"] == "gpu" and chosen["timeout_min"] == 30
     assert chosen["slurm_additional_parameters"] == {"requeue": True, "qos": "x"}
     assert "mem_gb" not in chosen

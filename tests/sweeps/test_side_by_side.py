@@ -10,7 +10,7 @@ import train
 from dassl.engine import TrainerX
 from dassl.utils import UserError
 from sweeps.events import Events
-from sweeps.plan import PlannedRun
+from sweeps.planned_run import PlannedRun
 from sweeps.run import run_one
 from sweeps.serial import run_serial
 from sweeps.side_by_side import AUTO, MOST, SideBySide, parse_together

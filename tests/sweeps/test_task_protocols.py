@@ -11,7 +11,8 @@ import sweep
 from dassl.config import get_cfg_default
 from results.read import read_run
 from sweeps.check import has_several_tasks
-from sweeps.plan import PlannedRun, Sweep
+from sweeps.plan import Sweep
+from sweeps.planned_run import PlannedRun
 from sweeps.run import report
 from tests._records import write
 from tests._sweeps import GRID, run

@@ -11,7 +11,7 @@ import train
 from dassl.config.node import read_yaml
 from dassl.data import build_data_loader
 from dassl.engine import TRAINER_REGISTRY
-from tests.conftest import COUNTS
+from tests.conftest import COUNTS, KeyOfSomeMethods
 
 METHODS = TRAINER_REGISTRY.registered_names()
 D = E = 64  # widths of the tiny backbones, that of the image tokens of tiny-vit too
@@ -95,8 +95,8 @@ VARIANTS = list(dict.fromkeys([*((name,) for name in METHODS), *FORMS]))
 
 
 def options(*switches):
-    """KEY VALUE words: small contexts, and the switches on."""
-    pairs = {f"TRAINER.{key}": value for key, value in SMALL_CONTEXTS.items()}
+    """KEY VALUE words: the small contexts of all methods, and the switches on."""
+    pairs = {KeyOfSomeMethods(f"TRAINER.{key}"): v for key, v in SMALL_CONTEXTS.items()}
     pairs |= {f"TRAINER.{key}": "True" for key in switches}
     return [word for pair in pairs.items() for word in pair]
 

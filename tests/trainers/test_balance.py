@@ -9,7 +9,7 @@ from dassl.utils import UserError, distributed, load_checkpoint
 from results.aggregate import aggregate
 from results.read import find_runs
 from sweeps.events import Events
-from sweeps.plan import PlannedRun
+from sweeps.planned_run import PlannedRun
 from sweeps.run import run_one
 from sweeps.serial import run_serial
 from tests._processes import in_processes

@@ -41,7 +41,8 @@ def naive_head(images, text, labels, leaves):
 
 @pytest.mark.parametrize("method", ["CoOp", "KgCoOp"])
 def test_equations(build, one_task, naive_model, token_ids, close, method):
-    trainer = make(build, method, *PHOTO, "TRAINER.DEPT.WEIGHT", 0.6)
+    photo = (f"TRAINER.{method.upper()}.CTX_INIT", "a photo of a")
+    trainer = make(build, method, *photo, "TRAINER.DEPT.WEIGHT", 0.6)
     prompter = trainer.model.prompter
     wide(prompter.prompts.ctx)
     far(prompter.dept)

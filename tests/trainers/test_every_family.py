@@ -17,6 +17,7 @@ REFUSED = {  # what a family's towers cannot give, by the words that say so
     **{("coca", m): "cannot take prompt tokens" for m in ("IVLP", "MaPLe", "PromptSRC", "VPT")},
     **{("bert", m): "later blocks" for m in ("IVLP", "MaPLe", "PromptSRC", "TCP")},
     ("bert", "CLIPLoRA"): "attention of the text tower",
+    ("bert", "MMA"): "blocks of the text tower",
 }
 
 
