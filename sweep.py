@@ -14,8 +14,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import trainers  # noqa: F401  (its classes are imported when their names are looked up)
-from dassl.config import CfgNode
+import datasets  # noqa: F401  (its classes are imported when their names are looked up)
+import trainers  # noqa: F401  (likewise)
 from dassl.utils import UserError
 from dassl.utils.command_line import Parser, path, run_program
 from results.drawing import check_suffix
@@ -120,7 +120,7 @@ def main(args: argparse.Namespace) -> int:
     sweep = replace(sweep, cluster=cluster)
     records = [read_run(planned.folder) for planned in sweep.runs]
     if not args.dry_run:  # which imports no torch
-        records = mark_other_configurations(sweep.runs, records, read_configuration)
+        records = mark_other_configurations(sweep.runs, records)
     estimate = Estimate()
     for planned, record in zip(sweep.runs, records, strict=True):
         estimate.add(planned, record.seconds if record.complete else None)
@@ -136,8 +136,8 @@ def main(args: argparse.Namespace) -> int:
     missing = [p for p, record in zip(sweep.runs, records, strict=True) if not record.complete]
     forks = missing and cluster.engine == "local"
     with preparing_workers(WORKER_MODULES) if forks else nullcontext():
-        check_configurations(missing, read_configuration)
-        check_sources(missing, read_configuration)
+        check_configurations(missing)
+        check_sources(missing)
     results, failures = run_all(sweep, records, estimate, train_once, args.retry_failed)
     report(sweep, results)
     for planned, error in failures:
@@ -145,13 +145,6 @@ def main(args: argparse.Namespace) -> int:
         hint = f" (see {places[0]})" if places and str(planned.folder) not in error else ""
         print(f"failed: {planned}: {error}{hint}")
     return 0 if all(record.complete for record in results) else 1
-
-
-def read_configuration(argv: Sequence[str]) -> CfgNode:
-    """The configuration of train.py's arguments."""
-    import train
-
-    return train.setup_cfg(train.parse_args(list(argv)))
 
 
 def train_once(argv: Sequence[str]) -> None:

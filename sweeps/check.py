@@ -1,12 +1,18 @@
-"""Checks the planned runs before the first one starts, so that a mistake is reported once."""
+"""Checks the planned runs before the first one starts, so that a mistake is reported once.
+
+The names of trainers and datasets are known once a program has imported ``trainers`` and
+``datasets``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dassl.config import CfgNode, get_cfg_default
+from dassl.engine.arguments import parse_args, setup_cfg
 from dassl.engine.registry import TRAINER_REGISTRY
 from dassl.utils import UserError
 from results.leftovers import nothing_computed
@@ -22,16 +28,14 @@ UNREAD = ("--output-dir", "--seed", "--model-dir", "--init-from")  # no configur
 
 
 def check_trainers(runs: Iterable[PlannedRun]) -> None:
-    """Refuse unknown names of trainers; the program must have imported ``trainers``.
+    """Refuse unknown names of trainers.
 
     Raises:
         UserError: it names the method of the sweep, and the nearest trainer.
     """
-    for method, trainer in {run.method: run.argv[1] for run in runs}.items():
-        try:
-            TRAINER_REGISTRY.check_name(trainer)
-        except UserError as error:
-            raise UserError(f"method {method}: {error}") from None
+    for run in {run.method: run for run in runs}.values():
+        with _naming_method(run):
+            TRAINER_REGISTRY.check_name(run.argv[1])
 
 
 def check_keys(runs: Iterable[PlannedRun]) -> None:
@@ -43,33 +47,27 @@ def check_keys(runs: Iterable[PlannedRun]) -> None:
         UserError: it names the method of the sweep, and the key.
     """
     default = get_cfg_default()
-
-    def merge(argv: Sequence[str]) -> None:
-        chosen = [pair for pair in override_pairs(argv) if not pair[0].startswith("TRAINER.")]
-        default.clone().merge_from_list([word for pair in chosen for word in pair])
-
-    check_configurations(runs, merge)
+    for run in _of_each_configuration(runs):
+        chosen = [pair for pair in override_pairs(run.argv) if not pair[0].startswith("TRAINER.")]
+        with _naming_method(run):
+            default.clone().merge_from_list([word for pair in chosen for word in pair])
 
 
-def check_configurations(runs: Iterable[PlannedRun], read: Callable[[Sequence[str]], Any]) -> None:
+def check_configurations(runs: Iterable[PlannedRun]) -> None:
     """Read every configuration of the runs once.
-
-    Args:
-        read: reads that of train.py's arguments.
 
     Raises:
         UserError: one cannot be used; it names the method of the sweep, and what is wrong.
     """
-    for run in {(run.method, *_read_words(run.argv)): run for run in runs}.values():
-        _read(run, read)
+    for run in _of_each_configuration(runs):
+        _read(run)
 
 
-def check_sources(runs: Iterable[PlannedRun], read: Callable[[Sequence[str]], CfgNode]) -> None:
+def check_sources(runs: Iterable[PlannedRun]) -> None:
     """Refuse trainings that could not start from what their source run will have learned.
 
     Args:
         runs: those that are not complete, and the source runs that they need.
-        read: reads the configuration of train.py's arguments.
 
     Raises:
         UserError: the source trains several tasks separately, or with other options of the method;
@@ -77,10 +75,10 @@ def check_sources(runs: Iterable[PlannedRun], read: Callable[[Sequence[str]], Cf
     """
     by_folder = {run.folder: run for run in runs}
     moved = [run for run in by_folder.values() if "--init-from" in run.argv]
-    for run in {(run.method, *_read_words(run.argv)): run for run in moved}.values():
+    for run in _of_each_configuration(moved):
         if run.needs not in by_folder:  # complete: train.py compares its record
             continue
-        source, target = _read(by_folder[run.needs], read), _read(run, read)
+        source, target = _read(by_folder[run.needs]), _read(run)
         trainer: Any = TRAINER_REGISTRY.get(source.TRAINER.NAME)
         if trainer.suite == "each" and has_several_tasks(source):
             raise UserError(
@@ -99,7 +97,7 @@ def check_sources(runs: Iterable[PlannedRun], read: Callable[[Sequence[str]], Cf
 def has_several_tasks(cfg: CfgNode) -> bool:
     """Whether a configuration names several tasks, as far as that is known without the data."""
     from dassl.data import dataset_class  # imports torch
-    from dassl.data.task_choice import choose_tasks
+    from dassl.data.task_subsets import choose_tasks
 
     choice = cfg.DATASET.SUBSAMPLE_TASKS
     try:
@@ -115,9 +113,7 @@ def _count_tasks(dataset: Any, cfg: CfgNode) -> int:
     return sum(_count_tasks(*member) for member in dataset.member_configs(cfg))
 
 
-def mark_other_configurations(
-    runs: Sequence[PlannedRun], records: Sequence[Run], read: Callable[[Sequence[str]], CfgNode]
-) -> list[Run]:
+def mark_other_configurations(runs: Sequence[PlannedRun], records: Sequence[Run]) -> list[Run]:
     """The records, with the status OTHER where the recorded run is not the planned one.
 
     Their ``error`` is the difference. A run that failed before it computed anything is left as it
@@ -125,7 +121,6 @@ def mark_other_configurations(
 
     Args:
         records: of the runs, in the same order.
-        read: reads the configuration of train.py's arguments.
 
     Raises:
         UserError: a configuration cannot be used.
@@ -135,9 +130,9 @@ def mark_other_configurations(
     for run, record in zip(runs, records, strict=True):
         failed_early = record.status == "failed" and nothing_computed(run.folder)
         if (run.folder / CONFIG).exists() and not failed_early:
-            words = tuple(_read_words(run.argv))
+            words = _read_words(run)
             if words not in planned:
-                planned[words] = hashed_config(_read(run, read))
+                planned[words] = hashed_config(_read(run))
             config = {**planned[words], "SEED": run.seed}
             if found := differences(read_config(run.folder), config):
                 record = replace(record, status=OTHER, error=found)
@@ -145,15 +140,28 @@ def mark_other_configurations(
     return marked
 
 
-def _read(run: PlannedRun, read: Callable[[Sequence[str]], CfgNode]) -> CfgNode:
-    """The configuration of a planned run; an error names the method of the sweep."""
+@contextlib.contextmanager
+def _naming_method(run: PlannedRun) -> Iterator[None]:
+    """Name the method of the sweep in the errors of a user."""
     try:
-        return read(run.argv)
+        yield
     except UserError as error:
         raise UserError(f"method {run.method}: {error}") from None
 
 
-def _read_words(argv: Sequence[str]) -> list[str]:
+def _read(run: PlannedRun) -> CfgNode:
+    """The configuration of a planned run."""
+    with _naming_method(run):
+        return setup_cfg(parse_args(list(run.argv)))
+
+
+def _of_each_configuration(runs: Iterable[PlannedRun]) -> Iterable[PlannedRun]:
+    """One run of each method and configuration."""
+    return {(run.method, *_read_words(run)): run for run in runs}.values()
+
+
+def _read_words(run: PlannedRun) -> tuple[str, ...]:
     """The words that a configuration is read from: runs that differ in others have equal ones."""
-    skipped = {i + offset for i, word in enumerate(argv) if word in UNREAD for offset in (0, 1)}
-    return [word for i, word in enumerate(argv) if i not in skipped]
+    words = run.argv
+    skipped = {i + offset for i, word in enumerate(words) if word in UNREAD for offset in (0, 1)}
+    return tuple(word for i, word in enumerate(words) if i not in skipped)

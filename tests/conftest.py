@@ -15,7 +15,7 @@ import train
 from clip.text import TextGraphs
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.data.task_choice import choose_tasks
+from dassl.data.task_subsets import choose_tasks
 from dassl.data.tasks import Task, TaskSpace
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import set_random_seed

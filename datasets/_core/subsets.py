@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dassl.data import Datum, Task
-from dassl.data.task_choice import choose_tasks
+from dassl.data.task_subsets import choose_tasks
 from dassl.utils import UserError, unknown_name
 
 
@@ -59,7 +59,7 @@ def subsample_tasks(images: TaskImages, choice: str) -> TaskImages:
     """Select tasks, and number them from 0.
 
     Args:
-        choice: see :func:`dassl.data.task_choice.choose_tasks`.
+        choice: see :func:`dassl.data.task_subsets.choose_tasks`.
     """
     count = len(images.tasks)
     chosen = choose_tasks(choice, count)

@@ -7,6 +7,7 @@ import pytest
 
 from dassl.engine.configuration import build_cfg
 from dassl.utils import write_json
+from sweeps import check
 from sweeps import run as sweep_run
 from sweeps.planned_run import override_pairs
 from tests._records import record
@@ -52,7 +53,9 @@ def train(monkeypatch):
         words = [word for pair in override_pairs(args.argv) for word in pair]
         return build_cfg([], ["TRAINER.NAME", args.argv[1], "SEED", 1, *words])
 
-    stub.parse_args, stub.setup_cfg, stub.main = parse_args, setup_cfg, main
+    stub.parse_args, stub.main = parse_args, main
+    monkeypatch.setattr(check, "parse_args", parse_args)
+    monkeypatch.setattr(check, "setup_cfg", setup_cfg)
     monkeypatch.setitem(sys.modules, "train", stub)
     monkeypatch.setattr(sweep_run.gc, "collect", lambda: 0)  # takes its time, and nothing is held
     return stub
