@@ -19,8 +19,8 @@ class Tee:
     """A replacement of ``sys.stdout`` that writes to a file and, optionally, to the console.
 
     Everything else (``isatty``, ``encoding``, ...) is the console's. A console that cannot be
-    written any more (a closed terminal, ``| head``, a full disk) is given up, and the file goes on.
-    An unexpected error that leaves the context is written to the file with its traceback.
+    written any more (a closed terminal, ``| head``, a full disk) is given up; only the file is
+    written then. An unexpected error that leaves the context is written to the file with its traceback.
     After :meth:`close` the console alone is written, for code that still refers to this object.
     """
 
