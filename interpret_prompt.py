@@ -17,6 +17,7 @@ from pathlib import Path
 import softcpt
 from dassl.utils import UserError, atomic_path
 from dassl.utils.command_line import Parser, path, run_program
+from predict import add_run_flags
 from results.figures import draw_similarity
 from softcpt.run_folder import read_record
 
@@ -33,26 +34,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--top", type=int, default=3, metavar="K", help="words per context token (default 3)"
     )
     parser.add_argument(
-        "--load-epoch",
-        type=int,
-        default=None,
-        metavar="N",
-        help="epoch of the checkpoint; by default the final model",
-    )
-    parser.add_argument(
-        "--root",
-        default="",
-        metavar="DIR",
-        type=path,
-        help="folder of the datasets, for old runs without tasks.json",
-    )
-    parser.add_argument(
         "--out",
         default="",
         metavar="DIR",
         type=path,
         help="folder to write (default RUN/interpret)",
     )
+    add_run_flags(parser)
     return parser.parse_args(argv)
 
 
@@ -64,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
     """
     if args.top < 1:
         raise UserError(f"--top takes a number of 1 or more, but is {args.top}")
-    trainers = load_run(Path(args.run), args.root, args.load_epoch)
+    trainers = load_run(Path(args.run), args.root, args.load_epoch, args.backbone)
     from prompting.interpret import words_of  # imports torch
 
     lines = [line for task, trainer in trainers for line in words_of(task, trainer, args.top)]
@@ -79,14 +67,16 @@ def main(args: argparse.Namespace) -> None:
         _similarity(trainer, folder)
 
 
-def load_run(folder: Path, root: str = "", epoch: int | None = None) -> list[tuple[str, object]]:
+def load_run(
+    folder: Path, root: str = "", epoch: int | None = None, backbone: str = ""
+) -> list[tuple[str, object]]:
     """The trained trainers of a run, with the name of the task if there is one per task.
 
     Raises:
         UserError: there is no such run, or it is not complete.
     """
     read_record(folder, epoch)  # before torch is imported
-    parts = softcpt.load_run(folder, root=root, epoch=epoch).trainers
+    parts = softcpt.load_run(folder, root=root, epoch=epoch, backbone=backbone).trainers
     if len(parts) == 1:
         return [("", parts[0])]
     return [(part.dm.space.tasks[0].name, part) for part in parts]

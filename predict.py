@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -97,6 +98,8 @@ def main(args: argparse.Namespace) -> int:
 
     if args.top < 1:
         raise UserError(f"--top takes a number of 1 or more, but is {args.top}")
+    if os.path.isdir(args.out):
+        raise UserError(f"--out takes a file, but {args.out} is a folder")
     form, classes = choose_format(args.format, args.out), read_classes(args.classes)
     run = load_run(
         args.run,
@@ -132,10 +135,11 @@ def read_classes(text: str) -> tuple[str, ...]:
     """
     if not text:
         return ()
-    file = Path(text).expanduser()
+    file, lines = os.path.expanduser(text), text.split(",")
     try:
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else text.split(",")
-    except UnicodeDecodeError as error:
+        if os.path.isfile(file):  # pathlib fails on a long list of names
+            lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the class names in {file}: {error}") from None
     names = tuple(name.strip() for name in lines if name.strip())
     if not names:
@@ -149,7 +153,11 @@ def _output(out: str) -> Iterator[TextIO]:
     if not out:
         yield sys.stdout
         return
-    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_path(out) as temporary,
+        # names of files that are no UTF-8 are written as on a terminal
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         yield file
 
 

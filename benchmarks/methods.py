@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks import _plain_adapted as adapted
 from benchmarks import _plain_methods as plain
 from benchmarks._plain import plain_clip
 from benchmarks._sides import NAIVE, compare, row
@@ -23,8 +24,9 @@ from prompting.stored_features import Storable
 from trainers import lp_plus_plus
 
 PLAIN = {  # on a GPU in this order, while there is time (benchmarks/_speed.py)
-    "CLIPLoRA": plain.PlainLoRA,
-    "TwoStage": plain.PlainNorms,
+    "CLIPLoRA": adapted.PlainLoRA,
+    "TwoStage": adapted.PlainNorms,
+    "MMA": adapted.PlainMMA,
     "VPT": plain.PlainDeep,
     "IVLP": plain.PlainDeep,
     "MaPLe": plain.PlainDeep,
@@ -42,6 +44,7 @@ SMALL_OPTIONS = {  # the blocks of tiny-vit's towers
     "MaPLe": {"PROMPT_DEPTH": 2},
     "PromptSRC": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2},
     "TCP": {"LAYER": 1},
+    "MMA": {"START": 1, "END": 2},
 }
 SHOTS, ITERATIONS = 16, 300  # of LP++
 FULL = {"classes": 47, "batch": 4, "backbone": "ViT-B-16/random"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -114,6 +115,10 @@ class HubTextTower(TextTower):
     def layers(self) -> int:
         """Number of blocks."""
         return self.model.config.num_hidden_layers
+
+    def save_config(self, folder: Path) -> None:
+        """Write the model's configuration, as transformers reads it."""
+        self.model.config.save_pretrained(folder)
 
     def encode(self, prompts: Prompts) -> torch.Tensor:
         """Text features (n, e), not normalised, in the tower's dtype.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from ._errors import CLIPError
+from dassl.utils.words import shorten
+
+from ._errors import CLIPError, TextError
 
 
 class Tokenizer(Protocol):
@@ -82,6 +85,10 @@ class HubTokenizer:
             return self.encode(text)
         return self._strip(ids[len(before) :])
 
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files, as transformers reads them."""
+        self._tokenizer.save_pretrained(folder)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
         return self._tokenizer.decode(list(ids))
@@ -96,16 +103,16 @@ def tokenize(
         truncate: cut texts that are too long, keeping the end token.
 
     Raises:
-        CLIPError: a text is too long, and ``truncate`` is off.
+        TextError: a text is too long, and ``truncate`` is off.
     """
     ids = torch.full((len(texts), context_length), tokenizer.pad_id, dtype=torch.long)
     room = context_length - len(tokenizer.prefix_ids) - len(tokenizer.suffix_ids)
     for row, text in zip(ids, texts, strict=True):
         words = tokenizer.encode(text)
         if len(words) > room and not truncate:
-            raise CLIPError(
+            raise TextError(
                 f"a text of {context_length - room + len(words)} tokens does not fit the context "
-                f"of {context_length}: {text!r}; shorten it"
+                f"of {context_length}: {shorten(text)!r}; shorten it"
             )
         found = [*tokenizer.prefix_ids, *words[:room], *tokenizer.suffix_ids]
         row[: len(found)] = torch.tensor(found, dtype=torch.long)

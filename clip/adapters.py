@@ -147,12 +147,12 @@ class UpdatedBlock(nn.Module):
 
     @property
     def attn(self) -> nn.Module:
-        """The block's attention; open_clip reads the order of a tower's dimensions from it."""
+        """The block's attention, which says whether the batch is the first dimension."""
         return self.frozen.attn
 
     @property
     def mlp(self) -> nn.Module:
-        """The block's MLP; open_clip reads a tower's dtype from it."""
+        """The block's MLP, which says in what dtype a text tower computes."""
         return self.frozen.mlp
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:

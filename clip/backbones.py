@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 import open_clip
@@ -156,10 +157,10 @@ def _as_path(name: str) -> Path | None:
     """
     if name in _archs.TINIES or name in OPENAI_ARCHS or name.startswith(HUB):
         return None
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(name))
+    if os.path.isfile(path):
         return path
-    if path.is_dir() and not _is_published(name):
+    if os.path.isdir(path) and not _is_published(name):
         return _folders.check_folder(path)
     if path.suffix in _weights.SUFFIXES:
         raise CLIPError(f"no weight file at {name}")

@@ -10,7 +10,7 @@ from torch import nn
 
 from . import _chunks, _layout, _narrow, _packed, _tiles
 from ._blocks import causal_mask, check_text_tower, run_blocks
-from ._errors import CLIPError
+from ._errors import TextError
 from ._graphs import TextGraphs
 from ._layout import index_rows, to_device
 from ._prompts import Prompts, suffix_lengths
@@ -204,7 +204,7 @@ class TextTower(nn.Module):
         prefix = prompts.prefix.shape[1]
         longest = int(length.max()) + prefix
         if longest > self.context_length:
-            raise CLIPError(
+            raise TextError(
                 f"a prompt of {longest} tokens (SOS, context, name, '.', EOT) is too long: this "
                 f"text tower takes {self.context_length}; use fewer context tokens or shorter names"
             )

@@ -26,6 +26,7 @@ from .published import (
     remarks,
     stat_cell,
 )
+from .published_transfer import TARGETS
 from .read import OVERALL
 from .rendering import Cell, Notes, Table
 
@@ -165,7 +166,12 @@ def published_on_sets(
 
 
 def _concerns_sets(row: Row) -> bool:
-    """Whether a row is on one of the datasets, or comparable on all of General-10's."""
+    """Whether a row is on one of the datasets, or comparable on all of General-10's.
+
+    Rows of the protocols in :mod:`results.published_transfer` have a table there.
+    """
+    if row.runs[0].settings.get("name") in TARGETS:
+        return False
     if _dataset(row) != "General10" or len(row.runs[0].tasks) != len(GENERAL10):
         return _dataset(row) in SETS
     known = {plain_name(source.method) for source in (*base_new_sources(), *few_shot_sources())}

@@ -12,6 +12,7 @@ from .paired_images import image_table, paired_images
 from .protocol_tables import protocol_tables, without_protocol_tables
 from .published_coop import published_on_sets
 from .published_softcpt import compare, published_parts
+from .published_transfer import published_transfer
 from .read import Run
 from .rendering import Notes, Table, render
 from .tables import base_new_tables, difference_table, format_table, shot_tables, task_tables
@@ -96,7 +97,7 @@ class Report:
 
 def _published(rows: Sequence[Row], pairs: Sequence[BaseNew], spread: str) -> list[Table | Notes]:
     """The published numbers on CoOp's datasets and on SoftCPT's suites, where there are runs."""
-    on_sets = published_on_sets(rows, pairs, spread)
+    on_sets = [*published_on_sets(rows, pairs, spread), *published_transfer(rows, spread)]
     on_suites = published_parts(rows)
     return on_sets if on_sets and not any(compare(rows)) else [*on_sets, *on_suites]
 

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from clip import CLIP
 from clip._openai import OPENAI_ARCHS
-from clip._weights import to_custom_text
 from dassl.utils import UserError, write_json
 
 from . import export_folder
@@ -29,7 +28,7 @@ import open_clip, torch
 from PIL import Image
 from safetensors.torch import load_file
 
-info, images = json.load(open("weights.json")), sys.argv[1:]
+info, images = json.load(open("weights.json", encoding="utf-8")), sys.argv[1:]
 {register}model = open_clip.create_model(**info["model"]).eval()
 prepare = open_clip.image_transform(is_train=False, **info["preprocessing"])
 weights, task = load_file("weights.safetensors"), info["tasks"][0]
@@ -59,8 +58,8 @@ README = """\
 
 One weight vector of {width} numbers per class. The classifier is zero-shot CLIP's: the logits of an
 image are the cosines of its feature and the weights of a task's classes, times the task's
-`logit_scale`{calibrated}. It needs `open_clip_torch` and `safetensors`, and these lines, run in
-this folder:
+`logit_scale`{calibrated}. It needs `open_clip_torch`, `safetensors`{packages}
+and these lines, run in this folder:
 
 ```python
 {code}```
@@ -98,14 +97,13 @@ def export_weights(
         info = _describe(run, ids, model, calibrated)
         write_json(info, place / "weights.json")
         save_file({f"task{t}": x for t, x in weights.items()}, place / "weights.safetensors")
-        text = _readme(run, ids, info, embedded=(place / BACKBONE_FILE).exists())
+        text = _readme(run, ids, info, place)
         (place / "README.md").write_text(text, encoding="utf-8")
     return sorted(folder.iterdir())
 
 
 def _class_weights(run: LoadedRun, ids: Sequence[int]) -> dict[int, torch.Tensor]:
     """Weights (C, e) by task, after a comparison with the run's own logits on random images."""
-    method = type(run.trainers[0]).__name__
     try:
         weights = {t: run.text_features(t).contiguous() for t in ids}
     except UserError as error:
@@ -122,8 +120,8 @@ def _class_weights(run: LoadedRun, ids: Sequence[int]) -> dict[int, torch.Tensor
         expected = x @ weights[t].T + bias  # (B, C)
         if (logits - expected).abs().max() > TOLERANCE * logits.abs().max():
             raise UserError(
-                f"the logits of {method} are more than scaled cosines of image features and one "
-                f"weight per class: no class weights to export{_other_ways(run)}"
+                f"the logits of {run.method} are more than scaled cosines of image features and "
+                f"one weight per class: no class weights to export{_other_ways(run)}"
             )
     return weights
 
@@ -154,11 +152,8 @@ def _describe_model(clip: CLIP, place: Path) -> dict[str, Any]:
     if open_clip.is_pretrained_cfg(arch, tag):
         gelu = clip.config["quick_gelu"]
         return {"model_name": arch, "pretrained": tag, "force_quick_gelu": gelu}
-    config = {k: v for k, v in clip.config.items() if k != "multimodal_cfg"}  # no CoCa decoder
-    write_json(config, place / ARCHITECTURE_FILE)
-    state = clip.state_dict()
-    state = to_custom_text(state) if clip.config.get("custom_text") else state
-    save_file({k: v.contiguous() for k, v in state.items()}, place / BACKBONE_FILE)
+    write_json(export_folder.open_clip_config(clip, place), place / ARCHITECTURE_FILE)
+    export_folder.save_clip(clip, place / BACKBONE_FILE)
     return {"model_name": Path(ARCHITECTURE_FILE).stem, "pretrained": BACKBONE_FILE}
 
 
@@ -166,11 +161,6 @@ def _describe(
     run: LoadedRun, ids: Sequence[int], model: dict[str, Any], calibrated: bool
 ) -> dict[str, Any]:
     """The content of ``weights.json``."""
-    options = export_folder.describe_input(run)
-    height, width = options.pop("size")
-    if options["interpolation"] == "nearest":
-        raise UserError("open_clip does not resize with INPUT.INTERPOLATION nearest; use --as onnx")
-    options["image_size"] = height if height == width else [height, width]
     tasks = export_folder.describe_tasks(run, ids)
     own_bias = run.trainers[0].clip.logit_bias
     for t, one in zip(ids, tasks, strict=True):
@@ -180,7 +170,7 @@ def _describe(
             one["bias"] += own_bias.item()
     return {
         "model": model,
-        "preprocessing": options,
+        "preprocessing": export_folder.open_clip_input(run),
         "logit_scale": logit_scale(run),
         "temperature": 1 / logit_scale(run),
         "tasks": tasks,
@@ -197,7 +187,8 @@ def _scales(info: dict[str, Any]) -> str:
     return f"{shown}: CLIP's {info['logit_scale']:.4g} over a fitted temperature"
 
 
-def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: bool) -> str:
+def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], place: Path) -> str:
+    embedded = (place / BACKBONE_FILE).exists()
     register = f'open_clip.add_model_config("{ARCHITECTURE_FILE}")\n' if embedded else ""
     answer = SET_OF_CLASSES if "threshold" in info["tasks"][0] else ONE_CLASS
     files = (
@@ -209,6 +200,7 @@ def _readme(run: LoadedRun, ids: Sequence[int], info: dict[str, Any], embedded: 
         code=export_folder.with_orientation(run, CODE.replace("{register}", register) + answer),
         calibrated=f" ({_scales(info)})",
         width=run.trainers[0].clip.text_tower.out_dim,
-        files=files,
+        files=files + export_folder.text_tower_row(place),
+        packages=export_folder.more_packages(run),
         **export_folder.readme_values(run, ids),
     )

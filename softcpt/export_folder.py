@@ -15,6 +15,8 @@ from dassl.utils import UserError, naming_damaged
 from dassl.utils.files import naming_full_disk
 from results.schema import FILE as RECORD
 
+TEXT_FOLDER = "text_tower"  # with the configuration of a text tower of Hugging Face
+
 if TYPE_CHECKING:
     from clip import CLIP
     from dassl.data.label_kinds import SingleLabel
@@ -148,6 +150,61 @@ def result_lines(run: LoadedRun, ids: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
+def open_clip_config(clip: CLIP, place: Path) -> dict[str, Any]:
+    """The architecture of a CLIP, as ``open_clip.create_model`` reads it in the folder ``place``.
+
+    The configuration of a text tower of Hugging Face is written into a folder there.
+    """
+    from clip._text_variants import HubTextTower
+
+    # without CoCa's decoder and the features of single tokens, which ours leaves out too
+    config = {k: v for k, v in clip.config.items() if k != "multimodal_cfg"}
+    vision = {**config["vision_cfg"], "output_tokens": False}
+    text = {**config["text_cfg"], "output_tokens": False}
+    if text["tokenizer_kwargs"] is None:  # which open_clip's tokenizers refuse
+        del text["tokenizer_kwargs"]
+    if isinstance(clip.text_tower, HubTextTower):
+        clip.text_tower.save_config(place / TEXT_FOLDER)
+        text |= {"hf_model_name": TEXT_FOLDER, "hf_model_pretrained": False}
+    return {**config, "vision_cfg": vision, "text_cfg": text}
+
+
+def text_tower_row(place: Path) -> str:
+    """The line on the text tower's folder in a README's table of files, if there is one."""
+    row = f"| `{TEXT_FOLDER}` | the configuration of its text tower |\n"
+    return row if (place / TEXT_FOLDER).exists() else ""
+
+
+def more_packages(run: LoadedRun) -> str:
+    """What a README adds to the packages that are needed, and the comma after them."""
+    text = run.trainers[0].clip.config["text_cfg"]
+    return ", `transformers`," if text["hf_model_name"] or text["hf_tokenizer_name"] else ","
+
+
+def save_clip(clip: CLIP, path: Path) -> None:
+    """Write the weights of a CLIP as open_clip names them, in fp32."""
+    from safetensors.torch import save_file
+
+    from clip._weights import to_custom_text
+
+    state = clip.state_dict()
+    state = to_custom_text(state) if clip.config.get("custom_text") else state
+    save_file({k: v.float().contiguous() for k, v in state.items()}, path)
+
+
+def open_clip_input(run: LoadedRun) -> dict[str, Any]:
+    """:func:`describe_input` as the options of ``open_clip.image_transform``.
+
+    Raises:
+        UserError: open_clip cannot prepare images so.
+    """
+    options = describe_input(run)
+    if options["interpolation"] == "nearest":
+        raise UserError("open_clip does not resize with INPUT.INTERPOLATION nearest; use --as onnx")
+    height, width = options.pop("size")
+    return {**options, "image_size": height if height == width else [height, width]}
+
+
 def merged_clip(run: LoadedRun, ids: Sequence[int]) -> CLIP | None:
     """A copy of the run's CLIP with what was learned in the weights of its towers; None if nothing.
 
@@ -161,7 +218,7 @@ def merged_clip(run: LoadedRun, ids: Sequence[int]) -> CLIP | None:
         return None
     if len(ids) > 1:
         raise UserError(
-            f"{type(trainer).__name__} learns in the towers, for each task in its own: choose one "
+            f"{run.method} learns in the towers, for each task in its own: choose one "
             "task with --task"
         )
     clip = copy.deepcopy(trainer.clip)

@@ -38,12 +38,13 @@ def export_run(
     run.require_classes()
     if calibrated and (kind != "weights" or "calibration" not in run.record):
         raise UserError(
-            f"{run.folder} was trained without TEST.CALIBRATION, so it has no temperatures to "
-            "export; train with TEST.CALIBRATION run or task, or leave out --calibrated"
+            f"{run.folder} has no temperatures to export: it was trained without "
+            "TEST.CALIBRATION, or loaded with other names or at another epoch than the evaluated "
+            "one; train with TEST.CALIBRATION run or task, or leave out --calibrated"
             if kind == "weights"
             else f"--calibrated goes with --as weights, not with --as {kind}"
         )
-    place = Path(folder).expanduser()
+    place = Path(os.path.expanduser(folder))
     if kind == "weights":
         from .class_weights import export_weights
 

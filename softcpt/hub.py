@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dassl.utils import UserError
@@ -19,14 +20,31 @@ def local_folder(name: str) -> Path:
     Only the files of an export of prompts are downloaded; none of them holds code.
 
     Raises:
-        UserError: the repository is not on this machine and cannot be downloaded.
+        UserError: no valid name, or the repository is not on this machine and cannot be
+            downloaded.
     """
     if not name.startswith(PREFIX):
-        return Path(name).expanduser()
+        return Path(os.path.expanduser(name))
     from clip._fetch import find_hub_folder
 
+    repository = name.removeprefix(PREFIX)
+    _check_name(repository, f"{PREFIX} is followed by a name")
     files = [PARAMETERS, CONFIG, TASKS, RECORD]
-    return find_hub_folder(name.removeprefix(PREFIX), [PARAMETERS], files, "the exported run")
+    return find_hub_folder(repository, [PARAMETERS], files, "the exported run")
+
+
+def _check_name(name: str, what: str) -> None:
+    """Refuse what is no name of a repository.
+
+    Args:
+        what: what takes the name, for the message.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise UserError(f"{what} such as owner/my-prompts; got {name!r}") from None
 
 
 def check_push(name: str) -> None:
@@ -35,12 +53,7 @@ def check_push(name: str) -> None:
     Raises:
         UserError: no valid name, no token, or one that the hub does not accept.
     """
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        raise UserError(f"--push-to takes a name such as owner/my-prompts; got {name!r}") from None
+    _check_name(name, "--push-to takes a name")
     _ask(name, lambda api: api.whoami())
 
 

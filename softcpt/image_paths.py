@@ -39,14 +39,14 @@ def find_images(words: Sequence[str], stdin: Iterable[str] = ()) -> list[str]:
 
 
 def _images_of(word: str, stdin: Iterable[str]) -> Iterator[str]:
-    path = Path(word).expanduser()
+    path = Path(os.path.expanduser(word))  # unlike pathlib's, it accepts unknown users
     if word == STDIN:
         yield from (line.strip() for line in stdin if line.strip())
-    elif path.is_dir():
+    elif os.path.isdir(path):
         yield from _images_below(path)
     elif path.suffix.lower() == ".csv":
         yield from _images_in_table(path)
-    elif path.is_file():
+    elif os.path.isfile(path):
         yield str(path)
     elif any(mark in word for mark in "*?["):
         yield from _images_matching(str(path))

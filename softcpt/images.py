@@ -43,19 +43,40 @@ class _Images(Dataset):
     def __getitem__(self, i: int) -> tuple[torch.Tensor | None, str]:
         image = self.images[i]
         try:
-            if not isinstance(image, Image.Image):
-                return self._reader.view(os.fspath(image))[0], ""
-            upright = ImageOps.exif_transpose(image) if self._upright else image
-            return self._reader.transform(to_rgb(upright)), ""
+            if isinstance(image, Image.Image):
+                return self._reader.transform(self._decoded(image)), ""
+            return self._reader.view(os.fspath(image))[0], ""
         except (UserError, ValueError) as error:
             return None, str(error).removesuffix(CHECK_FOLDER).removesuffix(REPLACE)
 
+    def _decoded(self, image: Image.Image) -> Image.Image:
+        """The RGB pixels of a PIL image, which may read its file only now.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        try:
+            return to_rgb(ImageOps.exif_transpose(image) if self._upright else image)
+        except Exception as error:  # a broken file can make PIL raise nearly anything
+            name = name_of(image) or "in memory"
+            raise UserError(f"cannot decode the image {name} ({error})") from None
+
 
 def as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
-    """One image, or several, as a list."""
-    if isinstance(images, str | os.PathLike | Image.Image):
-        return [images]
-    return list(images)
+    """One image, or several, as a list.
+
+    Raises:
+        UserError: one of them is neither a path nor a PIL image.
+    """
+    one = isinstance(images, str | os.PathLike | Image.Image) or not isinstance(images, Iterable)
+    found: list[ImageSource] = [images] if one else list(images)  # type: ignore[arg-type, list-item]
+    for image in found:
+        if not isinstance(image, ImageSource):
+            raise UserError(
+                f"images are paths or PIL images, got {type(image).__name__}; "
+                "PIL.Image.fromarray makes a PIL image of a uint8 array (height, width, 3)"
+            )
+    return found
 
 
 def name_of(image: ImageSource) -> str:
@@ -66,14 +87,23 @@ def name_of(image: ImageSource) -> str:
 
 
 def load_images(
-    cfg: CfgNode, images: Sequence[ImageSource], batch_size: int, workers: int = 0
+    cfg: CfgNode, images: Sequence[ImageSource], batch_size: int = 0, workers: int = 0
 ) -> Iterator[Loaded]:
     """Batches of images, in order, by the test transform of a configuration.
 
     Args:
         cfg: with the input of the backbone filled in.
+        batch_size: 0: as in the evaluation.
         workers: processes that read images; never more than there are batches or cores.
+
+    Raises:
+        UserError: one of the numbers is negative.
     """
+    if batch_size < 0:
+        raise UserError(f"the batch size must be at least 1; got {batch_size}")
+    if workers < 0:
+        raise UserError(f"the number of workers must be at least 0; got {workers}")
+    batch_size = batch_size or cfg.DATALOADER.TEST.BATCH_SIZE
     batches = -(-len(images) // batch_size)
     yield from DataLoader(
         _Images(cfg, images),

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from dassl.engine import TrainerBase
 from dassl.engine.checkpoints import check_metadata, load_strictly
-from dassl.utils import UserError
+from dassl.utils import UserError, write_json
 from results.schema import FILE as RECORD
 from results.tasks_file import FILE as TASKS
 
@@ -75,6 +75,11 @@ def export_parameters(run: LoadedRun, folder: Path) -> list[Path]:
         UserError: the folder exists, or names of the run were replaced when it was loaded.
     """
     refuse_existing(folder)
+    if run.renamed:
+        raise UserError(
+            "names of the run were replaced when it was loaded, and an export of prompts has "
+            "those of the training: load the run without other names"
+        )
     tensors: dict[str, torch.Tensor] = {}
     metadata: dict[str, str] = {}
     for i, trainer in enumerate(run.trainers):
@@ -84,10 +89,11 @@ def export_parameters(run: LoadedRun, folder: Path) -> list[Path]:
         metadata[str(i)] = json.dumps(trainer.checkpoint_metadata())
     with new_folder(folder) as place:
         save_file(tensors, place / PARAMETERS, metadata=metadata)
-        for name in (CONFIG, TASKS, RECORD):
+        for name in (CONFIG, TASKS):
             if not (run.folder / name).is_file():
                 raise UserError(f"{run.folder} has no {name}, which an export of prompts needs")
             shutil.copyfile(run.folder / name, place / name)
+        write_json(run.record, place / RECORD)
         (place / "README.md").write_text(_readme(run, tensors), encoding="utf-8")
     return sorted(folder.iterdir())
 

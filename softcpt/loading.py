@@ -15,9 +15,11 @@ import torch
 import datasets  # noqa: F401  (runs without tasks.json read them)
 import trainers  # noqa: F401  (its classes are imported when their names are looked up)
 from clip import CLIPError
+from clip._errors import TextError
 from dassl.config import CfgNode, expand_home, get_cfg_default
 from dassl.config.node import read_yaml
 from dassl.data import SPLITS, DatasetBase, Datum, TaskSpace
+from dassl.data.names import clean_name
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, build_trainer
 from dassl.utils import UserError, naming_damaged, unknown_name
 from results.schema import FILE
@@ -63,14 +65,25 @@ def load_run(
     record = read_record(path, epoch)
     cfg = _read_config(path, device, backbone, root)
     space = read_tasks(path)
-    if classes or task_name:
+    renamed = bool(classes or task_name)
+    if renamed:
         space = _rename(space, path, task, classes, task_name)
         record.pop("calibration", None)  # fitted with the names of the training
+    if epoch is not None and epoch != _evaluated_epoch(record, cfg):
+        record.pop("calibration", None)  # both are of the evaluated checkpoint
+        record["tasks"] = []
     dataset = None if space is None else _without_images(space, record, path / FILE)
-    with contextlib.redirect_stdout(io.StringIO()):  # what a training prints when it is built
+    silent = contextlib.redirect_stdout(io.StringIO())  # what a training prints when it is built
+    with silent, torch.random.fork_rng(devices=[]):  # whose random start is replaced
         trainer = _build(cfg, dataset)
-        _load_parameters(trainer, path, epoch, bool(classes or task_name))
-    return LoadedRun(path, record, cast(list[SimpleTrainer], trainer.task_trainers))
+        _load_parameters(trainer, path, epoch, renamed)
+    return LoadedRun(path, record, cast(list[SimpleTrainer], trainer.task_trainers), renamed)
+
+
+def _evaluated_epoch(record: dict[str, Any], cfg: CfgNode) -> int | None:
+    """The epoch whose results a run recorded; None if it is not known."""
+    last = record["protocol"].get("selection") == "last_step"
+    return cfg.OPTIM.MAX_EPOCH if last and record["status"] == "complete" else None
 
 
 def _read_config(folder: Path, device: str, backbone: str, root: str) -> CfgNode:
@@ -103,6 +116,8 @@ def _build(cfg: CfgNode, dataset: DatasetBase | None) -> TrainerBase:
     """The trainer, untrained; if the backbone has moved, the error names the way out."""
     try:
         return build_trainer(cfg, dataset)
+    except TextError:
+        raise
     except CLIPError as error:
         raise UserError(
             f"cannot load the backbone {cfg.MODEL.BACKBONE.NAME}: {error}; if it has moved, give "
@@ -120,6 +135,11 @@ def _rename(
     """The tasks with other class names, or another name, of one of them."""
     if space is None:
         raise UserError(f"{folder} has no tasks.json, so its names cannot be replaced")
+    if isinstance(classes, str):
+        raise UserError(f"classes takes a list of names, got the text {classes!r}")
+    for name in classes:
+        if not isinstance(name, str) or not clean_name(name):
+            raise UserError(f"a class name is a text that is not blank, got {name!r}")
     if task is None and len(space.tasks) > 1:
         names = ", ".join(space.tasknames)
         raise UserError(f"choose with --task which task gets the new names: {names}")
@@ -168,8 +188,7 @@ def _load_parameters(trainer: TrainerBase, folder: Path, epoch: int | None, rena
     except UserError as error:
         if not renamed:
             raise
-        method = type(parts[0]).__name__
         raise UserError(
-            f"{method} cannot take new names here, since it learned for those of its training "
-            f"({error})"
+            f"{trainer.cfg.TRAINER.NAME} cannot take new names here, since it learned for those "
+            f"of its training ({error})"
         ) from None

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
 from clip import CLIP
-from clip._weights import to_custom_text
+from clip._tokenizers import HubTokenizer
 from dassl.utils import UserError, write_json
 from prompting.adapted import AdaptedPrompter
 from prompting.deep_prompts import PromptedImages
@@ -32,7 +31,7 @@ import json, sys
 import open_clip, torch
 from PIL import Image
 
-info = json.load(open("task.json"))
+info = json.load(open("task.json", encoding="utf-8"))
 model = open_clip.create_model("local-dir:.").eval()
 prepare = open_clip.image_transform(is_train=False, **info["preprocessing"])
 {once}for path in sys.argv[1:]:
@@ -60,8 +59,8 @@ SHOW = """\
 README = """\
 # {method} on {suite}, {task}: a model of open_clip
 
-A CLIP with the weights that the run has after training; {text}. It needs `open_clip_torch`, and
-these lines, run in this folder:
+A CLIP with the weights that the run has after training; {text}.
+It needs `open_clip_torch`{packages} and these lines, run in this folder:
 
 ```python
 {code}```
@@ -71,7 +70,7 @@ these lines, run in this folder:
 | `{weights_file}` | all weights, fp32 |
 | `{model_file}` | the architecture, in the form that `local-dir:` and `hf-hub:` read |
 | `{task_file}` | class names, their phrases, preprocessing, logit scale, source |
-
+{files}
 Trained from {backbone} with {shots} shots, seed {seed}. Measured on the test images:
 
 {results}
@@ -91,34 +90,24 @@ def export_model(run: LoadedRun, folder: Path, task: int | str | None = None) ->
     """
     export_folder.refuse_existing(folder)
     ids = run.task_ids(task)
-    trainer = run.place_of(ids[0])[0]
     clip = export_folder.merged_clip(run, ids)
     if clip is None:
-        name = type(trainer).__name__
-        raise UserError(f"{name} cannot be merged into the weights: {_why_not(run, ids[0])}")
+        raise UserError(f"{run.method} cannot be merged into the weights: {_why_not(run, ids[0])}")
     classifies = _check(run, clip, ids[0])
     with export_folder.new_folder(folder) as place:
-        state = clip.state_dict()
-        state = to_custom_text(state) if clip.config.get("custom_text") else state
-        save_file({k: v.float().contiguous() for k, v in state.items()}, place / WEIGHTS_FILE)
         info = _describe(run, ids[0])
-        config = _without_none({k: v for k, v in clip.config.items() if k != "multimodal_cfg"})
+        export_folder.save_clip(clip, place / WEIGHTS_FILE)
+        config = export_folder.open_clip_config(clip, place)
+        if isinstance(tokenizer := clip.text_tower.tokenizer, HubTokenizer):
+            tokenizer.save(place)
         shown = ("mean", "std", "interpolation", "resize_mode")
         preprocessing = {key: info["preprocessing"][key] for key in shown}
         preprocessing["size"] = info["preprocessing"]["image_size"]
         write_json({"model_cfg": config, "preprocess_cfg": preprocessing}, place / MODEL_FILE)
         write_json(info, place / TASK_FILE)
-        (place / "README.md").write_text(_readme(run, ids, info, classifies), encoding="utf-8")
+        text = _readme(run, ids, info, classifies, place)
+        (place / "README.md").write_text(text, encoding="utf-8")
     return sorted(folder.iterdir())
-
-
-def _without_none(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the keys that are None, which open_clip's tokenizers refuse."""
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if value is not None
-    }
 
 
 @torch.no_grad()
@@ -163,20 +152,19 @@ def _why_not(run: LoadedRun, t: int) -> str:
 
 def _describe(run: LoadedRun, t: int) -> dict[str, Any]:
     """The content of the task's file."""
-    options = export_folder.describe_input(run)
-    height, width = options.pop("size")
-    options["image_size"] = height if height == width else [height, width]
     (task,) = export_folder.describe_tasks(run, [t])
     return {
         **task,
         "phrases": run.place_of(t)[0].model.prompter.phrases,
         "logit_scale": logit_scale(run),
-        "preprocessing": options,
+        "preprocessing": export_folder.open_clip_input(run),
         "source": export_folder.describe_source(run),
     }
 
 
-def _readme(run: LoadedRun, ids: list[int], info: dict[str, Any], classifies: bool) -> str:
+def _readme(
+    run: LoadedRun, ids: list[int], info: dict[str, Any], classifies: bool, place: Path
+) -> str:
     text = (
         "classes are recognised by their phrases, as in zero-shot CLIP"
         if classifies
@@ -191,5 +179,7 @@ def _readme(run: LoadedRun, ids: list[int], info: dict[str, Any], classifies: bo
         weights_file=WEIGHTS_FILE,
         model_file=MODEL_FILE,
         task_file=TASK_FILE,
+        files=export_folder.text_tower_row(place),
+        packages=export_folder.more_packages(run),
         **export_folder.readme_values(run, ids),
     )

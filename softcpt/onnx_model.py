@@ -31,7 +31,7 @@ import json, sys
 import numpy as np, onnxruntime
 from PIL import Image
 
-info = json.load(open("model.json"))
+info = json.load(open("model.json", encoding="utf-8"))
 session = onnxruntime.InferenceSession("model.onnx")
 (height, width), short = info["size"], max(info["size"])
 for path in sys.argv[1:]:
@@ -126,7 +126,7 @@ def export_onnx(run: LoadedRun, folder: Path, task: int | str | None = None) -> 
     export_folder.refuse_existing(folder)
     if run.depends_on_image:
         raise UserError(
-            f"{type(run.trainers[0]).__name__} encodes text anew for every image, which is no "
+            f"{run.method} encodes text anew for every image, which is no "
             "fixed graph of the image alone; --as prompts exports what was learned"
         )
     require(PACKAGES)
@@ -184,10 +184,9 @@ def _write_graph(run: LoadedRun, ids: Sequence[int], path: Path) -> None:
     except Exception as error:  # torch has many for what it cannot record
         if isinstance(cause := error.__cause__ or error, OSError):
             raise cause from None
-        method, reason = type(run.trainers[0]).__name__, type(cause).__name__
         raise UserError(
-            f"torch cannot record {method} as a fixed graph ({reason}); --as prompts exports what "
-            "was learned"
+            f"torch cannot record {run.method} as a fixed graph ({type(cause).__name__}); --as "
+            "prompts exports what was learned"
         ) from error
     if importlib.util.find_spec("onnxruntime") is None:
         print("onnxruntime is not installed: the graph is not compared with the run")

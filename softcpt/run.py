@@ -28,10 +28,18 @@ class LoadedRun:
         folder: the run directory.
         record: the content of its ``results.json``.
         trainers: one trainer for all tasks, or one per task if tasks were trained separately.
+        renamed: whether names of a task were replaced when the run was loaded.
     """
 
-    def __init__(self, folder: Path, record: dict[str, Any], trainers: list[SimpleTrainer]):
+    def __init__(
+        self,
+        folder: Path,
+        record: dict[str, Any],
+        trainers: list[SimpleTrainer],
+        renamed: bool = False,
+    ):
         self.folder, self.record, self.trainers = folder, record, trainers
+        self.renamed = renamed
         self._inferences: dict[int, Callable] = {}
         for trainer in trainers:
             trainer.set_model_mode("eval")
@@ -40,6 +48,11 @@ class LoadedRun:
     def cfg(self) -> CfgNode:
         """The configuration, with the input of the backbone filled in."""
         return self.trainers[0].cfg
+
+    @property
+    def method(self) -> str:
+        """The name of the method, as ``train.py --trainer`` takes it."""
+        return self.cfg.TRAINER.NAME
 
     @property
     def device(self) -> torch.device:
@@ -108,7 +121,7 @@ class LoadedRun:
         Raises:
             UserError: an image cannot be read, or there is no such task.
         """
-        found = list(self.classify(as_list(images), task, top, batch_size))
+        found = list(self.classify(images, task, top, batch_size))
         for prediction in found:
             if prediction.error:
                 raise UserError(prediction.error)
@@ -116,7 +129,7 @@ class LoadedRun:
 
     def classify(
         self,
-        images: Sequence[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         task: int | str | None = None,
         top: int = 5,
         batch_size: int = 0,
@@ -129,7 +142,7 @@ class LoadedRun:
         """
         if top < 1:
             raise UserError(f"the number of classes shown must be at least 1; got {top}")
-        ids, place = self.task_ids(task), 0
+        images, ids, place = as_list(images), self.task_ids(task), 0
         for logits, errors in self._batches(images, ids, batch_size, workers):
             best = [
                 self.tasks[t].kind.predict(rows / self.temperature(t), top)
@@ -209,7 +222,7 @@ class LoadedRun:
                 features = fixed()
         if features is None or features.dim() != 2:
             raise UserError(
-                f"{type(trainer).__name__} has no single text feature per class that serves every "
+                f"{self.method} has no single text feature per class that serves every "
                 "image: they depend on the image, there are several, or the method uses none"
             )
         return features[columns].float().cpu()
@@ -253,10 +266,7 @@ class LoadedRun:
     ) -> Iterator[tuple[list[torch.Tensor], list[str]]]:
         """Logits (B, C) of each task for the readable images of a batch, and the errors."""
         self.require_classes()
-        if batch_size < 0:
-            raise UserError(f"the batch size must be at least 1; got {batch_size}")
-        size = batch_size or self.cfg.DATALOADER.TEST.BATCH_SIZE
-        for pixels, errors in load_images(self.cfg, images, size, workers):
+        for pixels, errors in load_images(self.cfg, images, batch_size, workers):
             if len(pixels):
                 yield self.logits_of_pixels(pixels, ids), errors
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ def read_record(folder: Path, epoch: int | None) -> dict[str, Any]:
     """The content of a run's ``results.json``; torch is not imported for it.
 
     Args:
-        epoch: a chosen epoch; without one the run must be complete.
+        epoch: a chosen epoch; without one the run must be complete, or exported from an epoch.
 
     Raises:
         UserError: no run, another schema, an incomplete run, or no ``config.yaml``.
     """
-    if not (folder / FILE).is_file():
+    if not os.path.isfile(folder / FILE):
         raise UserError(f"{folder} is no run: there is no {FILE} in it{_runs_below(folder)}")
     reader = RecordReader(folder / FILE, read_json(folder / FILE))
-    if reader.status != "complete" and epoch is None:
+    if reader.status != "complete" and epoch is None and not (folder / PARAMETERS).is_file():
         raise UserError(
             f"the run in {folder} is not complete ({reader.status}): give its train.py command "
             "again to finish it, or choose one of its epochs with --load-epoch"

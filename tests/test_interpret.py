@@ -89,6 +89,15 @@ def test_the_command(toy, tmp_path, capsys):
     assert (folder / "similarity.svg").read_text().startswith("<?xml")
 
 
+def test_a_backbone_that_has_moved(toy, tmp_path, capsys):
+    train.main(toy_args("CoOp", "DATASET.SUBSAMPLE_TASKS", "task0", output=tmp_path / "run"))
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("tiny/random", "gone/weights.pt"))
+    assert interpret_prompt.command([str(tmp_path / "run")]) == 2
+    assert "--backbone" in capsys.readouterr().err
+    assert interpret_prompt.command([str(tmp_path / "run"), "--backbone", "tiny/random"]) == 0
+
+
 def test_runs_that_have_nothing_to_show(toy, tmp_path, capsys):
     assert interpret_prompt.command([str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dassl.utils.files import cache_folder
@@ -12,4 +13,4 @@ KEY_FILE, USED_FILE = "key.json", ".used"
 
 def store_root(folder: str | Path | None) -> Path:
     """The folder of stores; for None and "", one in the user's cache."""
-    return Path(folder).expanduser() if folder else cache_folder("features")
+    return Path(os.path.expanduser(folder)) if folder else cache_folder("features")

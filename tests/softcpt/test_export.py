@@ -1,22 +1,25 @@
 """export.py: the exports work without this project, and give what the run gives."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
+import open_clip
 import pytest
 import torch
-import yaml
+import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 
 import export
 import softcpt
-from dassl.utils import UserError
-from softcpt import learned_parameters
 from softcpt.export_folder import describe_input
+from softcpt.images import load_images
 from tests.clip._families import STAND_INS, make_family
 
 PROGRAM = export
@@ -113,8 +116,6 @@ def test_onnx(method, command, runs, loaded, held_out, tmp_path):
     folder, run, task = tmp_path / "onnx", loaded(method), "stripes"
     code, _, err = command(runs(method), folder, "--as", "onnx", "--task", task)
     assert code == 0, err
-    from softcpt.images import load_images
-
     images = [path for path, _ in held_out(2)]
     pixels = next(load_images(run.cfg, images, 100)).pixels
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
@@ -159,43 +160,6 @@ def test_onnx_of_a_loop_until_convergence(command, runs, tmp_path):
     assert code == 2 and "PLOT" in err and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("method", ["CoOp", "CoCoOp", "MTCoOp", "ProtoNet", "TipAdapter"])
-def test_prompts_are_loaded_again(method, command, runs, loaded, held_out, tmp_path):
-    folder, path = tmp_path / "prompts", held_out(0)[0][0]
-    code, _, err = command(runs(method), folder, "--as", "prompts")
-    assert code == 0, err
-    again = softcpt.load_run(folder)
-    assert torch.equal(again.logits(path), loaded(method).logits(path))
-    card = (folder / "README.md").read_text()
-    assert again.record["protocol"]["method"] in card and "stripes" in card
-    front = yaml.safe_load(card.split("---")[1])
-    values = [one["metrics"][0]["value"] for one in front["model-index"][0]["results"]]
-    assert values == [task["value"] for task in again.record["tasks"]]
-    files = {file.name for file in folder.iterdir()}
-    assert files == {
-        *("README.md", "config.yaml", "results.json", "tasks.json", "parameters.safetensors")
-    }
-
-
-def test_the_hub_reads_which_metric_it_is(loaded, monkeypatch):
-    tasks = [{"name": x, "test": {"metric": x, "value": 50.0}} for x in ("mAP", "mean_acc")]
-    monkeypatch.setattr(learned_parameters, "describe_tasks", lambda run, ids: tasks)
-    found = learned_parameters._front_matter(loaded("CoOp"))["model-index"][0]["results"]
-    types = [one["metrics"][0]["type"] for one in found]
-    assert types == ["mean_average_precision", "accuracy"]
-
-
-def test_exported_prompts_need_their_backbone_and_names(runs, loaded, tmp_path):
-    softcpt.export_run(loaded("ProtoNet"), tmp_path / "out", "prompts")
-    with pytest.raises(UserError, match="ProtoNet"):
-        softcpt.load_run(tmp_path / "out", task=0, classes=("a", "b", "c"))
-    with pytest.raises(UserError, match="backbone"):
-        softcpt.load_run(tmp_path / "out", backbone="tiny")
-    (tmp_path / "out" / "parameters.safetensors").write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"parameters\.safetensors"):
-        softcpt.load_run(tmp_path / "out")
-
-
 def test_an_existing_folder_is_left_alone(command, runs, tmp_path):
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path, tmp_path / "file"):
@@ -234,6 +198,29 @@ def test_a_failed_export_leaves_nothing(loaded, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         softcpt.export_run(loaded("CoOp"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["bert", "coca"])
+def test_class_weights_of_other_towers(name, run, command, held_out, tmp_path):
+    """A tower that gives token features too, and one whose text half is of Hugging Face."""
+    pytest.importorskip("transformers")
+    make_family(tmp_path, name, hub=True)
+    run("CoOp", *("MODEL.BACKBONE.NAME", tmp_path), "DATASET.SUBSAMPLE_TASKS", "task2")
+    folder, images = tmp_path / "weights", [path for path, _ in held_out(2)]
+    code, _, err = command(tmp_path / "run", folder)
+    assert code == 0, err
+    info = json.loads((folder / "weights.json").read_text())
+    shutil.copy(folder / "backbone.json", folder / f"{name}_plain.json")
+    with contextlib.chdir(folder):  # of the README
+        open_clip.add_model_config(f"{name}_plain.json")
+        plain = open_clip.create_model(f"{name}_plain", pretrained="backbone.safetensors").eval()
+    loaded = softcpt.load_run(tmp_path / "run")
+    pixels = next(load_images(loaded.cfg, images, 100)).pixels
+    with torch.no_grad():
+        features = F.normalize(plain.encode_image(pixels), dim=-1)
+    weights = load_file(folder / "weights.safetensors")["task0"]
+    found = info["logit_scale"] * features @ weights.T
+    torch.testing.assert_close(found, loaded.logits(images), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

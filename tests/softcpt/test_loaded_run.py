@@ -93,6 +93,34 @@ def test_an_unreadable_image_is_named(loaded, held_out, tmp_path):
             call([good, bad], task=0)
 
 
+def test_a_damaged_image_in_memory_is_named(loaded, held_out, tmp_path):
+    """PIL reads the pixels of a file only when they are needed."""
+    Image.effect_noise((200, 200), 90).save(tmp_path / "whole.jpg")
+    part = tmp_path / "part.jpg"
+    part.write_bytes((tmp_path / "whole.jpg").read_bytes()[:4000])
+    with Image.open(part) as damaged, Image.open(held_out(0)[0][0]) as good:
+        found = list(loaded("CoOp").classify([good, damaged, good], task=0))
+    assert [str(part) in one.error for one in found] == [False, True, False]
+    assert [bool(one.label) for one in found] == [True, False, True]
+
+
+def test_images_are_one_or_several_paths_and_pil_images(loaded, held_out):
+    run, paths = loaded("CoOp"), [path for path, _ in held_out(0)]
+    assert len(run.predict(iter(paths), task=0)) == len(paths)
+    assert list(run.classify(paths[0], task=0)) == run.predict(paths[0], task=0)
+    assert run.predict([]) == []
+    pixels = torch.zeros(32, 32, 3)
+    for wrong in (pixels, [pixels], pixels.numpy(), None, [None], b"a.jpg", [3]):
+        with pytest.raises(UserError, match="PIL"):
+            run.predict(wrong)
+
+
+def test_loading_leaves_the_random_generator_alone(runs):
+    before = torch.random.get_rng_state()
+    softcpt.load_run(runs("MTCoOp"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("task", ["flowers", 3, "task7", -1])
 def test_unknown_tasks_are_refused(task, loaded, held_out):
     with pytest.raises(UserError, match=r"stripes \(task2\)"):
@@ -113,6 +141,18 @@ def test_a_new_task_name_changes_the_prompts_of_softcpt(runs, loaded):
     assert run.tasks[2].name == "breed of dog"
     assert torch.allclose(before[:5], after[:5], atol=1e-6)
     assert not torch.allclose(before[5:], after[5:], atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", ["a, b", ("a", ""), ("a", "_"), ("a", None)])
+def test_what_is_no_list_of_class_names(classes, runs):
+    with pytest.raises(UserError, match="class"):
+        softcpt.load_run(runs("CoOp"), task=0, classes=classes)
+
+
+def test_a_name_that_is_too_long_is_not_blamed_on_the_backbone(runs):
+    with pytest.raises(UserError, match="context of 77") as error:
+        softcpt.load_run(runs("ZeroshotCLIP"), task=0, classes=("word " * 100, "b"))
+    assert "--backbone" not in str(error.value)
 
 
 @pytest.mark.parametrize("method", ["TipAdapter", "ProtoNet"])

@@ -1,5 +1,9 @@
 """export.py --as open_clip: a plain model of open_clip with what was learned in the towers."""
 
+import json
+from pathlib import Path
+
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +13,7 @@ import export
 import softcpt
 from softcpt import merged_model
 from softcpt.images import load_images
+from tests.clip._families import make_family
 from tests.softcpt.test_export import run_readme
 
 PROGRAM = export
@@ -55,6 +60,29 @@ def test_updates_of_the_text_tower_alone_are_merged(runs, tmp_path, command):
     text = (tmp_path / "out" / "README.md").read_text()
     assert "are recognised by their phrases" in text
     assert text.index("encode_text") < text.index("for path in")  # once, not for every image
+
+
+@pytest.mark.parametrize("name", ["pe", "siglip2"])
+def test_architecture_and_tokenizer_are_complete(name, runs, tmp_path, command, monkeypatch):
+    """A tower of timm without projection, and one whose tokenizer is of the hub."""
+    pytest.importorskip("transformers")
+    make_family(tmp_path, name, hub=True)
+    options = ("CLIPLoRA", "TRAINER.CLIPLORA.ENCODER", "text", "MODEL.BACKBONE.NAME", tmp_path)
+    run = softcpt.load_run(runs(*options))
+    softcpt.export_run(run, tmp_path / "merged", "open_clip", task=0)
+    monkeypatch.chdir(tmp_path / "merged")
+    model = open_clip.create_model("local-dir:.").eval()
+    phrases = json.loads(Path("task.json").read_text())["phrases"]
+    tokens = open_clip.get_tokenizer("local-dir:.")(phrases)
+    with torch.no_grad():
+        found = model.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(found, run.text_features(0), atol=1e-5, rtol=1e-5)
+
+
+def test_open_clip_must_be_able_to_resize(runs, tmp_path, command):
+    run = runs(*LORA, "INPUT.INTERPOLATION", "nearest", "DATASET.SUBSAMPLE_TASKS", "task0")
+    code, _, err = command(run, tmp_path / "out", "--as", "open_clip")
+    assert code == 2 and "nearest" in err and not (tmp_path / "out").exists()
 
 
 def test_a_merged_model_with_other_features_is_refused(runs, tmp_path, command, monkeypatch):

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 
 import pytest
 from PIL import Image
@@ -88,7 +90,7 @@ def test_images_that_cannot_be_read(command, runs, photos):
 
 def test_other_names(command, runs, photos, tmp_path):
     names = tmp_path / "names.txt"
-    names.write_text("cat\nlarge dog\n\n")
+    names.write_text("cat\nlarge dog\n\n", encoding="utf-8-sig")
     for given in (names, "cat, large dog"):
         words = ("--task", 2, "--task-name", "pet", "--classes", given, "--format", "jsonl")
         code, out, _ = command(runs("MTCoOp"), photos, *words, "--top", 9)
@@ -109,12 +111,35 @@ REFUSED = {
     "classes without a task": (("{run}", "{photos}", "--classes", "a, b"), "--task"),
     "equal classes": (("{run}", "{photos}", "--task", "0", "--classes", "a, A"), "'A'"),
     "a device": (("{run}", "{photos}", "--device", "tpu"), "cuda"),
+    "an unknown user": (("{run}", "~nobody-of-this-name/a.jpg"), "~nobody-of-this-name"),
+    "negative workers": (("{run}", "{photos}", "--workers", "-1"), "-1"),
     "a negative batch": (("{run}", "{photos}", "--batch-size", "-1"), "-1"),
     "new names for fixed columns": (
         ("{fixed}", "{photos}", "--task", "0", "--classes", "a, b, c"),
         "ProtoNet",
     ),
 }
+
+
+def test_more_names_than_a_path_has_letters(command, runs, photos):
+    names = [f"class number {i}" for i in range(40)]
+    words = ("--task", 0, "--classes", ", ".join(names), "--format", "jsonl", "--top", 40)
+    code, out, err = command(runs("CoOp"), photos / "b.png", *words)
+    assert code == 0, err
+    assert {one["label"] for one in rows_of(out)[0]["classes"]} == set(names)
+
+
+def test_a_file_name_that_is_no_text_is_written(command, runs, photos, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    shutil.copy(photos / "b.png", path)
+    code, _, err = command(runs("CoOp"), path, "--task", 0, "--out", tmp_path / "found.jsonl")
+    assert code == 0, err
+    assert json.loads((tmp_path / "found.jsonl").read_text())["image"] == path
+
+
+def test_a_folder_is_no_output(command, runs, photos, tmp_path):
+    code, out, err = command(runs("CoOp"), photos, "--out", tmp_path)
+    assert code == 2 and out == "" and str(tmp_path) in err
 
 
 @pytest.mark.parametrize("case", REFUSED)
