@@ -21,7 +21,8 @@ class Tee:
     Everything else (``isatty``, ``encoding``, ...) is the console's. A console that cannot be
     written any more (a closed terminal, ``| head``, a full disk) is given up; only the file is
     written then. An unexpected error that leaves the context is written to the file, traceback
-    included. After :meth:`close` the console alone is written, for code that still refers to this object.
+    included. After :meth:`close` the console alone is written, for code that still refers to this
+    object.
     """
 
     def __init__(self, console: TextIO | None, file: TextIO | None, echo: bool):
