@@ -97,8 +97,10 @@ def test_a_multi_label_task_does_not_change_the_draws_of_the_others(table):
 
 
 def test_a_suite_takes_columns_in_the_entry_of_the_table(table):
-    member = {"NAME": "TaskColumns", "ROOT": str(table(things())), "COLUMNS": [TAGS]}
+    tags = {**TAGS, "THRESHOLD": 0.3}
+    member = {"NAME": "TaskColumns", "ROOT": str(table(things())), "COLUMNS": [tags]}
     data = load("Suite", "", MEMBERS=[member])
+    assert data.space.kinds[0].threshold == 0.3
     assert [kind.name for kind in data.space.kinds] == ["multi_label", *["single_label"] * 2]
 
 
@@ -121,6 +123,7 @@ LINES = ["images/1.png,a|b,small,yes", "images/2.png,a,large,no"]
         ([{"NAME": "size", "KIND": "ordinal"}], "ordinal.*CLASSES"),
         ([{**SIZE, "CLASSES": ["small", "larger"]}], "manifest.csv:3.*'size'.*large"),
         ([{**SIZE, "CLASSES": ["small", "small"]}], "CLASSES.*small"),
+        ([{**SIZE, "CLASSES": ["small", " "]}], "CLASSES.*' '"),
         ([{**SIZE, "CLASSES": "small"}], "CLASSES.*'small'"),
         (["tags"], "NAME.*KIND.*'tags'"),
     ],

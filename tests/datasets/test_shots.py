@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -39,9 +40,16 @@ def zhou(root):
 
 @pytest.mark.parametrize("shots", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_draw_is_coops(cfg, zhou, shots, seed):
+def test_draw_is_coops(cfg, zhou, capsys, shots, seed):
     cfg.DATASET.NUM_SHOTS, cfg.SEED = shots, seed
     pets = Pets(cfg)
+    counts = Counter(label for _, label, _ in zhou["train"]).values()
+    small = [count for count in counts if count < shots]
+    printed = capsys.readouterr().out
+    assert ("have fewer than" in printed) is bool(small)
+    if small:
+        assert f": {len(small)} of 3 classes have fewer than {shots} training" in printed
+        assert f"(the smallest has {min(small)})" in printed
     train, val = coop_draw(zhou["train"], zhou["val"], shots, seed)
     assert relative(pets.train_x) == [(path, label) for path, label, _ in train]
     assert relative(pets.val) == [(path, label) for path, label, _ in val]
@@ -76,6 +84,9 @@ def test_record_is_json_with_relative_paths_and_sizes(cfg, root):
     assert record["train"] == [p for p, _ in relative(pets.train_x)]
     assert set(record["bytes"].values()) == {len(b"not looked at")}
     assert str(root) not in path.read_text()
+    path.write_text(json.dumps({**record, "bytes": None}))
+    with pytest.raises(UserError, match="images have changed"):
+        Pets(cfg)
 
 
 def test_changed_image_is_noticed(cfg, root):

@@ -44,6 +44,7 @@ def test_loss(smoothing):
     grads = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
     torch.testing.assert_close(*grads)
     assert not grads[0][:, [1, 2, 3, 5]].any()
+    assert SPACE.cross_entropy(logits.half(), label, task).dtype == torch.float32
 
 
 def test_recall_by_hand():
@@ -109,7 +110,7 @@ def test_reset_forgets():
         (((), (), ()), "needs at least one text"),
         ((("a", "b"), (0,), (0, 0)), "2 texts of 1 images"),
         ((("a",), (0,), (0, 0)), "images without text"),
-        ((("a",), (1,), (0,)), "texts without image"),
+        ((("a", "b"), (0, 1), (0,)), "texts without image"),
         ((("a", "b"), (0, 0), (0,)), "a training image with several texts"),
     ],
 )

@@ -154,6 +154,9 @@ def test_steps_follow_from_the_shots(build):
         assert rate == pytest.approx(optim.param_groups[0]["lr"])
         optim.step()
         expected.step()
+    of_all = make(build, "DATASET.NUM_SHOTS", -1, steps=5)
+    of_all.dataset.train_x.pop()
+    assert of_all.total_steps == 5 * 4  # 15 images of 4 classes
 
 
 @pytest.mark.parametrize(("encoder", "towers"), [("text", {"transformer"}), ("vision", {"visual"})])

@@ -84,6 +84,11 @@ def test_only_the_side_of_a_direction_counts(size):
     torch.testing.assert_close(found, torch.tensor([0.0, 2.0]))
 
 
+def test_a_loss_that_is_no_number_stops_the_training(build):
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        make(build).backward({"loss": torch.tensor(float("nan")), "match": torch.tensor(1.0)})
+
+
 def test_no_direction_takes_nothing_away():
     gradient = torch.tensor([[-3.0, 2.0]])
     assert torch.equal(project(gradient, torch.zeros(1, 2), 1.0), gradient)

@@ -16,6 +16,7 @@ TASKS = (
     Task("kind of bolt", ("hex", "eye", "flat"), ("a photo of a {}.",)),
     Task("kind of leaf", ("oak", "elm"), ("a {} leaf.", "a leaf of {}.")),
 )
+ONE_TASK = TaskSpace(TASKS[:1])
 SPLITS = ("train_x", "val", "test")
 
 
@@ -76,6 +77,7 @@ def test_place_does_not_count_where_no_root_is_known(root):
     [
         lambda path: path.replace("/hex/", "/./hex/"),
         lambda path: path.replace("/hex/", "//hex/"),
+        lambda path: path.replace("/hex/", "/hex//"),
         lambda path: path.replace("/hex/", "\\hex\\"),
     ],
 )
@@ -85,6 +87,17 @@ def test_spelling_of_a_path_does_not_count(spelling):
         for name, items in parts_of().items()
     }
     assert build(parts).identity == build().identity
+
+
+def test_images_beside_the_folder_count_by_their_relative_path():
+    def beside(place, folder):
+        item = Datum(f"{place}/{folder}/a.png")
+        return DatasetBase([item], test=[item], space=ONE_TASK, image_roots=[f"{place}/images"])
+
+    one, moved, other = (
+        hashes(beside(*where)) for where in (("/a", "more"), ("/mnt/a", "more"), ("/a", "lots"))
+    )
+    assert one == moved and one[0] != other[0]
 
 
 def test_separator_of_a_path_does_not_count():
@@ -185,6 +198,7 @@ def test_content_counts_on_demand_only(tmp_path, content):
     before, plain = identify(dataset, content=True), identify(dataset)
     paths[1].write_bytes(content)
     after = identify(dataset, content=True)
+    assert plain.summary().keys() == before.summary().keys() - {"content"}
     assert before.content != after.content and (before.draw, before.shared) == hashes(dataset)
     found = first_difference(before.summary(), after.summary())
     assert "the files of the test items have another content" in found

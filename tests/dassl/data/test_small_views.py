@@ -44,8 +44,10 @@ def test_datasets_share_them(cfg, items, decoded):
     first, second = (DatasetWrapper(cfg, items) for _ in range(2))
     view = first[0]["img"]
     copy = view.clone()
-    view.zero_()  # a batch that is changed in place
-    assert torch.equal(second[0]["img"], copy) and torch.equal(first[0]["img"], copy)
+    for data in (second, first, second):
+        view.zero_()  # a batch that is changed in place
+        view = data[0]["img"]
+        assert torch.equal(view, copy)
     assert len(decoded) == 1
 
 
