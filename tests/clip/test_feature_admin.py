@@ -214,5 +214,5 @@ def test_clear(tmp_path, capsys):
     assert "1 part, 40.2 kB, deleted" in capsys.readouterr().out
     with pytest.raises(UserError):
         main(["info", "--days", "1"])
-    with pytest.raises(UserError, match="--days.*-1"):
+    with pytest.raises(UserError, match=r"--days.*-1"):
         main(["clear", "--days", "-1", "--dir", str(tmp_path)])
