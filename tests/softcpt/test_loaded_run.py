@@ -237,15 +237,18 @@ def test_training_from_python(toy, tmp_path):
         "OPTIM.MAX_EPOCH": 1,
         "DATALOADER.NUM_WORKERS": 0,
         "OPTIM.LR": np.float64(0.25),
-        "FEATURES.DIR": tmp_path / "features",
         "TRAINER.COOP.CTX_INIT": "a photo of a",
     }
     where = {"trainer": "CoOp", "backbone": "tiny/random", "quiet": True}
     run = softcpt.train_run(tmp_path / "run", **where, overrides=options)
     assert run.record["status"] == "complete" and len(run.tasks) == 1
-    assert (run.cfg.OPTIM.LR, run.cfg.FEATURES.DIR) == (0.25, str(tmp_path / "features"))
+    assert run.cfg.OPTIM.LR == 0.25
     again = softcpt.train_run(tmp_path / "run", **where, overrides=options)
     assert again.record == run.record
+    gone = {**options, "DATASET.NAME": "ImageFolder", "DATASET.ROOT": tmp_path / "gone"}
+    with pytest.raises(UserError, match="gone") as error:
+        softcpt.train_run(tmp_path / "other", **where, overrides=gone)
+    assert "PosixPath" not in str(error.value)
     with pytest.raises(UserError, match="output_dir"):
         softcpt.train_run("", **where, overrides=options)
     with pytest.raises(UserError, match=r"OPTIM\.LR\?"):
