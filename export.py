@@ -35,6 +35,8 @@ as prompts, those that score images in another way than by class weights
 examples:
   python export.py output/run exported --as onnx --task "kind of flower"
   python export.py output/run exported --as prompts --push-to owner/my-prompts
+
+exit codes: 0 done, 1 the export failed, 2 the command is refused
 """
 
 

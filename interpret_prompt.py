@@ -21,13 +21,22 @@ from predict import add_run_flags
 from results.figures import draw_similarity
 from softcpt.run_folder import read_record
 
+EPILOG = """\
+example:
+  python interpret_prompt.py output/run --top 5
+
+It writes words.csv, similarity.csv, similarity.png and similarity.svg.
+
+exit codes: 0 done, 1 it failed, 2 the command is refused
+"""
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; ``None`` reads ``sys.argv``."""
     parser = Parser(
         prog="interpret_prompt.py",
         description="Words nearest to learned contexts, and the similarity of tasks' contexts.",
-        epilog="It writes words.csv, similarity.csv, similarity.png and similarity.svg.",
+        epilog=EPILOG,
     )
     parser.add_argument("run", metavar="RUN", type=path, help="folder of a finished run")
     parser.add_argument(

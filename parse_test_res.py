@@ -27,6 +27,12 @@ from results.report import Choices, Report
 
 REPORTS = ("table", "format", "figure", "relations", "pictures")  # flags, over every run below DIR
 EPILOG = """\
+examples:
+  python parse_test_res.py output/nata          # its runs are seed1, seed2, ...
+  python parse_test_res.py output --multi-exp   # each experiment in output
+  python parse_test_res.py output --table md    # a row per method and shots
+  python parse_test_res.py output --format html --published
+
 Values come from the results.json of each run or, without it, from logs of
 CoOp, SoftCPT and their forks. Runs that are not complete are listed and not
 averaged.
@@ -46,18 +52,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "directory", metavar="DIR", type=path, help="an experiment: a folder with a run per seed"
     )
-    parser.add_argument("--multi-exp", action="store_true", help="DIR contains several experiments")
-    parser.add_argument("--ci95", action="store_true", help="± 1.96 std / sqrt(n) instead of std")
-    parser.add_argument("--sample-std", action="store_true", help="std with n - 1 instead of n")
-    parser.add_argument(
-        "--interval", action="store_true", help="half of Student's 95 %% interval instead of std"
-    )
-    parser.add_argument(
+    what = parser.add_argument_group("what is read and averaged").add_argument
+    what("--multi-exp", action="store_true", help="DIR contains several experiments")
+    what("--ci95", action="store_true", help="± 1.96 std / sqrt(n) instead of std")
+    what("--sample-std", action="store_true", help="std with n - 1 instead of n")
+    what("--interval", action="store_true", help="half of Student's 95 %% interval instead of std")
+    what(
         "--test-log",
         action="store_true",
         help="read logs of CoOp or SoftCPT as evaluations, not as trainings",
     )
-    parser.add_argument(
+    what(
         "--keyword",
         default=OVERALL,
         metavar="K",

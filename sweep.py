@@ -42,6 +42,11 @@ WORKER_MODULES = (  # what takes time to import
     *("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.record_writer"),
 )
 EPILOG = """\
+examples:
+  python sweep.py configs/sweeps/demo.yaml            # needs no data or weights
+  python sweep.py configs/sweeps/few_shot.yaml --cluster local DATASET.ROOT DATA
+  python sweep.py configs/sweeps/few_shot.yaml --only "method=CoOp-CA,shots=1|4"
+
 A sweep runs what is missing: the same command continues it.
 
 exit codes: 0 all runs are complete, 1 some are not, 2 the command is refused

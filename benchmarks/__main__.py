@@ -71,11 +71,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("suites", nargs="+", help=f"all, small, or {', '.join(suites())}")
     parser.add_argument("--small", action="store_true", help="in miniature, to see that it works")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    cores = os.cpu_count() or 1
+    words = f"threads of torch (default {cores}, the cores)"
+    parser.add_argument("--threads", type=int, default=cores, metavar="N", help=words)
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: CPU time, for a busy machine"
     )
-    parser.add_argument("--out", type=Path, default=Path("output/benchmarks.json"))
+    out = Path("output/benchmarks.json")
+    parser.add_argument(
+        "--out", type=Path, default=out, metavar="FILE", help=f"JSON to write (default {out})"
+    )
     args = parser.parse_args(arguments)
     known = suites()
     chosen = known if set(args.suites) & {"all", "small"} else args.suites

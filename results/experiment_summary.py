@@ -150,7 +150,10 @@ def _hint(folder: Path, runs: list[Run]) -> str:
     """A hint what the folder holds instead of complete runs."""
     deeper = next(folder.rglob(FILE), None) or next(folder.rglob("log.txt*"), None)
     if deeper and all(run.status == NO_FILE for run in runs):
-        return "; the runs lie deeper: give one experiment's folder, or add --multi-exp or --table"
+        return (
+            f"; the runs lie deeper, such as {deeper.parent}: give the folder of one experiment, "
+            "that of several with --multi-exp, or add --table for all runs below"
+        )
     return "".join(f"; {run.folder.name}: {run.status}" for run in runs) or "; it has no subfolder"
 
 

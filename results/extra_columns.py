@@ -59,7 +59,7 @@ def _ece_and_nll_before(run: Run) -> tuple[float | None, float | None]:
 LEARNED = "learned"
 COLUMNS = {
     LEARNED: Column("learned", "learned values", lambda run: run.parameters),
-    "seconds": Column("s", "seconds of a run", lambda run: run.work_seconds),
+    "seconds": Column("s", "seconds of training and evaluation", lambda run: run.work_seconds),
     "memory": Column("MB", "peak memory, the GPU's if it used one", _megabytes),
     "ece": Column(
         "ECE",

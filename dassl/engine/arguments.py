@@ -20,12 +20,16 @@ from .configuration import build_cfg
 from .registry import TRAINER_REGISTRY
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+MODEL_DIR = "with --eval-only: folder of the trained run; without it nothing is loaded"
 LOAD_EPOCH = "with --model-dir: epoch of the checkpoint; by default the final model"
 INIT_FROM = "start from the learned parameters of a finished run, or the mean of several"
 DEFAULT_OUTPUT = get_cfg_default().OUTPUT_DIR
 LONGEST = 60  # of the tasks, or of a run, in a folder's name, of which file systems take 255 bytes
 DRY_RUN = "learned parameters and number of steps; it stores the split of own images"
-OUTPUT_DIR = "folder of this run (default output/DATASET/TRAINER/CONFIG_<n>shots/seed<n>)"
+OUTPUT_DIR = (
+    "folder of this run (default output/DATASET/TRAINER/CONFIG_<n>shots/seed<n>; "
+    "CONFIG_<n>shots_evaluation_of_RUN_<digits> with --model-dir RUN)"
+)
 NAME: dict[str, Any] = {"default": "", "metavar": "NAME"}  # options of flags
 TEXT: dict[str, Any] = {"default": "", "metavar": "TEXT"}
 YAML: dict[str, Any] = {"default": "", "metavar": "YAML", "type": path}
@@ -84,7 +88,7 @@ def _add_how(parser: Parser) -> None:
     names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     how = parser.add_argument_group("how").add_argument
     how("--eval-only", action="store_true", help="do not train, only evaluate")
-    how("--model-dir", help="with --eval-only: folder of the trained run", **FOLDER)
+    how("--model-dir", help=MODEL_DIR, **FOLDER)
     how("--load-epoch", type=int, metavar="N", help=LOAD_EPOCH)
     how("--no-train", action="store_true", help="write the files of the run, but do not train")
     how("--transforms", help="augmentations in training", **names)
