@@ -43,11 +43,12 @@ RUNS = {
     "TaskRes": ("TaskRes", FEW),
     "VPT": ("VPT", FEW),
     "IVLP": ("IVLP", FEW),
+    "MMA": ("MMA", (*STEPS, "TRAINER.MMA.START", 1, "TRAINER.MMA.END", 2)),
     "SoftCPT in depth": ("MTCoOp", (*STEPS, *DEEP)),
     "questions": ("CoOp", (*QUESTIONS, "MODEL.TEXT_CHUNK", 32)),
 }
 
-SLOW = ("CSTS", "CoOp-CS", "PromptSRC", "TCP", "DePT", "TaskRes", "VPT", "IVLP")
+SLOW = ("CSTS", "CoOp-CS", "PromptSRC", "TCP", "DePT", "TaskRes", "VPT", "IVLP", "MMA")
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +57,14 @@ def divide_all_rows(monkeypatch):
     monkeypatch.setattr("prompting.sharding.MIN_PROMPTS", 1)
 
 
-def words(*switches):
-    pairs = {"MTCOOP.N_CTX": 4, "MTCOOP.TASK_N_CTX": 3, "MTCOOP.CLASS_N_CTX": 2, "COOP.N_CTX": 4}
-    pairs |= dict.fromkeys(switches, True)
+CONTEXTS = {
+    "MTCoOp": {"MTCOOP.N_CTX": 4, "MTCOOP.TASK_N_CTX": 3, "MTCOOP.CLASS_N_CTX": 2},
+    "CoOp": {"COOP.N_CTX": 4},
+}
+
+
+def words(method, *switches):
+    pairs = CONTEXTS.get(method, {}) | dict.fromkeys(switches, True)
     return [word for key, value in pairs.items() for word in (f"TRAINER.{key}", value)]
 
 
@@ -91,7 +97,7 @@ def distance(tmp_path):
 )
 def test_two_processes_learn_what_one_does(run, asked, tmp_path, name):
     method, steps, *switches = RUNS[name]
-    one, many = both(run, tmp_path, method, *words(*switches), *steps)
+    one, many = both(run, tmp_path, method, *words(method, *switches), *steps)
     assert distance(tmp_path) <= 1e-5
     assert many["tasks"] == one["tasks"]
     assert many["hashes"] == one["hashes"]
@@ -101,7 +107,7 @@ def test_two_processes_learn_what_one_does(run, asked, tmp_path, name):
 def test_all_kinds_of_label(run, tmp_path):
     """The measures and the bias are equal up to rounding."""
     labels = ("DATASET.NAME", "DigitLabels", "DATASET.NUM_SHOTS", 1, "OPTIM.LOGIT_BIAS", "auto")
-    one, many = both(run, tmp_path, "MTCoOp", *words(), *labels, *FEW)
+    one, many = both(run, tmp_path, "MTCoOp", *words("MTCoOp"), *labels, *FEW)
     assert distance(tmp_path) <= 1e-5
     kinds = [(task["metric"], list(task.get("measures", ()))) for task in one["tasks"]]
     assert kinds == [("overall_acc", ["MAE"]), ("mAP", ["F1"]), ("overall_acc", [])]
@@ -131,7 +137,7 @@ def test_batches_that_do_not_divide(run, tmp_path):
     """Batches of 7 and 2 images, 9 classes and 3 tasks for 4 processes."""
     uneven = ("DATALOADER.TRAIN_X.BATCH_SIZE", 7, "DATALOADER.TEST.BATCH_SIZE", 5)
     uneven = (*uneven, "DATALOADER.NUM_WORKERS", 1)
-    one, many = both(run, tmp_path, "MTCoOp", *words(), *STEPS, *uneven, count=4)
+    one, many = both(run, tmp_path, "MTCoOp", *words("MTCoOp"), *STEPS, *uneven, count=4)
     assert distance(tmp_path) <= 1e-5
     assert many["tasks"] == one["tasks"]
 
@@ -149,8 +155,8 @@ def test_stored_features_are_computed_by_all_and_once(run, tmp_path):
 
 
 def test_a_run_of_two_goes_on_where_one_stopped(run, tmp_path, monkeypatch):
-    run("MTCoOp", *words(), *STEPS, output=tmp_path / "one")
-    args = toy_args("MTCoOp", *words(), *STEPS, output=tmp_path / "many")
+    run("MTCoOp", *words("MTCoOp"), *STEPS, output=tmp_path / "one")
+    args = toy_args("MTCoOp", *words("MTCoOp"), *STEPS, output=tmp_path / "many")
     after_epoch = TrainerX.after_epoch
 
     def stop(self):
