@@ -190,7 +190,7 @@ def find_hub_folder(
     """The folder of a repository's files in the hub's cache, downloaded if they are not there.
 
     Args:
-        wanted: file names, of which one has to be there.
+        wanted: file names; one of them must be in the folder.
         patterns: the files to download.
         what: the files in words, for the message.
 
