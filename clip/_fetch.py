@@ -127,6 +127,10 @@ def _copy_url(url: str, output, title: str) -> None:
             while chunk := source.read(1 << 20):
                 output.write(chunk)
                 bar.update(len(chunk))
+        if total and output.tell() < total:  # of a file without a digest nothing else would tell
+            raise CLIPError(
+                f"{url}: the connection ended after {output.tell():,} of {total:,} bytes"
+            )
 
 
 def _local_url(url: str, folder: Path) -> Path | None:
@@ -190,7 +194,7 @@ def find_hub_folder(
     """The folder of a repository's files in the hub's cache, downloaded if they are not there.
 
     Args:
-        wanted: file names, of which one has to be there.
+        wanted: file names; one of them must be in the folder.
         patterns: the files to download.
         what: the files in words, for the message.
 

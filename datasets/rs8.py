@@ -17,7 +17,7 @@ from .whu_rs19 import WHURS19
 class RS8(TaskGroup):
     """RS-8: a suite of eight remote sensing datasets, chosen by this project.
 
-    SoftCPT's paper has a suite of this name with 208 classes, but does not say of which datasets.
+    SoftCPT's paper has a suite of this name with 208 classes, but does not name its datasets.
     These eight have 208 classes too, but so have 178 choices among the well-known ones: numbers
     measured on this suite cannot be compared with the published ones.
     """

@@ -90,7 +90,7 @@ def save_predictions(trainer: Any, folder: Path) -> None:
 
 
 def _relative_to_root(folder: str, root: str) -> str:
-    """A folder relative to the root of the datasets, or as it is if it lies elsewhere."""
+    """A folder relative to the root of the datasets, or its whole path if it lies elsewhere."""
     path = Path(folder).absolute()
     top = Path(root).expanduser().absolute()
     return path.relative_to(top).as_posix() if root and path.is_relative_to(top) else str(path)
@@ -105,7 +105,7 @@ def _decoded(blob: bytes) -> list[str]:
 
 
 def _padded(values: np.ndarray, width: int, blank: int) -> np.ndarray:
-    """Rows (N, k) filled up to ``width`` columns; (N,) as it is."""
+    """Rows (N, k) filled up to ``width`` columns; values (N,) are unchanged."""
     if values.ndim == 1:
         return values
     return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=blank)

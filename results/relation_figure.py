@@ -1,4 +1,4 @@
-"""The figure of which tasks help each other: gradients, generated contexts, gains."""
+"""The figure that shows which tasks help each other: gradients, generated contexts, gains."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def describe_sources(cfg: CfgNode, carried: dict[str, list[str]]) -> dict[str, A
 def name_sources(cfg: CfgNode) -> str:
     """The runs that the training starts from in words, the same for all their seeds.
 
-    The suite, tasks and shots are named; a hash stands for everything else that identifies them.
+    The suite, tasks and shots are named; a hash identifies everything else.
     """
     texts, hashes = [], []
     for folder in cfg.MODEL.INIT_FROM:

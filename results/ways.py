@@ -103,7 +103,7 @@ def way_tables(runs: Sequence[Run], order: Sequence[str] = ()) -> list[Table]:
 
 
 def _place(run: Run) -> tuple[str, str, str]:
-    """What the runs that are compared have in common, whatever their method."""
+    """What runs must share to be compared, apart from the method."""
     protocol = run.settings["name"]
     return protocol, run.suite, run.settings.get("tasks", "all") if protocol == TRANSFER else ""
 

@@ -23,7 +23,7 @@ class Cluster:
         together: runs that a process does at a time, sharing text passes; or auto.
         jobs: slurm: size of the array; its jobs share the runs.
         gpus, cpus, memory_gb: per job.
-        minutes: time limit of a job; it is requeued and goes on.
+        minutes: time limit of a job; one that reaches it is requeued and continues.
         requeues: how often a job may run into its time limit.
         extra: other parameters of sbatch.
     """

@@ -39,7 +39,7 @@ class Estimate:
 
 
 def _kinds(run: PlannedRun) -> Iterator[tuple]:
-    """Keys of ever larger groups of runs, the last of which holds all."""
+    """Keys of groups of runs that are like this one, from the smallest group to all runs."""
     yield run.method, run.dataset, run.backbone, run.shots, run.note
     yield run.method, run.dataset, run.backbone, run.note
     yield run.method, run.note

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from dassl.engine.configuration import node_of, nodes_read
@@ -24,9 +25,25 @@ def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> 
     Raises:
         UserError: two methods would share a folder, or no method reads an override.
     """
-    runs, owner = [], {}
+    runs: list[PlannedRun] = []
     unread = _unread_nodes(content, shared, configs)
-    backbones = list(map(str, content.get("backbones") or [""]))
+    grid = [(shots, seed) for shots in content["shots"] for seed in content["seeds"]]
+    for name, backbone, folder in _folders(content, output):
+        method = _Method(content, configs, shared, name, backbone, unread[name])
+        for dataset in map(str, content["datasets"]):
+            for shots, seed in grid[:1] if method.once else grid:
+                cell = Cell(method.plan, folder, dataset, shots, seed, not method.once)
+                runs += protocol_runs(cell, content)
+    return list({run.folder: run for run in runs}.values())  # a source serves all shots
+
+
+def _folders(content: dict, output: Path) -> Iterator[tuple[str, str, Path]]:
+    """Each method and backbone ("": the method's own), and the folder of their runs.
+
+    Raises:
+        UserError: two would share a folder.
+    """
+    owner: dict[str, str] = {}
     for name in content["methods"]:
         folder = _folder_name(name)
         if owner.setdefault(folder.lower(), name) != name:
@@ -34,18 +51,67 @@ def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> 
                 f"the methods {owner[folder.lower()]!r} and {name!r} would share the folder "
                 f"{output / folder}; rename one"
             )
-        for backbone in backbones:
+        for backbone in map(str, content.get("backbones") or [""]):
             place = output / folder / (_folder_name(backbone) if backbone else "")
             if owner.setdefault(f"{place}/".lower(), backbone) != backbone:
                 raise UserError(
                     f"the backbones {owner[f'{place}/'.lower()]!r} and {backbone!r} would share "
                     f"the folder {place}; leave one out"
                 )
-            for dataset in map(str, content["datasets"]):
-                runs += _runs_of(
-                    str(name), backbone, dataset, content, place, shared, configs, unread[name]
-                )
-    return list({run.folder: run for run in runs}.values())  # a source serves all shots
+            yield name, backbone, place
+
+
+@dataclass(frozen=True)
+class _Method:
+    """A method of the sweep on one backbone.
+
+    Args:
+        unread: the nodes that it does not read; their overrides are left out.
+    """
+
+    content: dict
+    configs: Path
+    shared: list[str]
+    name: str
+    backbone: str
+    unread: set[str]
+
+    @property
+    def once(self) -> bool:
+        """Whether neither shots nor seeds change anything, so that it has one run per dataset."""
+        return bool(self.content["methods"][self.name].get("once"))
+
+    def plan(self, dataset: str, shots: int, seed: int, place: Path) -> PlannedRun:
+        """A run of the method in the folder ``place``."""
+        method, protocol = self.content["methods"][self.name], self.content.get("protocol")
+        by_shots = self.content["shots"]
+        if self.once or not isinstance(by_shots, dict):
+            by_shots = {}
+        argv = [
+            *("--trainer", method["trainer"]),
+            *("--config-file", str(self.configs.parent / method["config"])),
+            *("--dataset-config-file", str(self.configs / "datasets" / f"{dataset}.yaml")),
+            *("--output-dir", str(place)),
+            *("--seed", str(seed)),
+            *(("--backbone", self.backbone) if self.backbone else ()),
+            *(("--protocol", protocol) if protocol else ()),
+            "--quiet",
+            *("DATASET.NUM_SHOTS", str(shots)),
+            *self._read(override_words(by_shots.get(shots))),
+            *override_words(method.get("opts")),
+            *self._read(self.shared),
+        ]
+        shots = 0 if self.once else shots
+        return PlannedRun(self.name, dataset, shots, seed, place, tuple(argv), self.backbone)
+
+    def _read(self, words: list[str]) -> list[str]:
+        """``KEY VALUE`` words without those of nodes that the method does not read."""
+        pairs = zip(words[::2], words[1::2], strict=True)
+        return [word for pair in pairs if node_of(pair[0]) not in self.unread for word in pair]
+
+
+def _folder_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", name)
 
 
 def _unread_nodes(content: dict, shared: list[str], configs: Path) -> dict[str, set[str]]:
@@ -73,51 +139,3 @@ def _unread_nodes(content: dict, shared: list[str], configs: Path) -> dict[str, 
                 f"{did_you_mean(node, known) or ';'} they read {', '.join(known)}"
             )
     return {name: {*known} - read if read else set() for name, read in nodes.items()}
-
-
-def _without(unread: set[str], words: list[str]) -> list[str]:
-    """``KEY VALUE`` words without those of nodes that a method does not read."""
-    pairs = zip(words[::2], words[1::2], strict=True)
-    return [word for pair in pairs if node_of(pair[0]) not in unread for word in pair]
-
-
-def _folder_name(name: object) -> str:
-    return re.sub(r"[^\w.+-]+", "-", str(name))
-
-
-def _runs_of(
-    name: str,
-    backbone: str,
-    dataset: str,
-    content: dict,
-    folder: Path,
-    shared: list[str],
-    configs: Path,
-    unread: set[str],
-) -> Iterator[PlannedRun]:
-    """The runs of one method on one dataset; see :func:`_unread_nodes`."""
-    method = content["methods"][name]
-    once = bool(method.get("once"))
-    protocol = content.get("protocol") or ""
-    by_shots = content["shots"] if isinstance(content["shots"], dict) and not once else {}
-
-    def plan(dataset: str, shots: int, seed: int, place: Path) -> PlannedRun:
-        argv = [
-            *("--trainer", method["trainer"]),
-            *("--config-file", str(configs.parent / method["config"])),
-            *("--dataset-config-file", str(configs / "datasets" / f"{dataset}.yaml")),
-            *("--output-dir", str(place)),
-            *("--seed", str(seed)),
-            *(("--backbone", backbone) if backbone else ()),
-            *(("--protocol", protocol) if protocol else ()),
-            "--quiet",
-            *("DATASET.NUM_SHOTS", str(shots)),
-            *_without(unread, override_words(by_shots.get(shots))),
-            *override_words(method.get("opts")),
-            *_without(unread, shared),
-        ]
-        return PlannedRun(name, dataset, 0 if once else shots, seed, place, tuple(argv), backbone)
-
-    grid = [(shots, seed) for shots in content["shots"] for seed in content["seeds"]]
-    for shots, seed in grid[:1] if once else grid:
-        yield from protocol_runs(Cell(plan, folder, dataset, shots, seed, not once), content)

@@ -237,7 +237,7 @@ def _pairs(keys: dict | None, path: Path) -> list[str]:
 def _checked_runs(
     content: dict, output: Path, shared: list[str], configs: Path, path: Path
 ) -> list[PlannedRun]:
-    """All runs, none of which has a test that its training makes impossible."""
+    """All runs; one whose test its training makes impossible is refused."""
     runs = grid_runs(content, output, shared, configs)
     for run in runs:
         check_fitting(content.get("protocol"), run, path)

@@ -139,7 +139,7 @@ class CfgNode(_CfgNode):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would drop the first without a word."""
+    """Refuses a key that is given twice; YAML alone would silently use the last value."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

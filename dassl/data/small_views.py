@@ -14,8 +14,8 @@ class SmallViews:
     """Decoded and transformed images by content and transform, of all datasets of a process.
 
     Tasks that ask different questions about the same images, epochs and the runs of a sweep
-    decode them only once. Larger images, of which only few would fit, are not kept; nor are those
-    of a loader's worker process, which lives for one pass.
+    decode them only once. Larger images are not kept, since only few would fit, nor are those of a
+    loader's worker process, which lives for one pass.
     """
 
     def __init__(self) -> None:

@@ -78,8 +78,8 @@ def _before_and_after(found: dict[str, np.ndarray], t: int) -> dict[str, float]:
 def check_calibration(cfg: CfgNode, dataset: DatasetBase) -> None:
     """Refuse TEST.CALIBRATION where nothing can be fitted.
 
-    A suite of which only multi-label tasks are chosen is not refused, so that one key goes for all
-    runs of a protocol; nothing is fitted then.
+    A choice of multi-label tasks alone is not refused, so that one key suits all runs of a
+    protocol; nothing is fitted then.
 
     Raises:
         UserError: the labels are not single classes, or there is no image to fit on.

@@ -138,17 +138,16 @@ class EachTask(TrainerBase):
 
     def describe(self) -> list[str]:
         """Lines for ``--dry-run``, task by task."""
-        lines = ["each task separately:"]
-        for t, trainer in enumerate(self._trainers):
-            lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.describe()]
-        return lines
+        return ["each task separately:", *self._by_task([t.describe() for t in self._trainers])]
 
     def show_prompts(self) -> list[str]:
         """The prompts in words, task by task."""
-        lines = []
-        for t, trainer in enumerate(self._trainers):
-            lines += [f"task {t} ({self.space.tasks[t].name})", *trainer.show_prompts()]
-        return lines
+        return self._by_task([t.show_prompts() for t in self._trainers])
+
+    def _by_task(self, lines: list[list[str]]) -> list[str]:
+        """The lines of each task below its name."""
+        tasks = enumerate(zip(self.space.tasks, lines, strict=True))
+        return [line for t, (task, own) in tasks for line in (f"task {t} ({task.name})", *own)]
 
     def _report(self) -> None:
         out = self.results()

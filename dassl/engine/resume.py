@@ -42,7 +42,7 @@ def load_resume(trainer: TrainerBase, directory: str | Path, needed: bool = Fals
     """Restore the newest state in ``directory`` that is not damaged; the epochs done, 0 if none.
 
     Args:
-        needed: refuse to start from nothing if all states that are there are damaged.
+        needed: refuse to start from nothing if all stored states are damaged.
 
     Raises:
         UserError: a state belongs to another training; or all are damaged, and either one is

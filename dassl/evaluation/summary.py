@@ -30,7 +30,7 @@ def summarize(tasks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def mean(values: list[float | None]) -> float | None:
-    """Mean of the values that are there; None if none is."""
+    """Mean of the values that are not None; None if there is none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 

@@ -52,7 +52,7 @@ class _Place(NamedTuple):
 
 
 class _MakePlace:
-    """Stands for torch's functions that rebuild a tensor.
+    """Replaces torch's functions that rebuild a tensor.
 
     Without attributes, since a pickle may set those of any object that it is given.
     """
@@ -64,7 +64,7 @@ class _MakePlace:
 
 
 class _FirstArgument:
-    """Stands for torch's functions that make a parameter of a tensor."""
+    """Replaces torch's functions that make a parameter of a tensor."""
 
     __slots__ = ()
 
@@ -73,7 +73,7 @@ class _FirstArgument:
 
 
 def _inert_class() -> type:
-    """A class for one file that stands for all others: a dict that stays empty."""
+    """A class that replaces all others of one file: a dict that stays empty."""
 
     class Inert(dict):
         def __init__(self, *args, **kwargs):

@@ -33,7 +33,7 @@ class Request(ABC):
 
     @abstractmethod
     def serve(self, requests: Sequence[Request]) -> None:
-        """Do the work of all requests, of which this one is the first."""
+        """Do the work of all requests; this one is the first of them."""
 
 
 class _Globals:

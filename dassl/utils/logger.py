@@ -19,9 +19,10 @@ class Tee:
     """A replacement of ``sys.stdout`` that writes to a file and, optionally, to the console.
 
     Everything else (``isatty``, ``encoding``, ...) is the console's. A console that cannot be
-    written any more (a closed terminal, ``| head``, a full disk) is given up, and the file goes on.
-    An unexpected error that leaves the context is written to the file with its traceback.
-    After :meth:`close` the console alone is written, for code that still refers to this object.
+    written any more (a closed terminal, ``| head``, a full disk) is given up; only the file is
+    written then. An unexpected error that leaves the context is written to the file, traceback
+    included. After :meth:`close` the console alone is written, for code that still refers to this
+    object.
     """
 
     def __init__(self, console: TextIO | None, file: TextIO | None, echo: bool):
