@@ -11,7 +11,7 @@ from dassl.utils import UserError
 from results.aggregate import aggregate
 from results.html_report import write_report
 from results.mistakes import find_mistakes
-from results.paired_images import mcnemar, paired_images
+from results.paired_images import ImagePairs, image_table, mcnemar, paired_images
 from results.predictions import FILE, read_predictions
 from results.read import find_runs
 from results.report import Choices, Report
@@ -70,6 +70,15 @@ def test_mcnemar_is_a_fair_coin():
         total, few = first + second, min(first, second)
         tail = sum(math.comb(total, k) for k in range(few + 1)) / 2**total
         assert mcnemar(first, second) == pytest.approx(min(1, 2 * tail))
+
+
+def test_a_row_is_marked_where_every_seed_favours_one_method_below_5_percent():
+    marked = []
+    for first, second in (((6, 7), (0, 0)), ((5, 7), (0, 0)), ((6, 0), (0, 7))):
+        values = tuple(map(mcnemar, first, second))  # of 6 to 0: 0.031, of 5 to 0: 0.0625
+        pairs = ImagePairs("Trees", 4, "A", "B", first, second, values, 100)
+        marked.append(image_table([pairs]).rows[0][-1].best)
+    assert marked == [True, False, False]
 
 
 def test_mistakes(run, tmp_path):

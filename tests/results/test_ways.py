@@ -59,6 +59,7 @@ def test_from_source_against_from_scratch(transfer, capsys):
     assert rows["mean"] == [*("35.0", "56.0 ± 1.0", "**58.0 ± 1.5**", f"+2.0 ± {half:.1f}, 1 of 2")]
     assert "99" not in "\n".join(lines)  # the source's own accuracy is not one on the targets
     assert any("from source: Trees base 16 shots" in line for line in lines)
+    assert "no group" not in "\n".join(lines)
 
 
 def test_a_run_from_nothing_waits_for_its_counterpart(transfer, capsys):
@@ -80,6 +81,7 @@ def test_groups_against_alone_and_all_together(tmp_path, capsys):
     head, rows, lines = rows_of(tmp_path, capsys)
     assert head[3:6] == ["alone", "in groups", "all together"]
     assert any("in groups: 0+1" in line for line in lines)
+    assert any("a task that no group holds is that task alone" in line for line in lines)
     assert rows["kind of tree"] == ["50.0", "**56.0**", "55.0", "+6.0", "+5.0"]
     assert rows["kind of bark"] == ["70.0", "70.0", "**71.0**", "0.0", "+1.0"]  # a group of its own
     assert rows["mean"] == ["60.0", "**63.0**", "61.3", "+3.0, 2 of 3", "+1.3, 2 of 3"]

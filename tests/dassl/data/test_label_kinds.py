@@ -170,7 +170,8 @@ def test_predictions_of_images_are_kept_for_one_class_per_image_only():
     logits, label, task = batch(9)
     predictions = Predictions(mixed())
     predictions.add(logits.detach(), label, torch.arange(9), task)
-    assert predictions.arrays()["task"].tolist() == [0, 2] * 3
+    found = predictions.arrays()
+    assert found["task"].tolist() == [0, 2] * 3 and found["classes"].shape == (6, 5)
 
 
 def test_what_is_shown_of_an_image():

@@ -35,6 +35,23 @@ def test_hooks_come_in_dassls_order(make):
     assert calls == [*HOOKS[:4], *epoch, *epoch, *tested]  # 12 images, batches of 8, 2 epochs
 
 
+def test_each_epoch_of_a_training_has_an_order_of_its_own(make):
+    orders = []
+
+    class Watched(Plain):
+        def forward_backward(self, batch):
+            orders.append(batch["index"].tolist())
+            return super().forward_backward(batch)
+
+    trainer = make(Watched, "OPTIM.MAX_EPOCH", 2)
+    trainer.train()
+    expected = []
+    for epoch in range(2):
+        trainer.train_loader_x.set_epoch(epoch)
+        expected += [batch["index"].tolist() for batch in trainer.train_loader_x]
+    assert orders == expected and orders[0] != orders[1]
+
+
 def test_a_trainer_that_knows_no_tasks(make):
     with pytest.raises(UserError, match=r"Plain does not know tasks, but Toy has 3: choose one"):
         make(task="all")

@@ -147,6 +147,11 @@ def test_state_of_other_models_is_refused(make, tmp_path):
     other.register_model("more", nn.Linear(1, 1))
     with pytest.raises(UserError, match=r"holds the models \['model'\], but this trainer has"):
         load_resume(other, tmp_path / "run")
+    trainer.checkpoint_metadata = lambda: {"set of names": ["ash", "elm"]}
+    save_resume(trainer, tmp_path / "named", 1)
+    trainer.checkpoint_metadata = lambda: {"set of names": ["ash", "fir"]}
+    with pytest.raises(UserError, match=r"another set of names: .*elm.*fir"):
+        load_resume(trainer, tmp_path / "named")
 
 
 def test_all_generators_are_put_back():

@@ -58,6 +58,8 @@ def test_by_size():
     weights = build("by_size")
     assert weights.current() == pytest.approx([10 / 18, 10 / 9, 10 / 3])
     assert losses_of(weights) == pytest.approx(reference.by_size(BATCHES, IMAGES))
+    without_last = build_task_weights(rule("by_size"), SPACE, ITEMS[:-1])  # the only one of "mood"
+    assert without_last.current() == [0.5, 1.0, 3.0]
 
 
 def test_uncertainty():

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import softcpt
 from dassl.config import get_cfg_default
@@ -13,6 +14,7 @@ from dassl.data.datasets import DatasetBase
 from dassl.data.label_kinds import MultiLabel
 from dassl.engine.calibration import (
     _at_bounds,
+    _by_task,
     _fit,
     _fitting_split,
     check_calibration,
@@ -68,7 +70,7 @@ def test_images_that_are_all_right_or_all_wrong_stop_at_the_bounds():
 
 
 def test_measures_against_loops():
-    probability = np.array([0.9, 0.95, 0.3, 0.31])
+    probability = np.array([0.9, 0.95, 0.27, 0.33])  # the last two in one of 15 bins only
     correct = np.array([True, False, False, True])
     gaps = {}
     for p, right in zip(probability, correct, strict=True):
@@ -222,3 +224,10 @@ def test_a_temperature_at_a_bound_is_said_of_its_task_only():
     low, high = _at_bounds(_fit(SUITE, "task", "val", by_task), SUITE)
     assert "'size' is near its lower" in low and "'colour'" not in low
     assert "'colour' is at its upper" in high and "'size'" not in high
+    assert _at_bounds(_fit(SUITE, "task", "val", {0: drawn(60, 2, 3.0)}), SUITE) == []
+
+
+def test_no_image_of_a_multi_label_task_is_fitted_on():
+    zeros = torch.zeros(3, dtype=torch.long)
+    found = _by_task(SUITE, torch.zeros(3, 6), zeros, torch.tensor([0, 2, 2]))
+    assert {t: len(labels) for t, (_, labels) in found.items()} == {0: 1}
