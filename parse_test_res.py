@@ -26,6 +26,7 @@ from results.rendering import FORMS, render
 from results.report import Choices, Report
 
 REPORTS = ("table", "format", "figure", "relations", "pictures")  # flags, over every run below DIR
+DEFAULT_COLUMNS = ",".join(USUAL.names)
 EPILOG = """\
 examples:
   python parse_test_res.py output/nata          # its runs are seed1, seed2, ...
@@ -96,9 +97,9 @@ def _add_flags_of_reports(below: argparse._ArgumentGroup) -> None:
     )
     below.add_argument(
         "--columns",
-        default=",".join(USUAL.names),
+        default=DEFAULT_COLUMNS,
         metavar="NAMES",
-        help=f"more columns (default {','.join(USUAL.names)}), of {', '.join(COLUMNS)}; or none",
+        help=f"more columns (default {DEFAULT_COLUMNS}), of {', '.join(COLUMNS)}; or none",
     )
     below.add_argument(
         "--root",
@@ -132,6 +133,8 @@ def _check_combination(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--format holds what --table shows; give one of them")
     if (args.published or args.reference) and not args.format:
         parser.error("--published and --reference go with --format")
+    if args.columns != DEFAULT_COLUMNS and not (args.table or args.format):
+        parser.error("--columns goes with --table or --format")
     if args.pdf and not args.pictures:
         parser.error("--pdf goes with --pictures DIR")
     if args.root and args.format != "html":

@@ -10,7 +10,7 @@ import torch
 from dassl.config import CfgNode
 from dassl.evaluation.base import EVALUATOR_REGISTRY, EvaluatorBase
 from dassl.evaluation.summary import format_report, percent, summarize
-from dassl.utils import UserError
+from dassl.utils import UserError, counted
 
 
 @EVALUATOR_REGISTRY.register()
@@ -48,19 +48,19 @@ class Answers(EvaluatorBase):
         """Print the report; return overall_metric, which is the VQA accuracy, and both by name."""
         if not self._total:
             raise UserError("there is nothing to evaluate: no question was processed")
-        sums = {"VQA accuracy": round(self._agreed, 6), "top-1": self._right}
+        sums = {"VQA accuracy": self._agreed, "top-1": self._right}
         self.tasks = []
         for name, correct in sums.items():
             about = {"id": len(self.tasks), "name": name, "group": self.space.tasks[0].group}
             about |= {"metric": name, "value": 100 * correct / self._total}
-            self.tasks.append({**about, "correct": correct, "total": self._total})
+            self.tasks.append({**about, "correct": round(correct, 6), "total": self._total})
         self.suite = {**summarize(self.tasks[:1]), "metric": "VQA accuracy"}
         lines = format_report(self.tasks[:1], self.suite, per_task=False)
         lines += [f"* {task['name']}: {percent(task['value'])}" for task in self.tasks]
         if self._outside:
             lines.append(
                 f"* most frequent answer not among the candidates, missed by top-1: "
-                f"{self._outside:,} questions"
+                f"{counted(self._outside, 'question')}"
             )
         print("\n".join(lines))
         each = {task["name"]: task["value"] for task in self.tasks}

@@ -41,7 +41,8 @@ class Retrieval(EvaluatorBase):
         self, logits: torch.Tensor, label: torch.Tensor, task: torch.Tensor | None = None
     ) -> None:
         """Take in a batch: logits (B, C), label (B,) numbers of images of one split."""
-        logits, label = logits.float().cpu(), label.cpu()
+        lowest = torch.finfo(torch.float32).min  # a score that is no number finds nothing
+        logits, label = logits.float().cpu().nan_to_num(lowest, torch.inf, lowest), label.cpu()
         image, part = self.space.image, self.space.part
         columns = (part[image] == part[label[0]]).nonzero()[:, 0]
         scores = logits[:, columns]  # (B, C of the split)

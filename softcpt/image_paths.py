@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import glob
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dassl.utils import UserError
+from dassl.utils import UserError, counted
 
 STDIN = "-"
 
@@ -55,11 +56,18 @@ def _images_of(word: str, stdin: Iterable[str]) -> Iterator[str]:
 
 
 def _images_below(folder: Path) -> Iterator[str]:
-    from datasets._core.folders import is_image
+    from datasets._core.folders import images_below, is_image
 
+    hidden: list[str] = []
     for parent, folders, files in os.walk(folder):
+        for name in sorted(name for name in folders if name.startswith(".")):
+            hidden += images_below(Path(parent, name))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (str(Path(parent, name)) for name in sorted(files) if is_image(name))
+    if hidden:
+        images = counted(len(hidden), "image")
+        where = f"in hidden folders of {folder}, such as {hidden[0]}"
+        print(f"not read: {images} {where}", file=sys.stderr)
 
 
 def _images_matching(pattern: str) -> Iterator[str]:

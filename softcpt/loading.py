@@ -95,8 +95,12 @@ def _read_config(folder: Path, device: str, backbone: str, root: str) -> CfgNode
     config = folder / CONFIG
     with naming_damaged(config):
         name = read_yaml(config)["TRAINER"]["NAME"]
-        if name not in TRAINER_REGISTRY:
-            raise ValueError(f"no trainer is named {name!r}")
+        known = name in TRAINER_REGISTRY
+    if not known:
+        raise UserError(
+            f"{config}: no trainer is named {name!r}; a method of your own is known once its file "
+            "is in trainers/ or its module is imported"
+        )
     cfg = get_cfg_default()
     own_node = getattr(TRAINER_REGISTRY.get(name), "KEY", "")
     for other in [name] if own_node else TRAINER_REGISTRY.registered_names():

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 import train
 from dassl.utils import UserError
 
@@ -38,6 +40,8 @@ def train_run(
     Raises:
         UserError: an unknown name or key, or a value that is not allowed.
     """
+    if not os.fspath(output_dir):
+        raise UserError("output_dir is empty; it takes the folder of the run")
     flags = {
         "--output-dir": output_dir,
         "--trainer": trainer,
@@ -53,8 +57,15 @@ def train_run(
     for key, value in (overrides or {}).items():
         if not isinstance(key, str) or not key:
             raise UserError(f"overrides takes configuration keys such as OPTIM.LR; got {key!r}")
-        words += [key, value if isinstance(value, str) else repr(value)]
+        words += [key, _word(value)]
     args = train.parse_args(words)
     train.check_arguments(args)
     train.main(args)
     return load_run(output_dir)
+
+
+def _word(value: Any) -> str:
+    """A configuration value as a word of the command line."""
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    return repr(value.item() if isinstance(value, np.generic) else value)

@@ -222,6 +222,7 @@ def test_everything_in_every_form(tmp_path, capsys, form):
 
 def test_flags_of_the_report_alone(tmp_path, capsys):
     for flags, message in {
+        ("--columns", "ece"): "--columns goes with --table or --format",
         ("--published",): "--published and --reference go with --format",
         ("--format", "md", "--table", "md"): "--format holds what --table shows",
         ("--format", "md", "--multi-exp"): "leave --multi-exp out",

@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.days is not None and args.action != "clear":
         parser.error("--days is for clear")
+    if args.days is not None and not args.days >= 0:
+        parser.error(f"--days takes a number of 0 or more, but is {args.days:g}")
     root = store_root(args.dir)
     if not root.is_dir():
         print(f"there is no folder {root}: nothing is stored")

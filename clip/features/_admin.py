@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -31,7 +32,10 @@ class Part:
     @property
     def shards(self) -> list[Path]:
         """The feature files."""
-        return sorted(self.folder.glob(f"[!.]*{SUFFIX}"))
+        try:
+            return sorted(self.folder.glob(f"[!.]*{SUFFIX}"))
+        except FileNotFoundError:  # deleted just now
+            return []
 
     def images(self) -> int:
         """Number of features in readable files."""
@@ -41,9 +45,11 @@ class Part:
 def parts(root: Path) -> list[Part]:
     """All parts in a folder of stores, the least recently used first."""
     found = []
-    for described in root.glob(f"*/{KEY_FILE}"):
+    for described in (folder / KEY_FILE for folder in _folders(root)):
+        if not described.is_file():
+            continue
         about = _described(described)
-        for folder in sorted(p for p in described.parent.iterdir() if p.is_dir()):
+        for folder in _folders(described.parent):
             try:
                 files = [path.stat() for path in folder.iterdir()]
                 used = (folder / USED_FILE).stat().st_mtime
@@ -79,7 +85,7 @@ def make_room(root: Path, needed: int, limit: int, keep: Iterable[Path] = ()) ->
 def remove(part: Part) -> None:
     """Delete a part; processes that have mapped its files can still read them."""
     shutil.rmtree(part.folder, ignore_errors=True)
-    if not any(path.is_dir() for path in part.folder.parent.iterdir()):
+    if not _folders(part.folder.parent):
         shutil.rmtree(part.folder.parent, ignore_errors=True)
 
 
@@ -98,13 +104,16 @@ def verify_shards(root: Path) -> tuple[int, list[str]]:
     """
     count, broken = 0, []
     for part in parts(root):
-        for path in part.folder.glob(".*.*"):
-            if path.stat().st_mtime < time.time() - HALF_WRITTEN_SECONDS:
-                path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # renamed or deleted just now
+            for path in part.folder.glob(".*.*"):
+                if path.stat().st_mtime < time.time() - HALF_WRITTEN_SECONDS:
+                    path.unlink()
         for path in part.shards:
             count += 1
             try:
                 digest = hash_file(path)
+            except FileNotFoundError:  # deleted by another process just now
+                continue
             except OSError as error:
                 broken.append(f"{path}: {error.strerror}")
                 continue
@@ -112,6 +121,14 @@ def verify_shards(root: Path) -> tuple[int, list[str]]:
                 broken.append(f"{path}: damaged; deleted, its features will be computed again")
                 path.unlink(missing_ok=True)
     return count, broken
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The sorted folders in a folder, which another process may have deleted."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
 
 
 def _count(path: Path) -> int:

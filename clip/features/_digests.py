@@ -72,6 +72,7 @@ class DigestCache:
 
         Wrong entries, and those of missing files, are deleted.
         """
+        rows: list[tuple] = []
         with self._database() as base:
             rows = base.execute("SELECT * FROM digests").fetchall() if base else []
         wrong, stale = [], []
@@ -119,6 +120,7 @@ class DigestCache:
                 )
 
     def _name(self, path: str) -> str:
+        """The path relative to the root; "" if it has none, or is no text, and is not stored."""
         folder, name = os.path.split(path)
         if folder not in self._folders:  # the images of a folder share this slow step
             try:
@@ -127,7 +129,12 @@ class DigestCache:
                 relative = ""
             self._folders[folder] = relative
         relative = self._folders[folder]
-        return relative and os.path.normpath(os.path.join(relative, name))
+        found = relative and os.path.normpath(os.path.join(relative, name))
+        try:
+            found.encode()
+        except UnicodeEncodeError:
+            return ""
+        return found
 
     @contextlib.contextmanager
     def _database(self, make: bool = False) -> Iterator[sqlite3.Connection | None]:
@@ -141,23 +148,29 @@ class DigestCache:
             base = sqlite3.connect(file, timeout=30)
             base.execute(TABLE)
         except (sqlite3.Error, OSError) as error:
-            print(f"ignoring the digests in {file} ({error})")
             if base:
                 base.close()
             base = None
-            if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-                file.unlink(missing_ok=True)
+            _ignore(file, error)
         try:
             yield base
             if base:
                 base.commit()
         except sqlite3.Error as error:
-            print(f"ignoring the digests in {file} ({error})")
+            _ignore(file, error)
         finally:
             if base:
                 base.close()
 
 
+def _ignore(file: Path, error: Exception) -> None:
+    """Say that a database is not used, and delete a damaged one, so that a new one is made."""
+    print(f"ignoring the digests in {file} ({error})")
+    if any(words in str(error) for words in ("not a database", "malformed")):
+        file.unlink(missing_ok=True)
+
+
 def _stat(path: str | Path) -> Stat:
     found = os.stat(path)
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    inode = found.st_ino & (2**63 - 1)  # some file systems use 64 bits, SQLite stores 63
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, inode

@@ -93,10 +93,10 @@ def loose_images(root: Path) -> list[str]:
     """Images beside the class or task folders, and in folders whose name begins with a dot."""
     found = [name for name in listdir_nohidden(root) if is_image(name) and (root / name).is_file()]
     hidden = sorted(name for name in os.listdir(root) if name.startswith("."))
-    return found + [image for name in hidden for image in _images_below(root / name)]
+    return found + [image for name in hidden for image in images_below(root / name)]
 
 
-def _images_below(folder: Path) -> list[str]:
+def images_below(folder: Path) -> list[str]:
     """Images at any depth, relative to the parent of the folder; none if it is a file."""
     return [
         os.path.relpath(os.path.join(inner, file), folder.parent)
@@ -114,7 +114,7 @@ def _unread_images(folder: Path, entries: list[str]) -> list[str]:
         path = folder / name
         if path.is_file() and not name.startswith(APPLE_DOUBLE):
             by_kind[name.startswith("."), path.suffix.lower()].append(name)
-        found += [f"{folder.name}/{image}" for image in _images_below(path)]
+        found += [f"{folder.name}/{image}" for image in images_below(path)]
     for names in by_kind.values():
         if _opens(folder / names[0]):  # one file answers for all of its suffix
             found += [f"{folder.name}/{name}" for name in names]

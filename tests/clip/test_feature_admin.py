@@ -1,15 +1,20 @@
 """Digests of images, and the administration of the feature store."""
 
 import os
+import shutil
 import sqlite3
 import time
+import types
+from pathlib import Path
 
 import pytest
 import torch
 
-from clip.features import DigestCache, FeatureStore, clear, make_room, parts
+from clip.features import DigestCache, FeatureStore, clear, make_room, parts, verify_shards
 from clip.features.__main__ import main
+from clip.features._admin import remove
 from dassl.utils import UserError
+from dassl.utils.hashes import hash_file
 
 KEY = {"weights": "w", "transform": "t"}
 
@@ -84,6 +89,51 @@ def test_a_broken_database_is_passed_over(tmp_path, ctime_settles, content):
     reader = Counting()
     assert DigestCache(tmp_path / "f", reader).of([path]) == ["31"]
     assert reader.paths == []  # a new one has taken its place
+
+
+def test_a_database_with_damaged_pages_is_replaced(tmp_path, ctime_settles):
+    root = tmp_path / "f"
+    paths = [settled(tmp_path / f"{i}.png", b"%d" % i) for i in range(300)]
+    DigestCache(root, Counting()).of(paths)
+    content = (root / "digests.sqlite").read_bytes()
+    (root / "digests.sqlite").write_bytes(content[:4096] + b"x" * (len(content) - 4096))
+    assert DigestCache(root, Counting()).verify() == (0, [])
+    for expected in (paths, []):
+        reader = Counting()
+        DigestCache(root, reader).of(paths)
+        assert reader.paths == expected
+
+
+def test_large_numbers_and_names_that_are_no_text(tmp_path, ctime_settles, monkeypatch):
+    """Some file systems number files with 64 bits; some folders have names that are no UTF-8."""
+    stat = types.SimpleNamespace(st_size=1, st_mtime_ns=1, st_ctime_ns=1, st_ino=2**64 - 1)
+    path = settled(tmp_path / "a.png", b"1")
+    with monkeypatch.context() as patch:
+        real = os.stat
+        patch.setattr("os.stat", lambda name, **how: stat if name == path else real(name, **how))
+        assert [DigestCache(tmp_path / "f").of([path]) for _ in range(2)] == [[hash_file(path)]] * 2
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    shutil.copy(path, strange)
+    assert DigestCache(tmp_path / "f").of([strange]) == [hash_file(path)]
+
+
+def test_what_another_process_deletes_is_passed_over(tmp_path, monkeypatch):
+    """A temporary file that its writer renames, and a part that is cleared, while all are read."""
+    filled(tmp_path, "ab")
+    part = parts(tmp_path)[0]
+    (part.folder / ".tmp-1.safetensors").touch()
+    listed = Path.glob
+
+    def vanishing(folder, pattern):
+        found = list(listed(folder, pattern))
+        if pattern == ".*.*" or folder == part.folder:
+            shutil.rmtree(part.folder, ignore_errors=True)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "glob", vanishing)
+    assert verify_shards(tmp_path) == (1, [])
+    shutil.rmtree(part.folder.parent)
+    assert remove(part) is None
 
 
 def filled(root, views):
@@ -164,3 +214,5 @@ def test_clear(tmp_path, capsys):
     assert "1 part, 40.2 kB, deleted" in capsys.readouterr().out
     with pytest.raises(UserError):
         main(["info", "--days", "1"])
+    with pytest.raises(UserError, match=r"--days.*-1"):
+        main(["clear", "--days", "-1", "--dir", str(tmp_path)])

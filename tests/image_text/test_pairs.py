@@ -96,6 +96,13 @@ def test_equal_scores_find_nothing():
     assert found.evaluate()["image to text R@1"] == found.evaluate()["text to image R@1"] == 0
 
 
+def test_scores_that_are_no_numbers_find_nothing():
+    found = evaluator()
+    found.process(torch.full((3, 7), torch.nan), torch.tensor([3, 4, 5]))
+    results = found.evaluate()
+    assert results["image to text R@1"] == results["text to image R@1"] == 0
+
+
 def test_reset_forgets():
     found = evaluator()
     found.process(torch.rand(3, 7), torch.tensor([3, 4, 5]))

@@ -85,7 +85,7 @@ def test_accuracies_by_hand(capsys):
     assert about == [("VQA accuracy", 2.5, 4), ("top-1", 2, 4)]
     out = capsys.readouterr().out
     assert "* total: 4\n* overall_metric: 62.50%" in out
-    assert "missed by top-1: 1 questions" in out
+    assert "missed by top-1: 1 question\n" in out
 
 
 def test_reset_forgets():

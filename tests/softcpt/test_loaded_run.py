@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -196,6 +197,14 @@ def test_a_run_without_a_file_is_refused(missing, copied):
         softcpt.load_run(copied)
 
 
+def test_a_method_that_is_not_registered(copied):
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("NAME: CoOp", "NAME: MyOwn"))
+    with pytest.raises(UserError, match=r"config\.yaml.*MyOwn.*trainers/") as error:
+        softcpt.load_run(copied)
+    assert "damaged" not in str(error.value)
+
+
 def test_an_evaluation_has_no_checkpoint_to_load(copied):
     for path in copied.rglob("*.pth.tar*"):
         path.unlink()
@@ -227,12 +236,20 @@ def test_training_from_python(toy, tmp_path):
         "INPUT.TRANSFORMS": ("normalize",),
         "OPTIM.MAX_EPOCH": 1,
         "DATALOADER.NUM_WORKERS": 0,
+        "OPTIM.LR": np.float64(0.25),
         "TRAINER.COOP.CTX_INIT": "a photo of a",
     }
     where = {"trainer": "CoOp", "backbone": "tiny/random", "quiet": True}
     run = softcpt.train_run(tmp_path / "run", **where, overrides=options)
     assert run.record["status"] == "complete" and len(run.tasks) == 1
+    assert run.cfg.OPTIM.LR == 0.25
     again = softcpt.train_run(tmp_path / "run", **where, overrides=options)
     assert again.record == run.record
+    gone = {**options, "DATASET.NAME": "ImageFolder", "DATASET.ROOT": tmp_path / "gone"}
+    with pytest.raises(UserError, match="gone") as error:
+        softcpt.train_run(tmp_path / "other", **where, overrides=gone)
+    assert "PosixPath" not in str(error.value)
+    with pytest.raises(UserError, match="output_dir"):
+        softcpt.train_run("", **where, overrides=options)
     with pytest.raises(UserError, match=r"OPTIM\.LR\?"):
         softcpt.train_run(tmp_path / "run", **where, overrides={"OPTIM.LRR": 1})

@@ -13,6 +13,7 @@ import datasets.digit_captions  # noqa: F401  (registered before runs() takes it
 import predict
 from dassl.utils import UserError
 from softcpt import export_run, load_run
+from softcpt.image_paths import find_images
 from tests.conftest import TASKS
 
 PROGRAM = predict
@@ -59,6 +60,14 @@ def test_folders_patterns_and_lists(command, runs, photos):
         )
         assert code == 0, err
         assert sorted(row["image"] for row in rows_of(out)) == [str(photos / n) for n in names]
+
+
+def test_hidden_folders_are_counted(photos, capsys):
+    (photos / ".net").mkdir()
+    shutil.copy(photos / "b.png", photos / ".net" / "d.png")
+    assert len(find_images([str(photos)])) == 3
+    assert "not read: 1 image in hidden folders" in (err := capsys.readouterr().err)
+    assert ".net/d.png" in err
 
 
 def test_csv_and_table(command, runs, photos, tmp_path):
