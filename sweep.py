@@ -43,9 +43,11 @@ WORKER_MODULES = (  # what takes time to import
 )
 EPILOG = """\
 examples:
-  python sweep.py configs/sweeps/demo.yaml            # needs no data or weights
-  python sweep.py configs/sweeps/few_shot.yaml --cluster local DATASET.ROOT DATA
-  python sweep.py configs/sweeps/few_shot.yaml --only "method=CoOp-CA,shots=1|4"
+  python sweep.py configs/sweeps/demo.yaml  # needs no data or weights
+  python sweep.py configs/sweeps/few_shot.yaml --cluster local \\
+      DATASET.ROOT DATA
+  python sweep.py configs/sweeps/few_shot.yaml \\
+      --only "method=CoOp-CA,shots=1|4"
 
 A sweep runs what is missing: the same command continues it.
 
