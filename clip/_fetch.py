@@ -127,6 +127,10 @@ def _copy_url(url: str, output, title: str) -> None:
             while chunk := source.read(1 << 20):
                 output.write(chunk)
                 bar.update(len(chunk))
+        if total and output.tell() < total:  # of a file without a digest nothing else would tell
+            raise CLIPError(
+                f"{url}: the connection ended after {output.tell():,} of {total:,} bytes"
+            )
 
 
 def _local_url(url: str, folder: Path) -> Path | None:

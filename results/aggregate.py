@@ -17,6 +17,7 @@ SPREADS = {
     "sample": "std over seeds (n − 1)",
     "interval": "half of Student's 95 % interval over seeds",
 }
+SPLIT = "TEST.SPLIT"  # the images that were evaluated
 GroupKey = tuple[str, str, int, tuple[tuple[str, str], ...]]  # suite, method, shots, settings
 
 
@@ -69,7 +70,7 @@ class Row:
 
     Args:
         suite: values of equal ``suite`` may be compared; besides the suite it names the backbone,
-            if the runs have several, and base or new classes.
+            if the runs have several, base or new classes, and validation images.
         method: followed by the settings that distinguish it from other rows, in brackets.
         runs: the complete ones, one per seed.
         unfinished: those that are not complete.
@@ -86,6 +87,11 @@ class Row:
     def stat(self, key: str, spread: str = "std") -> Stat:
         """Mean and spread over the seeds of a value; ``key`` as in :meth:`Run.get`."""
         return statistic([run.get(key) for run in self.runs], spread)
+
+    @property
+    def tasks(self) -> set[str]:
+        """Names of the tasks that its runs evaluated."""
+        return {name for run in self.runs for name in run.tasks}
 
     @property
     def seeds(self) -> str:
@@ -132,6 +138,7 @@ def _data_key(run: Run) -> tuple[str, ...]:
         run.test_subset,
         run.settings.get("classes", "all"),
         run.settings.get("tasks", "all"),
+        run.settings.get(SPLIT, "test"),
     )
     return (run.suite, *part, run.settings.get("data") or ", ".join(run.tasks))
 
@@ -172,6 +179,8 @@ def _group_key(
         parts.append(run.settings["backbone"])
     if run.settings.get("classes", "all") != "all":
         parts.append(f"{run.settings['classes']} classes")
+    if run.settings.get(SPLIT, "test") == "val":
+        parts.append("validation images")
     suite = ", ".join(parts)
     if not run.complete:
         for key in groups:
@@ -187,14 +196,21 @@ def _group_key(
 
 
 def distinguishing_keys(groups: Iterable[GroupKey]) -> dict[tuple[str, str], set[str]]:
-    """For each suite and method: settings in which groups with the same shots differ."""
+    """For each suite and method: settings in which groups with the same shots differ.
+
+    The tasks of a method that was run on others than other methods of the suite are one of them.
+    """
     settings: dict[tuple[str, str, int], list[dict]] = {}
+    tasks: dict[str, set[str]] = {}
     for suite, method, shots, items in groups:
         settings.setdefault((suite, method, shots), []).append(dict(items))
+        tasks.setdefault(suite, set()).add(dict(items).get("tasks", "all"))
     distinguishing: dict[tuple[str, str], set[str]] = {}
     for (suite, method, _), candidates in settings.items():
         keys = {key for candidate in candidates for key in candidate}
         differing = {key for key in keys if len({c.get(key) for c in candidates}) > 1}
+        if len(tasks[suite]) > 1 and any(c.get("tasks", "all") != "all" for c in candidates):
+            differing.add("tasks")
         distinguishing.setdefault((suite, method), set()).update(differing)
     return distinguishing
 

@@ -188,7 +188,7 @@ def row_name(row: Row, suite: str = "") -> str:
 
 
 def suspicious_runs(rows: Sequence[Row]) -> Iterator[str]:
-    """Lines on complete runs that look collapsed: below zero-shot, or a loss of nan or inf."""
+    """Lines on complete runs that may have collapsed: below zero-shot, or a loss of nan or inf."""
     zero_shot = [row for row in rows if row.shots == 0]
     for row in rows:
         base = next((z for z in zero_shot if z.suite == row.suite and same_measure(z, row)), None)

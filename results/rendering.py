@@ -211,7 +211,7 @@ def _latex_table(table: Table) -> str:
     columns = zip(table.head, *([c.text for c in row] for row in table.rows), strict=True)
     widths = [max(map(len, column)) for column in columns]
     tabulars = [_tabular(table, shown) for shown in _fitting_columns(widths, table.keys)]
-    caption = " ".join(latex_escape(text) for text in (f"{table.title}.", *table.notes))
+    caption = " ".join(f"{latex_escape(text)}." for text in (table.title, *table.notes))
     return "\n".join(
         [
             "\\begin{table}[ht]",

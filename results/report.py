@@ -109,4 +109,7 @@ def _notes(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[Notes]:
         yield Notes("Incomplete: missing runs, counted in no table", missing)
     flagged = tuple(suspicious_runs(rows))
     if flagged:
-        yield Notes("Suspicious runs: they may have collapsed, but are counted", flagged)
+        yield Notes(
+            "Counted, but worth a look: below zero-shot, or a loss that is not finite",
+            flagged,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -50,13 +50,19 @@ def task_tables(
     for suite, members in _suites(rows):
         keys = [*columns(members), *measure_columns(members)]
         errors = [title.endswith(f", {MEAN_ERROR}") for _, title in keys]
+        tasks, means = _tasks(members), means_of(members)
         body = []
         for _, block in groupby(members, key=lambda row: row.shots):
             block = list(block)
             stats = [[row.stat(key, spread) for key, _ in keys] for row in block]
-            by_column = zip(zip(*stats, strict=True), errors, strict=True)
-            whole = [not row.unfinished for row in block]
-            cells = [best_of(column, is_error, whole) for column, is_error in by_column]
+            complete = [not row.unfinished for row in block]
+            comparable = [_is_whole(row, tasks) for row in block]
+            cells = [
+                best_of(column, is_error, comparable if key in means else complete)
+                for column, is_error, (key, _) in zip(
+                    zip(*stats, strict=True), errors, keys, strict=True
+                )
+            ]
             for row, values in zip(block, zip(*cells, strict=True), strict=True):
                 first = (Cell(row.method), Cell(shots_name(row.shots)), Cell(row.seeds))
                 body.append((*first, *values, *extra.cells(row)))
@@ -110,13 +116,14 @@ def _shot_table(
     if averaged:
         places = [shots.index(number) for number in trained]
         stats = {m: [*row, _average([row[i] for i in places], spread)] for m, row in stats.items()}
+    tasks = _tasks(by_place.values())
     wanted = max((len(row.runs) + len(row.unfinished) for row in by_place.values()), default=1)
 
     def whole(number: int | None) -> list[bool]:
-        """Of each method: whether no run with this number of shots (None: with any) is missing."""
+        """Of each method: whether no run or task with these shots (None: any) is missing."""
         numbers = trained if number is None else [number]
         rows = [[by_place.get((method, n)) for n in numbers] for method in stats]
-        return [not any(row and row.unfinished for row in of_method) for of_method in rows]
+        return [all(_is_whole(row, tasks) for row in of_method if row) for of_method in rows]
 
     columns_of_cells = [
         [_with_gap(cell, number, wanted) for cell in best_of(column, whole=whole(number))]
@@ -233,7 +240,8 @@ def best_of(stats: Sequence[Stat], errors: bool = False, whole: Sequence[bool] =
 
     Args:
         errors: the values are no percentages, and the lowest is the best.
-        whole: of each value, whether no seed is missing; others are not marked. Empty: all are.
+        whole: of each value, whether no seed and, of a mean, no task is missing; others are not
+            marked. Empty: all are.
     """
     digits = 2 if errors else 1
     whole = whole or [True] * len(stats)
@@ -265,6 +273,16 @@ def signed(value: float, digits: int) -> str:
 def _cell_meaning(spread: str = "std") -> str:
     """What the cells of a table hold, for its title."""
     return f"mean ± {SPREADS[spread]}, in %"
+
+
+def _tasks(rows: Iterable[Row]) -> set[str]:
+    """Names of all tasks of the rows."""
+    return set().union(*(row.tasks for row in rows))
+
+
+def _is_whole(row: Row, tasks: set[str]) -> bool:
+    """Whether the means of a row are over all its seeds and over all ``tasks``."""
+    return not row.unfinished and row.tasks == tasks
 
 
 def _suites(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:

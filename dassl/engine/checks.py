@@ -88,3 +88,6 @@ def check_test(trainer: SimpleTrainer) -> None:
     selected = trainer.validation_selected()
     if selected and split == "test":
         trainer.dataset.keep_apart(" and ".join(selected))
+    elif selected and not trainer.cfg.TEST.NO_TEST:
+        chosen = " and ".join(selected)
+        print(f"TEST.SPLIT {split}: results are of the images that {chosen} is chosen on, too high")

@@ -25,7 +25,7 @@ def server():
             self.send_response(404 if "missing" in self.path else 200)
             self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
-            self.wfile.write(CONTENT)
+            self.wfile.write(CONTENT[:300] if "cut" in self.path else CONTENT)
 
         def log_message(self, *args):
             pass
@@ -99,6 +99,13 @@ def test_download_that_is_not_what_was_published(server, tmp_path):
     with pytest.raises(CLIPError, match=rf"another sha256, {DIGEST[:12]}"):
         clip.clip._download(f"{server}/openaipublic/{'0' * 64}/RN50.pt", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_download_that_ends_early(server, tmp_path):
+    """The address of a file without a published digest, as MetaCLIP's."""
+    with pytest.raises(CLIPError, match="300 of 7,000 bytes"):
+        _fetch.download(f"{server}/cut/b32_400m.pt", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_download_that_is_gone(server, tmp_path):

@@ -34,7 +34,7 @@ def test_forms():
     assert "1.0 +- 0.5*" in text and "(50 %)" in text
     latex = render(PARTS, "latex")
     assert "a|b & \\textbf{1.0 $\\pm$ 0.5} \\\\" in latex
-    assert "\\caption{A \\& B. 50 \\%}" in latex and "\\item seed\\_3 \\# 1" in latex
+    assert "\\caption{A \\& B. 50 \\%.}" in latex and "\\item seed\\_3 \\# 1" in latex
     assert latex_escape("\\{~") == "\\textbackslash{}\\{\\textasciitilde{}"
     (line,) = csv.DictReader(io.StringIO(render(PARTS, "csv")))
     assert (line["row"], line["column"], line["mean"], line["n"]) == ("a|b", "x_1", "1.0", "3")

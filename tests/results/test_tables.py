@@ -5,9 +5,10 @@ from matplotlib import image
 
 from dassl.utils import UserError
 from results.aggregate import aggregate, columns, statistic
+from results.compare import paired_differences
 from results.few_shot_curves import draw_curves, panels_of
 from results.read import Run, find_runs, make_run
-from results.tables import format_table
+from results.tables import format_table, shot_tables, task_tables
 from tests._records import record, write
 
 GROUPED = (("oak", "seen", 80.0), ("elm", "unseen", 40.0))
@@ -211,3 +212,30 @@ def test_a_group_with_the_name_of_a_task(tmp_path):
         "oak (task 0)": 50.0,
         "elm (task 1)": 40.0,
     }
+
+
+def test_a_mean_over_some_of_the_tasks_is_named_and_not_the_best(tmp_path):
+    whole = record(tasks=(("oak", "", 80.0), ("elm", "", 40.0)), method="A")
+    better = record(tasks=(("oak", "", 70.0), ("elm", "", 60.0)), method="B")
+    part = record(tasks=(("oak", "", 95.0),), method="C")
+    part["protocol"]["tasks"] = "task0"
+    rows = aggregate([make_run(tmp_path, content) for content in (whole, better, part)])
+    (table,) = task_tables(rows)
+    best = {
+        (cells[0].text, title)
+        for cells in table.rows
+        for title, cell in zip(table.head, cells, strict=True)
+        if cell.best
+    }
+    assert best == {("B", "mean"), ("C (tasks task0)", "oak"), ("B", "elm")}
+    (by_shots,) = shot_tables(rows)
+    assert [cells[0].text for cells in by_shots.rows if cells[-1].best] == ["B"]
+
+
+def test_validation_images_have_a_table_of_their_own(tmp_path):
+    for name, split in (("a", "val"), ("b", "test")):
+        write(tmp_path / name / "seed1", method=name)
+        (tmp_path / name / "seed1" / "config.yaml").write_text(f"TEST: {{SPLIT: {split}}}")
+    rows = aggregate(find_runs(tmp_path))
+    assert [row.suite for row in rows] == ["Trees", "Trees, validation images"]
+    assert not paired_differences(rows)

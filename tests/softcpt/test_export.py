@@ -101,7 +101,7 @@ def test_preprocessing_is_that_of_the_run(runs):
     assert usual["mean"] == [0.3] * 3 and usual["resize_mode"] == "squash"
 
 
-@pytest.mark.parametrize("method", ["CoCoOp", "ProtoNet", "VPT"])
+@pytest.mark.parametrize("method", ["CoCoOp", "MMA", "ProtoNet", "VPT"])
 def test_methods_without_class_weights(method, command, runs, tmp_path):
     code, out, err = command(runs(method), tmp_path / "out")
     assert code == 2 and out == "" and method in err and "--as prompts" in err

@@ -91,10 +91,12 @@ class ValIsTest(Plain):
         data.val, self.val_loader = data.test, self.test_loader
 
 
-def test_models_are_not_chosen_on_test_images(make):
+def test_models_are_not_chosen_on_test_images(make, capsys):
     with pytest.raises(UserError, match=r"best_val would be selected on .*, such as .*\.png"):
         make(ValIsTest, "TEST.FINAL_MODEL", "best_val")
+    capsys.readouterr()
     make(ValIsTest, "TEST.FINAL_MODEL", "best_val", "TEST.SPLIT", "val")
+    assert "that best_val is chosen on, too high" in capsys.readouterr().out
     make(ValIsTest).train()
 
 
