@@ -45,8 +45,8 @@ OTHER_METHODS = {
     "ProtoNet": "its published numbers are far below a linear probe, so hardly of CLIP features"
 }
 KNOWN_DIFFERENCES = {
-    "LP-CLIP": "images drawn by code of its own, and metrics that its script exchanges (published)",
-    "SoftCPT*": "the method, which is our interpretation of an unexplained row",
+    "LP-CLIP": "the published script, which draws its own images and exchanges the two metrics",
+    "SoftCPT*": "the method: ours is an interpretation of a row that is not explained",
 }
 # Our name -> published name, where they differ in more than case and dashes.
 ALIASES = {

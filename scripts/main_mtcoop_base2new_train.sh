@@ -4,4 +4,4 @@
 arguments "$SOFTCPT" "$@"
 shift 11
 softcpt every_seed "output/base2new/$DATASET/MTCoOp/$(softcpt_variant)_loss/base" \
-    --protocol base_to_new "$@"
+    --protocol base_to_new TEST.METRIC per_task "$@"

@@ -4,4 +4,4 @@
 arguments "DATASET CFG TID CLASS" "$@"
 shift 4
 zeroshot "output/base2new/ZeroshotCLIP/$CFG/$CLASS/$DATASET-$TID" \
-    --protocol base_to_new DATASET.SUBSAMPLE_CLASSES "$CLASS" "$@"
+    --protocol base_to_new DATASET.SUBSAMPLE_CLASSES "$CLASS" TEST.METRIC per_task "$@"

@@ -63,6 +63,8 @@ def test_base_to_new(run, tmp_path, monkeypatch, method):
     )
     assert (base["protocol"]["classes"], new["protocol"]["classes"]) == ("base", "new")
     assert {base["protocol"]["name"], new["protocol"]["name"]} == {"base_to_new"}
+    rules = {base["protocol"]["metric_rule"], new["protocol"]["metric_rule"]}
+    assert rules == {"overall_acc"}  # as in CoCoOp's tables
     assert base["tasks"][0]["total"] + new["tasks"][0]["total"] == 897
     assert new["status"] == "complete" and "trained_on" not in new["protocol"]
 

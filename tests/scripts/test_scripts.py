@@ -80,7 +80,7 @@ def test_softcpt(script, name, more, folder):
         assert rate == options.CLS_SAMPLE_RATE
         assert args.eval_only == ("test" in name)
         if "base2new" in name:
-            assert cfg.PROTOCOL == "base_to_new"
+            assert (cfg.PROTOCOL, cfg.TEST.METRIC) == ("base_to_new", "per_task")
             wanted = "new" if "test" in name else "base"
             assert wanted == cfg.DATASET.SUBSAMPLE_CLASSES
         if "test" in name:
