@@ -123,7 +123,7 @@ LINES = ["images/1.png,a|b,small,yes", "images/2.png,a,large,no"]
         ([{"NAME": "size", "KIND": "ordinal"}], "ordinal.*CLASSES"),
         ([{**SIZE, "CLASSES": ["small", "larger"]}], "manifest.csv:3.*'size'.*large"),
         ([{**SIZE, "CLASSES": ["small", "small"]}], "CLASSES.*small"),
-        ([{**SIZE, "CLASSES": ["small", " "]}], "CLASSES.*' '"),
+        ([{**SIZE, "CLASSES": ["small", " "]}], "no two alike.*' '"),
         ([{**SIZE, "CLASSES": "small"}], "CLASSES.*'small'"),
         (["tags"], "NAME.*KIND.*'tags'"),
     ],

@@ -58,6 +58,10 @@ def test_a_seed_that_lacks_a_task_is_not_in_the_mean(runs, capsys):
     text = report(runs, capsys, "--table", "md")[1]
     row = next(line for line in text.splitlines() if line.startswith("| CoOp-MT"))
     assert row.split(" | ")[2] == "57.0"  # seed 1 alone
+    (runs / "CoOp-MT/task1/seed1/results.json").unlink()
+    text = report(runs, capsys, "--table", "md")[1]
+    row = next(line for line in text.splitlines() if line.startswith("| CoOp-MT"))
+    assert row.split(" | ")[2:5] == ["n/a", "+8.5", "1 of 1"]  # the first task alone
 
 
 def test_other_runs_keep_their_tables(runs, capsys):

@@ -84,6 +84,9 @@ def test_tables_by_shots(tmp_path):
         ["B", "", "", "", "60.0 (1 of 2)", "–", "–"],
     ]
     assert [cell.best for cell in table.rows[0]] == [*[False] * 4, True, False, False]
+    zero_shot = make_run(tmp_path / "z", record(method="zero-shot", tasks=(("oak", "", 50.0),)))
+    table = Report([*a, zero_shot], Choices()).parts()[0]
+    assert "50.0" in cells(table)[0]  # not "(1 of 2)": one run is that of every seed
     sampled = Report(a, Choices(spread="sample")).parts()[0]
     assert cells(sampled)[0][4] == "62.0 ± 2.8"
     by_task = next(p for p in Report(a, Choices()).parts() if "task by task" in p.title)

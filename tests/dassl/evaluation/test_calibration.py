@@ -29,6 +29,7 @@ from dassl.metrics.calibration import (
     mean_nll,
 )
 from dassl.utils import UserError
+from results.calibration import calibration_before
 from results.predictions import read_predictions
 
 RNG = np.random.default_rng(0)
@@ -106,6 +107,11 @@ def test_a_run_records_before_and_after(run, tmp_path, method, by):
         for found, suffix in ((before, "_before"), (after, "")):
             likelihood = found.label_probability[mine]
             assert task[f"nll{suffix}"] == pytest.approx(-np.log(likelihood).mean(), rel=1e-4)
+    for key, mean in zip(
+        ("ece_before", "nll_before"), calibration_before(tmp_path / "fitted"), strict=True
+    ):
+        assert mean == pytest.approx(sum(task[key] for task in section["tasks"]) / 3)
+    assert calibration_before(tmp_path / "plain") == (None, None)
     trained = softcpt.load_run(tmp_path / "fitted")
     images = [item.impath for item in trained_test_items(tmp_path, after, 2)]
     shown = trained.predict(images, task=2, top=1)
