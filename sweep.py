@@ -32,9 +32,9 @@ from sweeps.estimate import Estimate
 from sweeps.grouping import write_groups
 from sweeps.plan import read_sweep
 from sweeps.processes import preparing_workers
-from sweeps.run import report, run_all
+from sweeps.run import read_unselected, report, run_all
 from sweeps.side_by_side import parse_together
-from sweeps.status import plan_lines, status_lines
+from sweeps.status import failure_lines, other_lines, plan_lines, status_lines
 
 ROOT = Path(__file__).parent
 WORKER_MODULES = (  # what takes time to import
@@ -140,17 +140,17 @@ def main(args: argparse.Namespace) -> int:
         return 0 if all(record.complete for record in records) else 1
     if figure := sweep.report.get("figure"):
         check_suffix(figure)
+    unselected = read_unselected(sweep)
     missing = [p for p, record in zip(sweep.runs, records, strict=True) if not record.complete]
     forks = missing and cluster.engine == "local"
     with preparing_workers(WORKER_MODULES) if forks else nullcontext():
         check_configurations(missing)
         check_sources(missing)
     results, failures = run_all(sweep, records, estimate, train_once, args.retry_failed)
-    report(sweep, results)
-    for planned, error in failures:
-        places = [p for p in (planned.folder / "log.txt", planned.folder) if p.exists()]
-        hint = f" (see {places[0]})" if places and str(planned.folder) not in error else ""
-        print(f"failed: {planned}: {error}{hint}")
+    pairs = zip(results, records, strict=True)
+    report(sweep, results, unselected, any(new.complete > old.complete for new, old in pairs))
+    for line in [*other_lines(sweep, records), *failure_lines(failures)]:
+        print(line)
     return 0 if all(record.complete for record in results) else 1
 
 

@@ -5,26 +5,33 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from dassl.utils import counted
+
 from .estimate import Estimate
-from .events import Events, RunOutcome
+from .events import COMPLETE, Events, RunOutcome
 from .planned_run import PlannedRun
 
 
 @contextlib.contextmanager
 def progress(
-    runs: Sequence[PlannedRun], estimate: Estimate, workers: int, alone: bool
+    runs: Sequence[PlannedRun],
+    before: Collection[Path],
+    estimate: Estimate,
+    workers: int,
+    alone: bool,
 ) -> Iterator[Events]:
     """Functions that print when a run starts and ends: plain lines, or a bar on a terminal.
 
     Args:
+        before: folders of the runs that are complete already, which have one line together.
         workers: number of runs done at once.
         alone: runs are done one at a time; a line starts with the run and ends with its result.
     """
-    clock = _Clock(runs, estimate, workers)
+    clock = _Clock(runs, before, estimate, workers)
     if sys.stdout.isatty():
         with _bar(clock) as events:
             yield events
@@ -32,27 +39,44 @@ def progress(
 
     def started(run: PlannedRun) -> None:
         clock.start(run)
-        if alone:
+        if alone and run.folder not in clock.before:
             print(f"[{clock.done + 1}/{clock.total}] {run} ...", end=" ", flush=True)
 
     def ended(run: PlannedRun, outcome: RunOutcome) -> None:
-        begun = run.folder in clock.running
+        shown = alone and run.folder in clock.running and run.folder not in clock.before
+        nothing_done = run.folder in clock.before and outcome.status == COMPLETE
         clock.end(run, outcome)
-        if not (alone and begun):
+        if nothing_done:
+            if not clock.before:
+                complete = counted(clock.complete_before, "run")
+                print(f"[{clock.done}/{clock.total}] {complete} complete before; {clock}")
+            return
+        if not shown:
             print(f"[{clock.done}/{clock.total}] {run} ...", end=" ")
         took = f" in {outcome.seconds:.0f} s" if outcome.seconds else " before"
-        ending = took if outcome.status == "complete" else f": {outcome.error}"
+        ending = took if outcome.status == COMPLETE else f": {outcome.error}"
         print(f"{outcome.status}{ending}; {clock}", flush=True)
 
     yield Events(started, ended)
 
 
 class _Clock:
-    """Counts runs and estimates the time of the rest."""
+    """Counts runs and estimates the time of the rest.
 
-    def __init__(self, runs: Sequence[PlannedRun], estimate: Estimate, workers: int):
-        self.total, self.done, self.failed = len(runs), 0, 0
-        self.waiting = {run.folder: run for run in runs}
+    Args:
+        before: folders of the runs that are complete already, and take no time.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[PlannedRun],
+        before: Collection[Path],
+        estimate: Estimate,
+        workers: int,
+    ):
+        self.total, self.done, self.failed, self.complete_before = len(runs), 0, 0, 0
+        self.before = {run.folder for run in runs if run.folder in before}
+        self.waiting = {run.folder: run for run in runs if run.folder not in before}
         self.running: set[Path] = set()
         self.estimate, self.workers = estimate, workers
         self.begun = time.monotonic()
@@ -67,7 +91,10 @@ class _Clock:
         self.failed += outcome.status == "failed"
         self.running.discard(run.folder)
         self.waiting.pop(run.folder, None)
-        if outcome.status == "complete":
+        if run.folder in self.before:
+            self.before.remove(run.folder)
+            self.complete_before += outcome.status == COMPLETE
+        elif outcome.status == COMPLETE:
             self.estimate.add(run, outcome.seconds)
 
     @property

@@ -8,14 +8,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from dassl.utils import UserError, atomic_path
+from dassl.utils import UserError, atomic_path, counted
 from dassl.utils.lockstep import now
 from results.few_shot_curves import draw_curves
 from results.read import NO_FILE, Run, read_run
 from results.record import Busy
 from results.report import Choices, Report
 
-from .check import OTHER
+from .check import OTHER, mark_other_configurations
 from .estimate import Estimate
 from .events import BUSY, COMPLETE, FAILED, Events, RunOne, RunOutcome, failed_dependency
 from .plan import Sweep
@@ -38,10 +38,14 @@ def run_all(
 ) -> tuple[list[Run], list[tuple[PlannedRun, str]]]:
     """Run the sweep; returns a record per planned run, and the failures with their errors.
 
+    Runs of another configuration are not started, and are no failures.
+
     Args:
+        records: of the selected runs, as :func:`mark_other_configurations` returns them.
         train: runs train.py; worker processes must be able to import it.
     """
     known = dict(zip((run.folder for run in sweep.runs), records, strict=True))
+    before = {folder for folder, record in known.items() if record.complete}
     outcomes: dict[Path, RunOutcome] = {}
     todo = []
     for run in sweep.runs:
@@ -52,17 +56,22 @@ def run_all(
             outcomes[run.folder] = failure
         else:
             todo.append(run)
+    todo.sort(key=lambda run: run.folder not in before)
     print("\n".join([*other_lines(sweep, records), summary(sweep, records, estimate)]), flush=True)
     alone = sweep.cluster.engine == "debug" and sweep.cluster.together == 1
-    with progress(todo, estimate, num_workers(sweep), alone) as events:
+    with progress(todo, before, estimate, num_workers(sweep), alone) as events:
 
         def ended(run: PlannedRun, outcome: RunOutcome) -> None:
             outcomes[run.folder] = outcome
             events.ended(run, outcome)
 
         _engine(sweep, todo, partial(run_one, train), Events(events.started, ended))
-    results = [_result(run, outcomes[run.folder]) for run in sweep.runs]
-    failures = [(r, outcomes[r.folder].error) for r in sweep.runs if outcomes[r.folder].error]
+    results = [_result(run, outcomes[run.folder], known[run.folder]) for run in sweep.runs]
+    failures = [
+        (run, outcomes[run.folder].error)
+        for run, result in zip(sweep.runs, results, strict=True)
+        if result.status == FAILED
+    ]
     return results, failures
 
 
@@ -101,24 +110,33 @@ def run_one(train: Train, planned: PlannedRun) -> RunOutcome:
     return RunOutcome(COMPLETE, 0.0 if was_complete else now() - started)
 
 
-def _result(planned: PlannedRun, outcome: RunOutcome) -> Run:
+def _result(planned: PlannedRun, outcome: RunOutcome, before: Run) -> Run:
     """The record of a run, with the sweep's names.
 
-    A failed run is reported as failed, whatever record an earlier one left in its folder.
+    A failed run is reported as failed, whatever record an earlier one left in its folder. The
+    numbers of another configuration are not reported.
+
+    Args:
+        before: its record before the sweep ran.
     """
     named = {"method": planned.method, "shots": planned.shots, "seed": planned.seed}
-    if outcome.status == "failed":
-        return Run(planned.folder, "failed", error=outcome.error, **named)
+    if before.status == OTHER:
+        return Run(planned.folder, OTHER, error=before.error, **named)
+    if outcome.status == FAILED:
+        return Run(planned.folder, FAILED, error=outcome.error, **named)
     return replace(read_run(planned.folder), **named)
 
 
-def _with_others(sweep: Sweep, results: Sequence[Run]) -> tuple[list[Run], list[PlannedRun]]:
-    """The results, and the other planned runs that have a record; and what was planned for each."""
-    own = {planned.folder for planned in sweep.runs}
-    others = [planned for planned in sweep.planned if planned.folder not in own]
-    records = [_result(planned, RunOutcome(COMPLETE)) for planned in others]
-    found = [(r, p) for r, p in zip(records, others, strict=True) if r.status != NO_FILE]
-    return [*results, *(run for run, _ in found)], [*sweep.runs, *(p for _, p in found)]
+def read_unselected(sweep: Sweep) -> list[tuple[PlannedRun, Run]]:
+    """The planned runs that were not selected but have a record, and that record.
+
+    Raises:
+        UserError: the configuration of one cannot be used.
+    """
+    selected = {planned.folder for planned in sweep.runs}
+    planned = [run for run in sweep.planned if run.folder not in selected]
+    records = mark_other_configurations(planned, [read_run(run.folder) for run in planned])
+    return [(p, r) for p, r in zip(planned, records, strict=True) if r.status != NO_FILE]
 
 
 def _with_suites(results: list[Run], planned: Sequence[PlannedRun]) -> list[Run]:
@@ -137,18 +155,45 @@ def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def report(sweep: Sweep, results: list[Run]) -> None:
+def report(
+    sweep: Sweep,
+    results: list[Run],
+    unselected: Sequence[tuple[PlannedRun, Run]] = (),
+    trained: bool = True,
+) -> None:
     """Print the table; write it and the figure to the files that the YAML names.
 
-    They cover the whole plan: besides the results, the records of runs that were not selected.
+    Without a new result, files that exist are not replaced by ones that lack the runs of another
+    configuration.
+
+    Args:
+        results: of the selected runs.
+        unselected: other planned runs, and their records before the sweep ran.
+        trained: whether any run was completed.
     """
-    results = _with_suites(*_with_others(sweep, results))
+    planned = [*sweep.runs, *(run for run, _ in unselected)]
+    others = [_result(run, RunOutcome(COMPLETE), before) for run, before in unselected]
+    results = _with_suites([*results, *others], planned)
     if not any(run.complete for run in results):
         print("no run is complete: no report")  # and the files of an earlier one stay
         return
     print()
     found = Report(results, Choices(tuple(sweep.methods), sweep.spread))
     print(found.format_rows("text"))
+    lacking = sum(run.status == OTHER for run in results)
+    files = [file for file in (sweep.report.get("table"), sweep.report.get("figure")) if file]
+    existing = [str(file) for file in files if file.exists()]
+    if lacking and existing and not trained:
+        print(
+            f"not replaced: {' and '.join(existing)}, since no run was completed now, and "
+            f"{counted(lacking, 'run')} of another configuration would be missing in the new files"
+        )
+        return
+    _write_report(sweep, found)
+
+
+def _write_report(sweep: Sweep, found: Report) -> None:
+    """Write the table and the figure that the YAML names."""
     table, figure = sweep.report.get("table"), sweep.report.get("figure")
     if table:
         text = found.format_rows("md" if table.suffix == ".md" else "text")

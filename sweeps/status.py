@@ -17,6 +17,8 @@ from .plan import Sweep
 from .planned_run import PlannedRun
 from .processes import default_workers
 
+LISTED = 3  # runs of one method and status that are listed one by one; more are counted
+
 
 def plan_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list[str]:
     """Every planned run with its status and its command, and the totals."""
@@ -30,13 +32,41 @@ def plan_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list
 
 
 def status_lines(sweep: Sweep, records: Sequence[Run], estimate: Estimate) -> list[str]:
-    """The runs that are not complete, and the totals."""
-    lines = [
-        f"{run}: {_status(run, record)}{f': {record.error}' if record.error else ''}"
+    """The runs that are not complete, those of a method with one status together; the totals."""
+    texts = [
+        (run, f"{_status(run, record)}{f': {record.error}' if record.error else ''}")
         for run, record in zip(sweep.runs, records, strict=True)
         if not record.complete
     ]
+    totals = Counter(run.method for run in sweep.runs)
+    lines = []
+    for text, runs in _by_text(texts):
+        method = runs[0].method
+        if len(runs) > LISTED:
+            lines.append(f"{method}: {len(runs)} of {counted(totals[method], 'run')} {text}")
+        else:
+            lines += [f"{run}: {text}" for run in runs]
     return [*lines, summary(sweep, records, estimate)]
+
+
+def failure_lines(failures: Sequence[tuple[PlannedRun, str]]) -> list[str]:
+    """The runs that failed, with their errors; those of a method with one error in one line."""
+    lines = []
+    for error, runs in _by_text(failures):
+        run = runs[0]
+        more = f"{counted(len(runs), 'run')} of {run.method}, such as " if len(runs) > 1 else ""
+        places = [place for place in (run.folder / "log.txt", run.folder) if place.exists()]
+        hint = f" (see {places[0]})" if places and str(run.folder) not in error else ""
+        lines.append(f"failed: {more}{run}: {error}{hint}")
+    return lines
+
+
+def _by_text(texts: Sequence[tuple[PlannedRun, str]]) -> list[tuple[str, list[PlannedRun]]]:
+    """Runs of one method with equal texts together, in the order of the first ones."""
+    groups: dict[tuple[str, str], list[PlannedRun]] = {}
+    for run, text in texts:
+        groups.setdefault((run.method, text), []).append(run)
+    return [(text, runs) for (_, text), runs in groups.items()]
 
 
 def _status(run: PlannedRun, record: Run) -> str:
