@@ -29,7 +29,7 @@ REPORTS = ("table", "format", "figure", "relations", "pictures")  # flags, over 
 DEFAULT_COLUMNS = ",".join(USUAL.names)
 EPILOG = """\
 examples:
-  python parse_test_res.py output/nata          # its runs are seed1, seed2, ...
+  python parse_test_res.py output/nata  # its runs are seed1, seed2, ...
   python parse_test_res.py output --multi-exp   # each experiment in output
   python parse_test_res.py output --table md    # a row per method and shots
   python parse_test_res.py output --format html --published

@@ -55,7 +55,7 @@ def write_report(report: Report, path: str | os.PathLike, root: str = "") -> Pat
         classes_shown=CLASSES_SHOWN,
     )
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -43,15 +43,16 @@ def describe_run(cfg: CfgNode, trainer, model_dir: str = "") -> dict[str, dict]:
     model, dataset = trainer.model_info(), trainer.dataset
     identity = dataset.identity
     sources = describe_sources(cfg, trainer.task_trainers[0].carried) if cfg.MODEL.INIT_FROM else {}
-    trained_on = describe_training(cfg, model_dir)
+    trained = _protocol_of_training(model_dir)
+    trained_on = describe_training(cfg, trained)
     return {
         "protocol": {
             "name": cfg.PROTOCOL,
             "suite": cfg.DATASET.NAME,
             "tasks": cfg.DATASET.SUBSAMPLE_TASKS,
             "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
-            "shots": cfg.DATASET.NUM_SHOTS,
-            "seed": cfg.SEED,
+            "shots": trained.get("shots", cfg.DATASET.NUM_SHOTS),
+            "seed": trained.get("seed", cfg.SEED),
             "trainer": cfg.TRAINER.NAME,
             "method": trainer.method_name(),
             "options": model["options"],
@@ -118,30 +119,35 @@ def measure_run(trainer) -> dict:
     return measured
 
 
-def describe_training(cfg: CfgNode, model_dir: str) -> str:
+def _protocol_of_training(model_dir: str) -> dict:
+    """The protocol of the training in a folder; empty without a folder or a record."""
+    file = Path(model_dir) / FILE
+    if not model_dir or not file.exists():
+        return {}
+    return RecordReader(file, read_json(file)).section("protocol")
+
+
+def describe_training(cfg: CfgNode, trained: dict) -> str:
     """What an evaluated model was trained on, in words; "" if it is what the evaluation is on.
 
     New classes are evaluated with a training on the base classes, and single tasks may be those of
     a training on others; neither is named.
 
     Args:
-        model_dir: the folder of the training; "" or one without a record gives "".
+        trained: the protocol of the training; empty if it is unknown or this run trains.
     """
-    file = Path(model_dir) / FILE
-    if not model_dir or not file.exists():
-        return ""
-    there, here = RecordReader(file, read_json(file)).section("protocol"), cfg.DATASET
+    here = cfg.DATASET
     expected = {
         "suite": here.NAME,
-        "tasks": "all" if here.SUBSAMPLE_TASKS == "all" else there.get("tasks"),
+        "tasks": "all" if here.SUBSAMPLE_TASKS == "all" else trained.get("tasks"),
         "classes": "all" if here.SUBSAMPLE_CLASSES == "all" else "base",
-        "shots": here.NUM_SHOTS,
     }
     differs = {
-        key: there[key] for key in expected if there.get(key, expected[key]) != expected[key]
+        key: trained[key] for key in expected if trained.get(key, expected[key]) != expected[key]
     }
-    units = {"classes": " classes", "shots": " shots"}
-    return " ".join(f"{value}{units.get(key, '')}" for key, value in differs.items())
+    return " ".join(
+        f"{value} classes" if key == "classes" else str(value) for key, value in differs.items()
+    )
 
 
 def describe_weights(model_dir: str, epoch: int | None) -> str:

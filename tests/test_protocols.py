@@ -142,6 +142,14 @@ def test_cross_dataset(run, build, tmp_path, method):
     assert alone["tasks"][0] == tested["tasks"][0]
 
 
+def test_an_evaluation_has_the_shots_and_the_seed_of_the_training(run, tmp_path):
+    run("CoOp", *SINGLE, "DATASET.NUM_SHOTS", 2, "SEED", 5)
+    flags = evaluating(tmp_path / "run", "few_shot")
+    tested = run("CoOp", *SINGLE, "DATASET.NUM_SHOTS", 1, output=tmp_path / "tested", flags=flags)
+    protocol = tested["protocol"]
+    assert (protocol["shots"], protocol["seed"]) == (2, 5) and "trained_on" not in protocol
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_domain_generalization(run, shifted, tmp_path, method):
     """To the same classes in a dataset that has test images only."""

@@ -13,7 +13,8 @@ from results.predictions import BETWEEN, FILE, TYPES, read_predictions
 from results.tasks_file import read_tasks
 from results.training_curves import read_curves
 from softcpt.run_folder import read_record
-from tests._records import record
+from tests._command_line import parse
+from tests._records import record, write
 
 PATHS = np.frombuffer(BETWEEN.join(("a.png", "b.png", "c.png")).encode(), dtype=np.uint8)
 COLUMNS = {
@@ -28,7 +29,7 @@ TASKS = [{"name": "kind of tree", "classnames": ["oak", "elm"]}]
 
 def write_predictions(folder, **changed):
     columns = {name: column.astype(TYPES[name]) for name, column in COLUMNS.items()}
-    np.savez(folder / FILE, paths=PATHS, **{**columns, **changed})
+    np.savez(folder / FILE, **{"paths": PATHS, **columns, **changed})
 
 
 def test_predictions_that_are_fine(tmp_path):
@@ -54,6 +55,14 @@ def test_columns_of_predictions(tmp_path, name, value):
     write_predictions(tmp_path, **{name: value})
     with pytest.raises(UserError, match=f"{FILE} is damaged .{name}"):
         read_predictions(tmp_path)
+
+
+def test_a_path_that_is_no_text_is_reported(tmp_path, capsys):
+    folder = write(tmp_path / "seed1")
+    write_predictions(folder, paths=np.frombuffer(b"a\xc0.png\0b\xc0.png\0c\xc0.png", np.uint8))
+    code, _, err = parse(capsys, tmp_path, "--format", "html")
+    assert code == 0, err
+    assert "\\udcc0.png" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_predictions_of_another_run(tmp_path):
