@@ -46,7 +46,7 @@ class LoadedRun:
 
     def __repr__(self) -> str:
         names = ", ".join(task.name for task in self.tasks)
-        return f"<LoadedRun {self.folder}: {self.trainers[0].method_name()} on {names}>"
+        return f"<LoadedRun {self.folder}: {self.method} on {names}>"
 
     @property
     def cfg(self) -> CfgNode:
