@@ -151,14 +151,14 @@ def _suite_labels(runs: Sequence[Run]) -> dict[tuple[str, ...], str]:
     where it is not that of the full test split.
     """
     tasks = {_data_key(run): shorten_list(run.tasks) for run in runs if run.complete}
+    hashed = {_data_key(run) for run in runs if run.settings.get("data")}
     labels = {}
     for key, names in tasks.items():
         rivals = [other for other in tasks if other[:-1] == key[:-1]]
         alike = [other for other in rivals if tasks[other] == names]
         named = [names] if names and len(rivals) > 1 else []
         if len(alike) > 1 or (len(rivals) > 1 and not names):
-            known = key[-1] and key[-1] != names
-            named.append(f"data {key[-1]}" if known else "data not recorded")
+            named.append(f"data {key[-1]}" if key in hashed else "data not recorded")
         suite, test_subset, *_ = key
         labels[key] = _label(suite, *named, test_subset)
     return labels

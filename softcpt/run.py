@@ -44,6 +44,10 @@ class LoadedRun:
         for trainer in trainers:
             trainer.set_model_mode("eval")
 
+    def __repr__(self) -> str:
+        names = ", ".join(task.name for task in self.tasks)
+        return f"<LoadedRun {self.folder}: {self.method} on {names}>"
+
     @property
     def cfg(self) -> CfgNode:
         """The configuration, with the input of the backbone filled in."""

@@ -206,8 +206,11 @@ class SimpleTrainer(TrainerBase):
         """Evaluate on a split; returns the first number of the evaluator's result."""
         split = split or self.cfg.TEST.SPLIT
         results = evaluate(self, split)
-        for name, value in results.items():
-            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        tasks = {task["name"]: task["value"] for task in self.evaluator.tasks}
+        shown = {**results, **tasks} if len(tasks) > 1 else results
+        for name, value in shown.items():
+            if value is not None:
+                self.write_scalar(f"{split}/{name}", value, self.epoch)
         return next(iter(results.values()))
 
     def build_inference(self, split: str) -> Callable:

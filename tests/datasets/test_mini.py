@@ -216,6 +216,20 @@ def test_miniatures_stay_and_do_not_overwrite(tmp_path):
             make_mini(name, tmp_path / "c")
 
 
+@pytest.mark.parametrize("columns", [0, 4])
+def test_a_dataset_whose_class_names_are_unknown(tmp_path, columns):
+    class FillLevel(FewShotDataset):
+        dataset_dir, num_columns = "fill", columns
+
+    DATASET_REGISTRY.register()(FillLevel)
+    try:
+        (folder,) = make_mini("FillLevel", tmp_path)
+    finally:
+        del DATASET_REGISTRY._classes["FillLevel"]
+    assert len(list((folder / "images").glob("class_*/*.jpg"))) == 6 * (columns or 3)
+    assert "INVENTED" in (folder / "miniature.txt").read_text()
+
+
 def test_every_dataset_has_a_yaml():
     configs = Path(__file__).parents[2] / "configs" / "datasets"
     named = {}

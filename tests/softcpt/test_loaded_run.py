@@ -35,6 +35,7 @@ def test_image_features_that_depend_on_the_task(runs, held_out):
 
 def check_results(run, held_out):
     """Every task's test images are classified as the run recorded."""
+    assert repr(run).startswith(f"<LoadedRun {run.folder}: ")
     for t, recorded in enumerate(run.record["tasks"]):
         paths, labels = zip(*held_out(t), strict=True)
         found = run.predict(paths, task=t, top=1)

@@ -14,6 +14,7 @@ from ..names import known_names
 from .draw import save, write_mat
 
 PUBLIC = "the public ones"
+UNKNOWN = "INVENTED: the real ones are not in datasets/_core/names/"
 INVENTED = "INVENTED: the real ones are not public"
 MAKERS: dict[str, Callable[[type, Path, int], str]] = {}
 EXTRA = {"Caltech101": ("BACKGROUND_Google", "Faces_easy")}  # folders that the reader skips
@@ -43,11 +44,12 @@ def write_lines(path: Path, lines: list[str]) -> None:
 
 def class_folders(cls: type, folder: Path, count: int) -> str:
     """``<image_dir>/<class>/<image>``, the layout of most."""
-    suffix = SUFFIXES.get(cls.__name__, "jpg")
-    for name in (*known_names(cls.__name__), *EXTRA.get(cls.__name__, ())):
+    suffix, known = SUFFIXES.get(cls.__name__, "jpg"), known_names(cls.__name__)
+    names = known or [f"class_{i + 1}" for i in range(cls.num_columns or 3)]
+    for name in (*names, *EXTRA.get(cls.__name__, ())):
         for i in range(count):
             save(folder / cls.image_dir / name / f"{i + 1:04d}.{suffix}", name, i)
-    return PUBLIC
+    return PUBLIC if known else UNKNOWN
 
 
 @maker("FruitVegetable", "KaggleVegetable")
