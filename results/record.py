@@ -33,6 +33,10 @@ class Busy(UserError):
     """Another process holds the lock of the run directory."""
 
 
+class OtherRun(UserError):
+    """The run directory holds a run of another configuration, of other data or weights."""
+
+
 class RunRecord:
     """The record of one run directory, locked while it is in use.
 
@@ -111,7 +115,7 @@ class RunRecord:
         if earlier["hashes"]["config"] != self.content["hashes"]["config"]:
             if self._is_mistake(earlier):
                 return None  # it failed before anything was computed, as by a mistyped command
-            raise UserError(
+            raise OtherRun(
                 f"{self.folder} holds a run with another configuration "
                 f"({earlier['status']}){self._difference()}; choose another --output-dir, or "
                 "delete the folder"
@@ -151,7 +155,7 @@ class RunRecord:
         if self._is_mistake(self.earlier):
             self.earlier = None
             return
-        raise UserError(
+        raise OtherRun(
             f"{self.folder} holds a run {problem}; choose another --output-dir, or delete the "
             "folder"
         )

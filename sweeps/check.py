@@ -7,6 +7,7 @@ The names of trainers and datasets are known once a program has imported ``train
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from dassl.config import CfgNode, get_cfg_default
 from dassl.engine.arguments import parse_args, setup_cfg
 from dassl.engine.registry import TRAINER_REGISTRY
 from dassl.utils import UserError
+from dassl.utils.errors import Problems
 from results.leftovers import nothing_computed
 from results.read import Run
 from results.record import hashed_config
@@ -54,13 +56,43 @@ def check_keys(runs: Iterable[PlannedRun]) -> None:
 
 
 def check_configurations(runs: Iterable[PlannedRun]) -> None:
-    """Read every configuration of the runs once.
+    """Read every configuration of the runs once; refuse methods that do not fit their datasets.
+
+    Where a method cannot be trained on every kind of task, the dataset is read, once for all
+    methods. One that cannot be read here is left to its runs.
 
     Raises:
-        UserError: one cannot be used; it names the method of the sweep, and what is wrong.
+        UserError: a configuration cannot be used; or some methods have wrong options or cannot be
+            trained on the tasks of a dataset: a line for each.
     """
+    from dassl.engine.build import check_method  # imports torch
+
+    spaces: dict[str, Any] = {}
+
+    def read_space(cfg: CfgNode) -> Any:
+        key = str({**cfg.DATASET, "NUM_SHOTS": 0})
+        if key not in spaces:
+            spaces[key] = _task_space(cfg)
+        return spaces[key]
+
+    problems, refused = Problems(), set()
     for run in _of_each_configuration(runs):
-        _read(run)
+        cfg = _read(run)
+        if run.method not in refused and cfg.DATASET.NAME:
+            with problems.collecting(), _naming_method(run):
+                refused.add(run.method)
+                check_method(cfg, read_space)
+                refused.remove(run.method)
+    problems.report()
+
+
+def _task_space(cfg: CfgNode) -> Any:
+    """The tasks of a dataset; None if it cannot be read."""
+    from dassl.data.datasets import build_dataset
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(UserError):
+        return build_dataset(cfg).space
+    return None
 
 
 def check_sources(runs: Iterable[PlannedRun]) -> None:

@@ -18,7 +18,7 @@ class RunOutcome:
 
     status: str
     seconds: float = 0.0  # 0 for a run that was complete before
-    error: str = ""
+    error: str = ""  # of a run that was complete before: why its data could not be compared
 
 
 RunOne = Callable[[PlannedRun], RunOutcome]  # does one run; must be importable in another process

@@ -15,7 +15,7 @@ from .planned_run import PlannedRun, override_words
 from .protocols import Cell, protocol_runs
 
 
-def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> list[PlannedRun]:
+def grid_runs(content: dict, output: Path, shared: list[str]) -> list[PlannedRun]:
     """The runs of a sweep's checked content.
 
     Args:
@@ -26,10 +26,10 @@ def grid_runs(content: dict, output: Path, shared: list[str], configs: Path) -> 
         UserError: two methods would share a folder, or no method reads an override.
     """
     runs: list[PlannedRun] = []
-    unread = _unread_nodes(content, shared, configs)
+    unread = _unread_nodes(content, shared)
     grid = [(shots, seed) for shots in content["shots"] for seed in content["seeds"]]
     for name, backbone, folder in _folders(content, output):
-        method = _Method(content, configs, shared, name, backbone, unread[name])
+        method = _Method(content, shared, name, backbone, unread[name])
         for dataset in map(str, content["datasets"]):
             for shots, seed in grid[:1] if method.once else grid:
                 cell = Cell(method.plan, folder, dataset, shots, seed, not method.once)
@@ -70,7 +70,6 @@ class _Method:
     """
 
     content: dict
-    configs: Path
     shared: list[str]
     name: str
     backbone: str
@@ -89,8 +88,8 @@ class _Method:
             by_shots = {}
         argv = [
             *("--trainer", method["trainer"]),
-            *("--config-file", str(self.configs.parent / method["config"])),
-            *("--dataset-config-file", str(self.configs / "datasets" / f"{dataset}.yaml")),
+            *("--config-file", method["config"]),
+            *("--dataset-config-file", str(self.content["dataset_files"][dataset])),
             *("--output-dir", str(place)),
             *("--seed", str(seed)),
             *(("--backbone", self.backbone) if self.backbone else ()),
@@ -114,7 +113,7 @@ def _folder_name(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name)
 
 
-def _unread_nodes(content: dict, shared: list[str], configs: Path) -> dict[str, set[str]]:
+def _unread_nodes(content: dict, shared: list[str]) -> dict[str, set[str]]:
     """The nodes that a method does not read, but another one of the sweep, by method.
 
     Raises:
@@ -126,7 +125,7 @@ def _unread_nodes(content: dict, shared: list[str], configs: Path) -> dict[str, 
         return {name: set() for name in content["methods"]}
     nodes = {}
     for name, method in content["methods"].items():
-        file, own = configs.parent / method["config"], override_words(method.get("opts"))
+        file, own = method["config"], override_words(method.get("opts"))
         try:
             nodes[name] = nodes_read(method["trainer"], file, own, shared)
         except UserError as error:

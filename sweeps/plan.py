@@ -18,7 +18,7 @@ from .protocols import check_fitting, check_mapping, check_protocol_keys
 
 KEYS = {
     "output": str,  # folder of all runs
-    "datasets": list,  # names of configs/datasets/<name>.yaml
+    "datasets": list,  # names of configs/datasets/<name>.yaml, or paths of YAML files
     "shots": (list, dict),  # training images per class, -1: all; a dict adds keys to each
     "seeds": list,
     "backbones": list,  # instead of each method's own
@@ -111,7 +111,8 @@ def read_sweep(
     Args:
         overrides: ``[KEY, VALUE, ...]`` for every run; they win over the YAML's.
         output: another folder for the runs than the YAML's.
-        configs: folder that holds ``datasets/<name>.yaml``; the methods' paths start beside it.
+        configs: folder that holds ``datasets/<name>.yaml``. Paths of files are relative to the
+            folder that contains it, to the current folder, or to that of the YAML.
         methods: names of the methods to run, with commas between them; "all" for every one, ""
             for those that are not optional.
 
@@ -125,9 +126,7 @@ def read_sweep(
         if not content.get(key):
             raise UserError(f"{path}: {key} is missing or empty")
     _check_numbers(content, path)
-    source = content.get("source", {}).get("dataset")
-    for dataset in [*content["datasets"], *filter(None, [source])]:
-        _check_name("dataset", str(dataset), configs / "datasets", path)
+    _find_datasets(content, configs, path)
     content["methods"] = {
         str(name): _checked_method(name, method, configs, path)
         for name, method in content["methods"].items()
@@ -139,7 +138,7 @@ def read_sweep(
     report = _checked_report(content, path)
     output = Path(output or content["output"]).expanduser()
     shared = [*_pairs(content.get("overrides"), path), *_checked_overrides(overrides)]
-    planned = tuple(_checked_runs(content, output, shared, configs, path))
+    planned = tuple(_checked_runs(content, output, shared, path))
     return Sweep(
         output=output,
         runs=_runs_with(shared[::2], [run for run in planned if run.method in chosen]),
@@ -176,6 +175,37 @@ def _check_numbers(content: dict, path: Path) -> None:
             _pairs(keys, path)
 
 
+def _find_datasets(content: dict, configs: Path, path: Path) -> None:
+    """Put names in place of paths, and the files by these names under ``dataset_files``."""
+    files: dict[str, Path] = {}
+
+    def named(dataset: str) -> str:
+        if dataset.endswith((".yaml", ".yml")):
+            file = _find_file(dataset, configs, path)
+            if not file.is_file():
+                raise UserError(f"{path}: there is no dataset configuration file {file}")
+        else:
+            _check_name("dataset", dataset, configs / "datasets", path)
+            file = configs / "datasets" / f"{dataset}.yaml"
+        if (other := files.setdefault(file.stem, file)).resolve() != file.resolve():
+            raise UserError(
+                f"{path}: the runs on {other} and {file} would share folders; rename one file"
+            )
+        return file.stem
+
+    content["datasets"] = [named(str(dataset)) for dataset in content["datasets"]]
+    source = content.get("source") or {}
+    if source.get("dataset"):
+        content["source"] = {**source, "dataset": named(str(source["dataset"]))}
+    content["dataset_files"] = files
+
+
+def _find_file(name: str, configs: Path, path: Path) -> Path:
+    """The file that a sweep's YAML names, in the first folder that has it, or else the first."""
+    files = [folder / Path(name).expanduser() for folder in (configs.parent, Path(), path.parent)]
+    return next((file for file in files if file.is_file()), files[0])
+
+
 def _check_name(kind: str, name: str, folder: Path, path: Path) -> None:
     """Refuse a name without a YAML file in a folder."""
     known = sorted(file.stem for file in folder.glob("*.yaml"))
@@ -190,13 +220,13 @@ def _checked_method(name: str, method: Any, configs: Path, path: Path) -> dict[s
     for key in ("trainer", "config"):
         if not method.get(key):
             raise UserError(f"{where}{key} is missing or empty")
-    file = configs.parent / method["config"]
+    file = _find_file(method["config"], configs, path)
     if not file.is_file():
         near = sorted(other.name for other in file.parent.glob("*.yaml"))
         held = f"; {file.parent} holds {', '.join(near)}" if near else ""
         raise UserError(f"{where}there is no configuration file {file}{held}")
     _pairs(method.get("opts"), path)
-    return method
+    return {**method, "config": str(file)}
 
 
 def _checked_report(content: dict, path: Path) -> dict[str, Any]:
@@ -234,11 +264,9 @@ def _pairs(keys: dict | None, path: Path) -> list[str]:
         raise UserError(f"{path}: {error}") from None
 
 
-def _checked_runs(
-    content: dict, output: Path, shared: list[str], configs: Path, path: Path
-) -> list[PlannedRun]:
+def _checked_runs(content: dict, output: Path, shared: list[str], path: Path) -> list[PlannedRun]:
     """All runs; one whose test its training makes impossible is refused."""
-    runs = grid_runs(content, output, shared, configs)
+    runs = grid_runs(content, output, shared)
     for run in runs:
         check_fitting(content.get("protocol"), run, path)
     return runs

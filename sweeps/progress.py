@@ -12,7 +12,7 @@ from pathlib import Path
 from dassl.utils import counted
 
 from .estimate import Estimate
-from .events import COMPLETE, Events, RunOutcome
+from .events import COMPLETE, FAILED, Events, RunOutcome
 from .planned_run import PlannedRun
 
 
@@ -132,7 +132,7 @@ def _bar(clock: _Clock) -> Iterator[Events]:
 
         def ended(run: PlannedRun, outcome: RunOutcome) -> None:
             clock.end(run, outcome)
-            if outcome.error:
+            if outcome.status == FAILED:
                 text = f"failed: {run.folder}: {outcome.error}"
                 console.print(text, markup=False, highlight=False)
             bar.update(task, completed=clock.done)

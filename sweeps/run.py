@@ -12,7 +12,7 @@ from dassl.utils import UserError, atomic_path, counted
 from dassl.utils.lockstep import now
 from results.few_shot_curves import draw_curves
 from results.read import NO_FILE, Run, read_run
-from results.record import Busy
+from results.record import Busy, OtherRun
 from results.report import Choices, Report
 
 from .check import OTHER, mark_other_configurations
@@ -24,7 +24,7 @@ from .pool import run_pool
 from .progress import progress
 from .serial import run_serial
 from .slurm import run_slurm
-from .status import num_workers, other_lines, summary
+from .status import num_workers, other_lines, summary, unchecked_lines
 
 Train = Callable[[Sequence[str]], object]  # train.py on a list of arguments, in this process
 
@@ -67,6 +67,8 @@ def run_all(
 
         _engine(sweep, todo, partial(run_one, train), Events(events.started, ended))
     results = [_result(run, outcomes[run.folder], known[run.folder]) for run in sweep.runs]
+    for line in unchecked_lines([(run, outcomes[run.folder]) for run in todo]):
+        print(line)
     failures = [
         (run, outcomes[run.folder].error)
         for run, result in zip(sweep.runs, results, strict=True)
@@ -98,12 +100,14 @@ def _engine(sweep: Sweep, runs: Sequence[PlannedRun], run_one: RunOne, events: E
 def run_one(train: Train, planned: PlannedRun) -> RunOutcome:
     """Do a run in this process; returns how it ended."""
     started = now()
+    was_complete = read_run(planned.folder).complete
     try:
-        was_complete = read_run(planned.folder).complete
         train(planned.argv)
     except Busy:
         return RunOutcome(BUSY)
     except Exception as error:
+        if was_complete and isinstance(error, UserError) and not isinstance(error, OtherRun):
+            return RunOutcome(COMPLETE, error=_message(error))
         return RunOutcome(FAILED, now() - started, _message(error))
     finally:
         gc.collect()  # the models of the run, before the next one needs the memory

@@ -13,6 +13,7 @@ from results.record import is_locked
 
 from .check import OTHER
 from .estimate import Estimate
+from .events import COMPLETE, RunOutcome
 from .plan import Sweep
 from .planned_run import PlannedRun
 from .processes import default_workers
@@ -59,6 +60,19 @@ def failure_lines(failures: Sequence[tuple[PlannedRun, str]]) -> list[str]:
         hint = f" (see {places[0]})" if places and str(run.folder) not in error else ""
         lines.append(f"failed: {more}{run}: {error}{hint}")
     return lines
+
+
+def unchecked_lines(outcomes: Sequence[tuple[PlannedRun, RunOutcome]]) -> list[str]:
+    """A line on the complete runs whose data or weights could not be compared, for each reason."""
+    reasons: dict[str, list[PlannedRun]] = {}
+    for run, outcome in outcomes:
+        if outcome.status == COMPLETE and outcome.error:
+            reasons.setdefault(outcome.error, []).append(run)
+    return [
+        f"{counted(len(runs), 'complete run')}, such as {runs[0]}, not compared with the present "
+        f"data and weights: {reason}"
+        for reason, runs in reasons.items()
+    ]
 
 
 def _by_text(texts: Sequence[tuple[PlannedRun, str]]) -> list[tuple[str, list[PlannedRun]]]:

@@ -12,20 +12,30 @@ from .registry import TRAINER_REGISTRY
 from .unknown_task import check_unknown_task
 
 if TYPE_CHECKING:
+    from dassl.config import CfgNode
+    from dassl.data import TaskSpace
+
     from .simple_trainer import SimpleTrainer
 
 OTHER_METHOD = "choose another method, such as CoOp or MTCoOp"
 FIXES = {"multi_label": "a column of one class per image", "ordinal": "KIND single_label"}
 
 
-def check_suite(trainer: SimpleTrainer) -> None:
+def refuses_some_tasks(trainer: SimpleTrainer) -> bool:
+    """Whether there are classification tasks that the trainer's method cannot be trained on."""
+    return trainer.suite is None or trainer.refused_labels is None or bool(trainer.refused_labels)
+
+
+def check_suite(trainer: SimpleTrainer, cfg: CfgNode, space: TaskSpace) -> None:
     """Refuse tasks that a trainer does not know how to train on.
+
+    Args:
+        trainer: its model need not be built.
 
     Raises:
         UserError: several tasks for a trainer that does not know tasks, as labels are numbered
             per task; captions or questions, or a kind of label, that it does not take.
     """
-    cfg, space = trainer.cfg, trainer.dm.space
     name, suite = cfg.TRAINER.NAME or type(trainer).__name__, cfg.DATASET.NAME
     tasks = len(space.tasks)
     if trainer.suite is None and tasks > 1:
@@ -42,16 +52,16 @@ def check_suite(trainer: SimpleTrainer) -> None:
             f"{', '.join(fitting)}"
         )
     if not space.content:
-        _check_labels(trainer, name)
+        _check_labels(trainer, name, space)
 
 
-def _check_labels(trainer: SimpleTrainer, name: str) -> None:
+def _check_labels(trainer: SimpleTrainer, name: str, space: TaskSpace) -> None:
     """Refuse a task whose kind of label is one of the method's ``refused_labels``.
 
     A method with None there, as one that was written for Dassl, takes single labels only.
     """
     refused = trainer.refused_labels
-    for task in trainer.dm.space.tasks:
+    for task in space.tasks:
         kind = task.kind
         unknown = refused is None and type(kind) is not SingleLabel
         reason = "its loss knows one class per image only" if unknown else ""

@@ -60,7 +60,7 @@ class SimpleTrainer(TrainerBase):
         self.clock = Stopwatch(PARTS, self.device)
         self._dataset = dataset
         self.build_data_loader()
-        check_suite(self)
+        check_suite(self, cfg, self.dm.space)
         check_test(self)
         weights = build_task_weights(cfg.OPTIM, self.dm.space, self.dataset.train_x or ())
         self.task_weights = weights.to(self.device)

@@ -20,6 +20,7 @@ def method(**keys):
         ({"seeds": []}, "grid.yaml: seeds is missing or empty"),
         ({"seeds": [1, 1]}, "grid.yaml: seeds holds a number twice"),
         ({"shots": [0]}, "grid.yaml: shots takes whole numbers, but holds 0"),
+        ({"datasets": ["my/trees.yaml"]}, "no dataset configuration file my/trees.yaml"),
         ({"datasets": ["tree"]}, "grid.yaml: no dataset named 'tree'; did you mean trees?"),
         ({"methods": {"m": "CoOp"}}, "method m: expected keys and values, but got 'CoOp'"),
         (method(trianer="x"), "method m: no method key named 'trianer'; did you mean trainer?"),
@@ -48,6 +49,40 @@ def test_mistakes_in_the_yaml(place, train, capsys, changes, message):
     code, _, err = run(capsys, **changes)
     assert code == 2 and err.startswith("error: ") and message in err
     assert not train.seen
+
+
+def test_datasets_may_be_files(place, train, capsys):
+    """Relative to the current folder or to the YAML's, as the files of methods; ~ is the home."""
+    (place / "mine.yaml").write_text("")
+    datasets = ["trees", "mine.yaml", str(place / "configs" / "zs.yaml")]
+    code, lines, err = run(capsys, "--dry-run", "--only", "dataset=mine|zs", datasets=datasets)
+    commands = [line for line in lines if line.startswith("  python train.py")]
+    assert code == 0 and len(commands) == 10, err
+    assert "--dataset-config-file mine.yaml --output-dir out/zero-shot/mine/seed1" in commands[0]
+    assert any(f"{place}/configs/zs.yaml --output-dir out/zero-shot/zs/" in c for c in commands)
+    (place / "trees.yaml").write_text("")
+    code, _, err = run(capsys, "--dry-run", datasets=["trees", "trees.yaml"])
+    assert code == 2 and "configs/datasets/trees.yaml and trees.yaml would share" in err
+
+
+def test_methods_that_a_suite_refuses_are_found_before_the_first_run(tmp_path, monkeypatch, capsys):
+    """One line per method; the tasks and options are checked without building a model."""
+    root = sweep.ROOT
+    methods = {
+        name: {"trainer": trainer, "config": str(root / "configs/trainers" / file)}
+        for name, trainer, file in (
+            ("CoOp", "CoOp", "CoOp/tiny_ep50.yaml"),
+            ("LP++", "LPPlusPlus", "LPPlusPlus/tiny.yaml"),
+            ("DePT", "DePT", "CoOp/tiny_ep50.yaml"),
+        )
+    }
+    suite = {"datasets": [str(root / "configs/datasets/digit_labels.yaml")]}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep, "run_all", None)  # nothing is started
+    code, _, err = run(capsys, methods=methods, **suite)
+    assert code == 2 and err.startswith("error: 2 problems:")
+    assert err.count("method LP++: ") == err.count("method DePT: ") == 1 and "CoOp:" not in err
+    assert err.count("multi_label") >= 2 and not (tmp_path / "out").exists()
 
 
 def test_keys_without_a_value_are_left_out(place, train, capsys):

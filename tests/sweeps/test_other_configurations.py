@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from dassl.engine.configuration import build_cfg
-from results.record import hashed_config
+from dassl.utils import UserError
+from results.record import OtherRun, hashed_config
 from tests._records import write
 from tests._sweeps import run
 
@@ -53,6 +54,22 @@ def test_they_do_not_replace_a_table_when_nothing_was_trained(finished, train, c
     (finished / "CoOp-again/trees_4shots/seed1/config.yaml").unlink()
     run(capsys, "OPTIM.LR", "0.2", **GRID)  # one run is trained: the table is of this YAML
     assert files[0].read_bytes() != before[0]
+
+
+def test_complete_runs_need_no_data(finished, train, capsys):
+    """They are reported without it, and one line says that the data was not compared."""
+    (finished / "table.md").unlink()
+    folders = [
+        f"out/{name}/trees_4shots/seed{n}" for name in ("CoOp", "CoOp-again") for n in (1, 2)
+    ]
+    train.fails = {folder: UserError("Trees: there is no folder") for folder in folders}
+    train.fails[folders[0]] = OtherRun("on other data")  # this one was compared
+    code, lines, _ = run(capsys, "OPTIM.LR", "0.1", **GRID)
+    assert code == 1 and (finished / "table.md").exists()
+    assert sum("there is no folder" in line for line in lines) == 1
+    assert any(line.startswith("3 complete runs") for line in lines), lines
+    failed = [line for line in lines if line.startswith("failed: ")]
+    assert len(failed) == 1 and "on other data" in failed[0]
 
 
 def test_the_status_counts_many_runs_of_a_method_in_one_line(finished, train, capsys):

@@ -10,7 +10,7 @@ from filelock import FileLock
 import sweep
 from dassl.engine.configuration import build_cfg
 from dassl.utils import UserError, setup_logger
-from results.record import Busy, hashed_config
+from results.record import Busy, OtherRun, hashed_config
 from sweeps import serial
 from sweeps.plan import read_sweep
 from tests._records import write
@@ -56,7 +56,7 @@ def test_a_failed_run_does_not_stop_the_sweep(place, train, capsys):
     run(capsys)  # the folder holds an older, complete run: it must not be reported
     train.fails = {
         "out/CoOp/trees_4shots/seed1": RuntimeError("out of memory\nmore"),
-        "out/zero-shot/trees/seed1": UserError(
+        "out/zero-shot/trees/seed1": OtherRun(
             "2 problems:\n- out/zero-shot/trees/seed1 is\n- full"
         ),
         "out/CoOp/trees_1shots/seed2": ValueError("bad"),
