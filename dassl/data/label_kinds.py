@@ -18,14 +18,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dassl.metrics.label_measures import mean_absolute_error, set_measures
+from dassl.metrics.label_measures import average_precisions, mean_absolute_error, set_measures
 from dassl.utils import UserError, unknown_name
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MULTI_LABEL_LOSSES = ("binary", "asymmetric")
 # Of the asymmetric loss, as published: https://arxiv.org/abs/2009.14119
@@ -243,9 +246,7 @@ class MultiLabel(SingleLabel):
 
     def measures(self, logits: Tensor, label: Tensor) -> dict[str, Any]:
         """Mean average precision as the task's value, and F1 at the threshold."""
-        probability = (logits.double() + self.bias).sigmoid()
-        target = self.targets(label.to(logits.device), logits.shape[1])
-        found = set_measures(probability.numpy(), target.numpy(), self.threshold)
+        found = set_measures(*self._scored(logits, label), self.threshold)
         return {
             "value": found.mean_average_precision,
             "correct": found.exact,
@@ -255,6 +256,16 @@ class MultiLabel(SingleLabel):
             "mean_logit": logits.double().mean().item(),
             "bias": self.bias,
         }
+
+    def class_values(self, logits: Tensor, label: Tensor) -> list[float | None]:
+        """The average precision of each class, in percent; None if no image has it."""
+        return average_precisions(*self._scored(logits, label))
+
+    def _scored(self, logits: Tensor, label: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and sets of images, each (N, C)."""
+        probability = (logits.double() + self.bias).sigmoid()
+        target = self.targets(label.to(logits.device), logits.shape[1])
+        return probability.numpy(), target.numpy()
 
     def predict(self, logits: Tensor, top: int) -> Classes:
         """All classes from the threshold up, the most probable first, whatever ``top`` is."""

@@ -14,7 +14,7 @@ from dassl.metrics import task_metric
 from dassl.utils import UserError, atomic_path
 
 from .base import EVALUATOR_REGISTRY, EvaluatorBase
-from .summary import format_report, mean, summarize
+from .summary import format_report, mean, percent, summarize
 
 
 @EVALUATOR_REGISTRY.register()
@@ -184,11 +184,21 @@ class ClassificationMT(EvaluatorBase):
 
     def _print_classes(self, hits: torch.Tensor, support: torch.Tensor) -> None:
         for t, task in enumerate(self.space.tasks):
-            if task.kind.is_set:
-                continue  # an image counts for several classes
             columns = self.space.columns(t)
             print(f"=> per-class result of task {t} ({task.name})")
-            _print_classes(hits[columns], support[columns], dict(enumerate(task.classnames)))
+            if not task.kind.is_set:
+                _print_classes(hits[columns], support[columns], dict(enumerate(task.classnames)))
+            elif self._outputs[t]:
+                self._print_precisions(t)
+
+    def _print_precisions(self, t: int) -> None:
+        """A line per class of a task whose images have several."""
+        task = self.space.tasks[t]
+        logits, label = map(torch.cat, zip(*self._outputs[t], strict=True))
+        images = task.kind.targets(label, len(task.classnames)).sum(dim=0).tolist()
+        precisions = task.kind.class_values(logits, label)
+        for c, name in enumerate(task.classnames):
+            print(f"* class: {c} ({name})\ttotal: {images[c]:,.0f}\tAP: {percent(precisions[c])}")
 
 
 def metric_of(cfg: CfgNode, task: Task) -> str:

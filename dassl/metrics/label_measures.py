@@ -30,18 +30,28 @@ def set_measures(probability: np.ndarray, target: np.ndarray, threshold: float) 
         target: (N, C) bool.
         threshold: probability from which a class counts as predicted.
     """
-    from sklearn.metrics import average_precision_score  # here, since the import takes a second
-
     predicted = probability >= threshold
     exact = int((predicted == target).all(axis=1).sum())
     tested = np.flatnonzero(target.any(axis=0))
     left_out = target.shape[1] - len(tested)
     if not len(tested):
         return SetMeasures(None, None, exact, left_out)
-    precisions = [average_precision_score(target[:, c], probability[:, c]) for c in tested]
+    precisions = [p for p in average_precisions(probability, target) if p is not None]
     hits = (predicted & target).sum(axis=0)[tested]
     f1 = 2 * hits / (predicted.sum(axis=0) + target.sum(axis=0))[tested]
-    return SetMeasures(float(100 * np.mean(precisions)), float(100 * f1.mean()), exact, left_out)
+    return SetMeasures(float(np.mean(precisions)), float(100 * f1.mean()), exact, left_out)
+
+
+def average_precisions(probability: np.ndarray, target: np.ndarray) -> list[float | None]:
+    """The average precision of each class (scikit-learn's), in percent; None if no image has it.
+
+    Args:
+        probability, target: as in :func:`set_measures`.
+    """
+    from sklearn.metrics import average_precision_score  # here, since the import takes a second
+
+    pairs = zip(target.T, probability.T, strict=True)
+    return [100 * float(average_precision_score(t, p)) if t.any() else None for t, p in pairs]
 
 
 def mean_absolute_error(predicted: torch.Tensor, label: torch.Tensor) -> float:

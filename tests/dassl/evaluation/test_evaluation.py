@@ -3,6 +3,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from dassl.config import get_cfg_default
+from dassl.data.label_kinds import MultiLabel
 from dassl.data.tasks import Task, TaskSpace
 from dassl.evaluation import build_evaluator, format_report, summarize
 from dassl.metrics import compute_accuracy, task_metric
@@ -156,6 +157,18 @@ def test_per_class_lines_of_a_suite(capsys):
     out = capsys.readouterr().out
     assert "=> per-class result of task 2 (task 2)" in out
     assert "* class: 1 (c21)\ttotal: 0\tcorrect: 0\tacc: n/a" in out
+
+
+def test_per_class_lines_of_images_with_several_classes(capsys):
+    kind = MultiLabel(sets=((0,), (0, 1)))
+    space = TaskSpace((Task("shown", ("sun", "moon", "star"), kind=kind),))
+    evaluator = build_evaluator(make_cfg(PER_CLASS_RESULT=True), space=space)
+    logits = torch.tensor([[3.0, 1.0, 0.0], [2.0, 4.0, 0.0], [1.0, 2.0, 0.0]])
+    run(evaluator, logits, torch.tensor([0, 1, 0]))
+    out = capsys.readouterr().out
+    assert "* class: 0 (sun)\ttotal: 3\tAP: 100.00%" in out
+    assert "* class: 1 (moon)\ttotal: 1\tAP: 100.00%" in out
+    assert "* class: 2 (star)\ttotal: 0\tAP: n/a" in out
 
 
 def test_task_may_be_left_out_for_one_task():
