@@ -7,8 +7,6 @@ import functools
 import hashlib
 import io
 import platform
-import resource
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,21 +96,15 @@ def finish_run(record: RunRecord, trainer) -> dict:
     write_tasks(trainer.dataset.space, record.folder)  # with biases of a state to resume from
     save_predictions(trainer, record.folder)
     save_relations(trainer, record.folder)
-    return record.finish("complete", **trainer.results(), run=measure_run(trainer))
+    cost = {**measure_run(trainer), **record.peak.measured(trainer.device.type)}
+    return record.finish("complete", **trainer.results(), run=cost)
 
 
 def measure_run(trainer) -> dict:
-    """The cost of a run: seconds by kind of work, the peak of memory in bytes; and under amp the
-    optimizer steps that were skipped, since a gradient overflowed."""
-    import torch
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    measured = {
-        "time_split": {key: round(value, 3) for key, value in trainer.seconds.items()},
-        "peak_memory": peak if sys.platform == "darwin" else peak * 1024,
-    }
-    if trainer.device.type == "cuda":
-        measured["peak_gpu_memory"] = torch.cuda.max_memory_allocated()
+    """The cost of a run: seconds by kind of work; and under amp the optimizer steps that were
+    skipped, since a gradient overflowed."""
+    seconds = {key: round(value, 3) for key, value in trainer.seconds.items()}
+    measured: dict = {"time_split": seconds}
     skipped = [part.skipped_steps() for part in trainer.task_trainers]
     if None not in skipped:
         measured["skipped_steps"] = sum(skipped)

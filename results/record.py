@@ -18,6 +18,7 @@ from dassl.config import CfgNode
 from dassl.utils import Interrupted, UserError, atomic_path, read_json, write_json
 from dassl.utils.files import FULL_DISK
 from dassl.utils.lockstep import now
+from dassl.utils.peak_memory import PeakMemory
 
 from .leftovers import nothing_computed, remove_run_files
 from .schema import FILE, NEWER, NOT_HASHED, SCHEMA, RecordReader
@@ -184,6 +185,7 @@ class RunRecord:
         for key in ("hashes", "data"):  # stay known if this launch stops before it finds them
             self.content[key] = {**(self.earlier or {}).get(key, {}), **self.content[key]}
         self._started = now()
+        self.peak = PeakMemory()
         with atomic_path(self.folder / CONFIG) as path:
             text = yaml.safe_dump(self._config, sort_keys=False)
             path.write_text(text, encoding="utf-8")
