@@ -38,6 +38,17 @@ def test_predictions_that_are_fine(tmp_path):
     assert find_mistakes(tmp_path)[0].wrong == 1
 
 
+def test_predictions_of_a_diverged_run_are_read(tmp_path, capsys):
+    folder = write(tmp_path / "seed1")
+    names = ("probabilities", "label_probability")
+    diverged = {name: np.full_like(COLUMNS[name], np.nan) for name in names}
+    write_predictions(folder, **diverged)
+    (folder / "tasks.json").write_text(json.dumps({"tasks": TASKS}))
+    code, _, err = parse(capsys, tmp_path, "--format", "html")
+    assert code == 0, err
+    assert (tmp_path / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -48,7 +59,7 @@ def test_predictions_that_are_fine(tmp_path):
         ("classes", np.array([0, 1, 1])),
         ("classes", np.zeros((3, 2))),
         ("probabilities", np.full((3, 1), 0.5)),
-        ("label_probability", np.full(3, np.nan)),
+        ("label_probability", np.full(3, -0.5)),
     ],
 )
 def test_columns_of_predictions(tmp_path, name, value):
@@ -113,6 +124,16 @@ def test_a_changed_number_of_a_checkpoint(tmp_path):
     path.write_bytes(content.replace(b"\x00\x00\x00\x3f", b"\x00\x00\x80\x3f", 1))
     with pytest.raises(UserError, match=r"model\.pth\.tar-2: .*has changed since"):
         read_checkpoint(path)
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, "set_crc32_options"), reason="newer torch")
+def test_a_checkpoint_without_checksums(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"state_dict": {"weight": torch.ones(9)}}, tmp_path / "model.pth.tar-2")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_checkpoint(tmp_path / "model.pth.tar-2").weights["weight"].sum() == 9
 
 
 @pytest.mark.parametrize("kind", [torch.complex64, torch.long])
