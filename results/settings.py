@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,5 +122,23 @@ def differences(recorded: dict, planned: dict) -> str:
     """The first three keys in which two configurations differ, with both values; "" if none do."""
     # through JSON, as the hash of a configuration is: in it tuples and lists are the same
     old, new = (flat(json.loads(json.dumps(config))) for config in (recorded, planned))
-    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in keys[:3])
+    found = [
+        f"{place} was {a!r}, now {b!r}"
+        for key in sorted(old.keys() | new.keys())
+        for place, a, b in _unlike(key, old.get(key), new.get(key))
+    ]
+    return "; ".join(found[:3])
+
+
+def _unlike(place: str, a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What differs within a value: its place, such as ``DATASET.MEMBERS[1].NAME``, both sides."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        pairs = [(f"{place}.{key}", a[key], b[key]) for key in a]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        pairs = [(f"{place}[{i}]", *pair) for i, pair in enumerate(zip(a, b, strict=True))]
+    else:
+        if a != b:
+            yield place, a, b
+        return
+    for pair in pairs:
+        yield from _unlike(*pair)

@@ -85,3 +85,6 @@ def test_differences_of_configurations():
     assert differences(old, {**new, "A": {"B": 3, "D": 4}}) == (
         "A.B was [1, 2], now 3; A.C was 0.1, now None; A.D was None, now 4"
     )
+    renamed = {**new, "MEMBERS": [{"NAMES": ["y"]}]}
+    assert differences(old, renamed) == "MEMBERS[0].NAMES[0] was 'x', now 'y'"
+    assert differences(old, {**new, "MEMBERS": []}).startswith("MEMBERS was [{'NAMES'")
