@@ -54,7 +54,7 @@ def progress(
         if not shown:
             print(f"[{clock.done}/{clock.total}] {run} ...", end=" ")
         took = f" in {outcome.seconds:.0f} s" if outcome.seconds else " before"
-        ending = took if outcome.status == COMPLETE else f": {outcome.error}"
+        ending = took if outcome.status == COMPLETE else f": {clock.error(run, outcome)}"
         print(f"{outcome.status}{ending}; {clock}", flush=True)
 
     yield Events(started, ended)
@@ -79,6 +79,7 @@ class _Clock:
         self.waiting = {run.folder: run for run in runs if run.folder not in before}
         self.running: set[Path] = set()
         self.estimate, self.workers = estimate, workers
+        self.failures: dict[str, PlannedRun] = {}  # the first run of each error
         self.begun = time.monotonic()
 
     def start(self, run: PlannedRun) -> None:
@@ -96,6 +97,11 @@ class _Clock:
             self.complete_before += outcome.status == COMPLETE
         elif outcome.status == COMPLETE:
             self.estimate.add(run, outcome.seconds)
+
+    def error(self, run: PlannedRun, outcome: RunOutcome) -> str:
+        """The error of a run; if another one has failed with the same, the name of that one."""
+        first = self.failures.setdefault(outcome.error, run)
+        return outcome.error if first is run else f"like {first}"
 
     @property
     def left(self) -> str:
@@ -133,7 +139,7 @@ def _bar(clock: _Clock) -> Iterator[Events]:
         def ended(run: PlannedRun, outcome: RunOutcome) -> None:
             clock.end(run, outcome)
             if outcome.status == FAILED:
-                text = f"failed: {run.folder}: {outcome.error}"
+                text = f"failed: {run.folder}: {clock.error(run, outcome)}"
                 console.print(text, markup=False, highlight=False)
             bar.update(task, completed=clock.done)
 

@@ -85,3 +85,6 @@ def test_equal_failures_of_a_method_have_one_line(place, train, capsys):
     _, lines, _ = run(capsys)
     failed = [line for line in lines if line.startswith("failed: ")]
     assert len(failed) == 1 and "4 runs of CoOp" in failed[0] and "no such thing" in failed[0]
+    progress = [line for line in lines if line.startswith("[") and "failed: " in line]
+    assert len(progress) == 4 and sum("no such thing" in line for line in progress) == 1
+    assert "failed: like CoOp, trees, 1 shot, seed 1; " in progress[-1]
