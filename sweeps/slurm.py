@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils import UserError, read_json, write_json
-from results.read import read_run
+from results.read import NO_FILE, read_run
 from results.record import is_locked
 
 from .cluster import Cluster
@@ -77,7 +77,9 @@ def run_slurm(
     if ids:
         print(f"following the Slurm jobs {', '.join(ids)}, which are still running", flush=True)
         _follow(watch, ids)
-        watch.fail(_errors(folder, ids))
+        # a run with a record failed at some time, perhaps long ago: it is tried again
+        errors = _errors(folder, ids)
+        watch.fail({run: e for run, e in errors.items() if read_run(Path(run)).status == NO_FILE})
     if watch.waiting:
         ids = _submit(watch.waiting, run_one, folder, cluster)
         _follow(watch, ids)

@@ -113,11 +113,16 @@ def check_isfile(fpath: str | os.PathLike) -> bool:
 
 def listdir_nohidden(path: str | os.PathLike, sort: bool = True) -> list[str]:
     """Names in a folder without those that start with a dot; a missing folder is a UserError."""
+    names = [name for name in list_folder(path) if not name.startswith(".")]
+    return sorted(names) if sort else names
+
+
+def list_folder(path: str | os.PathLike) -> list[str]:
+    """All names in a folder; one that is missing or cannot be read is a UserError."""
     try:
-        names = [name for name in os.listdir(path) if not name.startswith(".")]
+        return os.listdir(path)
     except OSError as error:
         raise UserError(f"cannot list the folder {path}: {error.strerror}") from None
-    return sorted(names) if sort else names
 
 
 def neighbours(path: Path, pattern: str = "*") -> str:

@@ -14,6 +14,7 @@ from PIL import Image, features
 
 from dassl.data import SPLITS, Datum
 from dassl.utils import Problems, UserError, counted, listdir_nohidden, shorten_list
+from dassl.utils.files import list_folder
 
 from .splits import Split, is_text, stays_inside
 
@@ -57,12 +58,12 @@ def images_by_class(
     """
     classes, unread, problems = {}, loose_images(root), Problems()
     for name in folders_in(root, ignored):
-        entries = os.listdir(root / name)
-        files = sorted(file for file in entries if is_image(file))
-        unread += _unread_images(root / name, sorted(set(entries) - set(files)))
         with problems.collecting():
+            entries = list_folder(root / name)
+            files = sorted(file for file in entries if is_image(file))
+            unread += _unread_images(root / name, sorted(set(entries) - set(files)))
+            classes[name] = [f"{prefix}{name}/{file}" for file in files]
             _check_class_folder(root / name, files)
-        classes[name] = [f"{prefix}{name}/{file}" for file in files]
     problems.report()
     if not classes:
         raise UserError(f"{root} has no folder in it; expected one folder of images per class")
@@ -92,7 +93,7 @@ def report_unread(root: Path, unread: Sequence[str]) -> None:
 def loose_images(root: Path) -> list[str]:
     """Images beside the class or task folders, and in folders whose name begins with a dot."""
     found = [name for name in listdir_nohidden(root) if is_image(name) and (root / name).is_file()]
-    hidden = sorted(name for name in os.listdir(root) if name.startswith("."))
+    hidden = sorted(name for name in list_folder(root) if name.startswith("."))
     return found + [image for name in hidden for image in images_below(root / name)]
 
 

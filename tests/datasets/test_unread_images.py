@@ -199,3 +199,16 @@ def test_one_image_in_train_and_test_through_a_link_is_refused(tmp_path, check):
     os.symlink(tmp_path / "train/cat/0.png", tmp_path / "test/cat/link.png")
     code, out = check("ImageFolder", tmp_path)
     assert code == 1 and "train/cat/0.png and test/cat/link.png" in out
+
+
+def test_a_folder_that_may_not_be_read(folder, monkeypatch):
+    read = os.listdir
+
+    def refuse(path):
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(UserError, match=r"cannot list the folder .*cat: Permission denied"):
+        load("ImageFolder", folder)

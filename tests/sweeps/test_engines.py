@@ -181,8 +181,9 @@ def test_slurm_follows_the_folders(tmp_path, monkeypatch):
     write(runs[2].folder, status="failed")
     (tmp_path / slurm.FOLDER).mkdir()
     (tmp_path / slurm.FOLDER / slurm.JOBS).write_text('["7"]')
-    refused = [(str(runs[4].folder), RunOutcome("failed", error="no such dataset"))]
-    stored = pickle.dumps(("success", refused))
+    refused = (str(runs[4].folder), RunOutcome("failed", error="no such dataset"))
+    broken = (str(runs[2].folder), RunOutcome("failed", error="mended since"))
+    stored = pickle.dumps(("success", [refused, broken]))
     (tmp_path / slurm.FOLDER / "7_0_0_result.pkl").write_bytes(stored)
     (tmp_path / slurm.FOLDER / "7_1_0_result.pkl").write_bytes(stored[:50])
     looks = iter([["7"], ["7"], []])
