@@ -162,13 +162,10 @@ def _describe(
     run: LoadedRun, ids: Sequence[int], model: dict[str, Any], calibrated: bool
 ) -> dict[str, Any]:
     """The content of ``weights.json``."""
-    tasks = export_folder.describe_tasks(run, ids)
-    own_bias = run.trainers[0].clip.logit_bias
+    tasks = describe_scored_tasks(run, ids)
     for t, one in zip(ids, tasks, strict=True):
         one["weights"] = f"task{t}"
         one["logit_scale"] = logit_scale(run) / (run.temperature(t) if calibrated else 1)
-        if "bias" in one and own_bias is not None:
-            one["bias"] += own_bias.item()
     return {
         "model": model,
         "preprocessing": export_folder.open_clip_input(run),
@@ -177,6 +174,15 @@ def _describe(
         "tasks": tasks,
         "source": export_folder.describe_source(run),
     }
+
+
+def describe_scored_tasks(run: LoadedRun, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """The tasks, for users that compute scaled cosines: the bias includes the backbone's own."""
+    tasks, own = export_folder.describe_tasks(run, ids), run.trainers[0].clip.logit_bias
+    for task in tasks:
+        if "bias" in task and own is not None:
+            task["bias"] += own.item()
+    return tasks
 
 
 def _scales(info: dict[str, Any]) -> str:

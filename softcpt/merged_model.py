@@ -16,7 +16,7 @@ from prompting.deep_prompts import PromptedImages
 from prompting.prompted_clip import PromptedCLIP
 
 from . import export_folder
-from .class_weights import logit_scale
+from .class_weights import describe_scored_tasks, logit_scale
 
 if TYPE_CHECKING:
     from .run import LoadedRun
@@ -51,6 +51,12 @@ with torch.no_grad():
 CLASSIFY = """\
     probability, label = (info["logit_scale"] * feature @ names.T).softmax(-1)[0].max(0)
     print(path, info["classes"][label], f"{probability:.4f}", sep="\\t")
+"""
+CLASSIFY_SET = """\
+    probabilities = (info["logit_scale"] * feature @ names.T + info["bias"]).sigmoid()[0].tolist()
+    for label, probability in zip(info["classes"], probabilities):
+        if probability >= info["threshold"]:
+            print(path, label, f"{probability:.4f}", sep="\\t")
 """
 SHOW = """\
     print(path, *feature[0, :4].tolist(), sep="\\t")
@@ -143,16 +149,18 @@ def _why_not(run: LoadedRun, t: int) -> str:
         what = "it learns tokens that the image tower reads beside the patches; use --as onnx"
     elif run.depends_on_image:
         what = "it makes prompts anew for every image; use --as prompts"
+    elif isinstance(prompter, AdaptedPrompter):
+        what = "it learns modules that open_clip's towers do not have; use --as onnx"
     elif prompter is None or not prompter.makes_text_features:
         what = "it learns a classifier on the features of frozen towers; use --as onnx"
     else:
-        what = "the towers stay frozen; use --as weights for class weights, or --as onnx"
+        what = "the towers stay frozen; use --as weights, or --as onnx where that is refused"
     return what
 
 
 def _describe(run: LoadedRun, t: int) -> dict[str, Any]:
     """The content of the task's file."""
-    (task,) = export_folder.describe_tasks(run, [t])
+    (task,) = describe_scored_tasks(run, [t])
     return {
         **task,
         "phrases": run.place_of(t)[0].model.prompter.phrases,
@@ -170,7 +178,8 @@ def _readme(
         if classifies
         else "its classifier is not part of it: `export.py --as weights` writes that"
     )
-    once, each = (NAMES, CLASSIFY) if classifies else ("", SHOW)
+    classify = CLASSIFY_SET if "threshold" in info else CLASSIFY
+    once, each = (NAMES, classify) if classifies else ("", SHOW)
     code = FEATURES.replace("{once}", once) + each
     return README.format(
         code=export_folder.with_orientation(run, code),

@@ -127,7 +127,7 @@ def _folders(folder: Path) -> list[Path]:
     """The sorted folders in a folder, which another process may have deleted."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

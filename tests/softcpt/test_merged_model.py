@@ -62,6 +62,21 @@ def test_updates_of_the_text_tower_alone_are_merged(runs, tmp_path, command):
     assert text.index("encode_text") < text.index("for path in")  # once, not for every image
 
 
+@pytest.mark.slow
+def test_the_classes_of_an_image_in_a_multi_label_task(run, command, held_out, tmp_path):
+    """The README's lines print the set of classes that predict.py does."""
+    words = ("TRAINER.CLIPLORA.ENCODER", "text", "OPTIM.LOGIT_BIAS", -4.0, "OPTIM.MAX_EPOCH", 1)
+    run("CLIPLoRA", *words, "TRAINER.CLIPLORA.ITERATIONS", 0, dataset="DigitLabels")
+    trained = softcpt.load_run(tmp_path / "run")
+    (t,) = [t for t, task in enumerate(trained.tasks) if task.kind.name == "multi_label"]
+    code, _, err = command(tmp_path / "run", tmp_path / "out", "--as", "open_clip", "--task", t)
+    assert code == 0, err
+    images = [path for path, _ in held_out(1)]
+    printed = {(row[0], row[1]) for row in run_readme(tmp_path / "out", *images)}
+    found = {(one.image, label) for one in trained.predict(images, t) for label in one.labels}
+    assert found and printed == found
+
+
 @pytest.mark.parametrize("name", ["pe", "siglip2"])
 def test_architecture_and_tokenizer_are_complete(name, runs, tmp_path, command, monkeypatch):
     """A tower of timm without projection, and one whose tokenizer is of the hub."""
