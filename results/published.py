@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from .aggregate import Row, Stat
@@ -22,6 +23,7 @@ ALWAYS = {
 # Settings that a run may have set, unlike the published ones; it is compared, and they are named.
 OWN_CHOICES = ("DATASET.TEMPLATE", "DATASET.TASK_NAMES", "balance")
 UNSET = (None, "", "()", "[]")
+SUITE = "General10"
 GENERAL10 = (  # its tasks by number
     "Caltech101",
     "DescribableTextures",
@@ -56,6 +58,8 @@ def mismatches(run: Run, must_match: Mapping[str, tuple]) -> Iterator[str]:
             yield f"{key} is {found}, published: {allowed[0] or 'none'}"
     if run.test_subset:
         yield f"{run.test_subset} are evaluated, published: all"
+    if run.suite == SUITE and len(run.tasks) != len(GENERAL10):
+        yield f"{len(run.tasks)} tasks are evaluated, published: {len(GENERAL10)}"
 
 
 def differences(row: Row) -> list[str]:
@@ -88,10 +92,21 @@ def by_dataset(row: Row) -> list[Row]:
 
     The published methods train each task of a suite by itself, so its value is comparable.
     """
-    if row.runs[0].suite != "General10":
+    if row.runs[0].suite != SUITE:
         return [row]
     parts = [[_on_task(run, i) for run in row.runs] for i in range(len(GENERAL10))]
     return [replace(row, suite=runs[0].suite, runs=tuple(runs)) for runs in parts]
+
+
+def own_runs_first(rows: Iterable[Row]) -> list[Row]:
+    """Rows on a single dataset before those on General-10, which also have a value for it."""
+    return sorted(rows, key=lambda row: row.runs[0].suite == SUITE)  # stable
+
+
+def repeated(places: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines on the datasets and methods that occur more than once; the first is shown."""
+    counts = Counter(places).items()
+    return [f"{a}, {b}: the first of {n} results is shown" for (a, b), n in counts if n > 1]
 
 
 def _on_task(run: Run, number: int) -> Run:

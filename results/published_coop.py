@@ -6,29 +6,31 @@ so the tables show the range over the sources, and no difference.
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 
 from .aggregate import Row, Stat
 from .compare import BaseNew, harmonic_mean, row_name
 from .published import (
     GENERAL10,
     SELECTIONS,
+    SUITE,
     by_dataset,
     differences,
     mismatches,
+    own_runs_first,
     plain_name,
     published_name,
     remarks,
+    repeated,
     stat_cell,
 )
+from .published_sources import AVERAGE, SHOTS, Source, base_new_sources, few_shot_sources
 from .published_transfer import TARGETS
 from .read import OVERALL
 from .rendering import Cell, Notes, Table
+from .shots import shots_phrase
 
 SETS = (
     "ImageNet",
@@ -43,10 +45,8 @@ SETS = (
     "EuroSAT",
     "UCF101",
 )
-AVERAGE = "average"  # over the eleven
 BASE_NEW_SHOTS = 16
 SIDES = ("base", "new", "H")
-SHOTS = ("1", "2", "4", "8", "16")
 # What must be so for a number to be comparable: the protocol's key, the published value.
 MUST_MATCH = {
     "backbone": ("ViT-B/16",),
@@ -66,17 +66,6 @@ Values = Mapping[str, Stat]  # by column
 
 
 @dataclass(frozen=True)
-class Source:
-    """One method's numbers on one dataset, or their average, as one source prints them."""
-
-    method: str
-    dataset: str
-    values: dict[str, float]  # by column
-    source: str
-    transductive: bool
-
-
-@dataclass(frozen=True)
 class Benchmark:
     """One of the two benchmarks on these datasets: columns, published numbers, our own.
 
@@ -89,36 +78,6 @@ class Benchmark:
     sources: tuple[Source, ...]
     ours: dict[tuple[str, str], Values]
     names: dict[str, str]
-
-
-@cache
-def base_new_sources() -> tuple[Source, ...]:
-    """The base-to-new rows as shipped; H is that of base and new, as some prints differ."""
-    return tuple(_read("published_base_to_new.csv", _base_new))
-
-
-@cache
-def few_shot_sources() -> tuple[Source, ...]:
-    """The few-shot rows as shipped, those on the eleven datasets."""
-    return tuple(_read("published_few_shot.csv", _few_shot))
-
-
-def _read(name: str, values_of) -> Iterator[Source]:
-    with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(line for line in file if not line.startswith("#")):
-            if line.get("sets", "11") == "11":
-                dataset, transductive = line.get("dataset", AVERAGE), line["transductive"] == "yes"
-                values = values_of(line)
-                yield Source(line["method"], dataset, values, line["source"], transductive)
-
-
-def _base_new(line: dict[str, str]) -> dict[str, float]:
-    base, new = float(line["base"]), float(line["new"])
-    return {"base": base, "new": new, "H": harmonic_mean(base, new) or 0.0}
-
-
-def _few_shot(line: dict[str, str]) -> dict[str, float]:
-    return {shots: float(line[shots]) for shots in SHOTS}
 
 
 def published_on_sets(
@@ -136,13 +95,18 @@ def published_on_sets(
     notes = [line for row in (*sides, *all_classes) for line in _remarks(row)]
     on_sets = [
         BaseNew(_dataset(base), base, new)
-        for p in on_sets
+        for p in sorted(on_sets, key=lambda pair: _dataset(pair.base) == SUITE)
         if not (_why_not(p.base, "base") or _why_not(p.new, "new"))
         for base, new in zip(by_dataset(p.base), by_dataset(p.new), strict=True)
     ]
     all_classes = [
-        part for row in all_classes if not _why_not(row, "all") for part in by_dataset(row)
+        part
+        for row in own_runs_first(all_classes)
+        if not _why_not(row, "all")
+        for part in by_dataset(row)
     ]
+    notes += repeated((_dataset(pair.base), pair.base.method) for pair in on_sets)
+    notes += repeated((_dataset(r), f"{r.method}, {shots_phrase(r.shots)}") for r in all_classes)
     names = {r.method: r.runs[0].method for r in (*all_classes, *(p.base for p in on_sets))}
     benchmarks = (
         Benchmark(
@@ -172,7 +136,7 @@ def _concerns_sets(row: Row) -> bool:
     """
     if row.runs[0].settings.get("name") in TARGETS:
         return False
-    if _dataset(row) != "General10" or len(row.runs[0].tasks) != len(GENERAL10):
+    if _dataset(row) != SUITE or len(row.runs[0].tasks) != len(GENERAL10):
         return _dataset(row) in SETS
     known = {plain_name(source.method) for source in (*base_new_sources(), *few_shot_sources())}
     published = published_name(row.runs[0].method, ALIASES) in known
@@ -206,7 +170,7 @@ def _ours_base_new(pairs: Sequence[BaseNew], spread: str) -> dict[tuple[str, str
     found: dict[tuple[str, str], Values] = {}
     for pair in sorted(pairs, key=lambda pair: SETS.index(_dataset(pair.base))):
         sides = pair.base.stat(OVERALL, spread), pair.new.stat(OVERALL, spread)
-        found[_dataset(pair.base), pair.base.method] = _with_h(*sides)
+        found.setdefault((_dataset(pair.base), pair.base.method), _with_h(*sides))
     for method in dict.fromkeys(method for _, method in found):
         members = [found.get((name, method)) for name in SETS]
         base, new = _average(members, "base"), _average(members, "new")
@@ -221,7 +185,7 @@ def _with_h(base: Stat, new: Stat) -> Values:
 
 def _ours_few_shot(rows: Sequence[Row]) -> dict[tuple[str, str], Values]:
     """Averages of the methods that have a row on each of the eleven datasets."""
-    by_place = {(_dataset(row), row.method, row.shots): row for row in rows}
+    by_place = {(_dataset(row), row.method, row.shots): row for row in reversed(rows)}
     found: dict[tuple[str, str], Values] = {}
     for method in dict.fromkeys(row.method for row in rows):
         values = {}

@@ -12,12 +12,15 @@ from .aggregate import Row, Stat
 from .published import (
     GENERAL10,
     SELECTIONS,
+    SUITE,
     by_dataset,
     differences,
     mismatches,
+    own_runs_first,
     plain_name,
     published_name,
     remarks,
+    repeated,
     stat_cell,
 )
 from .read import OVERALL
@@ -72,7 +75,7 @@ def published_transfer(rows: Sequence[Row], spread: str = "std") -> list[Table |
 
 def _concerns(row: Row, protocol: str) -> bool:
     run = row.runs[0]
-    places = (SOURCE, *TARGETS[protocol], "General10" if protocol == "cross_dataset" else "")
+    places = (SOURCE, *TARGETS[protocol], SUITE if protocol == "cross_dataset" else "")
     return run.settings.get("name") == protocol and row.shots == SHOTS and run.suite in places
 
 
@@ -90,10 +93,13 @@ def _remarks(row: Row, protocol: str) -> list[str]:
 def _table(protocol: str, rows: Sequence[Row], spread: str) -> Table:
     columns = (SOURCE, *TARGETS[protocol], AVERAGE)
     ours: dict[str, dict[str, Stat]] = {}
-    names = {row.method: row.runs[0].method for row in rows}
-    for part in (part for row in rows for part in by_dataset(row)):
-        ours.setdefault(part.method, {})[part.runs[0].suite] = part.stat(OVERALL, spread)
-    body = list(_body(protocol, ours, names, columns))
+    parts = [part for row in own_runs_first(rows) for part in by_dataset(row)]
+    names = _names(parts)
+    for part in parts:
+        places = ours.setdefault(names[_model(part)], {})
+        places.setdefault(part.runs[0].suite, part.stat(OVERALL, spread))
+    methods = {name: model[0] for model, name in names.items()}
+    body = list(_body(protocol, ours, methods, columns))
     return Table(
         title=f"{TITLES[protocol]} at {SHOTS} shots, beside published numbers: accuracy in %, "
         "mean ± std over seeds",
@@ -104,8 +110,27 @@ def _table(protocol: str, rows: Sequence[Row], spread: str) -> Table:
         notes=(
             f"average: over the {len(TARGETS[protocol])} datasets that are not trained on; each "
             "published number's source is named in results/published_transfer.csv",
+            *repeated((part.runs[0].suite, names[_model(part)]) for part in parts),
         ),
     )
+
+
+def _model(row: Row) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The method of a row and its options, which all results of one model share."""
+    run = row.runs[0]
+    options = ((key, value) for key, value in run.settings.items() if key.isupper())
+    return run.method, tuple(sorted((key, value) for key, value in options if "." not in key))
+
+
+def _names(rows: Sequence[Row]) -> dict[tuple[str, tuple[tuple[str, str], ...]], str]:
+    """The name in the table of each model: the method, and the options in which models differ."""
+    models = dict.fromkeys(map(_model, rows))
+    found = {}
+    for method, options in models:
+        others = [set(other) for name, other in models if name == method]
+        own = [f"{k} {v}" for k, v in options if not all((k, v) in other for other in others)]
+        found[method, options] = f"{method} ({', '.join(own)})" if own else method
+    return found
 
 
 def _body(

@@ -206,11 +206,13 @@ class SimpleTrainer(TrainerBase):
         """Evaluate on a split; returns the first number of the evaluator's result."""
         split = split or self.cfg.TEST.SPLIT
         results = evaluate(self, split)
-        tasks = {task["name"]: task["value"] for task in self.evaluator.tasks}
-        shown = {**results, **tasks} if len(tasks) > 1 else results
-        for name, value in shown.items():
-            if value is not None:
-                self.write_scalar(f"{split}/{name}", value, self.epoch)
+        tasks = self.evaluator.tasks if len(self.evaluator.tasks) > 1 else []
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        for task in tasks:
+            if task["value"] is not None:
+                name = f"{split}/task{task['id']} {task['name']}"
+                self.write_scalar(name, task["value"], self.epoch)
         return next(iter(results.values()))
 
     def build_inference(self, split: str) -> Callable:

@@ -130,7 +130,8 @@ def test_a_changed_number_of_a_checkpoint(tmp_path):
 def test_a_checkpoint_without_checksums(tmp_path):
     torch.serialization.set_crc32_options(False)
     try:
-        torch.save({"state_dict": {"weight": torch.ones(9)}}, tmp_path / "model.pth.tar-2")
+        state = {"weight": torch.ones(9), "empty": torch.zeros(0)}
+        torch.save({"state_dict": state}, tmp_path / "model.pth.tar-2")
     finally:
         torch.serialization.set_crc32_options(True)
     assert read_checkpoint(tmp_path / "model.pth.tar-2").weights["weight"].sum() == 9

@@ -5,6 +5,7 @@ import pytest
 from results import published_coop
 from results.aggregate import aggregate
 from results.compare import base_and_new
+from results.published import GENERAL10
 from results.published_coop import SETS, published_on_sets
 from results.read import make_run
 from results.report import Choices, Report
@@ -132,3 +133,18 @@ def test_the_report_shows_what_there_is(tmp_path):
     assert "Published numbers" not in titles  # of SoftCPT's suites, which were not run
     other = Report(runs(tmp_path / "x", suites=("Trees",)), Choices(published=True)).parts()
     assert "Published numbers" in [part.title for part in other]
+
+
+def test_a_dataset_of_general_10_that_was_run_alone_too(tmp_path):
+    """Its own run is shown, and a note says that there is another one."""
+    tasks, suite = [(name, "", 60.0) for name in GENERAL10], []
+    for classes in ("base", "new"):
+        content = record(tasks=tasks, suite="General10", seed=1, shots=16, classes=classes)
+        content["protocol"] |= AS_PUBLISHED
+        suite.append(make_run(tmp_path / classes, content))
+    alone = both_sides(tmp_path / "alone", suites=("Caltech101",))
+    parts = published_on_sets([], base_and_new([*suite, *alone]))
+    found = lines(parts)
+    assert found["Caltech101", "CoOp-CA", "ours"][0] == "80.00 ± 0.00"
+    assert found["EuroSAT", "CoOp-CA", "ours"][0] == "60.00"
+    assert "Caltech101, CoOp-CA: the first of 2 results is shown" in parts[-1].lines

@@ -96,3 +96,27 @@ def test_runs_of_these_protocols_are_no_few_shot_runs(tmp_path):
     titles = [part.title for part in parts]
     assert sum("beside published numbers" in title for title in titles) == 1
     assert not any(title.startswith("Few-shot on CoOp's datasets") for title in titles)
+
+
+def test_a_dataset_that_was_evaluated_twice(tmp_path):
+    """Its own run is shown, and a note says that there is another one."""
+    alone = runs(tmp_path / "alone", "Caltech101", ["object"], "cross_dataset", 99.0)
+    parts = published_transfer(aggregate([*cross_dataset(tmp_path), *alone]))
+    ours = shown(parts)["CoOp-CA", "ours"]
+    assert (ours["Caltech101"], ours["average"]) == ("99.00 ± 0.00", "63.90")
+    assert "Caltech101, CoOp-CA: the first of 2 results is shown" in parts[0].notes
+
+
+def test_models_with_other_options_are_not_mixed(tmp_path):
+    long, short = ({"options": {"N_CTX": n}} for n in (16, 4))
+    source = runs(tmp_path, "ImageNet", ["object"], "cross_dataset", 71.0, **long)
+    found = [*source, *runs(tmp_path, "EuroSAT", ["land"], "cross_dataset", 60.0, **short)]
+    table = shown(published_transfer(aggregate(found)))
+    assert table["CoOp-CA (N_CTX 16)", "ours"]["EuroSAT"] == "–"
+    assert table["CoOp-CA (N_CTX 4)", "ours"]["ImageNet"] == "–"
+
+
+def test_a_suite_without_one_of_its_tasks_is_not_compared(tmp_path):
+    found = runs(tmp_path, "General10", GENERAL10[:9], "cross_dataset", 60.0)
+    (notes,) = published_transfer(aggregate(found))
+    assert "9 tasks are evaluated, published: 10" in notes.lines[0]

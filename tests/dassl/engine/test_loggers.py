@@ -28,7 +28,7 @@ def test_a_csv_holds_every_point_and_the_report_reads_it(run, tmp_path):
     assert [p[1] for p in found if p[0] == "train/loss"] == list(range(8))
     assert ("test/overall_metric", 1, pytest.approx(content["suite"]["value"])) in found
     for task in content["tasks"]:
-        assert (f"test/{task['name']}", 1, pytest.approx(task["value"])) in found
+        assert (f"test/task{task['id']} {task['name']}", 1, pytest.approx(task["value"])) in found
     assert not (folder / "tensorboard").exists()
     losses = [(step, value) for name, step, value in found if name == "train/loss"]
     assert read_curves(folder)["loss"][""] == losses
