@@ -69,7 +69,7 @@ and these lines, run in this folder:
 | `weights.safetensors` | weights (classes, {width}), normalised, fp32, of each task |
 | `weights.json` | tasks, class names, templates, preprocessing, logit scale, backbone, source |
 {files}
-Backbone: {backbone}. Trained with {shots} shots, seed {seed}. Measured on the test images:
+Backbone: {backbone}. Trained with {shots}, seed {seed}. Measured on the test images:
 
 {results}
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dassl.utils import UserError, naming_damaged
 from dassl.utils.files import naming_full_disk
 from results.schema import FILE as RECORD
+from results.shots import shots_phrase
 
 TEXT_FOLDER = "text_tower"  # with the configuration of a text tower of Hugging Face
 
@@ -135,8 +136,9 @@ def describe_source(run: LoadedRun) -> dict[str, Any]:
 def readme_values(run: LoadedRun, ids: Sequence[int]) -> dict[str, Any]:
     """What the README of every export names: method, data, backbone, results."""
     source = describe_source(run)
-    keys = ("method", "suite", "backbone", "shots", "seed")
-    return {**{key: source[key] for key in keys}, "results": result_lines(run, ids)}
+    values = {key: source[key] for key in ("method", "suite", "backbone", "seed")}
+    shots = shots_phrase(source["shots"] or 0)
+    return {**values, "shots": shots, "results": result_lines(run, ids)}
 
 
 def result_lines(run: LoadedRun, ids: Sequence[int]) -> str:

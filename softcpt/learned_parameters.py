@@ -22,8 +22,8 @@ from .export_folder import (
     describe_source,
     describe_tasks,
     new_folder,
+    readme_values,
     refuse_existing,
-    result_lines,
 )
 from .run import LoadedRun
 from .run_folder import CONFIG, PARAMETERS
@@ -34,7 +34,7 @@ README = """\
 ---
 {front}---
 
-# {method} on {suite}, {shots} shots, seed {seed}
+# {method} on {suite}, {shots}, seed {seed}
 
 What a run of softcpt learned: {count:,} numbers. The frozen backbone, {backbone}, is not included
 and is loaded by its name; only the same weights are accepted (sha256 {weights}).
@@ -102,10 +102,9 @@ def _readme(run: LoadedRun, tensors: dict[str, torch.Tensor]) -> str:
     """The model card."""
     return README.format(
         front=yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True),
-        **describe_source(run),
+        **describe_source(run) | readme_values(run, run.task_ids()),
         trainer=run.cfg.TRAINER.NAME,
         count=sum(x.numel() for x in tensors.values()),
-        results=result_lines(run, run.task_ids()),
         parameters=PARAMETERS,
         config=CONFIG,
         tasks=TASKS,

@@ -77,7 +77,7 @@ It needs `open_clip_torch`{packages} and these lines, run in this folder:
 | `{model_file}` | the architecture, in the form that `local-dir:` and `hf-hub:` read |
 | `{task_file}` | class names, their phrases, preprocessing, logit scale, source |
 {files}
-Trained from {backbone} with {shots} shots, seed {seed}. Measured on the test images:
+Trained from {backbone} with {shots}, seed {seed}. Measured on the test images:
 
 {results}
 

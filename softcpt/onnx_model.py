@@ -73,7 +73,7 @@ It needs `onnxruntime`, `numpy` and `pillow`, and these lines, run in this folde
 ```python
 {code}```
 
-Backbone: {backbone}. Trained with {shots} shots, seed {seed}. Measured on the test images:
+Backbone: {backbone}. Trained with {shots}, seed {seed}. Measured on the test images:
 
 {results}
 

@@ -5,7 +5,6 @@ https://arxiv.org/abs/2404.02285
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 
@@ -17,7 +16,7 @@ from clip import TextEncoder
 from dassl.config import CfgNode, Key
 from dassl.data import TaskSpace
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils.threads import choose_threads
+from dassl.utils.threads import set_threads
 from prompting.fitting import Fitting
 from prompting.heads import require_every_class, score
 from prompting.precision import PRECISIONS
@@ -97,10 +96,7 @@ class LPPlusPlus(PromptTrainer):
         require_every_class(self.dm.space, label, self.method_name())
         x = F.normalize(features["global"], dim=-1)
         start(probe, x, label, options.START)
-        if x.device.type == "cpu":
-            trial = iterate(copy.deepcopy(probe), x, label, options.UPSTREAM_STEPS)
-            next(trial)
-            choose_threads(lambda: next(trial))
+        set_threads(x.numel() * self.dm.space.num_classes)
         iterates = iterate(probe, x, label, options.UPSTREAM_STEPS)
         if not options.SEARCH:
             for _ in range(options.ITERATIONS):

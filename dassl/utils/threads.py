@@ -11,6 +11,7 @@ import torch
 PAYS = 1.3  # times that a step must be faster for more threads than one to be used
 LONG = 0.05  # seconds; a step that takes one thread longer gains from more threads
 TRIALS = 5
+SMALL = 50_000_000  # multiplications; a step of fewer gains little from more threads
 
 
 def choose_threads(step: Callable[[], object]) -> None:
@@ -32,6 +33,16 @@ def choose_threads(step: Callable[[], object]) -> None:
         return
     torch.set_num_threads(1)
     print(f"One thread: a pass takes {_ms(one)} with 1 thread, {_ms(several)} with {most}")
+
+
+def set_threads(multiplications: int) -> None:
+    """Use one thread for steps of few multiplications, else as many as torch was started with.
+
+    By size, not by time: the number of threads changes the last bits of a sum, so that a fit on
+    the same data has to use the same one.
+    """
+    most = _threads_at_start()
+    torch.set_num_threads(1 if multiplications < SMALL else most)
 
 
 @cache

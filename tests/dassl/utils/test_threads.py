@@ -39,6 +39,12 @@ def test_more_threads_only_where_they_pay(two_threads, with_one, with_two, chose
     assert torch.get_num_threads() == chosen
 
 
+def test_small_fits_use_one_thread_whatever_the_time(two_threads):
+    for size, expected in ((threads.SMALL - 1, 1), (threads.SMALL, 2), (1000, 1)):
+        threads.set_threads(size)
+        assert torch.get_num_threads() == expected
+
+
 def test_one_thread_is_not_measured(two_threads):
     torch.set_num_threads(1)
     threads.choose_threads(lambda: pytest.fail("nothing to choose"))
