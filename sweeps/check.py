@@ -90,7 +90,7 @@ def _task_space(cfg: CfgNode) -> Any:
     """The tasks of a dataset; None if it cannot be read."""
     from dassl.data.datasets import build_dataset
 
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(UserError):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(UserError, OSError):
         return build_dataset(cfg).space
     return None
 

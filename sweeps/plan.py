@@ -201,9 +201,9 @@ def _find_datasets(content: dict, configs: Path, path: Path) -> None:
 
 
 def _find_file(name: str, configs: Path, path: Path) -> Path:
-    """The file that a sweep's YAML names, in the first folder that has it, or else the first."""
-    files = [folder / Path(name).expanduser() for folder in (configs.parent, Path(), path.parent)]
-    return next((file for file in files if file.is_file()), files[0])
+    """A file that a sweep's YAML names: beside it, in the current folder or beside ``configs``."""
+    files = [folder / Path(name).expanduser() for folder in (path.parent, Path(), configs.parent)]
+    return next((file for file in files if file.is_file()), files[-1])
 
 
 def _check_name(kind: str, name: str, folder: Path, path: Path) -> None:

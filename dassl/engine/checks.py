@@ -100,4 +100,6 @@ def check_test(trainer: SimpleTrainer) -> None:
         trainer.dataset.keep_apart(" and ".join(selected))
     elif selected and not trainer.cfg.TEST.NO_TEST:
         chosen = " and ".join(selected)
-        print(f"TEST.SPLIT {split}: results are of the images that {chosen} is chosen on, too high")
+        print(
+            f"TEST.SPLIT {split}: {chosen} is chosen on the evaluated images; results are too high"
+        )

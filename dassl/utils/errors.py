@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 
@@ -20,21 +21,28 @@ class DamagedFile(UserError):
     """What a file holds cannot be used."""
 
 
+# torch's errors of memory and of a GPU are RuntimeErrors, as those of unfitting tensors are
+NOT_OF_VALUES = re.compile("out of memory|CUDA|cuDNN|can't allocate")
+
+
 @contextlib.contextmanager
 def naming_damaged(path: str | os.PathLike) -> Iterator[None]:
-    """Turn any error of the block, which uses what a file holds, into one that names the file.
+    """Turn an error of the block, which uses what a file holds, into one that names the file.
 
     For files that a run writes and nobody edits: a check of every value would be longer than what
     uses them.
 
     Raises:
-        DamagedFile: the block failed otherwise than by a UserError.
+        DamagedFile: the block failed, but by no error of the user, of memory, of a GPU or of a
+            file.
     """
     try:
         yield
-    except UserError:
+    except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # of a value of another type or size, nearly anything
+        if NOT_OF_VALUES.search(str(error)):
+            raise
         first_line = str(error).strip().split("\n")[0]
         raise DamagedFile(f"{path} is damaged ({type(error).__name__}: {first_line})") from error
 

@@ -10,6 +10,7 @@ import torch
 
 from dassl.utils import (
     AverageMeter,
+    DamagedFile,
     MetricMeter,
     Registry,
     UserError,
@@ -21,6 +22,7 @@ from dassl.utils import (
     import_all,
     listdir_nohidden,
     mkdir_if_missing,
+    naming_damaged,
     nearest,
     read_json,
     set_random_seed,
@@ -261,3 +263,18 @@ def test_import_all_imports_public_modules(tmp_path, monkeypatch):
     assert "pack_for_test.method" in sys.modules
     assert "pack_for_test._plumbing" not in sys.modules
     del sys.modules["pack_for_test.method"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("full"), OSError("gone"), RuntimeError("CUDA out of memory"), UserError("")],
+)
+def test_a_file_is_not_called_damaged_for_errors_of_other_things(error):
+    with pytest.raises(type(error)) as found, naming_damaged("resume.pt"):
+        raise error
+    assert found.value is error
+
+
+def test_a_file_whose_values_cannot_be_used_is_named():
+    with pytest.raises(DamagedFile, match="a.pt is damaged .*size"), naming_damaged("a.pt"):
+        raise RuntimeError("size of a tensor")
