@@ -276,5 +276,5 @@ def test_a_file_is_not_called_damaged_for_errors_of_other_things(error):
 
 
 def test_a_file_whose_values_cannot_be_used_is_named():
-    with pytest.raises(DamagedFile, match="a.pt is damaged .*size"), naming_damaged("a.pt"):
+    with pytest.raises(DamagedFile, match=r"a\.pt is damaged .*size"), naming_damaged("a.pt"):
         raise RuntimeError("size of a tensor")
