@@ -79,7 +79,6 @@ def _ask(name: str, question):
     """What ``question(api)`` returns; the hub's errors as one line."""
     import huggingface_hub as hf
     from huggingface_hub import constants  # no attribute of hf until something imports it
-    from huggingface_hub.utils import HfHubHTTPError
 
     if constants.HF_HUB_OFFLINE:
         raise UserError(f"cannot push to {name}: HF_HUB_OFFLINE is set")
@@ -90,14 +89,15 @@ def _ask(name: str, question):
         )
     try:
         return question(hf.HfApi(endpoint=constants.ENDPOINT))
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        why = f"the hub answers {status}: {str(error).strip().splitlines()[0]}"
+    except Exception as error:  # the hub's library has used requests, httpx and httpx2
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        connecting = type(error).__module__.startswith(("http", "requests"))
         if status in (401, 403):
             why = f"the hub does not accept the token ({status}); it must be one that may write"
-        raise UserError(f"cannot push to {name}: {why}") from None
-    except Exception as error:  # the hub's library has used requests, httpx and httpx2
-        connecting = type(error).__module__.startswith(("http", "requests"))
-        if not isinstance(error, OSError) and not connecting:
+        elif status:
+            why = f"the hub answers {status}: {str(error).strip().splitlines()[0]}"
+        elif isinstance(error, OSError) or connecting:
+            why = f"no connection to the hub ({error})"
+        else:
             raise
-        raise UserError(f"cannot push to {name}: no connection to the hub ({error})") from None
+        raise UserError(f"cannot push to {name}: {why}") from None

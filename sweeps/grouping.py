@@ -15,7 +15,7 @@ from results.task_relations import FILE, Matrix, mean_matrix, relations_of
 
 
 def group_tasks(cosines: Matrix, count: int) -> list[list[int]]:
-    """Tasks in ``count`` groups or fewer, by average linkage of 1 - cosine.
+    """Tasks in ``count`` groups, or as many as there are tasks, by average linkage of 1 - cosine.
 
     Args:
         cosines: (T, T) of the tasks' gradients, all known.
@@ -24,14 +24,15 @@ def group_tasks(cosines: Matrix, count: int) -> list[list[int]]:
         Numbers of tasks, each group sorted, in the order of their first tasks.
     """
     import numpy as np
-    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.cluster.hierarchy import cut_tree, linkage
     from scipy.spatial.distance import squareform
 
     known = np.array(cosines, dtype=float)
     distance = 1 - (known + known.T) / 2
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance, checks=False), method="average")
-    labels = fcluster(tree, count, criterion="maxclust")
+    # not fcluster, whose number of groups is smaller with SciPy 1.11 than with later versions
+    labels = cut_tree(tree, min(count, len(known)))[:, 0]
     groups = [[t for t, label in enumerate(labels) if label == g] for g in dict.fromkeys(labels)]
     return sorted(groups)
 

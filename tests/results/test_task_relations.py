@@ -83,6 +83,7 @@ def test_tasks_whose_gradients_agree_are_grouped():
     ]
     assert group_tasks(cosines, 2) == [[0, 2], [1, 3]]
     assert group_tasks(cosines, 3) == [[0, 2], [1], [3]]
+    assert group_tasks(cosines, 9) == [[0], [1], [2], [3]]
 
 
 def test_backbones_are_not_mixed_and_a_seed_counts_once(runs):
