@@ -51,7 +51,8 @@ class LabelColumn:
         """
         for name in self.classes_in(text):
             if self.classes and name not in self.classes:
-                raise unknown_name(f"{where}: class of {self.name!r}", name, self.classes)
+                problem = unknown_name(f"class of {self.name!r}", name, self.classes)
+                raise UserError(f"{where}: {problem}")
 
     def check_fields(self, texts: set[str], where: object) -> None:
         """Refuse a column whose fields do not fit its kind.

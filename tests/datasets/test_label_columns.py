@@ -7,6 +7,7 @@ import pytest
 
 from dassl.data.label_kinds import MultiLabel, Ordinal, SingleLabel
 from dassl.utils import UserError
+from datasets._core.label_columns import LabelColumn
 from datasets._core.shots import draw_shots
 from tests.datasets.folders import load
 from tests.reference.label_kinds import draw_sets
@@ -142,3 +143,9 @@ def test_a_class_without_positive_training_images_is_refused(table):
 def test_columns_of_another_dataset_are_refused(user_cache):
     with pytest.raises(UserError, match=r"DATASET.COLUMNS.*DigitIdentity"):
         load("Digits7", "", COLUMNS=[TAGS])
+
+
+def test_a_class_that_is_not_listed_is_named_with_its_line():
+    column = LabelColumn("circles", "ordinal", classes=("one", "two"))
+    with pytest.raises(UserError, match=r"^manifest\.csv:4: no class of 'circles' named 'three'"):
+        column.check_field("three", "manifest.csv:4")
