@@ -17,6 +17,7 @@ from torch import nn
 
 BLOCK = re.compile(r"(^|\.)(resblocks|blocks)\.\d+$")
 ATTENTION = re.compile(rf"{BLOCK.pattern[:-1]}\.attn(\.qkv)?$")
+FIRST_NORMS = ("ln_1", "norm1")  # open_clip's and timm's name
 Tree = TypeVar("Tree", bound=nn.Module)
 
 
@@ -119,20 +120,20 @@ def transformer_blocks(tower: nn.Module) -> dict[str, nn.Module]:
     return {
         path: module
         for path, module in tower.named_modules()
-        if BLOCK.search(path) and "Post" not in type(module).__name__ and _first_norm(module)
+        if BLOCK.search(path)
+        and "Post" not in type(module).__name__
+        and any(hasattr(module, name) for name in FIRST_NORMS)
     }
 
 
 def block_width(block: nn.Module) -> int:
     """Width of the tokens that enter one of :func:`transformer_blocks`."""
-    norm = _first_norm(block)
-    assert norm is not None  # as every such block has one
-    return norm.weight.shape[0]
+    return _first_norm(block).weight.shape[0]
 
 
-def _first_norm(block: nn.Module) -> nn.Module | None:
-    """The norm before a block's attention, under open_clip's or timm's name."""
-    return getattr(block, "ln_1", None) or getattr(block, "norm1", None)
+def _first_norm(block: nn.Module) -> nn.Module:
+    """The norm before the attention of one of :func:`transformer_blocks`."""
+    return next(getattr(block, name) for name in FIRST_NORMS if hasattr(block, name))
 
 
 class UpdatedBlock(nn.Module):
@@ -156,6 +157,4 @@ class UpdatedBlock(nn.Module):
         return self.frozen.mlp
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        norm = _first_norm(self.frozen)
-        assert norm is not None
-        return self.frozen(x, *args, **kwargs) + self.update(norm(x))
+        return self.frozen(x, *args, **kwargs) + self.update(_first_norm(self.frozen)(x))

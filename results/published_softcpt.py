@@ -6,11 +6,9 @@ repository shows it (https://github.com/kding1225/softcpt, figure/results.png).
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from .aggregate import Row, Stat
 from .compare import row_name
@@ -21,6 +19,7 @@ from .published import (
     mismatches,
     plain_name,
     published_name,
+    read_shipped,
     remarks,
     stat_cell,
 )
@@ -29,7 +28,7 @@ from .rendering import Cell, Notes, Table
 from .shots import shots_name
 from .tables import signed
 
-FILE = Path(__file__).with_name("published_softcpt.csv")
+FILE = "published_softcpt.csv"
 SHOTS = (1, 2, 4, 8, 16)
 TASKS = {"General-10": 10, "Plant-6": 6, "RS-8": 8, "Fashion-20": 20}
 # Keys of the protocol, and the values that a comparable run must have.
@@ -113,9 +112,7 @@ class Comparison:
 @cache
 def published_rows() -> tuple[Published, ...]:
     """The rows of the table as shipped."""
-    with FILE.open(encoding="utf-8", newline="") as file:
-        lines = [line for line in file if not line.startswith("#")]
-    return tuple(map(_published, csv.DictReader(lines)))
+    return tuple(map(_published, read_shipped(FILE)))
 
 
 def _published(line: dict[str, str]) -> Published:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from .compare import harmonic_mean
+from .published import read_shipped
 
 AVERAGE = "average"  # over the eleven
 SHOTS = ("1", "2", "4", "8", "16")
@@ -38,12 +37,11 @@ def few_shot_sources() -> tuple[Source, ...]:
 
 
 def _read(name: str, values_of: Callable[[dict[str, str]], dict[str, float]]) -> Iterator[Source]:
-    with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(line for line in file if not line.startswith("#")):
-            if line.get("sets", "11") == "11":
-                dataset, transductive = line.get("dataset", AVERAGE), line["transductive"] == "yes"
-                values = values_of(line)
-                yield Source(line["method"], dataset, values, line["source"], transductive)
+    for line in read_shipped(name):
+        if line.get("sets", "11") == "11":
+            dataset, transductive = line.get("dataset", AVERAGE), line["transductive"] == "yes"
+            values = values_of(line)
+            yield Source(line["method"], dataset, values, line["source"], transductive)
 
 
 def _base_new(line: dict[str, str]) -> dict[str, float]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 
 from .aggregate import Row, Stat
 from .published import (
@@ -19,6 +17,7 @@ from .published import (
     own_runs_first,
     plain_name,
     published_name,
+    read_shipped,
     remarks,
     repeated,
     stat_cell,
@@ -50,12 +49,10 @@ ALIASES = {"coopca": "coop"}  # our plain name -> the published one, where they 
 def transfer_sources() -> dict[str, dict[str, dict[str, float]]]:
     """The published accuracies as shipped, by protocol, method and dataset."""
     found: dict[str, dict[str, dict[str, float]]] = {}
-    path = Path(__file__).with_name("published_transfer.csv")
-    with path.open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(line for line in file if not line.startswith("#")):
-            name = line["method"] + (" (transductive)" if line["transductive"] == "yes" else "")
-            methods = found.setdefault(line["protocol"], {})
-            methods.setdefault(name, {})[line["dataset"]] = float(line["accuracy"])
+    for line in read_shipped("published_transfer.csv"):
+        name = line["method"] + (" (transductive)" if line["transductive"] == "yes" else "")
+        methods = found.setdefault(line["protocol"], {})
+        methods.setdefault(name, {})[line["dataset"]] = float(line["accuracy"])
     return found
 
 

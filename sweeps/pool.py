@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dassl.utils.command_line import collect_rarely
 from results.record import Interrupted
+from results.shots import shots_order
 
 from .events import BUSY, FAILED, RETRY_BUSY, Events, RunOne, RunOutcome, failed_dependency
 from .planned_run import PlannedRun
@@ -80,7 +81,7 @@ class _Pool:
     ):
         self.run_one, self.events, self.size, self.together = run_one, events, workers, together
         # the longest first, so that the workers end at about the same time
-        self.queue = deque(sorted(runs, key=lambda run: (run.shots >= 0, -run.shots)))
+        self.queue = deque(sorted(runs, key=lambda run: -shots_order(run.shots)))
         self.later: list[tuple[float, PlannedRun]] = []  # busy elsewhere: when to retry
         self.outcomes: dict[Path, RunOutcome] = {}
         self.deaths: dict[Path, int] = {}
